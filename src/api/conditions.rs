@@ -1,0 +1,122 @@
+//! Conditions as Kubernetes users know them, and the one function that sets them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+/// All is well and done: what `kubectl wait --for=condition=Ready` and kstatus look at.
+pub const READY: &str = "Ready";
+/// The operator is still at work (kstatus: in progress).
+pub const RECONCILING: &str = "Reconciling";
+/// The operator cannot go on by itself (kstatus: failed).
+pub const STALLED: &str = "Stalled";
+/// The API has accepted the execution.
+pub const STARTED: &str = "Started";
+/// The execution ended with `COMPLETED`, as a Job's `Complete`.
+pub const COMPLETE: &str = "Complete";
+/// The execution ended in any other way, as a Job's `Failed`.
+pub const FAILED: &str = "Failed";
+/// The spec no longer says what was claimed: an edit that the API server's rules let through.
+pub const EDITED: &str = "Edited";
+/// The API no longer knows an execution that had started.
+pub const MISSING: &str = "Missing";
+
+/// The longest message the API server accepts in a condition.
+const MAX_MESSAGE: usize = 32_768;
+
+/// Status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Is {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// It cannot be told yet.
+    Unknown,
+}
+
+impl Is {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// Sets `type_`, keeping `lastTransitionTime` unless the status flips.
+pub fn set(
+    conditions: &mut Vec<Condition>,
+    type_: &str,
+    status: Is,
+    reason: &str,
+    message: impl Into<String>,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let status = status.as_str();
+    let mut message = message.into();
+    truncate(&mut message, MAX_MESSAGE);
+    let last_transition_time = match find(conditions, type_) {
+        Some(old) if old.status == status => old.last_transition_time.clone(),
+        _ => Time(now),
+    };
+    let new = Condition {
+        type_: type_.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message,
+        observed_generation: generation,
+        last_transition_time,
+    };
+    match conditions.iter_mut().find(|condition| condition.type_ == type_) {
+        Some(old) => *old = new,
+        None => conditions.push(new),
+    }
+}
+
+/// Takes a condition away: for those whose mere presence means trouble.
+pub fn remove(conditions: &mut Vec<Condition>, type_: &str) {
+    conditions.retain(|condition| condition.type_ != type_);
+}
+
+/// The condition of that type.
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Whether the condition of that type is `True`.
+pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
+    find(conditions, type_).is_some_and(|condition| condition.status == "True")
+}
+
+/// Cuts `text` to at most `max` bytes, at a character's boundary.
+pub fn truncate(text: &mut String, max: usize) {
+    if text.len() > max {
+        text.truncate(text.floor_char_boundary(max));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_transition_time_moves_only_when_the_status_flips() {
+        let mut conditions = Vec::new();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        set(&mut conditions, READY, Is::False, "Pending", "waiting", Some(1), at(1));
+        set(&mut conditions, READY, Is::False, "Running", "runs", Some(1), at(2));
+        assert_eq!(conditions[0].last_transition_time.0, at(1));
+        set(&mut conditions, READY, Is::True, "Completed", "done", Some(1), at(3));
+        assert_eq!(conditions[0].last_transition_time.0, at(3));
+        assert_eq!(conditions.len(), 1);
+    }
+
+    #[test]
+    fn a_message_is_cut_between_characters() {
+        let mut text = "aé".to_owned();
+        truncate(&mut text, 2);
+        assert_eq!(text, "a");
+    }
+}

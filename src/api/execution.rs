@@ -1,0 +1,237 @@
+//! `WorkflowExecution`: one run of a workflow, as a Job is to a Pod.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// One run of a workflow.
+///
+/// What was asked for cannot be edited: rules on the whole spec (not on the fields) make adding and
+/// removing a field count as changes too.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "workflows.mistral.ai",
+    version = "v1alpha1",
+    kind = "WorkflowExecution",
+    plural = "workflowexecutions",
+    shortname = "mwfx",
+    category = "mistral",
+    namespaced,
+    status = "WorkflowExecutionStatus",
+    doc = "One run of a Mistral workflow, started exactly once; its state and result are in the status.",
+    derive = "PartialEq",
+    selectable = ".spec.workflowIdentifier",
+    selectable = ".spec.registrationId",
+    printcolumn(name = "Workflow", type_ = "string", json_path = ".spec.workflowIdentifier"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.status"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Execution ID", type_ = "string", json_path = ".status.executionId", priority = 1),
+    printcolumn(name = "Registration", type_ = "string", json_path = ".spec.registrationId", priority = 1),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(
+    validation = Rule::new("has(self.workflowIdentifier) != has(self.registrationId)")
+        .message("name exactly one target: either workflowIdentifier or registrationId"),
+    validation = Rule::new("self.workspaceRef == oldSelf.workspaceRef").message("workspaceRef is immutable"),
+    validation = Rule::new(unchanged("workflowIdentifier")).message("workflowIdentifier is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new(unchanged("registrationId")).message("registrationId is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new(unchanged("executionId")).message("executionId is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new(unchanged("input")).message("input is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new(unchanged("deploymentName")).message("deploymentName is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new(unchanged("customTracingAttributes")).message("customTracingAttributes is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new(unchanged("extensions")).message("extensions is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new("self.result == oldSelf.result").message("result is immutable: create another WorkflowExecution for another run")
+)]
+pub struct WorkflowExecutionSpec {
+    /// The Workspace, in this namespace, through which the run is started. Immutable.
+    #[serde(default)]
+    #[schemars(extend("default" = { "name": "default" }))]
+    pub workspace_ref: WorkspaceRef,
+
+    /// Name or UUID of the workflow to run. Exactly one of this and registrationId. Immutable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_-]+$"))]
+    pub workflow_identifier: Option<String>,
+
+    /// UUID of the workflow registration to run, to pin one version. Exactly one of this and
+    /// workflowIdentifier. Immutable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 36), regex(pattern = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"))]
+    pub registration_id: Option<String>,
+
+    /// Identity of the run at the API. By default it is made from the resource's name and UID, so
+    /// that a resource created again is a new run; an id given here outlives the resource for as
+    /// long as the API remembers the run (30 days by default). Immutable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 240), regex(pattern = r"^[a-zA-Z0-9_-]+$"))]
+    pub execution_id: Option<String>,
+
+    /// The workflow's input: a JSON object, at most what the API takes (2 MB). Immutable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::object_schema")]
+    pub input: Option<Map<String, Value>>,
+
+    /// The deployment whose workers run it. Needed where several active deployments own the
+    /// workflow. Immutable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_.-]+$"))]
+    pub deployment_name: Option<String>,
+
+    /// Attributes added to the run's trace. Immutable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "tracing_attributes_schema")]
+    pub custom_tracing_attributes: Option<BTreeMap<String, String>>,
+
+    /// Plugin data that is handed to the API as it stands. Immutable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::object_schema")]
+    pub extensions: Option<Map<String, Value>>,
+
+    /// Holds the start back while true. It never touches a run that has started.
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// What happens to a run that has not ended when this resource is deleted: Cancel asks it to
+    /// stop and terminates it after 30 seconds, Terminate ends it at once, Orphan leaves it alone.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+
+    /// What is kept of the run's result. Immutable.
+    #[serde(default)]
+    #[schemars(extend("default" = { "maxBytes": 32768 }))]
+    pub result: ResultSpec,
+}
+
+/// The rule under which an optional field of the spec may neither change, appear nor vanish.
+fn unchanged(field: &str) -> String {
+    format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
+}
+
+fn tracing_attributes_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": { "type": "string", "maxLength": 1024 },
+    })
+}
+
+/// Names a Workspace in the same namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct WorkspaceRef {
+    /// Name of the Workspace.
+    #[serde(default = "default_workspace")]
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+fn default_workspace() -> String {
+    "default".into()
+}
+
+impl Default for WorkspaceRef {
+    fn default() -> Self {
+        Self { name: default_workspace() }
+    }
+}
+
+/// What happens to an unfinished run when its resource is deleted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// Ask the run to stop; terminate it after 30 seconds.
+    #[default]
+    Cancel,
+    /// End the run at once.
+    Terminate,
+    /// Leave the run alone.
+    Orphan,
+}
+
+/// What is kept of a result.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ResultSpec {
+    /// The largest result, in bytes of compact JSON, that is copied into status.result. A larger one
+    /// stays at the API; status.resultBytes tells its size.
+    #[serde(default = "default_max_bytes")]
+    #[schemars(range(min = 0, max = 262_144))]
+    pub max_bytes: u32,
+}
+
+fn default_max_bytes() -> u32 {
+    32_768
+}
+
+impl Default for ResultSpec {
+    fn default() -> Self {
+        Self { max_bytes: default_max_bytes() }
+    }
+}
+
+/// What the operator and the API know of the run.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkflowExecutionStatus {
+    /// `Started`, `Complete`, `Failed`, `Ready`, `Reconciling`, `Stalled`; `Missing` only in trouble.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::conditions_schema")]
+    pub conditions: Vec<Condition>,
+    /// Identity of the run at the API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution_id: Option<String>,
+    /// The execution at the root of the tree that this run belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_execution_id: Option<String>,
+    /// The API's database id of the run, when the API tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// Name of the workflow that runs, as the API spells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_name: Option<String>,
+    /// The API's own word: RUNNING, COMPLETED, FAILED, CANCELED, TERMINATED, TIMED_OUT, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// When the run started, by the API's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When the run ended, by the API's clock. Set in every end, so that
+    /// `kubectl wait --for=jsonpath='{.status.endTime}'` waits for any of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_time: Option<Time>,
+    /// How long the run took, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<i64>,
+    /// The run's result, when it is at most spec.result.maxBytes long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::any_schema")]
+    pub result: Option<Value>,
+    /// Size of the result in bytes of compact JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_bytes: Option<i64>,
+    /// Why the run did not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// The generation of the spec that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// Why a run did not complete.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// The reason of the `Failed` condition.
+    pub reason: String,
+    /// What the workflow, or the API, said.
+    pub message: String,
+}

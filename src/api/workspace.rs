@@ -1,0 +1,84 @@
+//! `Workspace`: where the Mistral API is and as whom to call it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// Where the Mistral API is and as whom to call it: one API key belongs to one Mistral workspace.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "workflows.mistral.ai",
+    version = "v1alpha1",
+    kind = "Workspace",
+    plural = "workspaces",
+    shortname = "mws",
+    category = "mistral",
+    namespaced,
+    status = "WorkspaceStatus",
+    doc = "A connection to one Mistral workspace: the API's address and the Secret that holds the API key.",
+    derive = "PartialEq",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL", priority = 1),
+    printcolumn(name = "Workspace ID", type_ = "string", json_path = ".status.workspaceId", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct WorkspaceSpec {
+    /// Address of the API: scheme, host and optional port, without a path. The operator calls only
+    /// addresses that its --allow-base-url flag lists. Immutable.
+    #[serde(rename = "baseURL", default = "default_base_url")]
+    #[schemars(length(min = 8, max = 256))]
+    #[x_kube(
+        validation = Rule::new("self == oldSelf").message("baseURL is immutable: create another Workspace for another address"),
+        validation = Rule::new("self.matches('^https?://[A-Za-z0-9.:-]+/?$') || self.matches('^https?://[[][0-9a-fA-F:.]+[]](:[0-9]+)?/?$')")
+            .message("baseURL must be a scheme (https or http), a host and an optional port, such as https://api.mistral.ai: no path, user, query or fragment")
+    )]
+    pub base_url: String,
+
+    /// How the operator authenticates.
+    pub auth: Auth,
+}
+
+/// How the operator authenticates to the API.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Auth {
+    /// The key of a Secret in this namespace that holds the Mistral API key. It is read again at
+    /// least once a minute, so a corrected or rotated key takes effect without a restart.
+    pub api_key_secret_ref: SecretKeyRef,
+}
+
+/// One key of a Secret in the resource's own namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key inside the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// What the operator found when it last used the connection.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkspaceStatus {
+    /// `Ready`, `Reconciling` and `Stalled`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::conditions_schema")]
+    pub conditions: Vec<Condition>,
+    /// The Mistral workspace that the key belongs to, when the API tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace_id: Option<String>,
+    /// The Mistral organization that the key belongs to, when the API tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customer_id: Option<String>,
+    /// The generation of the spec that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+fn default_base_url() -> String {
+    "https://api.mistral.ai".into()
+}

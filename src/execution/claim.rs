@@ -1,0 +1,212 @@
+//! The claim: the note on a resource that says a run of it may exist.
+//!
+//! It is written, conditional on the resource version, before the call that starts the run. So it
+//! survives a crash, a failover and a restore that drops the status, and of two operators with the
+//! same wish only one gets to write it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::api::WorkflowExecutionSpec;
+
+/// The annotation that holds the claim.
+pub const CLAIM: &str = "workflows.mistral.ai/claim";
+/// The annotation by which a person lets this resource own a run that another one claimed. Its value
+/// is the execution id, so that a copied consent does not cover another run.
+pub const TAKE_OVER: &str = "workflows.mistral.ai/take-over";
+/// The finalizer that lets the operator stop a run before its resource goes.
+pub const FINALIZER: &str = "workflows.mistral.ai/stop-run";
+
+/// The version that this operator writes and understands.
+const VERSION: u32 = 1;
+/// How long after the claim the call may be sent.
+pub const SEND_WITHIN: SignedDuration = SignedDuration::from_secs(15);
+/// How long the API may take to show a run that it has accepted.
+pub const VISIBILITY: SignedDuration = SignedDuration::from_secs(30);
+/// How far clocks of two operators may be apart.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(15);
+/// How long the call itself may take: see [`crate::mistral::REQUEST_TIMEOUT`].
+const CALL: SignedDuration = SignedDuration::from_secs(crate::mistral::REQUEST_TIMEOUT.as_secs().cast_signed());
+
+/// That a run of this id may exist, and on whose behalf.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// Of the format.
+    pub version: u32,
+    /// Identity of the run at the API.
+    pub execution_id: String,
+    /// 1 for the first call, counted up for each further one.
+    pub attempt: u32,
+    /// The operator process that claimed.
+    pub claimant: String,
+    /// The claimant sends the call before this moment or not at all.
+    pub send_before: Timestamp,
+    /// Where the call goes.
+    pub origin: String,
+    /// The Mistral workspace, when the API tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace_id: Option<String>,
+    /// The resource that it speaks of.
+    pub owner: Owner,
+    /// Fingerprint of what is started, to notice an edit that slipped through.
+    pub digest: String,
+    /// The call of this attempt was definitely refused or never sent: it left no run behind.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
+    /// The run was found, not started by this resource: it is read, never stopped or repeated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reading: bool,
+    /// When the operator set out to stop the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_since: Option<Timestamp>,
+}
+
+/// A resource, told apart from its copies in other clusters and namespaces and under other names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Owner {
+    /// UID of the namespace `kube-system`.
+    pub cluster: String,
+    /// Namespace of the resource.
+    pub namespace: String,
+    /// Name of the resource.
+    pub name: String,
+}
+
+/// What a resource's annotation says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// There is none.
+    Absent,
+    /// A claim of the version that this operator writes.
+    Claim(Box<Claim>),
+    /// Something else: a newer operator's, or made by hand.
+    Unreadable,
+}
+
+impl Note {
+    /// Reads the annotation.
+    pub fn read(annotations: Option<&BTreeMap<String, String>>) -> Self {
+        let Some(text) = annotations.and_then(|annotations| annotations.get(CLAIM)) else {
+            return Self::Absent;
+        };
+        match serde_json::from_str::<Claim>(text) {
+            Ok(claim) if claim.version == VERSION => Self::Claim(Box::new(claim)),
+            _ => Self::Unreadable,
+        }
+    }
+}
+
+impl Claim {
+    /// A claim whose call may be sent for the next [`SEND_WITHIN`].
+    pub fn new(
+        execution_id: String,
+        attempt: u32,
+        by: Claimant<'_>,
+        owner: Owner,
+        digest: String,
+        now: Timestamp,
+    ) -> Self {
+        let Claimant { instance, origin, workspace_id } = by;
+        Self {
+            version: VERSION,
+            execution_id,
+            attempt,
+            claimant: instance.to_owned(),
+            send_before: now + SEND_WITHIN,
+            origin: origin.to_owned(),
+            workspace_id: workspace_id.map(str::to_owned),
+            owner,
+            digest,
+            refused: false,
+            reading: false,
+            stop_since: None,
+        }
+    }
+
+    /// From when on a 404 proves that this claim's call started nothing: the latest moment to send,
+    /// the longest call, the longest time until a run shows, and clocks apart.
+    pub fn doubt_ends(&self) -> Timestamp {
+        if self.refused { Timestamp::MIN } else { self.send_before + CALL + VISIBILITY + CLOCK_SKEW }
+    }
+
+    /// Whether it speaks of this Mistral workspace. An id that is not known to both sides cannot differ.
+    pub fn is_for(&self, origin: &str, workspace_id: Option<&str>) -> bool {
+        let same_workspace = match (self.workspace_id.as_deref(), workspace_id) {
+            (Some(claimed), Some(present)) => claimed == present,
+            _ => true,
+        };
+        self.origin == origin && same_workspace
+    }
+
+    /// As the annotation's value.
+    pub fn to_annotation(&self) -> String {
+        json!(self).to_string()
+    }
+}
+
+/// Who claims, and for which Mistral workspace.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimant<'a> {
+    /// The operator process.
+    pub instance: &'a str,
+    /// Scheme, host and port of the API.
+    pub origin: &'a str,
+    /// The Mistral workspace, when the API tells.
+    pub workspace_id: Option<&'a str>,
+}
+
+/// Fingerprint of everything that decides what a run does.
+pub fn digest(spec: &WorkflowExecutionSpec) -> String {
+    // The API server hands out objects with sorted keys, so equal inputs have equal texts.
+    let what = json!([
+        spec.workflow_identifier,
+        spec.registration_id,
+        spec.deployment_name,
+        spec.input,
+        spec.custom_tracing_attributes,
+        spec.extensions,
+    ]);
+    let hash = Sha256::digest(what.to_string());
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The id of a run whose resource names none: readable, and new for each resource that is created.
+pub fn derived_id(name: &str, uid: &str) -> String {
+    let name: String = name
+        .chars()
+        .take(150)
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' })
+        .collect();
+    format!("{name}-{uid}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_derived_id_is_within_the_apis_charset_and_length() {
+        let id = derived_id(&"a.b".repeat(84), "01234567-89ab-cdef-0123-456789abcdef");
+        assert!(id.len() <= 240, "{}", id.len());
+        assert!(id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+        assert!(id.starts_with("a-ba-b"));
+    }
+
+    #[test]
+    fn a_claim_of_another_version_is_not_understood() {
+        let annotations = |text: &str| Some(BTreeMap::from([(CLAIM.to_owned(), text.to_owned())]));
+        assert_eq!(Note::read(annotations("{}").as_ref()), Note::Unreadable);
+        assert_eq!(Note::read(None), Note::Absent);
+        let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "x".into() };
+        let by = Claimant { instance: "i", origin: "https://api.mistral.ai", workspace_id: None };
+        let mut claim = Claim::new("id".into(), 1, by, owner, "d".into(), Timestamp::UNIX_EPOCH);
+        assert_eq!(Note::read(annotations(&claim.to_annotation()).as_ref()), Note::Claim(Box::new(claim.clone())));
+        claim.version = 2;
+        assert_eq!(Note::read(annotations(&claim.to_annotation()).as_ref()), Note::Unreadable);
+    }
+}

@@ -1,0 +1,509 @@
+//! Carries out what [`plan`](super::plan) decides: each effect of an execution is one arm of one match.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
+use super::observed::{
+    Connection, Instance, Memory, Observed, Remote, StopCall, Target, Trouble, TroubleKind, Workspace,
+};
+use super::plan::{Decision, Requeue, Settled, Step, plan};
+use super::report::{is_finished, is_started};
+use super::tracker::Tracker;
+use crate::api::{self, WorkflowExecution};
+use crate::mistral::wire::{Event, ExecuteRequest};
+use crate::mistral::{self, ExecuteTarget};
+use crate::operator::events::Publisher;
+use crate::operator::kubernetes::{self, Error, call, write_status};
+use crate::operator::{crash, kubernetes::after_error};
+use crate::workspace::connections::{Connections, Key, Live, State};
+
+/// An execution as it is watched: one that cannot be decoded must not hide the others.
+pub type Guarded = DeserializeGuard<WorkflowExecution>;
+
+/// More steps than any pass needs: a plan that does not settle is a bug, and must not spin.
+const MAX_STEPS: usize = 16;
+/// How long a pass over an object older than the operator's last write to it is put off.
+const STALE_FOR: Duration = Duration::from_secs(5);
+/// Pages of events that are read for the text of one failure.
+const MAX_EVENT_PAGES: usize = 5;
+
+/// What reconciles share.
+pub struct Context {
+    /// The cluster.
+    pub client: Client,
+    /// UID of the namespace `kube-system`: tells one cluster's claims from another's.
+    pub cluster: String,
+    /// This process.
+    pub instance: Instance,
+    /// The checked connections.
+    pub connections: Arc<Connections>,
+    /// The Workspaces that exist.
+    pub workspaces: Store<DeserializeGuard<api::Workspace>>,
+    /// Watches the runs that go on.
+    pub tracker: Arc<Tracker>,
+    /// Events.
+    pub publisher: Arc<Publisher>,
+    /// Set when the process is to end: nothing new is started then.
+    pub stop: CancellationToken,
+    memory: Mutex<HashMap<String, Kept>>,
+}
+
+/// What is kept of a resource between passes, by UID.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    memory: Memory,
+    /// The last pass asked to look at the run in this one.
+    look: bool,
+    /// Resource version of the operator's last write, and when that was.
+    written: Option<(String, Instant)>,
+}
+
+/// One pass over one execution.
+struct Pass<'a> {
+    context: &'a Context,
+    object: &'a WorkflowExecution,
+    key: Key,
+    observed: Observed,
+    /// What the next conditional write refers to.
+    resource_version: String,
+    connection: Option<Live>,
+    /// Held from before the claim to the end of the pass.
+    permit: Option<OwnedSemaphorePermit>,
+    /// Until when the call of a claim made in this pass may be sent, on the monotonic clock: the
+    /// wall clock may be set meanwhile.
+    send_before: Option<Instant>,
+    written: Option<(String, Instant)>,
+}
+
+impl Context {
+    /// Nothing remembered yet.
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing, and they are named where it is called")]
+    pub fn new(
+        client: Client,
+        cluster: String,
+        instance: Instance,
+        connections: Arc<Connections>,
+        workspaces: Store<DeserializeGuard<api::Workspace>>,
+        tracker: Arc<Tracker>,
+        publisher: Arc<Publisher>,
+        stop: CancellationToken,
+    ) -> Self {
+        let memory = Mutex::default();
+        Self { client, cluster, instance, connections, workspaces, tracker, publisher, stop, memory }
+    }
+
+    /// Forgets all resources but those with these UIDs.
+    pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
+        self.lock().retain(|uid, _| exists(uid));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn workspace(&self, key: &Key) -> (Workspace, Option<Live>) {
+        let exists = self.workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
+        match self.connections.get(key) {
+            _ if !exists => (Workspace::NotFound, None),
+            None => (Workspace::Pending, None),
+            Some(State::NotReady(why, _)) => (Workspace::NotReady(why), None),
+            Some(State::Ready(live)) => (Workspace::Ready(connection(&live)), Some(live)),
+        }
+    }
+}
+
+fn connection(live: &Live) -> Connection {
+    Connection { origin: live.origin.clone(), workspace_id: live.workspace_id.clone() }
+}
+
+/// One pass over one execution.
+///
+/// # Errors
+/// When the Kubernetes API cannot be used, or somebody else changed the object first.
+pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    let object = match &object.0 {
+        Ok(object) => object,
+        Err(invalid) => {
+            tracing::warn!(
+                namespace = invalid.metadata.namespace,
+                name = invalid.metadata.name,
+                error = invalid.error,
+                "a WorkflowExecution cannot be decoded and is skipped; was it written by a newer version?"
+            );
+            return Ok(Action::await_change());
+        }
+    };
+    let uid = object.uid().unwrap_or_default();
+    let kept = context.lock().get(&uid).cloned().unwrap_or_default();
+    if is_stale(object, kept.written.as_ref()) {
+        return Ok(Action::requeue(Duration::from_secs(1)));
+    }
+    let mut pass = Pass::new(&context, object, kept);
+    for _ in 0..MAX_STEPS {
+        match plan(&pass.observed, Timestamp::now()) {
+            Decision::Act(step) => {
+                tracing::debug!(object = %pass.name(), step = ?step_name(&step), "step");
+                if let Flow::End(action) = pass.act(step).await? {
+                    return Ok(action);
+                }
+            }
+            Decision::Settle(settled) => return pass.settle(settled).await,
+        }
+    }
+    tracing::error!(object = %pass.name(), "the plan does not settle; this is a bug in the operator");
+    Ok(Action::requeue(Duration::from_secs(60)))
+}
+
+/// What to do when a pass fails.
+pub fn on_error(object: Arc<Guarded>, error: &Error, _: Arc<Context>) -> Action {
+    if !error.is_conflict() && !error.is_not_found() {
+        let name = ObjectRef::from_obj(object.as_ref());
+        tracing::warn!(object = %name, %error, "a pass over a WorkflowExecution failed and is repeated");
+    }
+    after_error(error)
+}
+
+/// Whether the operator has written this object since: the newer version is on its way here.
+fn is_stale(object: &WorkflowExecution, written: Option<&(String, Instant)>) -> bool {
+    let Some((version, at)) = written else { return false };
+    let number = |text: &str| text.parse::<u128>().ok();
+    match (object.resource_version().as_deref().and_then(number), number(version)) {
+        (Some(seen), Some(written)) => seen < written && at.elapsed() < STALE_FOR,
+        _ => false,
+    }
+}
+
+enum Flow {
+    PlanAgain,
+    End(Action),
+}
+
+impl<'a> Pass<'a> {
+    fn new(context: &'a Context, object: &'a WorkflowExecution, kept: Kept) -> Self {
+        let namespace = object.namespace().unwrap_or_default();
+        let key = Key { namespace, name: object.spec.workspace_ref.name.clone() };
+        let Kept { mut memory, mut look, written } = kept;
+        if let Some(run_id) = context.tracker.take_look(&reference(object)) {
+            look = true;
+            memory.run_id = run_id.or(memory.run_id);
+        }
+        let (workspace, live) = context.workspace(&key);
+        let stopper = context.connections.for_stopping(&key);
+        let observed = Observed::new(
+            object,
+            &context.cluster,
+            context.instance.clone(),
+            memory,
+            workspace,
+            stopper.as_ref().map(connection),
+            look,
+        );
+        Self {
+            context,
+            object,
+            key,
+            observed,
+            resource_version: object.resource_version().unwrap_or_default(),
+            connection: live.or(stopper),
+            permit: None,
+            send_before: None,
+            written,
+        }
+    }
+
+    /// Carries out one step and folds what came of it into what is known.
+    async fn act(&mut self, step: Step) -> Result<Flow, Error> {
+        match step {
+            Step::WriteClaim { claim, finalizer, send } => return self.write_claim(*claim, finalizer, send).await,
+            Step::SetFinalizer(present) => {
+                self.patch(json!({ "finalizers": self.finalizers(present) })).await?;
+                self.observed.finalizer = present;
+            }
+            Step::Release { abandoned } => {
+                if abandoned {
+                    tracing::warn!(
+                        object = %self.name(),
+                        execution_id = self.observed.execution_id(),
+                        "the run could not be stopped within five minutes of the deletion and is left alone; look after it in Mistral's console"
+                    );
+                }
+                self.patch(json!({ "finalizers": self.finalizers(false) })).await?;
+                self.forget();
+                return Ok(Flow::End(Action::await_change()));
+            }
+            Step::Probe => {
+                let outcome = match self.client() {
+                    Some(client) => probe(client, &self.observed).await,
+                    None => return Ok(self.lost_connection()),
+                };
+                self.observed.probed(outcome);
+                if let Target::Unknown(trouble) = self.observed.target.clone() {
+                    self.had_trouble(&trouble);
+                }
+            }
+            Step::Ask => {
+                let outcome = match self.client() {
+                    Some(client) => client.get_execution(&self.observed.execution_id()).await,
+                    None => return Ok(self.lost_connection()),
+                };
+                self.observed.asked(outcome);
+                if let Remote::Unknown(trouble) = self.observed.remote.clone() {
+                    self.had_trouble(&trouble);
+                }
+            }
+            Step::Start => return self.start().await,
+            Step::ReadFailure => {
+                let outcome = match self.client() {
+                    Some(client) => read_events(client, &self.observed.execution_id()).await,
+                    None => return Ok(self.lost_connection()),
+                };
+                self.observed.failure_read(outcome);
+            }
+            Step::Stop(stop) => {
+                let id = self.observed.execution_id();
+                let outcome = match (self.client(), stop) {
+                    (Some(client), StopCall::Cancel) => client.cancel(&id).await,
+                    (Some(client), StopCall::Terminate) => client.terminate(&id).await,
+                    (None, _) => return Ok(self.lost_connection()),
+                };
+                tracing::info!(object = %self.name(), execution_id = id, ?stop, ok = outcome.is_ok(), "asked the API to stop the run");
+                self.observed.stop_sent(stop, outcome);
+            }
+        }
+        Ok(Flow::PlanAgain)
+    }
+
+    async fn write_claim(&mut self, claim: Claim, finalizer: bool, send: bool) -> Result<Flow, Error> {
+        if send {
+            if self.context.stop.is_cancelled() {
+                // Whoever comes next starts it.
+                return Ok(Flow::End(Action::await_change()));
+            }
+            if self.permit.is_none() {
+                let Some(live) = &self.connection else { return Ok(self.lost_connection()) };
+                // Closed never happens: the semaphore lives in the connection that is held here.
+                self.permit = Arc::clone(&live.permits).acquire_owned().await.ok();
+                // Time may have passed: the claim is made anew.
+                return Ok(Flow::PlanAgain);
+            }
+            self.send_before = Some(Instant::now() + SEND_WITHIN.unsigned_abs());
+        }
+        let annotations = BTreeMap::from([(CLAIM, claim.to_annotation())]);
+        self.patch(json!({ "annotations": annotations, "finalizers": self.finalizers(finalizer) })).await?;
+        tracing::debug!(object = %self.name(), execution_id = claim.execution_id, attempt = claim.attempt, "claimed");
+        self.observed.finalizer = finalizer;
+        self.observed.claimed(claim, send);
+        // In case the rest of the pass fails: it is known from now on.
+        self.keep(false);
+        Ok(Flow::PlanAgain)
+    }
+
+    /// Sends the call that starts the run, if the claim is still young enough.
+    async fn start(&mut self) -> Result<Flow, Error> {
+        crash::point!("crash-point-claimed");
+        let Some(client) = self.client().cloned() else { return Ok(self.lost_connection()) };
+        let request = request(&self.observed);
+        let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
+            && matches!(&self.observed.note, Note::Claim(claim) if Timestamp::now() < claim.send_before);
+        if !in_time {
+            tracing::warn!(object = %self.name(), "the claim grew too old before the call could be sent; nothing was sent");
+            self.observed.too_late();
+            return Ok(Flow::PlanAgain);
+        }
+        let outcome = client.execute(target(&self.observed), &request).await;
+        crash::point!("crash-point-answered");
+        match &outcome {
+            Ok(_) => tracing::info!(object = %self.name(), execution_id = request.execution_id, "started"),
+            Err(error) => {
+                tracing::info!(object = %self.name(), execution_id = request.execution_id, %error, "the start met with trouble")
+            }
+        }
+        if let Err(mistral::Error::Unauthorized(_)) = &outcome {
+            self.context.connections.suspect(&self.key);
+        }
+        self.observed.sent(outcome);
+        Ok(Flow::PlanAgain)
+    }
+
+    /// Ends the pass: writes the status if it differs, and says when to come back.
+    async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
+        let Settled { status, notices, requeue } = settled;
+        let old = self.object.status.as_ref();
+        let written = write_status(&self.context.client, self.object, &self.resource_version, old, &status).await;
+        let version = match written {
+            Ok(version) => version,
+            Err(error) => {
+                // What was asked for is still to be looked at.
+                self.keep(true);
+                return Err(error);
+            }
+        };
+        if let Some(version) = version {
+            self.wrote(version);
+            self.context.publisher.publish(&kubernetes::reference(self.object), notices).await;
+        }
+        self.track(&status);
+        let (look, action) = match requeue {
+            Requeue::OnChange => (false, Action::await_change()),
+            Requeue::After(wait) | Requeue::Retry(wait) => (true, Action::requeue(wait)),
+        };
+        self.observed.memory.retries = match requeue {
+            Requeue::Retry(_) => self.observed.memory.retries.saturating_add(1),
+            Requeue::OnChange | Requeue::After(_) => 0,
+        };
+        if is_finished(&status) && !self.observed.finalizer {
+            self.forget()
+        } else {
+            self.keep(look)
+        }
+        Ok(action)
+    }
+
+    fn track(&self, status: &api::WorkflowExecutionStatus) {
+        let object = reference(self.object);
+        let deleted = self.observed.deleted.is_some();
+        let start = status.start_time.as_ref().map_or(self.observed.created, |time| time.0);
+        match &status.execution_id {
+            Some(id) if is_started(status) && !is_finished(status) && !deleted => {
+                let asked = matches!(self.observed.remote, Remote::Found(_) | Remote::Absent)
+                    || !is_started(&self.observed.status);
+                self.context.tracker.track(&self.key, &object, id, start, asked);
+            }
+            _ => self.context.tracker.untrack(&self.key, &object),
+        }
+    }
+
+    /// The client; none when there is no connection that may be used.
+    fn client(&self) -> Option<&mistral::Client> {
+        self.connection.as_ref().map(|live| &live.client)
+    }
+
+    fn lost_connection(&self) -> Flow {
+        Flow::End(Action::requeue(Duration::from_secs(5)))
+    }
+
+    fn had_trouble(&self, trouble: &Trouble) {
+        let lasting = self.context.tracker.had_trouble(&self.key, trouble.retry_after);
+        if lasting || trouble.kind == TroubleKind::Unauthorized {
+            self.context.connections.suspect(&self.key);
+        }
+    }
+
+    /// Patches the metadata, on condition that nobody changed the object meanwhile.
+    async fn patch(&mut self, mut metadata: serde_json::Value) -> Result<(), Error> {
+        metadata["resourceVersion"] = json!(self.resource_version);
+        let api: Api<WorkflowExecution> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
+        let name = self.object.name_any();
+        let patched = call(api.patch_metadata(&name, &PatchParams::default(), &patch)).await?;
+        self.wrote(patched.metadata.resource_version.unwrap_or_default());
+        Ok(())
+    }
+
+    fn wrote(&mut self, version: String) {
+        self.written = Some((version.clone(), Instant::now()));
+        self.resource_version = version;
+    }
+
+    /// The object's finalizers with or without ours.
+    fn finalizers(&self, ours: bool) -> Vec<String> {
+        let others = self.object.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned();
+        others.chain(ours.then(|| FINALIZER.to_owned())).collect()
+    }
+
+    fn keep(&self, look: bool) {
+        let kept = Kept { memory: self.observed.memory.clone(), look, written: self.written.clone() };
+        self.context.lock().insert(self.observed.uid.clone(), kept);
+    }
+
+    fn forget(&self) {
+        self.context.lock().remove(&self.observed.uid);
+        self.context.tracker.untrack(&self.key, &reference(self.object));
+    }
+
+    fn name(&self) -> impl std::fmt::Display {
+        format!("{}/{}", self.key.namespace, self.object.name_any())
+    }
+}
+
+fn reference(object: &WorkflowExecution) -> ObjectRef<Guarded> {
+    ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
+}
+
+fn target(observed: &Observed) -> ExecuteTarget<'_> {
+    match (&observed.spec.workflow_identifier, &observed.spec.registration_id) {
+        (Some(identifier), _) => ExecuteTarget::Workflow(identifier),
+        (None, id) => ExecuteTarget::Registration(id.as_deref().unwrap_or_default()),
+    }
+}
+
+fn request(observed: &Observed) -> ExecuteRequest {
+    let spec = &observed.spec;
+    ExecuteRequest {
+        execution_id: observed.execution_id(),
+        input: spec.input.clone(),
+        deployment_name: spec.deployment_name.clone(),
+        custom_tracing_attributes: spec.custom_tracing_attributes.clone(),
+        extensions: spec.extensions.clone(),
+    }
+}
+
+async fn probe(client: &mistral::Client, observed: &Observed) -> Result<(), mistral::Error> {
+    match target(observed) {
+        ExecuteTarget::Workflow(identifier) => client.get_workflow(identifier).await.map(|_| ()),
+        ExecuteTarget::Registration(id) => client.get_registration(id).await.map(|_| ()),
+    }
+}
+
+async fn read_events(client: &mistral::Client, execution_id: &str) -> Result<Vec<Event>, mistral::Error> {
+    let mut events = Vec::new();
+    let mut cursor: Option<String> = None;
+    for _ in 0..MAX_EVENT_PAGES {
+        let page = client.list_events(execution_id, cursor.as_deref()).await?;
+        events.extend(page.items.into_iter().filter(|event| event.event_type.ends_with("_FAILED")));
+        match page.next {
+            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
+            _ => break,
+        }
+    }
+    Ok(events)
+}
+
+/// The step without what it carries: a claim and an input are too long for a log line.
+fn step_name(step: &Step) -> &'static str {
+    match step {
+        Step::WriteClaim { .. } => "WriteClaim",
+        Step::SetFinalizer(_) => "SetFinalizer",
+        Step::Release { .. } => "Release",
+        Step::Probe => "Probe",
+        Step::Ask => "Ask",
+        Step::Start => "Start",
+        Step::ReadFailure => "ReadFailure",
+        Step::Stop(_) => "Stop",
+    }
+}
+
+/// Whether an execution still waits for its Workspace, so that a change there concerns it.
+pub fn waits_for(object: &Guarded, key: &Key) -> bool {
+    match &object.0 {
+        Ok(execution) => {
+            execution.namespace().as_ref() == Some(&key.namespace)
+                && execution.spec.workspace_ref.name == key.name
+                && (execution.meta().deletion_timestamp.is_some()
+                    || !execution.status.as_ref().is_some_and(is_finished))
+        }
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,12 @@
+//! `WorkflowExecution`: from a resource to a run at the API, exactly once, and back to its status.
+
+pub mod claim;
+pub mod controller;
+pub mod observed;
+pub mod plan;
+#[cfg(test)]
+mod plan_tests;
+#[cfg(test)]
+mod promise_tests;
+pub mod report;
+pub mod tracker;

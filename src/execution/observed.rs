@@ -1,0 +1,386 @@
+//! What is known about one execution during one pass, and how the outcome of a step adds to it.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::claim::{Claim, Claimant, FINALIZER, Note, Owner, TAKE_OVER, derived_id};
+use crate::api::{WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
+use crate::mistral::wire::{Event, Execution};
+use crate::mistral::{ApiError, Error};
+
+/// Everything that [`plan`](super::plan::plan) may look at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// What was asked for.
+    pub spec: WorkflowExecutionSpec,
+    /// The status as last written.
+    pub status: WorkflowExecutionStatus,
+    /// Which resource this is.
+    pub owner: Owner,
+    /// UID of the resource.
+    pub uid: String,
+    /// Generation of the spec.
+    pub generation: Option<i64>,
+    /// When the resource was created, by the API server's clock.
+    pub created: Timestamp,
+    /// When its deletion was asked for.
+    pub deleted: Option<Timestamp>,
+    /// Whether our finalizer is on it.
+    pub finalizer: bool,
+    /// The claim on it.
+    pub note: Note,
+    /// The resource came with a claim that speaks of another one.
+    pub copied: bool,
+    /// The execution id for which a person lets this resource take over another's claim.
+    pub take_over: Option<String>,
+    /// What this process remembers of earlier passes.
+    pub memory: Memory,
+    /// This process.
+    pub instance: Instance,
+    /// The connection.
+    pub workspace: Workspace,
+    /// A connection that may still be used to stop the run, even if its Workspace or Secret is gone.
+    pub stop_with: Option<Connection>,
+    /// Whether to ask the API about a run that is not known to have ended.
+    pub look: bool,
+
+    /// The claim was written in this pass, so its call may be sent in it.
+    pub fresh: bool,
+    /// The answer to the call that starts the run.
+    pub sent: Sent,
+    /// What the API knows of the run.
+    pub remote: Remote,
+    /// Whether what is to be run exists.
+    pub target: Target,
+    /// The text of a failure.
+    pub failure: FailureText,
+    /// The answer to a stop.
+    pub stopped: Option<Result<(), Error>>,
+}
+
+/// What this process remembers of a resource. Losing it costs calls, never a promise.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// The claim that this process last wrote: `kubectl replace` may have dropped it.
+    pub claim: Option<Claim>,
+    /// Passes in a row that ended with [`Requeue::Retry`](super::plan::Requeue::Retry).
+    pub retries: u32,
+    /// The stop that the API has last taken, to not ask twice.
+    pub stop: Option<StopCall>,
+    /// The API's database id of the run, which only the list of runs tells.
+    pub run_id: Option<String>,
+}
+
+/// This operator process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instance {
+    /// Its name in claims.
+    pub name: String,
+    /// Since when it has watched: it saw everything that was created later from its beginning.
+    pub since: Timestamp,
+}
+
+/// The connection as an execution sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Workspace {
+    /// Not looked at yet since this process began.
+    Pending,
+    /// There is no such resource.
+    NotFound,
+    /// It cannot be used; a person has to act.
+    NotReady(String),
+    /// It can be used.
+    Ready(Connection),
+}
+
+/// Where calls go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connection {
+    /// Scheme, host and port.
+    pub origin: String,
+    /// The Mistral workspace, when the API tells.
+    pub workspace_id: Option<String>,
+}
+
+/// What the API knows of the run: not known is not the same as not there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Remote {
+    /// Not asked in this pass.
+    NotAsked,
+    /// It exists.
+    Found(Box<Execution>),
+    /// The API says that there is none.
+    Absent,
+    /// There was no answer that tells.
+    Unknown(Trouble),
+}
+
+/// Whether the workflow or registration to be run exists.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    /// Not asked in this pass.
+    NotAsked,
+    /// It exists.
+    Exists,
+    /// It does not.
+    Absent,
+    /// There was no answer that tells.
+    Unknown(Trouble),
+}
+
+/// What became of the call that starts the run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sent {
+    /// Nothing was sent in this pass.
+    Nothing,
+    /// The claim had grown too old to send on it.
+    TooLate,
+    /// The run exists.
+    Accepted(Box<Execution>),
+    /// A run of this id exists and has not ended.
+    AlreadyStarted,
+    /// Nothing was started, and the same call will fare no better until something changes.
+    Refused(Refusal),
+    /// Nothing was started; later may be better.
+    NotStarted(Trouble),
+    /// Something may have been started.
+    Unknown(Trouble),
+}
+
+/// Why the API refused to start a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// No such workflow or registration.
+    TargetNotFound(ApiError),
+    /// Several deployments own the workflow.
+    Ambiguous(ApiError),
+    /// The input, or something else in the request, is wrong for good (HTTP 422).
+    Input(ApiError),
+    /// Any other refusal.
+    Other(ApiError),
+}
+
+/// Why a call gave no answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trouble {
+    /// What kind of trouble it is.
+    pub kind: TroubleKind,
+    /// What happened.
+    pub message: String,
+    /// How long the API asked to wait.
+    pub retry_after: Option<Duration>,
+}
+
+/// Kinds of [`Trouble`], by who can do something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TroubleKind {
+    /// It may pass by itself.
+    Unavailable,
+    /// The key is no longer good.
+    Unauthorized,
+    /// The API refuses to tell.
+    Refused,
+}
+
+/// The text of a failure.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FailureText {
+    /// Not asked in this pass.
+    NotAsked,
+    /// What the events say, if anything.
+    Read(Option<String>),
+}
+
+/// How to stop a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopCall {
+    /// Ask it to.
+    Cancel,
+    /// End it.
+    Terminate,
+}
+
+impl Observed {
+    /// What a resource says by itself, before any step.
+    pub fn new(
+        object: &WorkflowExecution,
+        cluster: &str,
+        instance: Instance,
+        memory: Memory,
+        workspace: Workspace,
+        stop_with: Option<Connection>,
+        look: bool,
+    ) -> Self {
+        let meta = &object.metadata;
+        let note = Note::read(meta.annotations.as_ref());
+        Self {
+            spec: object.spec.clone(),
+            status: object.status.clone().unwrap_or_default(),
+            owner: Owner {
+                cluster: cluster.to_owned(),
+                namespace: object.namespace().unwrap_or_default(),
+                name: object.name_any(),
+            },
+            uid: object.uid().unwrap_or_default(),
+            generation: meta.generation,
+            created: meta.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0),
+            deleted: meta.deletion_timestamp.as_ref().map(|time| time.0),
+            finalizer: object.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
+            copied: matches!(&note, Note::Claim(claim) if claim.owner.name != object.name_any()),
+            note,
+            take_over: object.annotations().get(TAKE_OVER).cloned(),
+            memory,
+            instance,
+            workspace,
+            stop_with,
+            look,
+            fresh: false,
+            sent: Sent::Nothing,
+            remote: Remote::NotAsked,
+            target: Target::NotAsked,
+            failure: FailureText::NotAsked,
+            stopped: None,
+        }
+    }
+
+    /// Identity of the run: what the spec says, else the claim, else the status, else a derived one.
+    pub fn execution_id(&self) -> String {
+        let claimed = match &self.note {
+            Note::Claim(claim) if claim.owner.name == self.owner.name => Some(&claim.execution_id),
+            _ => None,
+        };
+        self.spec
+            .execution_id
+            .as_ref()
+            .or(claimed)
+            .or(self.status.execution_id.as_ref())
+            .cloned()
+            .unwrap_or_else(|| derived_id(&self.owner.name, &self.uid))
+    }
+
+    /// A claim by this process for the next attempt.
+    pub fn claim(&self, connection: &Connection, attempt: u32, now: Timestamp) -> Claim {
+        let by = Claimant {
+            instance: &self.instance.name,
+            origin: &connection.origin,
+            workspace_id: connection.workspace_id.as_deref(),
+        };
+        let digest = super::claim::digest(&self.spec);
+        Claim::new(self.execution_id(), attempt, by, self.owner.clone(), digest, now)
+    }
+
+    /// A claim was written; `fresh` when its call is to be sent in this pass.
+    pub fn claimed(&mut self, claim: Claim, fresh: bool) {
+        self.memory.claim = Some(claim.clone());
+        self.note = Note::Claim(Box::new(claim));
+        self.fresh = fresh;
+    }
+
+    /// The call that starts the run was made.
+    pub fn sent(&mut self, outcome: Result<Execution, Error>) {
+        self.fresh = false;
+        self.sent = match outcome {
+            Ok(execution) => Sent::Accepted(Box::new(execution)),
+            Err(Error::Conflict(said)) if said.is_already_started() => Sent::AlreadyStarted,
+            Err(Error::Conflict(said)) if said.is_ambiguous_workflow() => Sent::Refused(Refusal::Ambiguous(said)),
+            Err(Error::NotFound(said)) => Sent::Refused(Refusal::TargetNotFound(said)),
+            Err(Error::Rejected(said)) if said.status == 422 => Sent::Refused(Refusal::Input(said)),
+            Err(Error::Conflict(said) | Error::Rejected(said)) => Sent::Refused(Refusal::Other(said)),
+            Err(error @ Error::UnknownOutcome { .. }) => Sent::Unknown(Trouble::new(error)),
+            Err(error @ (Error::Transient { .. } | Error::Unauthorized(_))) => Sent::NotStarted(Trouble::new(error)),
+        };
+    }
+
+    /// The claim had grown too old to send on it.
+    pub fn too_late(&mut self) {
+        self.fresh = false;
+        self.sent = Sent::TooLate;
+    }
+
+    /// The API was asked about the run.
+    pub fn asked(&mut self, outcome: Result<Execution, Error>) {
+        self.remote = match outcome {
+            Ok(execution) => Remote::Found(Box::new(execution)),
+            Err(Error::NotFound(_)) => Remote::Absent,
+            Err(error) => Remote::Unknown(Trouble::new(error)),
+        };
+    }
+
+    /// The API was asked about the workflow or registration.
+    pub fn probed(&mut self, outcome: Result<(), Error>) {
+        self.target = match outcome {
+            Ok(()) => Target::Exists,
+            Err(Error::NotFound(_)) => Target::Absent,
+            Err(error) => Target::Unknown(Trouble::new(error)),
+        };
+    }
+
+    /// The events of a failed run were read; a text is a help, not a duty.
+    pub fn failure_read(&mut self, outcome: Result<Vec<Event>, Error>) {
+        self.failure = FailureText::Read(outcome.ok().and_then(|events| failure_text(&events)));
+    }
+
+    /// The API was asked to stop the run.
+    pub fn stop_sent(&mut self, call: StopCall, outcome: Result<(), Error>) {
+        if outcome.is_ok() {
+            self.memory.stop = Some(call);
+        }
+        self.stopped = Some(outcome);
+    }
+}
+
+impl Trouble {
+    fn new(error: Error) -> Self {
+        let kind = match &error {
+            Error::Transient { .. } | Error::UnknownOutcome { .. } => TroubleKind::Unavailable,
+            Error::Unauthorized(_) => TroubleKind::Unauthorized,
+            Error::NotFound(_) | Error::Conflict(_) | Error::Rejected(_) => TroubleKind::Refused,
+        };
+        Self { kind, message: error.to_string(), retry_after: error.retry_after() }
+    }
+}
+
+/// The workflow's own words; where it only says that an activity failed, the activity's as well.
+fn failure_text(events: &[Event]) -> Option<String> {
+    let last = |event_type: &str| {
+        events
+            .iter()
+            .filter(|event| event.event_type == event_type)
+            .max_by_key(|event| event.event_timestamp)
+            .and_then(|event| event.attributes.pointer("/failure/message")?.as_str())
+            .filter(|text| !text.trim().is_empty())
+    };
+    match (last("WORKFLOW_EXECUTION_FAILED"), last("ACTIVITY_TASK_FAILED")) {
+        (Some(workflow), Some(activity)) if !workflow.contains(activity) => Some(format!("{workflow}: {activity}")),
+        (Some(text), _) | (None, Some(text)) => Some(text.to_owned()),
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn event(event_type: &str, at: i64, message: &str) -> Event {
+        let event = json!({
+            "event_type": event_type, "event_timestamp": at, "attributes": { "failure": { "message": message } },
+        });
+        serde_json::from_value(event).unwrap()
+    }
+
+    #[test]
+    fn a_failure_is_told_in_the_words_of_the_workflow_and_of_the_last_activity() {
+        let events = [
+            event("ACTIVITY_TASK_FAILED", 3, "card declined"),
+            event("ACTIVITY_TASK_FAILED", 1, "first try"),
+            event("WORKFLOW_EXECUTION_FAILED", 4, "Activity task failed"),
+        ];
+        assert_eq!(failure_text(&events).as_deref(), Some("Activity task failed: card declined"));
+        assert_eq!(failure_text(&events[..1]).as_deref(), Some("card declined"));
+        assert_eq!(failure_text(&[event("WORKFLOW_EXECUTION_FAILED", 4, " ")]), None);
+        assert_eq!(failure_text(&[]), None);
+    }
+}

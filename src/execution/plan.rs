@@ -1,0 +1,612 @@
+//! How a run proceeds: the next step, from what is known. No I/O here.
+//!
+//! A pass calls [`plan`], carries out the step, folds its outcome into [`Observed`] and calls it
+//! again, until it settles. A pass changes at most one thing at the API. What keeps a run from
+//! happening twice: nothing is sent without a claim written in the same pass; and unless this process
+//! has seen the resource from its creation, the API is asked first, and believed that there is no run
+//! only once no earlier call can still be under way.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::claim::{self, CLAIM, Claim, Note, TAKE_OVER, VISIBILITY};
+use super::observed::{
+    Connection, FailureText, Observed, Refusal, Remote, Sent, StopCall, Target, Trouble, TroubleKind, Workspace,
+};
+use super::report::{self, Wait, is_finished, is_started, reason};
+use crate::api::conditions::{self, MISSING, READY, STALLED, STARTED};
+use crate::api::{DeletionPolicy, WorkflowExecutionStatus as Status};
+use crate::mistral::Error;
+use crate::mistral::wire::{Execution, is_terminal};
+use crate::operator::events::Notice;
+
+/// How long a run may take to stop after a cancel before it is terminated.
+const GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// How long a deletion waits for a run to stop before it lets go.
+const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
+/// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for.
+const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_mins(1);
+/// How long events may lag behind the end of their run.
+const EVENTS_LAG: SignedDuration = SignedDuration::from_secs(10);
+/// How long the resources of one manifest may take to arrive.
+const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
+/// How long a run stays missing before it is given up.
+const LOST_AFTER: SignedDuration = SignedDuration::from_hours(24);
+
+/// What a pass does next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Carry this out, fold the outcome into [`Observed`], and plan again.
+    Act(Step),
+    /// The pass ends.
+    Settle(Settled),
+}
+
+/// One effect or question.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Write the claim and the finalizer, on condition that nobody changed the resource.
+    WriteClaim {
+        /// What to write.
+        claim: Box<Claim>,
+        /// Whether our finalizer shall be on the resource then.
+        finalizer: bool,
+        /// Whether the call of this claim follows in the same pass.
+        send: bool,
+    },
+    /// Put our finalizer on the resource, or take it off.
+    SetFinalizer(bool),
+    /// Take our finalizer off a resource that is being deleted.
+    Release {
+        /// The run may go on: say so.
+        abandoned: bool,
+    },
+    /// Ask the API whether what is to be run exists.
+    Probe,
+    /// Ask the API about the run.
+    Ask,
+    /// Start the run. Only ever follows a claim with `send` in the same pass.
+    Start,
+    /// Read why the run failed.
+    ReadFailure,
+    /// Stop the run.
+    Stop(StopCall),
+}
+
+/// The end of a pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// To be written if it differs from what is there.
+    pub status: Status,
+    /// To be published.
+    pub notices: Vec<Notice>,
+    /// When to come back.
+    pub requeue: Requeue,
+}
+
+/// When the next pass is due, if nothing changes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeue {
+    /// Something will wake it: a change, the Workspace, the tracker.
+    OnChange,
+    /// After this time.
+    After(Duration),
+    /// After this time, which grows with each retry in a row.
+    Retry(Duration),
+}
+
+/// Whose claim it is.
+enum Standing<'a> {
+    /// None, or one that speaks of another resource here: a copied manifest.
+    Unclaimed { ignored: bool },
+    /// This resource's own.
+    Ours(&'a Claim),
+    /// The run is read only.
+    Reading(&'a Claim),
+    /// Another cluster's or namespace's: a restore or a clone.
+    Foreign(&'a Claim),
+    /// Nobody can tell.
+    Unreadable,
+}
+
+/// The next step.
+pub fn plan(o: &Observed, now: Timestamp) -> Decision {
+    if let Some(since) = o.deleted {
+        return delete(o, since, now);
+    }
+    if is_finished(&o.status) {
+        return finished(o, now);
+    }
+    if o.spec.suspend && !o.may_have_started() {
+        let message = "spec.suspend holds the start back; set it to false to start.".to_owned();
+        return settle(o, report::not_started(o, Wait::Working, reason::SUSPENDED, message, now), Requeue::OnChange);
+    }
+    let connection = match &o.workspace {
+        Workspace::Ready(connection) => connection,
+        Workspace::Pending => return settle(o, o.status.clone(), Requeue::OnChange),
+        // A manifest may well have the execution before its Workspace.
+        Workspace::NotFound if now < o.created + APPLIED_TOGETHER => {
+            return settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)));
+        }
+        Workspace::NotFound => {
+            let name = &o.spec.workspace_ref.name;
+            let message = format!("There is no Workspace \"{name}\" in this namespace; create it.");
+            return blocked(o, reason::WORKSPACE_NOT_FOUND, message, Requeue::OnChange, now);
+        }
+        Workspace::NotReady(why) => {
+            let message = format!("Workspace \"{}\" is not ready: {why}", o.spec.workspace_ref.name);
+            return blocked(o, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now);
+        }
+    };
+    match standing(o) {
+        Standing::Unclaimed { ignored } => begin(o, connection, ignored, now),
+        Standing::Ours(claim) | Standing::Reading(claim) | Standing::Foreign(claim)
+            if !claim.is_for(&connection.origin, connection.workspace_id.as_deref()) =>
+        {
+            let message = format!(
+                "The run was claimed at {} in Mistral workspace {}, which is not where Workspace \"{}\" leads now; point it back, or create another WorkflowExecution for a new run.",
+                claim.origin,
+                claim.workspace_id.as_deref().unwrap_or("(not told)"),
+                o.spec.workspace_ref.name,
+            );
+            blocked(o, reason::WORKSPACE_CHANGED, message, Requeue::OnChange, now)
+        }
+        Standing::Reading(claim) | Standing::Foreign(claim) if o.take_over.as_ref() == Some(&claim.execution_id) => {
+            take_over(o, claim)
+        }
+        Standing::Ours(_) if is_started(&o.status) => running(o, now),
+        Standing::Ours(claim) => resume(o, connection, claim, now),
+        Standing::Reading(claim) => read(o, claim, false, now),
+        Standing::Foreign(claim) => read(o, claim, true, now),
+        Standing::Unreadable => {
+            let message = format!(
+                "The annotation {CLAIM} was written by a newer operator or by hand and cannot be read, so a run may exist; upgrade the operator, or remove the annotation once you are sure that there is none."
+            );
+            blocked(o, reason::CLAIM_UNREADABLE, message, Requeue::OnChange, now)
+        }
+    }
+}
+
+fn standing(o: &Observed) -> Standing<'_> {
+    match &o.note {
+        Note::Absent => Standing::Unclaimed { ignored: false },
+        Note::Unreadable => Standing::Unreadable,
+        Note::Claim(claim) if claim.owner == o.owner && claim.reading => Standing::Reading(claim),
+        Note::Claim(claim) if claim.owner == o.owner => Standing::Ours(claim),
+        Note::Claim(claim) if claim.owner.name == o.owner.name => Standing::Foreign(claim),
+        Note::Claim(_) => Standing::Unclaimed { ignored: true },
+    }
+}
+
+impl Observed {
+    /// Whether a claim speaks of this resource, so that an execution id is settled.
+    pub(super) fn claim_exists(&self) -> bool {
+        !matches!(standing(self), Standing::Unclaimed { .. } | Standing::Unreadable)
+    }
+
+    /// Whether the run belongs to someone else.
+    pub(super) fn is_reading(&self) -> bool {
+        matches!(standing(self), Standing::Reading(_) | Standing::Foreign(_))
+    }
+
+    /// Whether the spec is not what was claimed.
+    pub(super) fn is_edited(&self) -> bool {
+        matches!(standing(self), Standing::Ours(claim) if claim.digest != claim::digest(&self.spec))
+    }
+
+    /// Whether a run may exist, so that it must be looked after even while starts are held back.
+    pub(super) fn may_have_started(&self) -> bool {
+        is_started(&self.status)
+            || match standing(self) {
+                Standing::Unclaimed { .. } => false,
+                Standing::Ours(claim) => !claim.refused,
+                Standing::Reading(_) | Standing::Foreign(_) | Standing::Unreadable => true,
+            }
+    }
+
+    /// Whether this process has seen the resource from its creation and never claimed it: then, and
+    /// only then, no run can exist.
+    fn is_new_to_the_world(&self) -> bool {
+        self.spec.execution_id.is_none()
+            && self.note == Note::Absent
+            && self.status.execution_id.is_none()
+            && self.memory.claim.is_none()
+            && self.created >= self.instance.since
+    }
+
+    fn wants_finalizer(&self) -> bool {
+        self.spec.deletion_policy != DeletionPolicy::Orphan
+    }
+}
+
+/// No claim yet: make one, unless one was lost.
+fn begin(o: &Observed, connection: &Connection, ignored: bool, now: Timestamp) -> Decision {
+    if !ignored && (o.memory.claim.is_some() || o.status.execution_id.is_some()) {
+        return write(o, restored(o, connection, now), false);
+    }
+    if o.is_new_to_the_world() {
+        return write(o, o.claim(connection, 1, now), true);
+    }
+    match &o.remote {
+        Remote::NotAsked => Decision::Act(Step::Ask),
+        Remote::Unknown(trouble) => troubled(o, trouble, now),
+        Remote::Absent => write(o, o.claim(connection, 1, now), true),
+        Remote::Found(run) if is_taken(o, run) => taken(o, run, now),
+        Remote::Found(_) => {
+            let claim = o.claim(connection, 1, now);
+            // A derived id has the resource's UID in it: nobody else can have started that run.
+            let reading = o.spec.execution_id.is_some();
+            write(o, Claim { reading, ..claim }, false)
+        }
+    }
+}
+
+/// The claim that was here once: `kubectl replace` drops annotations but not the status. Another
+/// operator may have claimed after what this one remembers, so it is as doubtful as a call made now.
+fn restored(o: &Observed, connection: &Connection, now: Timestamp) -> Claim {
+    let adopted =
+        conditions::find(&o.status.conditions, STARTED).is_some_and(|started| started.reason == reason::ADOPTED);
+    match &o.memory.claim {
+        Some(known) => Claim {
+            reading: known.reading || adopted,
+            digest: known.digest.clone(),
+            ..o.claim(connection, known.attempt, now)
+        },
+        None => Claim { reading: adopted, ..o.claim(connection, 1, now) },
+    }
+}
+
+/// Our claim, and no word yet that the run started.
+fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) -> Decision {
+    match &o.sent {
+        Sent::Nothing if o.fresh => return Decision::Act(Step::Start),
+        Sent::Nothing => {}
+        Sent::TooLate => return settle(o, o.status.clone(), Requeue::After(Duration::ZERO)),
+        Sent::Accepted(run) => return observe(o, run, now),
+        Sent::AlreadyStarted => match &o.remote {
+            // It ran before our only call: somebody else's, under an id that both were given.
+            Remote::Found(run) if !is_taken(o, run) && o.spec.execution_id.is_some() && claim.attempt == 1 => {
+                return write(o, Claim { reading: true, ..claim.clone() }, false);
+            }
+            Remote::NotAsked | Remote::Found(_) | Remote::Absent | Remote::Unknown(_) => {}
+        },
+        Sent::Unknown(_) => {}
+        Sent::Refused(_) | Sent::NotStarted(_) if !claim.refused => {
+            return write(o, Claim { refused: true, ..claim.clone() }, false);
+        }
+        Sent::NotStarted(trouble) => return troubled(o, trouble, now),
+        Sent::Refused(refusal) => return refused(o, refusal, now),
+    }
+    // A workflow that did not exist is looked for by one cheap question, not by claiming again.
+    if ready_reason(&o.status) == Some(reason::TARGET_NOT_FOUND) && claim.refused {
+        match &o.target {
+            Target::NotAsked => return Decision::Act(Step::Probe),
+            Target::Unknown(trouble) => return troubled(o, trouble, now),
+            Target::Absent => return settle(o, o.status.clone(), blocked_retry(o)),
+            Target::Exists => {}
+        }
+    }
+    match &o.remote {
+        Remote::NotAsked => Decision::Act(Step::Ask),
+        Remote::Found(run) if is_taken(o, run) => taken(o, run, now),
+        Remote::Found(run) => observe(o, run, now),
+        Remote::Unknown(trouble) if claim.refused => troubled(o, trouble, now),
+        Remote::Unknown(trouble) => in_doubt(o, claim, Some(trouble), now),
+        Remote::Absent if now < claim.doubt_ends() => in_doubt(o, claim, None, now),
+        Remote::Absent if o.spec.suspend => {
+            let message = "spec.suspend holds the start back; set it to false to start.".to_owned();
+            settle(o, report::not_started(o, Wait::Working, reason::SUSPENDED, message, now), Requeue::OnChange)
+        }
+        Remote::Absent if o.is_edited() => {
+            let message = "The spec was edited after the run was claimed and before it started, so it was not started; create another WorkflowExecution with what you want to run.".to_owned();
+            blocked(o, reason::INPUT_CHANGED, message, Requeue::OnChange, now)
+        }
+        Remote::Absent => write(o, o.claim(connection, claim.attempt.saturating_add(1), now), true),
+    }
+}
+
+/// The run is somebody else's: read it, touch nothing.
+fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -> Decision {
+    if is_started(&o.status) {
+        return running(o, now);
+    }
+    match &o.remote {
+        Remote::NotAsked => Decision::Act(Step::Ask),
+        Remote::Found(run) if is_taken(o, run) => taken(o, run, now),
+        Remote::Found(run) => observe(o, run, now),
+        Remote::Unknown(trouble) => troubled(o, trouble, now),
+        Remote::Absent => {
+            let id = &claim.execution_id;
+            let whose = if foreign {
+                format!("a resource of namespace \"{}\" in another place", claim.owner.namespace)
+            } else {
+                "someone else".to_owned()
+            };
+            let message = format!(
+                "Run \"{id}\" is claimed by {whose}, and the API does not know it, so nothing is started; to start it from here, annotate this resource with {TAKE_OVER}={id}."
+            );
+            blocked(o, reason::FOREIGN_CLAIM, message, Requeue::Retry(backoff(o, 60, 300)), now)
+        }
+    }
+}
+
+/// A person has consented: the claim becomes this resource's, with all doubts that it carries.
+fn take_over(o: &Observed, claim: &Claim) -> Decision {
+    let claim = Claim { owner: o.owner.clone(), reading: false, stop_since: None, ..claim.clone() };
+    write(o, claim, false)
+}
+
+/// The run has started.
+fn running(o: &Observed, now: Timestamp) -> Decision {
+    let wants = o.wants_finalizer() && !o.is_reading();
+    if o.finalizer != wants {
+        return Decision::Act(Step::SetFinalizer(wants));
+    }
+    match &o.remote {
+        // What the status says may be out of date for another reason than the run's own progress.
+        Remote::NotAsked if o.look || ready_reason(&o.status) != Some(reason::RUNNING) => Decision::Act(Step::Ask),
+        Remote::NotAsked => settle(o, o.status.clone(), Requeue::OnChange),
+        Remote::Found(run) => observe(o, run, now),
+        Remote::Absent => gone(o, now),
+        Remote::Unknown(trouble) => match trouble.kind {
+            // The tracker asks again, and slower; a flapping API is the Workspace's condition to tell.
+            TroubleKind::Unavailable => settle(o, o.status.clone(), Requeue::OnChange),
+            TroubleKind::Unauthorized | TroubleKind::Refused => troubled(o, trouble, now),
+        },
+    }
+}
+
+/// What the API says of the run goes into the status.
+fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
+    if !is_terminal(run.status.as_deref()) {
+        return settle(o, report::running(o, run, now), Requeue::OnChange);
+    }
+    if run.status.as_deref() != Some("FAILED") {
+        return settle(o, report::ended(o, run, None, now), Requeue::OnChange);
+    }
+    match &o.failure {
+        FailureText::NotAsked => Decision::Act(Step::ReadFailure),
+        FailureText::Read(None) if run.end_time.is_some_and(|end| end + EVENTS_LAG > now) => {
+            settle(o, report::running(o, run, now), Requeue::After(Duration::from_secs(2)))
+        }
+        FailureText::Read(text) => settle(o, report::ended(o, run, text.as_deref(), now), Requeue::OnChange),
+    }
+}
+
+/// The API does not know a run that had started.
+fn gone(o: &Observed, now: Timestamp) -> Decision {
+    let started = o.status.start_time.as_ref().map_or(o.created, |time| time.0);
+    if now < started + VISIBILITY {
+        return settle(o, o.status.clone(), Requeue::OnChange);
+    }
+    match conditions::find(&o.status.conditions, MISSING) {
+        Some(since) if since.last_transition_time.0 + LOST_AFTER < now => {
+            let message =
+                "The API has not known this run for a day, so its outcome cannot be told. It was not started again.";
+            settle(o, report::ended_without_run(o, reason::LOST, message, now), Requeue::OnChange)
+        }
+        _ => settle(o, report::missing(o, now), Requeue::OnChange),
+    }
+}
+
+/// Nothing more to do, but to take the finalizer off when nobody is in a hurry.
+fn finished(o: &Observed, now: Timestamp) -> Decision {
+    if !o.finalizer {
+        return settle(o, o.status.clone(), Requeue::OnChange);
+    }
+    let ended = o.status.end_time.as_ref().map_or(now, |time| time.0);
+    let due = ended + FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&o.uid) % 30));
+    match Duration::try_from(due.duration_since(now)) {
+        Ok(wait) if !wait.is_zero() => settle(o, o.status.clone(), Requeue::After(wait)),
+        _ => Decision::Act(Step::SetFinalizer(false)),
+    }
+}
+
+/// The resource is being deleted: stop the run if it is ours, then let go.
+fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
+    if !o.finalizer {
+        return settle(o, o.status.clone(), Requeue::OnChange);
+    }
+    let free = Decision::Act(Step::Release { abandoned: false });
+    let claim = match standing(o) {
+        Standing::Ours(claim) => claim,
+        Standing::Unclaimed { .. } | Standing::Reading(_) | Standing::Foreign(_) | Standing::Unreadable => return free,
+    };
+    if is_finished(&o.status) || claim.refused || o.spec.deletion_policy == DeletionPolicy::Orphan {
+        return free;
+    }
+    if now > since + DELETION_LIMIT {
+        return Decision::Act(Step::Release { abandoned: true });
+    }
+    let Some(connection) = &o.stop_with else { return stopping(o, 10, now) };
+    if !claim.is_for(&connection.origin, connection.workspace_id.as_deref()) {
+        return stopping(o, 10, now);
+    }
+    let Some(stop_since) = claim.stop_since else {
+        return write(o, Claim { stop_since: Some(now), ..claim.clone() }, false);
+    };
+    match (&o.stopped, &o.remote) {
+        (Some(Err(Error::NotFound(_))), _) | (None, Remote::Absent) => {
+            // A start may still be under way; only then is not being there no proof.
+            if now < claim.doubt_ends() { stopping(o, 5, now) } else { free }
+        }
+        (Some(Ok(())), _) => stopping(o, 2, now),
+        (Some(Err(_)), _) | (None, Remote::Unknown(_)) => stopping(o, 5, now),
+        (None, Remote::NotAsked) => Decision::Act(Step::Ask),
+        (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) => free,
+        (None, Remote::Found(_)) => {
+            let terminate = o.spec.deletion_policy == DeletionPolicy::Terminate || now > stop_since + GRACE;
+            let call = if terminate { StopCall::Terminate } else { StopCall::Cancel };
+            if o.memory.stop == Some(call) { stopping(o, 2, now) } else { Decision::Act(Step::Stop(call)) }
+        }
+    }
+}
+
+fn stopping(o: &Observed, seconds: u64, now: Timestamp) -> Decision {
+    settle(o, report::stopping(o, now), Requeue::After(Duration::from_secs(seconds)))
+}
+
+/// A start was sent, or may have been, and whether there is a run cannot be told yet.
+fn in_doubt(o: &Observed, claim: &Claim, trouble: Option<&Trouble>, now: Timestamp) -> Decision {
+    if let Some(trouble) = trouble
+        && trouble.kind != TroubleKind::Unavailable
+    {
+        return troubled(o, trouble, now);
+    }
+    let message = "A start was sent or may have been, and its outcome is not known yet; it is not repeated before the API has had time to show the run.".to_owned();
+    let status = report::not_started(o, Wait::Working, reason::OUTCOME_UNKNOWN, message, now);
+    // Until the doubt ends, ask now and then; from then on, as for any API in trouble.
+    let wait = match Duration::try_from(claim.doubt_ends().duration_since(now)) {
+        Ok(left) if !left.is_zero() => backoff(o, 2, 10).min(left + Duration::from_millis(100)),
+        _ => backoff(o, 2, 60),
+    };
+    settle(o, status, Requeue::Retry(wait.max(asked_to_wait(trouble))))
+}
+
+/// A question, or a start that was not made, met with trouble.
+fn troubled(o: &Observed, trouble: &Trouble, now: Timestamp) -> Decision {
+    let Trouble { kind, message, retry_after: _ } = trouble;
+    match kind {
+        TroubleKind::Unavailable => {
+            let message = format!("The API cannot be used now; it is tried again: {message}");
+            let status = report::not_started(o, Wait::Working, reason::API_UNAVAILABLE, message, now);
+            settle(o, status, Requeue::Retry(backoff(o, 2, 60).max(asked_to_wait(Some(trouble)))))
+        }
+        TroubleKind::Unauthorized => {
+            let message = format!(
+                "The API refused the key of Workspace \"{}\"; correct its Secret: {message}",
+                o.spec.workspace_ref.name
+            );
+            blocked(o, reason::CREDENTIAL_REFUSED, message, blocked_retry(o), now)
+        }
+        TroubleKind::Refused => {
+            let message = format!("The API refused to answer: {message}");
+            blocked(o, reason::REQUEST_REFUSED, message, blocked_retry(o), now)
+        }
+    }
+}
+
+/// The API definitely started nothing.
+fn refused(o: &Observed, refusal: &Refusal, now: Timestamp) -> Decision {
+    let target = match (&o.spec.workflow_identifier, &o.spec.registration_id) {
+        (Some(name), _) => format!("workflow \"{name}\""),
+        (None, id) => format!("registration \"{}\"", id.as_deref().unwrap_or_default()),
+    };
+    match refusal {
+        Refusal::TargetNotFound(said) => {
+            let message = format!(
+                "The API does not know {target}; register it by starting its worker, or correct the name in a new WorkflowExecution: {said}"
+            );
+            blocked(o, reason::TARGET_NOT_FOUND, message, blocked_retry(o), now)
+        }
+        Refusal::Ambiguous(said) => {
+            let message = format!(
+                "Several active deployments own {target} ({}); name one of them as spec.deploymentName in a new WorkflowExecution, or stop the others: {said}",
+                said.deployments.join(", ")
+            );
+            blocked(o, reason::AMBIGUOUS_DEPLOYMENT, message, blocked_retry(o), now)
+        }
+        Refusal::Input(said) => {
+            let message = format!(
+                "The API refused the input for good, and nothing was started; correct it in a new WorkflowExecution: {said}"
+            );
+            settle(o, report::ended_without_run(o, reason::INPUT_REJECTED, &message, now), Requeue::OnChange)
+        }
+        Refusal::Other(said) => {
+            let message = format!("The API refused to start {target}: {said}");
+            blocked(o, reason::REQUEST_REFUSED, message, blocked_retry(o), now)
+        }
+    }
+}
+
+/// The run under this id is one of another workflow, as far as the API tells.
+fn is_taken(o: &Observed, run: &Execution) -> bool {
+    let Some(asked) = &o.spec.workflow_identifier else { return false };
+    let is = |known: &String| known.eq_ignore_ascii_case(asked);
+    match (&run.workflow_name, &run.workflow_id) {
+        (Some(name), Some(id)) => !is(name) && !is(id),
+        // The spec may name a UUID, which the API tells only later.
+        (Some(name), None) => !is(name) && !is_uuid(asked),
+        (None, _) => false,
+    }
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36 && text.bytes().filter(|byte| *byte == b'-').count() == 4
+}
+
+fn taken(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
+    let message = format!(
+        "Execution id \"{}\" belongs to a run of workflow \"{}\"; create another WorkflowExecution with another executionId.",
+        run.execution_id,
+        run.workflow_name.as_deref().unwrap_or("(not told)")
+    );
+    blocked(o, reason::EXECUTION_ID_TAKEN, message, Requeue::OnChange, now)
+}
+
+/// A person has to act before this goes on.
+fn blocked(o: &Observed, reason: &str, message: String, requeue: Requeue, now: Timestamp) -> Decision {
+    let status = if is_started(&o.status) {
+        report::blind(o, Wait::Stalled, reason, message, now)
+    } else {
+        report::not_started(o, Wait::Stalled, reason, message, now)
+    };
+    settle(o, status, requeue)
+}
+
+fn write(o: &Observed, claim: Claim, send: bool) -> Decision {
+    let finalizer = o.deleted.is_some() || (o.wants_finalizer() && !claim.reading);
+    Decision::Act(Step::WriteClaim { claim: Box::new(claim), finalizer, send })
+}
+
+/// Ends the pass. What a person should hear of is what changes in `Ready`.
+fn settle(o: &Observed, status: Status, requeue: Requeue) -> Decision {
+    let mut notices = Vec::new();
+    if o.copied && o.claim_exists() {
+        let note =
+            format!("The annotation {CLAIM} spoke of another resource, as in a copied manifest, and was replaced.");
+        notices.push(Notice::warning(reason::CLAIM_IGNORED, note));
+    }
+    if is_started(&status)
+        && !is_started(&o.status)
+        && let Some(started) = conditions::find(&status.conditions, STARTED)
+    {
+        notices.push(Notice::normal(&started.reason, &started.message));
+    }
+    let old = conditions::find(&o.status.conditions, READY);
+    if let Some(new) = conditions::find(&status.conditions, READY)
+        && old.is_none_or(|old| old.reason != new.reason)
+        && new.reason != reason::RUNNING
+    {
+        let warning = conditions::is_true(&status.conditions, STALLED)
+            || matches!(new.reason.as_str(), reason::API_UNAVAILABLE | reason::OUTCOME_UNKNOWN | reason::MISSING);
+        let notice = if warning { Notice::warning } else { Notice::normal };
+        notices.push(notice(&new.reason, &new.message));
+    }
+    Decision::Settle(Settled { status, notices, requeue })
+}
+
+fn ready_reason(status: &Status) -> Option<&str> {
+    conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str())
+}
+
+/// Retries of something that a person has to correct: from half a minute to five.
+fn blocked_retry(o: &Observed) -> Requeue {
+    Requeue::Retry(backoff(o, 30, 300))
+}
+
+/// Doubles from `first` to `last` seconds with the retries so far, a tenth more or less by resource.
+fn backoff(o: &Observed, first: u64, last: u64) -> Duration {
+    let seconds = first.saturating_mul(1 << o.memory.retries.min(16)).min(last);
+    Duration::from_millis(seconds * u64::from(900 + jitter(&o.uid) % 200))
+}
+
+fn asked_to_wait(trouble: Option<&Trouble>) -> Duration {
+    trouble.and_then(|trouble| trouble.retry_after).unwrap_or_default()
+}
+
+/// Spreads resources evenly, the same for each of them at any time.
+fn jitter(uid: &str) -> u32 {
+    uid.bytes().fold(0, |hash: u32, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)))
+}

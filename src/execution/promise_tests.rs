@@ -1,0 +1,385 @@
+//! The promise that a run happens exactly once, tried against a model of the world that fails in
+//! every way it can: crashes at any step, answers lost, effects that come late, runs that show late,
+//! two operators with clocks apart and stale caches, edits that drop the claim or the status.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::claim::{CLAIM, Claim, FINALIZER, SEND_WITHIN, VISIBILITY};
+use super::observed::{Connection, Instance, Memory, Observed, Workspace};
+use super::plan::{Decision, Requeue, Step, plan};
+use super::report::{is_finished, reason};
+use crate::api::WorkflowExecution;
+use crate::mistral::wire::Execution;
+use crate::mistral::{ApiError, Error, REQUEST_TIMEOUT};
+
+/// A source of choices that runs dry: then nothing fails any more.
+struct Fate(std::vec::IntoIter<u8>);
+
+impl Fate {
+    /// One of `n`; the first once the choices have run dry.
+    fn choose(&mut self, n: u8) -> u8 {
+        self.0.next().map_or(0, |byte| byte % n)
+    }
+
+    /// Rarely true.
+    fn seldom(&mut self) -> bool {
+        self.choose(8) == 7
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.len() == 0
+    }
+}
+
+/// The API: at most one run of the only id at a time, and a new one for each start after its end.
+#[derive(Default)]
+struct Api {
+    starts: usize,
+    run: Option<(Timestamp, Timestamp)>,
+    visible_from: Option<Timestamp>,
+    /// Calls that have been sent and take effect later.
+    under_way: Vec<Timestamp>,
+}
+
+struct World {
+    now: Timestamp,
+    api: Api,
+    object: WorkflowExecution,
+    /// Older versions, as a stale cache may still show them.
+    history: Vec<WorkflowExecution>,
+    operators: [Operator; 2],
+    /// What happened, for whoever has to find out why a promise broke.
+    story: Vec<String>,
+}
+
+struct Operator {
+    memory: Memory,
+    instance: Instance,
+    /// How far its clock is off.
+    skew: SignedDuration,
+}
+
+fn seconds(seconds: u8) -> SignedDuration {
+    SignedDuration::from_secs(i64::from(seconds))
+}
+
+impl Api {
+    fn pass_to(&mut self, now: Timestamp, fate: &mut Fate) {
+        self.under_way.sort();
+        while self.under_way.first().is_some_and(|due| *due <= now) {
+            let at = self.under_way.remove(0);
+            let _ = self.start(at, fate);
+        }
+    }
+
+    /// The effect of a start.
+    fn start(&mut self, at: Timestamp, fate: &mut Fate) -> Result<Execution, Error> {
+        if self.run.is_some_and(|(_, end)| end > at) {
+            return Err(Error::Conflict(said(409, Some("WF_1101"))));
+        }
+        self.starts += 1;
+        let runs_for = seconds(fate.choose(200));
+        self.run = Some((at, at + runs_for));
+        // Strictly less than what the operator reckons with, as a limit is inclusive of nothing.
+        self.visible_from = Some(at + seconds(fate.choose(30)).min(VISIBILITY));
+        Ok(self.execution(at))
+    }
+
+    fn execution(&self, now: Timestamp) -> Execution {
+        let (start, end) = self.run.unwrap();
+        let status = if now < end { "RUNNING" } else { "COMPLETED" };
+        let end = (now >= end).then_some(end);
+        let run = json!({
+            "execution_id": "run", "workflow_name": "w", "status": status, "result": 1,
+            "start_time": start.to_string(), "end_time": end.map(|end| end.to_string()),
+        });
+        serde_json::from_value(run).unwrap()
+    }
+
+    fn get(&self, now: Timestamp) -> Result<Execution, Error> {
+        match self.visible_from {
+            Some(from) if from <= now => Ok(self.execution(now)),
+            _ => Err(Error::NotFound(said(404, Some("WF_1100")))),
+        }
+    }
+}
+
+fn said(status: u16, code: Option<&str>) -> ApiError {
+    ApiError { status, code: code.map(str::to_owned), detail: String::new(), deployments: Vec::new(), is_json: true }
+}
+
+fn transient() -> Error {
+    Error::Transient { retry_after: None, message: "broken".into() }
+}
+
+fn unknown() -> Error {
+    Error::UnknownOutcome { message: "broken".into() }
+}
+
+impl World {
+    fn new(explicit_id: bool, fate: &mut Fate) -> Self {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let mut object: WorkflowExecution = serde_json::from_value(json!({
+            "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
+            "metadata": {
+                "name": "run", "namespace": "n", "uid": "uid", "resourceVersion": "1", "generation": 1,
+                "creationTimestamp": now.to_string(),
+            },
+            "spec": { "workflowIdentifier": "w" },
+        }))
+        .unwrap();
+        if explicit_id {
+            object.spec.execution_id = Some("run".into());
+        }
+        let operator = |n: i64, fate: &mut Fate| Operator {
+            memory: Memory::default(),
+            instance: Instance { name: format!("operator-{n}"), since: now - seconds(5) },
+            skew: SignedDuration::from_secs(i64::from(fate.choose(15)) - 7),
+        };
+        let operators = [operator(0, fate), operator(1, fate)];
+        Self { now, api: Api::default(), object, history: Vec::new(), operators, story: Vec::new() }
+    }
+
+    fn advance(&mut self, by: SignedDuration, fate: &mut Fate) {
+        self.now += by;
+        self.api.pass_to(self.now, fate);
+        self.check();
+    }
+
+    fn check(&self) {
+        assert!(self.api.starts <= 1, "started {} times:\n{}", self.api.starts, self.story.join("\n"));
+    }
+
+    fn tell(&mut self, what: impl std::fmt::Display) {
+        let at = self.now.duration_since(self.object.metadata.creation_timestamp.as_ref().unwrap().0).as_secs();
+        self.story.push(format!("{at:>4} s: {what}"));
+    }
+
+    /// A conditional write; false when somebody else came first.
+    fn write(&mut self, version: &mut String, change: impl FnOnce(&mut WorkflowExecution)) -> bool {
+        if self.object.metadata.resource_version.as_ref() != Some(version) {
+            return false;
+        }
+        self.history.push(self.object.clone());
+        change(&mut self.object);
+        *version = (self.history.len() + 1).to_string();
+        self.object.metadata.resource_version = Some(version.clone());
+        true
+    }
+
+    fn crash(&mut self, who: usize) {
+        self.tell(format!("operator {who} crashes"));
+        self.operators[who].memory = Memory::default();
+        self.operators[who].instance.since = self.now + self.operators[who].skew;
+    }
+
+    /// One pass of one operator, which anything may befall. Returns when the next is due.
+    fn pass(&mut self, who: usize, look: bool, fate: &mut Fate) -> Option<SignedDuration> {
+        let stale = if fate.seldom() { usize::from(fate.choose(3)) } else { 0 };
+        let seen = match stale {
+            0 => self.object.clone(),
+            back => self.history.iter().rev().nth(back - 1).unwrap_or(&self.object).clone(),
+        };
+        let mut version = seen.metadata.resource_version.clone().unwrap();
+        let connection = Connection { origin: "https://api".into(), workspace_id: None };
+        let Operator { memory, instance, skew } = &self.operators[who];
+        let skew = *skew;
+        let mut observed = Observed::new(
+            &seen,
+            "cluster",
+            instance.clone(),
+            memory.clone(),
+            Workspace::Ready(connection.clone()),
+            Some(connection),
+            look,
+        );
+        let mut send_before = None;
+        let mut remote_changes = 0;
+        loop {
+            match plan(&observed, self.now + skew) {
+                Decision::Act(step) => {
+                    self.tell(format!("operator {who}, seeing version {:?}: {step:?}", seen.metadata.resource_version));
+                    if fate.seldom() {
+                        self.crash(who);
+                        return None;
+                    }
+                    match step {
+                        Step::WriteClaim { claim, finalizer, send } => {
+                            send_before = send.then_some(self.now + SEND_WITHIN);
+                            if !self.write(&mut version, |object| annotate(object, &claim, finalizer)) {
+                                return None;
+                            }
+                            observed.finalizer = finalizer;
+                            observed.claimed(*claim, send);
+                            self.operators[who].memory = observed.memory.clone();
+                            if fate.seldom() {
+                                // Written, but the answer was lost.
+                                return None;
+                            }
+                        }
+                        Step::Start => {
+                            assert!(observed.fresh, "sent without a claim of this pass");
+                            remote_changes += 1;
+                            assert_eq!(remote_changes, 1, "more than one change at the API in a pass");
+                            let delay = if fate.seldom() { fate.choose(40) } else { 0 };
+                            self.advance(seconds(delay), fate);
+                            if send_before.is_some_and(|before| self.now < before) {
+                                match self.send(who, fate) {
+                                    Some(outcome) => observed.sent(outcome),
+                                    None => return None,
+                                }
+                            } else {
+                                observed.too_late();
+                            }
+                        }
+                        Step::Ask => {
+                            let broken = fate.seldom();
+                            observed.asked(if broken { Err(transient()) } else { self.api.get(self.now) });
+                        }
+                        Step::Probe => observed.probed(Ok(())),
+                        Step::ReadFailure => observed.failure_read(Ok(Vec::new())),
+                        Step::SetFinalizer(present) => {
+                            if !self.write(&mut version, |object| set_finalizer(object, present)) {
+                                return None;
+                            }
+                            observed.finalizer = present;
+                        }
+                        Step::Stop(_) | Step::Release { .. } => panic!("nobody asked to stop"),
+                    }
+                }
+                Decision::Settle(settled) => {
+                    let written = if observed.status == settled.status {
+                        true
+                    } else {
+                        self.write(&mut version, |object| object.status = Some(settled.status))
+                    };
+                    observed.memory.retries = match settled.requeue {
+                        Requeue::Retry(_) => observed.memory.retries + 1,
+                        Requeue::OnChange | Requeue::After(_) => 0,
+                    };
+                    self.operators[who].memory = observed.memory;
+                    return match settled.requeue {
+                        Requeue::After(wait) | Requeue::Retry(wait) if written => Some(wait.try_into().unwrap()),
+                        _ => None,
+                    };
+                }
+            }
+        }
+    }
+
+    /// The call that starts the run; none when the operator does not live to see the answer.
+    fn send(&mut self, who: usize, fate: &mut Fate) -> Option<Result<Execution, Error>> {
+        let timeout = SignedDuration::try_from(REQUEST_TIMEOUT).unwrap();
+        let outcome = match fate.choose(12) {
+            0 | 1 => self.api.start(self.now, fate),
+            2 => self.api.start(self.now, fate).and(Err(unknown())),
+            3 => Err(unknown()),
+            4 | 5 => {
+                // On its way for as long as a call may take.
+                let late = seconds(fate.choose(30)).min(timeout);
+                self.api.under_way.push(self.now + late);
+                self.tell(format!("operator {who} sent, effect in {late:?}"));
+                if fate.choose(2) == 0 {
+                    self.crash(who);
+                    return None;
+                }
+                self.advance(timeout, fate);
+                Err(unknown())
+            }
+            6 => Err(transient()),
+            7 => Err(Error::Unauthorized(said(401, None))),
+            8 => Err(Error::NotFound(said(404, None))),
+            9 => Err(Error::Conflict(said(409, Some("AMBIGUOUS_WORKFLOW")))),
+            10 => {
+                let _ = self.api.start(self.now, fate);
+                self.crash(who);
+                return None;
+            }
+            _ => Err(Error::Rejected(said(403, None))),
+        };
+        self.tell(format!("operator {who} sent: {outcome:?}"));
+        self.check();
+        Some(outcome)
+    }
+
+    /// What people and tools do to a resource.
+    fn meddle(&mut self, fate: &mut Fate) {
+        let mut version = self.object.metadata.resource_version.clone().unwrap();
+        let what = fate.choose(12);
+        self.tell(format!("meddling {what}"));
+        match what {
+            // `kubectl replace` from a file: the status stays.
+            1 if self.object.status.as_ref().is_some_and(|status| status.execution_id.is_some()) => {
+                self.write(&mut version, |object| object.metadata.annotations = None);
+            }
+            // A restore: the status is dropped, the annotations stay. Who loses both has no books left.
+            2 if self.object.metadata.annotations.is_some() => {
+                self.write(&mut version, |object| object.status = None);
+            }
+            3 => {
+                self.write(&mut version, |object| object.spec.suspend = !object.spec.suspend);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn annotate(object: &mut WorkflowExecution, claim: &Claim, finalizer: bool) {
+    let annotations = object.metadata.annotations.get_or_insert_default();
+    annotations.insert(CLAIM.into(), claim.to_annotation());
+    set_finalizer(object, finalizer);
+}
+
+fn set_finalizer(object: &mut WorkflowExecution, present: bool) {
+    object.metadata.finalizers = present.then(|| vec![FINALIZER.to_owned()]);
+}
+
+fn live(explicit_id: bool, choices: Vec<u8>) {
+    let mut fate = Fate(choices.into_iter());
+    let mut world = World::new(explicit_id, &mut fate);
+    while !fate.is_over() {
+        let who = usize::from(fate.choose(4) == 3);
+        let look = fate.choose(2) == 0;
+        let due = world.pass(who, look, &mut fate);
+        world.meddle(&mut fate);
+        let wait = match fate.choose(4) {
+            0 => due.unwrap_or(seconds(1)),
+            1 => seconds(0),
+            2 => seconds(fate.choose(60)),
+            _ => seconds(fate.choose(250)),
+        };
+        world.advance(wait, &mut fate);
+    }
+    // Nothing fails any more.
+    world.object.spec.suspend = false;
+    for _ in 0..100 {
+        let due = world.pass(0, true, &mut fate);
+        world.advance(due.unwrap_or(seconds(10)), &mut fate);
+        if world.object.status.as_ref().is_some_and(is_finished) {
+            break;
+        }
+    }
+    let status = world.object.status.clone().unwrap_or_default();
+    assert!(is_finished(&status), "lost: {status:#?}\n{}", world.story.join("\n"));
+    assert_eq!(world.api.starts, 1, "{status:#?}\n{}", world.story.join("\n"));
+    assert_eq!(status.status.as_deref(), Some("COMPLETED"));
+    assert!(status.conditions.iter().any(|condition| condition.reason == reason::COMPLETED));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(4000), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_run_happens_exactly_once_whatever_fails(choices in prop::collection::vec(any::<u8>(), 0..300)) {
+        live(false, choices);
+    }
+
+    #[test]
+    fn a_run_with_an_explicit_id_happens_exactly_once_whatever_fails(
+        choices in prop::collection::vec(any::<u8>(), 0..300)
+    ) {
+        live(true, choices);
+    }
+}

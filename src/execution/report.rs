@@ -1,0 +1,262 @@
+//! The words of an execution's status: each function answers one situation with a whole status.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use super::observed::Observed;
+use crate::api::WorkflowExecutionStatus as Status;
+use crate::api::conditions::{self, COMPLETE, EDITED, FAILED, Is, MISSING, READY, RECONCILING, STALLED, STARTED};
+use crate::api::execution::Failure;
+use crate::mistral::wire::Execution;
+
+/// Reasons of conditions and Events. They are part of the API: people and tools match on them.
+pub mod reason {
+    /// `spec.suspend` holds the start back.
+    pub const SUSPENDED: &str = "Suspended";
+    /// The Workspace that the spec names does not exist.
+    pub const WORKSPACE_NOT_FOUND: &str = "WorkspaceNotFound";
+    /// The Workspace is not ready; its own condition says why.
+    pub const WORKSPACE_NOT_READY: &str = "WorkspaceNotReady";
+    /// The claim was made for another API or Mistral workspace.
+    pub const WORKSPACE_CHANGED: &str = "WorkspaceChanged";
+    /// The API refused the key (401).
+    pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
+    /// The API does not know the workflow or registration (404).
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    /// Several active deployments own the workflow (409).
+    pub const AMBIGUOUS_DEPLOYMENT: &str = "AmbiguousDeployment";
+    /// The API refused for another reason, such as 403.
+    pub const REQUEST_REFUSED: &str = "RequestRefused";
+    /// The API does not answer, or not usefully.
+    pub const API_UNAVAILABLE: &str = "APIUnavailable";
+    /// A start was sent and its outcome is not known yet.
+    pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
+    /// Something else runs under this id.
+    pub const EXECUTION_ID_TAKEN: &str = "ExecutionIDTaken";
+    /// The claim speaks of a resource in another cluster or namespace.
+    pub const FOREIGN_CLAIM: &str = "ForeignClaim";
+    /// The claim annotation cannot be read.
+    pub const CLAIM_UNREADABLE: &str = "ClaimUnreadable";
+    /// The claim annotation of another resource was ignored.
+    pub const CLAIM_IGNORED: &str = "ClaimIgnored";
+    /// The spec was edited between the claim and the start.
+    pub const INPUT_CHANGED: &str = "InputChanged";
+    /// The spec was edited after the claim.
+    pub const EDITED: &str = "EditedAfterClaim";
+    /// The API has accepted the run.
+    pub const STARTED: &str = "Started";
+    /// The run was found, not started, by this resource.
+    pub const ADOPTED: &str = "Adopted";
+    /// The run goes on.
+    pub const RUNNING: &str = "Running";
+    /// The API no longer knows the run.
+    pub const MISSING: &str = "Missing";
+    /// The run is being stopped since the resource is being deleted.
+    pub const STOPPING: &str = "Stopping";
+    /// The run ended with COMPLETED.
+    pub const COMPLETED: &str = "Completed";
+    /// The run ended with FAILED.
+    pub const WORKFLOW_FAILED: &str = "WorkflowFailed";
+    /// The run ended with CANCELED.
+    pub const CANCELED: &str = "Canceled";
+    /// The run ended with TERMINATED.
+    pub const TERMINATED: &str = "Terminated";
+    /// The run ended with TIMED_OUT.
+    pub const TIMED_OUT: &str = "TimedOut";
+    /// The API refused the input for good (422); nothing ran.
+    pub const INPUT_REJECTED: &str = "InputRejected";
+    /// The API has not known the run for a day.
+    pub const LOST: &str = "Lost";
+    /// The run outlived all attempts to stop it and was left alone.
+    pub const ABANDONED: &str = "Abandoned";
+}
+
+/// Whether the operator can go on by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It will.
+    Working,
+    /// A person has to act.
+    Stalled,
+}
+
+/// Whether the run has ended, in whichever way.
+pub fn is_finished(status: &Status) -> bool {
+    conditions::is_true(&status.conditions, COMPLETE) || conditions::is_true(&status.conditions, FAILED)
+}
+
+/// Whether the API has accepted the run.
+pub fn is_started(status: &Status) -> bool {
+    conditions::is_true(&status.conditions, STARTED)
+}
+
+/// Not started: why, and whether it will go on by itself.
+pub fn not_started(o: &Observed, wait: Wait, reason: &str, message: String, now: Timestamp) -> Status {
+    let started = if o.may_have_started() { Is::Unknown } else { Is::False };
+    let mut status = base(o);
+    set(&mut status, o, STARTED, started, reason, &message, now);
+    unready(&mut status, o, wait, reason, &message, now);
+    status
+}
+
+/// Started, but its state cannot be read: why.
+pub fn blind(o: &Observed, wait: Wait, reason: &str, message: String, now: Timestamp) -> Status {
+    let mut status = base(o);
+    unready(&mut status, o, wait, reason, &message, now);
+    status
+}
+
+/// The run goes on.
+pub fn running(o: &Observed, run: &Execution, now: Timestamp) -> Status {
+    let mut status = of_run(o, run, now);
+    started(&mut status, o, now);
+    conditions::remove(&mut status.conditions, MISSING);
+    unready(&mut status, o, Wait::Working, reason::RUNNING, "The run goes on.", now);
+    status
+}
+
+/// The run has ended.
+pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Timestamp) -> Status {
+    let mut status = of_run(o, run, now);
+    started(&mut status, o, now);
+    conditions::remove(&mut status.conditions, MISSING);
+    status.end_time = Some(Time(run.end_time.unwrap_or(now)));
+    if run.status.as_deref() == Some("COMPLETED") {
+        let message = keep_result(&mut status, run, o.spec.result.max_bytes);
+        let reason = reason::COMPLETED;
+        set(&mut status, o, COMPLETE, Is::True, reason, &message, now);
+        set(&mut status, o, READY, Is::True, reason, &message, now);
+        conditions::remove(&mut status.conditions, RECONCILING);
+        conditions::remove(&mut status.conditions, STALLED);
+        return status;
+    }
+    let (reason, what) = match run.status.as_deref() {
+        Some("CANCELED") => (reason::CANCELED, "The run was canceled."),
+        Some("TERMINATED") => (reason::TERMINATED, "The run was terminated."),
+        Some("TIMED_OUT") => (
+            reason::TIMED_OUT,
+            "The run exceeded its execution timeout; raise it in the worker's code if the run needs longer.",
+        ),
+        _ => (
+            reason::WORKFLOW_FAILED,
+            "The run failed, and the API has no text that says why; look at its trace in Mistral's console.",
+        ),
+    };
+    failed(status, o, reason, failure_text.unwrap_or(what), now)
+}
+
+/// The execution ended without a run that could be read: nothing ran, or nobody knows what.
+pub fn ended_without_run(o: &Observed, reason: &str, message: &str, now: Timestamp) -> Status {
+    let mut status = base(o);
+    status.end_time = Some(Time(now));
+    if !is_started(&o.status) {
+        set(&mut status, o, STARTED, Is::False, reason, message, now);
+    }
+    failed(status, o, reason, message, now)
+}
+
+/// The API has forgotten a run that had started; perhaps it will remember.
+pub fn missing(o: &Observed, now: Timestamp) -> Status {
+    let mut status = base(o);
+    let message = "The API no longer knows this run. It is never started again; if the API does not find it within a day, the execution fails as Lost.";
+    set(&mut status, o, MISSING, Is::True, reason::MISSING, message, now);
+    unready(&mut status, o, Wait::Working, reason::MISSING, message, now);
+    status
+}
+
+/// The run is being stopped before the resource goes.
+pub fn stopping(o: &Observed, now: Timestamp) -> Status {
+    let mut status = base(o);
+    let message = "The resource is being deleted; its run is being stopped first.";
+    unready(&mut status, o, Wait::Working, reason::STOPPING, message, now);
+    status
+}
+
+/// The status so far, speaking of the present spec.
+fn base(o: &Observed) -> Status {
+    let mut status = o.status.clone();
+    status.observed_generation = o.generation;
+    if o.claim_exists() {
+        status.execution_id = Some(o.execution_id());
+    }
+    status
+}
+
+/// The status with what the API says of the run.
+fn of_run(o: &Observed, run: &Execution, now: Timestamp) -> Status {
+    let mut status = base(o);
+    status.execution_id = Some(run.execution_id.clone());
+    let known = |new: &Option<String>, old: Option<String>| new.clone().or(old);
+    status.root_execution_id = known(&run.root_execution_id, status.root_execution_id);
+    status.run_id = known(&run.run_id, o.memory.run_id.clone().or(status.run_id));
+    status.workflow_name = known(&run.workflow_name, status.workflow_name);
+    status.status = known(&run.status, status.status);
+    status.start_time = run.start_time.map(Time).or(status.start_time);
+    status.end_time = run.end_time.map(Time);
+    #[expect(clippy::cast_possible_truncation, reason = "a float beyond i64 saturates, which is as good as any")]
+    {
+        status.duration_ms = run.total_duration_ms.map(|ms| ms as i64).or(status.duration_ms);
+    }
+    if o.is_edited() {
+        let message = "The spec was edited after the run was claimed. The run is what the claim says, not what the spec says now.";
+        set(&mut status, o, EDITED, Is::True, reason::EDITED, message, now);
+    }
+    status
+}
+
+/// Copies the result if it is small enough, and says where it is.
+fn keep_result(status: &mut Status, run: &Execution, max_bytes: u32) -> String {
+    let Some(result) = run.result.as_ref().filter(|result| !result.is_null()) else {
+        return "The run completed; it has no result.".into();
+    };
+    let bytes = result.to_string().len();
+    status.result_bytes = i64::try_from(bytes).ok();
+    if bytes <= max_bytes as usize {
+        status.result = Some(result.clone());
+        return "The run completed; its result is in status.result.".into();
+    }
+    format!(
+        "The run completed; its result of {bytes} bytes is longer than spec.result.maxBytes ({max_bytes}) and stays at the API."
+    )
+}
+
+fn started(status: &mut Status, o: &Observed, now: Timestamp) {
+    // A restart must not turn an adopted run into a started one, nor the other way round.
+    if is_started(status) {
+        return;
+    }
+    let (reason, message) = if o.is_reading() {
+        (
+            reason::ADOPTED,
+            "The run was found under this id, not started by this resource; deleting the resource leaves it alone.",
+        )
+    } else {
+        (reason::STARTED, "The API has accepted the run.")
+    };
+    set(status, o, STARTED, Is::True, reason, message, now);
+}
+
+fn failed(mut status: Status, o: &Observed, reason: &str, message: &str, now: Timestamp) -> Status {
+    let mut message = message.to_owned();
+    conditions::truncate(&mut message, 4096);
+    set(&mut status, o, FAILED, Is::True, reason, &message, now);
+    set(&mut status, o, READY, Is::False, reason, &message, now);
+    set(&mut status, o, STALLED, Is::True, reason, &message, now);
+    conditions::remove(&mut status.conditions, RECONCILING);
+    status.failure = Some(Failure { reason: reason.into(), message });
+    status
+}
+
+fn unready(status: &mut Status, o: &Observed, wait: Wait, reason: &str, message: &str, now: Timestamp) {
+    set(status, o, READY, Is::False, reason, message, now);
+    let (present, absent) = match wait {
+        Wait::Working => (RECONCILING, STALLED),
+        Wait::Stalled => (STALLED, RECONCILING),
+    };
+    set(status, o, present, Is::True, reason, message, now);
+    conditions::remove(&mut status.conditions, absent);
+}
+
+fn set(status: &mut Status, o: &Observed, type_: &str, is: Is, reason: &str, message: &str, now: Timestamp) {
+    conditions::set(&mut status.conditions, type_, is, reason, message, o.generation, now);
+}

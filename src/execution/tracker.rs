@@ -1,0 +1,352 @@
+//! Watches the runs that go on: one sweep or a few questions per Workspace and interval, never a
+//! timer per object.
+//!
+//! The tracker only ever wakes objects. What a run has come to, their own reconcile asks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+
+use super::controller::Guarded;
+use crate::mistral::wire::TERMINAL;
+use crate::mistral::{Client, Error, RunFilter};
+use crate::workspace::connections::{Connections, Key, State};
+
+/// How often the tracker looks what is due.
+const TICK: Duration = Duration::from_secs(1);
+/// Pages that one sweep reads at most: other people's runs are listed too.
+const MAX_PAGES: usize = 5;
+/// Rows a page; what the API gives at most.
+const PAGE_SIZE: u16 = 1000;
+/// How far a sweep reaches back behind the newest end it has seen: runs may show late.
+const OVERLAP: SignedDuration = SignedDuration::from_secs(60);
+/// After so many sweeps and questions in a row without an answer, the Workspace is to be checked.
+const SUSPECT_AFTER: u32 = 3;
+
+type Ref = ObjectRef<Guarded>;
+
+/// The runs that go on.
+#[derive(Debug)]
+pub struct Tracker {
+    watched: Mutex<HashMap<Key, Watched>>,
+    /// Objects that were woken in order to ask, with the run id if a sweep told.
+    looks: Mutex<HashMap<Ref, Option<String>>>,
+    wake: UnboundedSender<Ref>,
+}
+
+/// The runs of one Workspace.
+#[derive(Debug, Default)]
+struct Watched {
+    runs: HashMap<Ref, Run>,
+    /// No run that ended before this (less an overlap) is still waited for; by the API's clock.
+    swept_until: Option<Timestamp>,
+    /// Pages that the last sweep took.
+    pages: usize,
+    sweeping: bool,
+    troubles: u32,
+    paused_until: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Run {
+    execution_id: String,
+    started: Timestamp,
+    /// When a sweep or a question is due.
+    next_look: Instant,
+    /// When a question is due, whatever sweeps say.
+    next_question: Instant,
+}
+
+/// What a Workspace needs now.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    /// Ask about these.
+    Questions(Vec<Ref>),
+    /// Sweep, and ask about these all the same.
+    Sweep(Vec<Ref>),
+}
+
+/// What a sweep found.
+struct Swept {
+    /// Execution id and run id of those that ended.
+    ended: HashMap<String, Option<String>>,
+    newest_end: Option<Timestamp>,
+    pages: usize,
+}
+
+impl Tracker {
+    /// Tracks nothing yet; wakes objects through `wake`.
+    pub fn new(wake: UnboundedSender<Ref>) -> Self {
+        Self { watched: Mutex::default(), looks: Mutex::default(), wake }
+    }
+
+    /// A run goes on. `asked`: the API has just said so.
+    pub fn track(&self, key: &Key, object: &Ref, execution_id: &str, started: Timestamp, asked: bool) {
+        let mut watched = lock(&self.watched);
+        let watched = watched.entry(key.clone()).or_default();
+        let now = Instant::now();
+        let age = age(started, Timestamp::now());
+        if asked {
+            watched.troubles = 0;
+            let run = Run {
+                execution_id: execution_id.to_owned(),
+                started,
+                next_look: now + look_interval(age),
+                next_question: now + question_interval(age),
+            };
+            watched.runs.insert(object.clone(), run);
+        } else if !watched.runs.contains_key(object) {
+            // Known from an earlier life: it may have ended at any time since it started.
+            watched.swept_until = Some(watched.swept_until.map_or(started, |until| until.min(started)));
+            let run = Run {
+                execution_id: execution_id.to_owned(),
+                started,
+                next_look: now,
+                next_question: now + question_interval(age),
+            };
+            watched.runs.insert(object.clone(), run);
+        }
+    }
+
+    /// The run has ended, or its object is gone.
+    pub fn untrack(&self, key: &Key, object: &Ref) {
+        if let Some(watched) = lock(&self.watched).get_mut(key) {
+            watched.runs.remove(object);
+        }
+        lock(&self.looks).remove(object);
+    }
+
+    /// Whether the object was woken in order to ask; if so, with the run id that a sweep told.
+    pub fn take_look(&self, object: &Ref) -> Option<Option<String>> {
+        lock(&self.looks).remove(object)
+    }
+
+    /// A question about a run met with trouble: leave the API alone for a while. Returns whether the
+    /// Workspace should be checked.
+    pub fn had_trouble(&self, key: &Key, retry_after: Option<Duration>) -> bool {
+        let mut watched = lock(&self.watched);
+        let watched = watched.entry(key.clone()).or_default();
+        let now = Instant::now();
+        // Questions that were under way together are one trouble.
+        if watched.paused_until.is_none_or(|until| until <= now) {
+            watched.troubles = watched.troubles.saturating_add(1);
+        }
+        let pause = Duration::from_secs(1 << watched.troubles.min(6)).min(Duration::from_secs(60));
+        let until = now + pause.max(retry_after.unwrap_or_default());
+        watched.paused_until = Some(watched.paused_until.map_or(until, |before| before.max(until)));
+        watched.troubles >= SUSPECT_AFTER
+    }
+
+    /// Runs until `stop`, dropping objects that `exists` does not know any more.
+    pub async fn run(
+        self: Arc<Self>,
+        connections: Arc<Connections>,
+        exists: impl Fn(&Ref) -> bool + Send + Sync + 'static,
+        stop: CancellationToken,
+    ) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            for (key, client) in self.connected(&connections) {
+                let due = match lock(&self.watched).get_mut(&key) {
+                    Some(watched) => {
+                        watched.runs.retain(|object, _| exists(object));
+                        watched.due(Instant::now(), Timestamp::now())
+                    }
+                    None => continue,
+                };
+                match due {
+                    Due::Nothing => {}
+                    Due::Questions(objects) => self.wake_all(objects),
+                    Due::Sweep(objects) => {
+                        self.wake_all(objects);
+                        // On a task of its own: an API that hangs holds up its own Workspace only.
+                        tokio::spawn(Arc::clone(&self).sweep(key, client, Arc::clone(&connections)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn connected(&self, connections: &Connections) -> Vec<(Key, Client)> {
+        let keys: Vec<Key> = lock(&self.watched).keys().cloned().collect();
+        keys.into_iter()
+            .filter_map(|key| match connections.get(&key) {
+                Some(State::Ready(live)) => Some((key, live.client)),
+                Some(State::NotReady(..)) | None => None,
+            })
+            .collect()
+    }
+
+    fn wake_all(&self, objects: Vec<Ref>) {
+        let mut looks = lock(&self.looks);
+        for object in objects {
+            looks.entry(object.clone()).or_insert(None);
+            let _ = self.wake.send(object);
+        }
+    }
+
+    async fn sweep(self: Arc<Self>, key: Key, client: Client, connections: Arc<Connections>) {
+        let since = lock(&self.watched).get(&key).and_then(|watched| watched.swept_until);
+        let outcome = read_pages(&client, since.map(|since| since - OVERLAP)).await;
+        if let Err(error) = &outcome {
+            let lasting = self.had_trouble(&key, error.retry_after());
+            if lasting || matches!(error, Error::Unauthorized(_)) {
+                connections.suspect(&key);
+            }
+        }
+        let mut watched = lock(&self.watched);
+        let Some(watched) = watched.get_mut(&key) else { return };
+        watched.sweeping = false;
+        let Ok(swept) = outcome else { return };
+        watched.troubles = 0;
+        watched.pages = swept.pages;
+        watched.swept_until = watched.swept_until.max(swept.newest_end);
+        let now = Instant::now();
+        let wall = Timestamp::now();
+        let mut looks = lock(&self.looks);
+        for (object, run) in &mut watched.runs {
+            run.next_look = now + look_interval(age(run.started, wall));
+            if let Some(run_id) = swept.ended.get(&run.execution_id) {
+                looks.insert(object.clone(), run_id.clone());
+                let _ = self.wake.send(object.clone());
+            }
+        }
+    }
+}
+
+impl Watched {
+    /// The cheaper of one sweep and a question for each run that is due.
+    fn due(&mut self, now: Instant, wall: Timestamp) -> Due {
+        if self.runs.is_empty() || self.sweeping || self.paused_until.is_some_and(|until| now < until) {
+            return Due::Nothing;
+        }
+        let questions: Vec<Ref> = due_runs(&self.runs, |run| run.next_question <= now);
+        let looks: Vec<Ref> = due_runs(&self.runs, |run| run.next_look <= now);
+        let sweep = looks.len() > self.pages.max(1);
+        let asked = if sweep { questions } else { looks };
+        for object in &asked {
+            if let Some(run) = self.runs.get_mut(object) {
+                // Until the answer sets it anew; a question that gets lost is asked again.
+                let age = age(run.started, wall);
+                run.next_look = now + look_interval(age).max(Duration::from_secs(5));
+                run.next_question = now + question_interval(age);
+            }
+        }
+        if sweep {
+            self.sweeping = true;
+            if self.swept_until.is_none() {
+                self.swept_until = self.runs.values().map(|run| run.started).min();
+            }
+            return Due::Sweep(asked);
+        }
+        if asked.is_empty() { Due::Nothing } else { Due::Questions(asked) }
+    }
+}
+
+fn due_runs(runs: &HashMap<Ref, Run>, is_due: impl Fn(&Run) -> bool) -> Vec<Ref> {
+    runs.iter().filter(|(_, run)| is_due(run)).map(|(object, _)| object.clone()).collect()
+}
+
+/// Slower with age: a run of an hour need not be noticed within the second.
+fn look_interval(age: Duration) -> Duration {
+    (age / 10).clamp(Duration::from_secs(1), Duration::from_secs(30))
+}
+
+/// Sweeps may miss an end (a page cap, a row that shows late), so each run is asked about as well.
+fn question_interval(age: Duration) -> Duration {
+    (age / 10).clamp(Duration::from_secs(60), Duration::from_secs(600))
+}
+
+fn age(started: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(started)).unwrap_or_default()
+}
+
+async fn read_pages(client: &Client, since: Option<Timestamp>) -> Result<Swept, Error> {
+    let mut filter = RunFilter {
+        statuses: TERMINAL.map(str::to_owned).to_vec(),
+        end_time_after: since,
+        page_size: PAGE_SIZE,
+        ..RunFilter::default()
+    };
+    let mut swept = Swept { ended: HashMap::new(), newest_end: None, pages: 0 };
+    loop {
+        let page = client.list_runs(&filter).await?;
+        swept.pages += 1;
+        for row in page.items {
+            swept.newest_end = swept.newest_end.max(row.end_time);
+            // The newest run of an id comes first.
+            swept.ended.entry(row.execution_id).or_insert(row.run_id);
+        }
+        match page.next {
+            Some(token) if swept.pages < MAX_PAGES && filter.page_token.as_ref() != Some(&token) => {
+                filter.page_token = Some(token);
+            }
+            _ => return Ok(swept),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(runs: usize, now: Instant) -> Watched {
+        let run = |_| Run {
+            execution_id: "id".into(),
+            started: Timestamp::UNIX_EPOCH,
+            next_look: now,
+            next_question: now + Duration::from_secs(60),
+        };
+        let runs = (0..runs).map(|n| (Ref::new(&format!("run-{n}")), run(n))).collect();
+        Watched { runs, ..Watched::default() }
+    }
+
+    #[test]
+    fn one_run_is_asked_about_and_many_are_swept() {
+        let now = Instant::now();
+        assert!(matches!(watched(1, now).due(now, Timestamp::UNIX_EPOCH), Due::Questions(asked) if asked.len() == 1));
+        assert_eq!(watched(50, now).due(now, Timestamp::UNIX_EPOCH), Due::Sweep(Vec::new()));
+        assert_eq!(watched(0, now).due(now, Timestamp::UNIX_EPOCH), Due::Nothing);
+    }
+
+    #[test]
+    fn questions_are_cheaper_than_a_sweep_of_many_pages() {
+        let now = Instant::now();
+        let mut watched = Watched { pages: 5, ..watched(5, now) };
+        assert!(matches!(watched.due(now, Timestamp::UNIX_EPOCH), Due::Questions(asked) if asked.len() == 5));
+    }
+
+    #[test]
+    fn a_run_is_asked_about_now_and_then_whatever_sweeps_say() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(61);
+        assert!(matches!(watched(50, now).due(later, Timestamp::UNIX_EPOCH), Due::Sweep(asked) if asked.len() == 50));
+    }
+
+    #[test]
+    fn nothing_is_due_while_the_api_is_in_trouble() {
+        let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
+        let tracker = Tracker::new(wake);
+        let key = Key { namespace: "n".into(), name: "default".into() };
+        tracker.track(&key, &Ref::new("run"), "id", Timestamp::UNIX_EPOCH, false);
+        assert!(!tracker.had_trouble(&key, None));
+        let mut all = lock(&tracker.watched);
+        let watched = all.get_mut(&key).unwrap();
+        assert_eq!(watched.due(Instant::now(), Timestamp::UNIX_EPOCH), Due::Nothing);
+        assert!(matches!(
+            watched.due(Instant::now() + Duration::from_secs(3), Timestamp::UNIX_EPOCH),
+            Due::Questions(_)
+        ));
+    }
+}

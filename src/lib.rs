@@ -1,0 +1,9 @@
+//! Kubernetes operator for the Mistral Workflows API.
+//!
+//! `docs/ARCHITECTURE.md` has the path of one execution through these modules.
+
+pub mod api;
+pub mod execution;
+pub mod mistral;
+pub mod operator;
+pub mod workspace;

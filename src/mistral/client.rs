@@ -1,0 +1,474 @@
+//! One connection to the API: an origin and a key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
+use reqwest::header::{ACCEPT, HeaderMap, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::error::Category;
+use url::Url;
+
+use super::error::{ApiError, Error};
+use super::wire::{BulkOutcome, Event, ExecuteRequest, Execution, Page, Registration, UpdateRequest, WhoAmI, Workflow};
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a whole call may take, from connecting to the last byte of the answer.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest answer that is read, in bytes. Results may be 2 MB; a page of 1,000 rows is about 500 kB.
+const MAX_ANSWER: usize = 32 << 20;
+/// The longest `Retry-After` that is believed.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
+
+/// A client of one Mistral workspace. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Arc<SecretString>,
+}
+
+/// What to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecuteTarget<'a> {
+    /// A workflow, by name or UUID.
+    Workflow(&'a str),
+    /// A registration, by UUID.
+    Registration(&'a str),
+}
+
+/// Which workflows to list.
+#[derive(Clone, Debug, Default)]
+pub struct WorkflowFilter {
+    /// Absent: both; false: without archived ones; true: only those.
+    pub archived: Option<bool>,
+    /// All of them must be set.
+    pub tags: Vec<String>,
+    /// From the page before.
+    pub cursor: Option<String>,
+    /// Rows a page, 1 to 1000.
+    pub limit: u16,
+}
+
+/// Which runs to list; newest end first.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Any of them.
+    pub statuses: Vec<String>,
+    /// The whole tree below this execution.
+    pub root_execution_id: Option<String>,
+    /// Inclusive, by the API's clock; leaves out those that have not ended.
+    pub end_time_after: Option<Timestamp>,
+    /// From the page before.
+    pub page_token: Option<String>,
+    /// Rows a page, 1 to 1000.
+    pub page_size: u16,
+}
+
+/// Whether a call may be made again when its outcome is not known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Harmless,
+    Harmful,
+}
+
+impl Client {
+    /// Makes a client for the API at `base` (scheme, host and port) with an API key.
+    ///
+    /// The environment's `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured. No redirect is
+    /// followed, so the key never reaches another origin. The process must have installed a rustls
+    /// provider before.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be built, for example without any trusted certificate authority.
+    pub fn new(base: Url, token: SecretString) -> Result<Self, String> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("mistral-workflows-operator/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .redirect(redirect::Policy::none())
+            // reqwest repeats requests that HTTP/2 servers refuse; a start is ours to repeat.
+            .retry(reqwest::retry::never())
+            .build()
+            .map_err(|error| with_causes(&error))?;
+        Ok(Self { http, base, token: Arc::new(token) })
+    }
+
+    /// Whether it calls this address with this key.
+    pub fn uses(&self, base: &Url, token: &SecretString) -> bool {
+        self.base == *base && self.token.expose_secret() == token.expose_secret()
+    }
+
+    /// `GET /v1/workflows/workers/whoami`: whether the key is good, and whose it is.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn whoami(&self) -> Result<WhoAmI, Error> {
+        self.get(&["workers", "whoami"], &[]).await
+    }
+
+    /// `GET /v1/workflows`: one page of workflows, in the order of their display names.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list_workflows(&self, filter: &WorkflowFilter) -> Result<Page<Workflow>, Error> {
+        #[derive(Deserialize)]
+        struct Body {
+            workflows: Vec<Workflow>,
+            next_cursor: Option<String>,
+        }
+        let mut query = vec![("limit", filter.limit.to_string())];
+        query.extend(filter.archived.map(|archived| ("archived", archived.to_string())));
+        query.extend(filter.tags.iter().map(|tag| ("tags", tag.clone())));
+        query.extend(filter.cursor.clone().map(|cursor| ("cursor", cursor)));
+        let body: Body = self.get(&[], &query).await?;
+        Ok(page(body.workflows, body.next_cursor))
+    }
+
+    /// `GET /v1/workflows/registrations`: one page of registrations, of one workflow if its UUID is given.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list_registrations(
+        &self,
+        workflow_id: Option<&str>,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<Registration>, Error> {
+        #[derive(Deserialize)]
+        struct Body {
+            #[serde(alias = "workflow_versions")]
+            workflow_registrations: Vec<Registration>,
+            next_cursor: Option<String>,
+        }
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(workflow_id.map(|id| ("workflow_id", id.to_owned())));
+        query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
+        // The twin under the deprecated name would be a duplicate field to serde.
+        let mut body: Value = self.get(&["registrations"], &query).await?;
+        if let Some(object) = body.as_object_mut()
+            && object.contains_key("workflow_registrations")
+        {
+            object.remove("workflow_versions");
+        }
+        let body: Body = serde_json::from_value(body).map_err(|error| not_understood(&error))?;
+        Ok(page(body.workflow_registrations, body.next_cursor))
+    }
+
+    /// `GET /v1/workflows/{identifier}`: one workflow, by name or UUID, with `active`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get_workflow(&self, identifier: &str) -> Result<Workflow, Error> {
+        Ok(self.get::<WorkflowBody>(&[identifier], &[]).await?.workflow)
+    }
+
+    /// `GET /v1/workflows/registrations/{id}`: one registration, by UUID, with `active`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get_registration(&self, id: &str) -> Result<Registration, Error> {
+        #[derive(Deserialize)]
+        struct Body {
+            workflow_registration: Registration,
+        }
+        Ok(self.get::<Body>(&["registrations", id], &[]).await?.workflow_registration)
+    }
+
+    /// `PUT /v1/workflows/{identifier}`: the workflow as it is then, if the API tells.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn update_workflow(&self, identifier: &str, update: &UpdateRequest) -> Result<Option<Workflow>, Error> {
+        let request = self.request(Method::PUT, &[identifier]).json(update);
+        Ok(self.json::<MaybeWorkflowBody>(request, Repeat::Harmless).await?.workflow)
+    }
+
+    /// `PUT /v1/workflows/{identifier}/archive` or `…/unarchive`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn set_archived(&self, identifier: &str, archived: bool) -> Result<Option<Workflow>, Error> {
+        let request = self.request(Method::PUT, &[identifier, archive_verb(archived)]);
+        Ok(self.json::<MaybeWorkflowBody>(request, Repeat::Harmless).await?.workflow)
+    }
+
+    /// `PUT /v1/workflows/archive` or `…/unarchive` for at most 100 UUIDs; some may fail alone.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn set_archived_many(&self, ids: &[String], archived: bool) -> Result<BulkOutcome, Error> {
+        let request =
+            self.request(Method::PUT, &[archive_verb(archived)]).json(&serde_json::json!({ "workflow_ids": ids }));
+        self.json(request, Repeat::Harmless).await
+    }
+
+    /// Starts a run. Never repeated here: a second call may start a second run.
+    ///
+    /// # Errors
+    /// [`Error::UnknownOutcome`] when the run may have started all the same: a timeout, a broken
+    /// connection, any 5xx, an answer that makes no sense. [`Error::Transient`] only when it cannot
+    /// have: no connection, or HTTP 429.
+    pub async fn execute(&self, target: ExecuteTarget<'_>, body: &ExecuteRequest) -> Result<Execution, Error> {
+        let request = match target {
+            ExecuteTarget::Workflow(identifier) => self.request(Method::POST, &[identifier, "execute"]),
+            ExecuteTarget::Registration(id) => self.request(Method::POST, &["registrations", id, "execute"]),
+        };
+        self.json(request.json(body), Repeat::Harmful).await
+    }
+
+    /// `GET /v1/workflows/executions/{id}`: the newest run of that id, with its result.
+    ///
+    /// # Errors
+    /// See [`Error`]. A new execution may be unknown for a while after its start.
+    pub async fn get_execution(&self, execution_id: &str) -> Result<Execution, Error> {
+        self.get(&["executions", execution_id], &[]).await
+    }
+
+    /// `POST /v1/workflows/executions/{id}/cancel`: asks the run to stop, which it may ignore.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn cancel(&self, execution_id: &str) -> Result<(), Error> {
+        self.stop(execution_id, "cancel").await
+    }
+
+    /// `POST /v1/workflows/executions/{id}/terminate`: ends the run at once.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Conflict`] when it has ended already.
+    pub async fn terminate(&self, execution_id: &str) -> Result<(), Error> {
+        self.stop(execution_id, "terminate").await
+    }
+
+    async fn stop(&self, execution_id: &str, verb: &str) -> Result<(), Error> {
+        let request = self.request(Method::POST, &["executions", execution_id, verb]);
+        self.send(request, Repeat::Harmless).await.map(|_| ())
+    }
+
+    /// `GET /v1/workflows/runs`: one page of runs, those that ended last first, without internal ones.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list_runs(&self, filter: &RunFilter) -> Result<Page<Execution>, Error> {
+        #[derive(Deserialize)]
+        struct Body {
+            #[serde(alias = "runs")]
+            executions: Vec<Execution>,
+            next_page_token: Option<String>,
+        }
+        let mut query = vec![
+            ("include_internal", "false".to_owned()),
+            ("page_size", filter.page_size.to_string()),
+            ("sort_by", "end_time".to_owned()),
+            ("order", "desc".to_owned()),
+        ];
+        query.extend(filter.statuses.iter().map(|status| ("status", status.clone())));
+        query.extend(filter.root_execution_id.clone().map(|id| ("root_execution_id", id)));
+        query.extend(filter.end_time_after.map(|time| ("end_time_after", time.to_string())));
+        query.extend(filter.page_token.clone().map(|token| ("next_page_token", token)));
+        let body: Body = self.get(&["runs"], &query).await?;
+        Ok(page(body.executions, body.next_page_token))
+    }
+
+    /// `GET /v1/workflows/runs/{run_id}`: one run by the API's database id.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get_run(&self, run_id: &str) -> Result<Execution, Error> {
+        self.get(&["runs", run_id], &[]).await
+    }
+
+    /// `GET /v1/workflows/events/list`: one page of an execution's events.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list_events(&self, execution_id: &str, cursor: Option<&str>) -> Result<Page<Event>, Error> {
+        #[derive(Deserialize)]
+        struct Body {
+            events: Vec<Event>,
+            next_cursor: Option<String>,
+        }
+        let mut query = vec![("workflow_exec_id", execution_id.to_owned()), ("limit", "1000".to_owned())];
+        query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
+        let body: Body = self.get(&["events", "list"], &query).await?;
+        Ok(page(body.events, body.next_cursor))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, String)]) -> Result<T, Error> {
+        self.json(self.request(Method::GET, path).query(query), Repeat::Harmless).await
+    }
+
+    /// A request to `/v1/workflows/…`; each segment is percent-encoded.
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.clear().extend(["v1", "workflows"]).extend(path);
+        }
+        self.http.request(method, url).header(ACCEPT, "application/json").bearer_auth(self.token.expose_secret())
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder, repeat: Repeat) -> Result<T, Error> {
+        let body = self.send(request, repeat).await?;
+        serde_json::from_slice(&body).map_err(|error| match repeat {
+            Repeat::Harmless => not_understood(&error),
+            Repeat::Harmful => Error::UnknownOutcome { message: not_understood(&error).to_string() },
+        })
+    }
+
+    /// Sends and sorts what comes back. No text that leaves here contains the key.
+    async fn send(&self, request: RequestBuilder, repeat: Repeat) -> Result<Vec<u8>, Error> {
+        let outcome = match request.send().await {
+            Ok(response) => self.answer(response, repeat).await,
+            Err(error) if error.is_connect() || error.is_builder() => {
+                Err(Error::Transient { retry_after: None, message: self.unreachable(&error) })
+            }
+            Err(error) => Err(self.lost(repeat, self.unreachable(&error))),
+        };
+        outcome.map_err(|error| self.redact(error))
+    }
+
+    async fn answer(&self, response: Response, repeat: Repeat) -> Result<Vec<u8>, Error> {
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        let body = match read(response).await {
+            Ok(body) => body,
+            // The status alone is enough to sort a refusal.
+            Err(_) if status.is_client_error() => Vec::new(),
+            Err(message) => return Err(self.lost(repeat, message)),
+        };
+        if status.is_success() {
+            return Ok(body);
+        }
+        let said = ApiError::parse(status, &body);
+        // Only the API itself can say that something does not exist or is in conflict; a gateway's
+        // page with the same status says nothing.
+        if matches!(status, StatusCode::NOT_FOUND | StatusCode::CONFLICT) && !said.is_json {
+            return Err(self.lost(repeat, said.to_string()));
+        }
+        Err(match status {
+            StatusCode::TOO_MANY_REQUESTS => Error::Transient { retry_after, message: said.to_string() },
+            StatusCode::UNAUTHORIZED => Error::Unauthorized(said),
+            StatusCode::NOT_FOUND => Error::NotFound(said),
+            StatusCode::CONFLICT => Error::Conflict(said),
+            status if status.is_client_error() || status.is_redirection() => Error::Rejected(said),
+            _ if repeat == Repeat::Harmless => Error::Transient { retry_after, message: said.to_string() },
+            _ => Error::UnknownOutcome { message: said.to_string() },
+        })
+    }
+
+    fn lost(&self, repeat: Repeat, message: String) -> Error {
+        match repeat {
+            Repeat::Harmless => Error::Transient { retry_after: None, message },
+            Repeat::Harmful => Error::UnknownOutcome { message },
+        }
+    }
+
+    /// Names the origin rather than the URL: a sentence for a condition, the same for each object.
+    fn unreachable(&self, error: &reqwest::Error) -> String {
+        let origin = self.base.origin().ascii_serialization();
+        if error.is_timeout() {
+            format!("{origin} did not answer in time")
+        } else {
+            format!("{origin} cannot be reached: {}", root_cause(error))
+        }
+    }
+
+    /// The API could echo a header; its words end up where everyone can read them.
+    fn redact(&self, error: Error) -> Error {
+        let token = self.token.expose_secret();
+        let clean = |text: String| if text.contains(token) { text.replace(token, "[redacted]") } else { text };
+        let clean_api = |api: ApiError| ApiError {
+            code: api.code.map(clean),
+            detail: clean(api.detail),
+            deployments: api.deployments.into_iter().map(clean).collect(),
+            ..api
+        };
+        match error {
+            Error::Transient { retry_after, message } => Error::Transient { retry_after, message: clean(message) },
+            Error::UnknownOutcome { message } => Error::UnknownOutcome { message: clean(message) },
+            Error::NotFound(api) => Error::NotFound(clean_api(api)),
+            Error::Conflict(api) => Error::Conflict(clean_api(api)),
+            Error::Rejected(api) => Error::Rejected(clean_api(api)),
+            Error::Unauthorized(api) => Error::Unauthorized(clean_api(api)),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WorkflowBody {
+    workflow: Workflow,
+}
+
+/// Some published examples have `null` where the schema promises a workflow.
+#[derive(Deserialize)]
+struct MaybeWorkflowBody {
+    #[serde(default)]
+    workflow: Option<Workflow>,
+}
+
+fn archive_verb(archived: bool) -> &'static str {
+    if archived { "archive" } else { "unarchive" }
+}
+
+/// An empty token ends a list as null does.
+fn page<T>(items: Vec<T>, next: Option<String>) -> Page<T> {
+    Page { items, next: next.filter(|token| !token.is_empty()) }
+}
+
+async fn read(response: Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| format!("the answer broke off: {}", root_cause(&error)))?;
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(format!("the answer is longer than {MAX_ANSWER} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Says where, not what: serde's own text may quote the answer, which is not for every reader.
+fn not_understood(error: &serde_json::Error) -> Error {
+    let problem = match error.classify() {
+        Category::Data => "it is not of the promised shape",
+        Category::Eof => "it breaks off",
+        Category::Syntax | Category::Io => "it is not JSON",
+    };
+    let message =
+        format!("the API's answer cannot be understood: {problem} (line {}, column {})", error.line(), error.column());
+    Error::Transient { retry_after: None, message }
+}
+
+/// Seconds, or an HTTP date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let at = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+            Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
+        }
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
+}
+
+/// The innermost cause: "connection refused" says more than "error sending request".
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    format!("{error}: {}", root_cause(error))
+}

@@ -1,0 +1,11 @@
+//! The Mistral Workflows API: what goes over the wire, a client, and errors by what a caller can do.
+//!
+//! Nothing here knows Kubernetes. The facts come from Mistral's OpenAPI document and from what the
+//! official Python client (`mistralai`) does; where they leave something open, this side accepts both.
+
+mod client;
+mod error;
+pub mod wire;
+
+pub use client::{Client, ExecuteTarget, REQUEST_TIMEOUT, RunFilter, WorkflowFilter};
+pub use error::{ApiError, Error};

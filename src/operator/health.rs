@@ -1,0 +1,50 @@
+//! Answers whether the process lives, and whether it is ready and if not, what it waits for.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+/// What is still waited for.
+#[derive(Debug)]
+pub struct Health {
+    waiting: Mutex<BTreeSet<&'static str>>,
+}
+
+impl Health {
+    /// All of this has to come before the process is ready.
+    pub fn new(waiting: &[&'static str]) -> Self {
+        Self { waiting: Mutex::new(waiting.iter().copied().collect()) }
+    }
+
+    /// This has come.
+    pub fn done(&self, what: &str) {
+        self.lock().remove(what);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves `/healthz` and `/readyz` until the process ends.
+pub async fn serve(listener: TcpListener, health: Arc<Health>) {
+    let routes =
+        Router::new().route("/healthz", get(async || "alive\n")).route("/readyz", get(readiness)).with_state(health);
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "the health server ended");
+    }
+}
+
+async fn readiness(State(health): State<Arc<Health>>) -> (StatusCode, String) {
+    let waiting: Vec<&str> = health.lock().iter().copied().collect();
+    if waiting.is_empty() {
+        (StatusCode::OK, "ready\n".into())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", waiting.join(", ")))
+    }
+}

@@ -1,0 +1,142 @@
+//! Small helpers around the Kubernetes client that every controller needs.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::controller::Action;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// How long one call to the API server may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a reconcile did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused or could not be reached.
+    #[error("the Kubernetes API: {0}")]
+    Kube(#[source] Box<kube::Error>),
+    /// The API server did not answer in time.
+    #[error("the Kubernetes API did not answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl Error {
+    /// Somebody else changed the object first.
+    pub fn is_conflict(&self) -> bool {
+        self.has_code(409)
+    }
+
+    /// The object is gone.
+    pub fn is_not_found(&self) -> bool {
+        self.has_code(404)
+    }
+
+    fn has_code(&self, code: u16) -> bool {
+        matches!(self, Self::Kube(error) if matches!(&**error, kube::Error::Api(status) if status.code == code))
+    }
+}
+
+/// Calls the API server, with a limit on how long that may take.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(|error| Error::Kube(Box::new(error))),
+        Err(_) => Err(Error::Timeout),
+    }
+}
+
+/// What to do after a reconcile that failed: the same for all kinds.
+pub fn after_error(error: &Error) -> Action {
+    match error {
+        // The newer version is on its way here, and will wake the object.
+        error if error.is_conflict() => Action::requeue(Duration::from_secs(1)),
+        error if error.is_not_found() => Action::await_change(),
+        Error::Kube(_) | Error::Timeout => Action::requeue(Duration::from_secs(5)),
+    }
+}
+
+/// Writes what differs between two statuses, on condition that nobody changed the object since
+/// `resource_version`. Returns the object's new resource version; none if there was nothing to write.
+///
+/// A JSON patch rather than a merge patch: a result may hold nulls, which a merge patch takes for
+/// removals. It names single fields, so that what a newer operator wrote beside them stays.
+///
+/// # Errors
+/// See [`Error`]; a conflict when the object has changed.
+pub async fn write_status<K, S>(
+    client: &Client,
+    object: &K,
+    resource_version: &str,
+    old: Option<&S>,
+    new: &S,
+) -> Result<Option<String>, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    S: Serialize,
+{
+    let operations = status_patch(old.map(|old| json!(old)).as_ref(), &json!(new));
+    if operations.is_empty() {
+        return Ok(None);
+    }
+    let mut patch = vec![json!({ "op": "replace", "path": "/metadata/resourceVersion", "value": resource_version })];
+    patch.extend(operations);
+    let patch: json_patch::Patch = match serde_json::from_value(Value::Array(patch)) {
+        Ok(patch) => patch,
+        Err(error) => return Err(Error::Kube(Box::new(kube::Error::SerdeError(error)))),
+    };
+    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let name = object.name_any();
+    let written = call(api.patch_status(&name, &PatchParams::default(), &Patch::Json::<()>(patch))).await?;
+    Ok(written.resource_version())
+}
+
+/// The operations that turn one status into another, field by field.
+fn status_patch(old: Option<&Value>, new: &Value) -> Vec<Value> {
+    let empty = serde_json::Map::new();
+    let new = new.as_object().unwrap_or(&empty);
+    let Some(old) = old.and_then(Value::as_object) else {
+        return if new.is_empty() { Vec::new() } else { vec![json!({ "op": "add", "path": "/status", "value": new })] };
+    };
+    let mut operations = Vec::new();
+    for (field, value) in new {
+        if old.get(field) != Some(value) {
+            operations.push(json!({ "op": "add", "path": format!("/status/{field}"), "value": value }));
+        }
+    }
+    for field in old.keys().filter(|field| !new.contains_key(*field)) {
+        operations.push(json!({ "op": "remove", "path": format!("/status/{field}") }));
+    }
+    operations
+}
+
+/// What an Event about this object refers to.
+pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    object.object_ref(&())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_written_and_nulls_survive() {
+        let old = json!({ "a": 1, "b": 2, "c": 3 });
+        let new = json!({ "a": 1, "b": { "x": null } });
+        assert_eq!(
+            status_patch(Some(&old), &new),
+            [
+                json!({ "op": "add", "path": "/status/b", "value": { "x": null } }),
+                json!({ "op": "remove", "path": "/status/c" }),
+            ]
+        );
+        assert_eq!(status_patch(Some(&new), &new), Vec::<Value>::new());
+        assert_eq!(status_patch(None, &json!({})), Vec::<Value>::new());
+    }
+}

@@ -1,0 +1,250 @@
+//! The process around the controllers: wiring, health, Events, shutdown.
+
+pub mod crash;
+pub mod events;
+pub mod health;
+pub mod kubernetes;
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use uuid::Uuid;
+
+use crate::api::Workspace;
+use crate::execution;
+use crate::execution::controller::Guarded;
+use crate::execution::observed::Instance;
+use crate::execution::tracker::Tracker;
+use crate::workspace;
+use crate::workspace::connections::{Connections, Key};
+use events::Publisher;
+use health::Health;
+
+/// How long passes that are under way may take to end once the process is to stop. Pods get 30 s.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
+/// How often what is remembered of resources that are gone is dropped.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// What the operator is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The addresses of the API that Workspaces may name.
+    pub allow_base_urls: Vec<Url>,
+    /// The namespace to watch; all of them if none.
+    pub namespace: Option<String>,
+    /// Where health and readiness are answered; nowhere if none.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Why the operator could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The health server could not listen.
+    #[error("cannot listen on {address} for health checks; give another --listen address: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the controllers until `stop`, then lets what is under way come to its end.
+///
+/// # Errors
+/// See [`Error`]. A Kubernetes API that is down, or CRDs that are missing, are waited for.
+pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Result<(), Error> {
+    let health =
+        Arc::new(Health::new(&["the Kubernetes API", "the list of Workspaces", "the list of WorkflowExecutions"]));
+    if let Some(address) = config.listen {
+        let listener =
+            tokio::net::TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+        tokio::spawn(health::serve(listener, Arc::clone(&health)));
+    }
+    let instance = Instance { name: format!("{}-{}", host_name(), Uuid::new_v4().simple()), since: Timestamp::now() };
+    tracing::info!(
+        instance = instance.name,
+        version = env!("CARGO_PKG_VERSION"),
+        namespace = config.namespace,
+        "starting"
+    );
+    let Some(cluster) = stop.run_until_cancelled(cluster_id(&client)).await else { return Ok(()) };
+    health.done("the Kubernetes API");
+
+    let (changed, changes) = unbounded_channel();
+    let (suspect, suspects) = unbounded_channel();
+    let (wake, woken) = unbounded_channel();
+    let connections = Arc::new(Connections::new(changed, suspect));
+    let publisher = Arc::new(Publisher::new(client.clone(), instance.name.clone()));
+    let tracker = Arc::new(Tracker::new(wake));
+
+    let workspaces = watch::<DeserializeGuard<Workspace>>(&client, &config);
+    let workspace_store = workspaces.store();
+    let workspace_context = Arc::new(workspace::controller::Context::new(
+        client.clone(),
+        Arc::clone(&connections),
+        Arc::clone(&publisher),
+        config.allow_base_urls.clone(),
+    ));
+    let suspecting = Arc::clone(&workspace_context);
+    let suspected = receive(suspects).map(move |key: Key| {
+        suspecting.suspect(&key);
+        ObjectRef::new(&key.name).within(&key.namespace)
+    });
+    let workspaces = workspaces.reconcile_on(suspected).graceful_shutdown_on(stop.clone().cancelled_owned()).run(
+        workspace::controller::reconcile,
+        |_, error, _| after_error("a Workspace", error),
+        workspace_context,
+    );
+
+    let executions = watch::<Guarded>(&client, &config);
+    let execution_store = executions.store();
+    let execution_context = Arc::new(execution::controller::Context::new(
+        client.clone(),
+        cluster,
+        instance,
+        Arc::clone(&connections),
+        workspace_store.clone(),
+        Arc::clone(&tracker),
+        publisher,
+        stop.clone(),
+    ));
+    let (of_changes, of_workspaces) = (execution_store.clone(), execution_store.clone());
+    let executions = executions
+        .reconcile_on(receive(woken))
+        .reconcile_on(receive(changes).flat_map(move |key| stream::iter(waiting_for(&of_changes, &key))))
+        .watches(api::<DeserializeGuard<Workspace>>(&client, &config), watcher::Config::default(), move |workspace| {
+            let key = Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() };
+            waiting_for(&of_workspaces, &key)
+        })
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
+        .run(execution::controller::reconcile, execution::controller::on_error, Arc::clone(&execution_context));
+
+    let exists = execution_store.clone();
+    tokio::spawn(tracker.run(connections, move |object| exists.get(object).is_some(), stop.clone()));
+    tokio::spawn(forget(execution_context, execution_store.clone(), stop.clone()));
+
+    let ready = async {
+        // Without the Workspaces, every execution would seem to lack its own.
+        let _ = workspace_store.wait_until_ready().await;
+        health.done("the list of Workspaces");
+        let executions = report(executions, "WorkflowExecution");
+        let listed = async {
+            let _ = execution_store.wait_until_ready().await;
+            health.done("the list of WorkflowExecutions");
+            tracing::info!("watching");
+        };
+        futures::join!(executions, listed);
+    };
+    let all = async { futures::join!(report(workspaces, "Workspace"), ready) };
+    let limit = async {
+        stop.cancelled().await;
+        tracing::info!("stopping; what is under way comes to its end first");
+        tokio::time::sleep(SHUTDOWN_LIMIT).await;
+    };
+    tokio::select! {
+        _ = all => tracing::info!("stopped"),
+        () = limit => tracing::warn!("stopped with calls under way; the claims tell the next operator"),
+    }
+    Ok(())
+}
+
+fn api<K>(client: &Client, config: &Config) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match &config.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn watch<K>(client: &Client, config: &Config) -> Controller<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    // Passes wait for slow tenants; what bounds the work is the calls each Workspace may have under way.
+    Controller::new(api(client, config), watcher::Config::default())
+        .with_config(controller::Config::default().concurrency(0))
+}
+
+fn receive<T>(mut receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
+    stream::poll_fn(move |context| receiver.poll_recv(context))
+}
+
+fn waiting_for(store: &Store<Guarded>, key: &Key) -> Vec<ObjectRef<Guarded>> {
+    let waits = |object: &Arc<Guarded>| execution::controller::waits_for(object, key);
+    store.state().iter().filter(|object| waits(object)).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
+}
+
+fn after_error(kind: &str, error: &kubernetes::Error) -> Action {
+    if !error.is_conflict() && !error.is_not_found() {
+        tracing::warn!(%error, "a pass over {kind} failed and is repeated");
+    }
+    kubernetes::after_error(error)
+}
+
+/// Drives a controller to its end. What passes return is theirs to log; what is left is the watch.
+async fn report<K, E>(
+    passes: impl Stream<Item = Result<(ObjectRef<K>, Action), controller::Error<E, watcher::Error>>>,
+    kind: &str,
+) where
+    K: Resource,
+    E: std::error::Error + 'static,
+{
+    passes
+        .for_each(async |pass| match pass {
+            Err(controller::Error::QueueError(error)) => {
+                tracing::warn!(%error, "watching {kind}s met with trouble and goes on")
+            }
+            Ok(_) | Err(_) => {}
+        })
+        .await;
+}
+
+async fn forget(context: Arc<execution::controller::Context>, store: Store<Guarded>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_some() {
+        let uids: std::collections::HashSet<String> = store.state().iter().filter_map(|object| object.uid()).collect();
+        context.forget_all_but(|uid| uids.contains(uid));
+    }
+}
+
+/// UID of the namespace `kube-system`, by which clusters are told apart. Waits for it.
+async fn cluster_id(client: &Client) -> String {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let mut wait = Duration::from_secs(1);
+    loop {
+        match kubernetes::call(namespaces.get("kube-system")).await {
+            Ok(Namespace { metadata, .. }) if metadata.uid.is_some() => return metadata.uid.unwrap_or_default(),
+            Ok(_) => tracing::warn!("namespace kube-system has no UID; asking again"),
+            Err(error) => tracing::warn!(%error, "namespace kube-system cannot be read; asking again"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(30));
+    }
+}
+
+/// The pod's name, where there is one.
+fn host_name() -> String {
+    std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "operator".into())
+}

@@ -1,0 +1,126 @@
+//! The connections that are in use, kept by the Workspace controller and read by the others.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc::UnboundedSender};
+
+use crate::mistral::Client;
+
+/// Calls that one Workspace may have under way at a time.
+const CALLS_AT_A_TIME: usize = 64;
+/// How long a connection may still stop runs after its Workspace or Secret is gone.
+const STOPS_FOR: Duration = Duration::from_secs(600);
+
+/// Namespace and name of a Workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A connection that has been checked.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Calls the API.
+    pub client: Client,
+    /// Scheme, host and port.
+    pub origin: String,
+    /// The Mistral workspace, when the API tells.
+    pub workspace_id: Option<String>,
+    /// Bounds the calls under way, so that ten thousand starts do not open ten thousand connections.
+    pub permits: Arc<Semaphore>,
+}
+
+impl Live {
+    /// A connection with all its permits.
+    pub fn new(client: Client, origin: String, workspace_id: Option<String>) -> Self {
+        Self { client, origin, workspace_id, permits: Arc::new(Semaphore::new(CALLS_AT_A_TIME)) }
+    }
+}
+
+/// What may be done with a Workspace.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// Anything.
+    Ready(Live),
+    /// Nothing, for the reason given; perhaps what runs may still be stopped.
+    NotReady(String, Option<Live>),
+}
+
+/// All connections.
+#[derive(Debug)]
+pub struct Connections {
+    entries: Mutex<HashMap<Key, Entry>>,
+    changed: UnboundedSender<Key>,
+    suspect: UnboundedSender<Key>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: State,
+    since: Instant,
+}
+
+impl Connections {
+    /// None yet. `changed` hears of each connection that others may have waited for, `suspect` of
+    /// each that somebody had trouble with.
+    pub fn new(changed: UnboundedSender<Key>, suspect: UnboundedSender<Key>) -> Self {
+        Self { entries: Mutex::default(), changed, suspect }
+    }
+
+    /// What may be done with this Workspace; none if it has not been checked yet.
+    pub fn get(&self, key: &Key) -> Option<State> {
+        self.lock().get(key).map(|entry| entry.state.clone())
+    }
+
+    /// A connection for stopping runs: the present one, or one that was good not long ago.
+    pub fn for_stopping(&self, key: &Key) -> Option<Live> {
+        match self.lock().get(key) {
+            Some(Entry { state: State::Ready(live), .. }) => Some(live.clone()),
+            Some(Entry { state: State::NotReady(_, live), since }) if since.elapsed() < STOPS_FOR => live.clone(),
+            Some(_) | None => None,
+        }
+    }
+
+    /// The Workspace can be used.
+    pub fn ready(&self, key: &Key, live: Live) {
+        self.set(key, State::Ready(live));
+    }
+
+    /// The Workspace cannot be used. With `may_stop` its last good connection may still stop runs.
+    pub fn not_ready(&self, key: &Key, why: String, may_stop: bool) {
+        let before = self.get(key);
+        let last = match before {
+            Some(State::NotReady(old, _)) if old == why => return,
+            Some(State::Ready(live)) if may_stop => Some(live),
+            Some(State::NotReady(_, live)) if may_stop => live,
+            Some(_) | None => None,
+        };
+        self.set(key, State::NotReady(why, last));
+    }
+
+    /// Someone had trouble with this connection: it shall be checked now.
+    pub fn suspect(&self, key: &Key) {
+        // A receiver that is gone means that the process is ending.
+        let _ = self.suspect.send(key.clone());
+    }
+
+    fn set(&self, key: &Key, state: State) {
+        let mut entries = self.lock();
+        let since = match entries.get(key) {
+            Some(Entry { state: State::NotReady(..), since }) if matches!(state, State::NotReady(..)) => *since,
+            Some(_) | None => Instant::now(),
+        };
+        entries.insert(key.clone(), Entry { state, since });
+        drop(entries);
+        let _ = self.changed.send(key.clone());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,238 @@
+//! What a Workspace's Secret and the API's answer mean. No I/O here.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use reqwest::header::HeaderValue;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::api::conditions::{self, Is, READY, RECONCILING, STALLED};
+use crate::api::workspace::SecretKeyRef;
+use crate::api::{WorkspaceSpec, WorkspaceStatus};
+use crate::mistral::Error;
+use crate::mistral::wire::WhoAmI;
+use crate::operator::events::Notice;
+
+/// Reasons of a Workspace's conditions and Events. They are part of the API.
+pub mod reason {
+    /// The key works.
+    pub const CONNECTED: &str = "Connected";
+    /// The address is not on the operator's list.
+    pub const BASE_URL_NOT_ALLOWED: &str = "BaseURLNotAllowed";
+    /// There is no such Secret.
+    pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// The Secret lacks the key, or what it holds cannot be an API key.
+    pub const SECRET_INVALID: &str = "SecretInvalid";
+    /// The operator may not read the Secret.
+    pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
+    /// The API refused the key (401).
+    pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
+    /// The API refused the check for another reason, such as 403.
+    pub const REQUEST_REFUSED: &str = "RequestRefused";
+    /// The API does not answer, or not usefully.
+    pub const API_UNAVAILABLE: &str = "APIUnavailable";
+}
+
+/// How often the Secret is read while all is well.
+pub const READ_EVERY: Duration = Duration::from_secs(50);
+/// How often a good key is checked again.
+const CHECK_EVERY: SignedDuration = SignedDuration::from_mins(5);
+/// How often a refused key is checked again: it may have been activated meanwhile.
+const RECHECK_REFUSED: SignedDuration = SignedDuration::from_mins(1);
+/// Suspicions that come closer than this to the last check have to wait.
+const CHECK_AT_MOST: SignedDuration = SignedDuration::from_secs(5);
+
+/// Why a Workspace cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// One of [`reason`].
+    pub reason: &'static str,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// It may pass without a person.
+    pub passing: bool,
+}
+
+impl Problem {
+    fn stalled(reason: &'static str, message: String) -> Self {
+        Self { reason, message, passing: false }
+    }
+}
+
+/// A connection whose key was accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// The Mistral workspace, when the API tells.
+    pub workspace_id: Option<String>,
+    /// The Mistral organization, when the API tells.
+    pub customer_id: Option<String>,
+}
+
+/// The last check of a key.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// The address and key that were checked.
+    pub of: (Url, SecretString),
+    /// When.
+    pub at: Timestamp,
+    /// What came of it.
+    pub outcome: Result<Accepted, Problem>,
+}
+
+/// The address to call, if the operator may.
+///
+/// # Errors
+/// When it is no address or not on the list.
+pub fn address(spec: &WorkspaceSpec, allowed: &[Url]) -> Result<Url, Problem> {
+    let refuse = |why: &str| {
+        let list: Vec<String> = allowed.iter().map(|url| url.origin().ascii_serialization()).collect();
+        let message = format!(
+            "spec.baseURL {} {why}; the operator may call {}: use one of these, or have the operator started with --allow-base-url.",
+            spec.base_url,
+            list.join(", ")
+        );
+        Problem::stalled(reason::BASE_URL_NOT_ALLOWED, message)
+    };
+    let url = parse_address(&spec.base_url).map_err(|why| refuse(&why))?;
+    if allowed.iter().any(|allowed| allowed.origin() == url.origin()) {
+        Ok(url)
+    } else {
+        Err(refuse("is not on the operator's list"))
+    }
+}
+
+/// Reads an address of the API: scheme, host and port and nothing else.
+///
+/// # Errors
+/// Says what is wrong with it, as the end of a sentence.
+pub fn parse_address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+    let bare = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.path() == "/";
+    if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none() {
+        return Err("is not an http or https address".into());
+    }
+    if bare { Ok(url) } else { Err("has a user, path, query or fragment".into()) }
+}
+
+/// The key inside the Secret, without white space around it.
+///
+/// # Errors
+/// When there is no Secret, no such key in it, or nothing in it that can be sent as a key.
+pub fn api_key(secret: Option<&Secret>, at: &SecretKeyRef) -> Result<SecretString, Problem> {
+    let SecretKeyRef { name, key } = at;
+    let Some(secret) = secret else {
+        let message =
+            format!("There is no Secret \"{name}\" in this namespace; create it with the API key under \"{key}\".");
+        return Err(Problem::stalled(reason::SECRET_NOT_FOUND, message));
+    };
+    let invalid = |why: &str| {
+        Problem::stalled(reason::SECRET_INVALID, format!("Secret \"{name}\" {why}; put the API key there."))
+    };
+    let Some(value) = secret.data.as_ref().and_then(|data| data.get(key)) else {
+        return Err(invalid(&format!("has no key \"{key}\"")));
+    };
+    let text = std::str::from_utf8(&value.0).map_err(|_| invalid(&format!("has no text under \"{key}\"")))?.trim();
+    if text.is_empty() {
+        return Err(invalid(&format!("has nothing under \"{key}\"")));
+    }
+    if HeaderValue::from_str(text).is_err() {
+        return Err(invalid(&format!("has characters under \"{key}\" that no API key has")));
+    }
+    Ok(SecretString::from(text))
+}
+
+/// Whether the key has to be checked now; if not, when.
+pub fn check_due(
+    last: Option<&Check>,
+    of: &(Url, SecretString),
+    suspect: bool,
+    retries: u32,
+    now: Timestamp,
+) -> Result<(), Duration> {
+    let Some(last) = last else { return Ok(()) };
+    if last.of.0 != of.0 || last.of.1.expose_secret() != of.1.expose_secret() {
+        return Ok(());
+    }
+    let interval = match &last.outcome {
+        _ if suspect => CHECK_AT_MOST,
+        Ok(_) => CHECK_EVERY,
+        Err(problem) if problem.passing => SignedDuration::from_secs(2 << retries.min(4)),
+        Err(_) => RECHECK_REFUSED,
+    };
+    match Duration::try_from((last.at + interval).duration_since(now)) {
+        Ok(wait) if !wait.is_zero() => Err(wait),
+        _ => Ok(()),
+    }
+}
+
+/// What the API's answer to the check means.
+///
+/// # Errors
+/// When the key cannot be used.
+pub fn judge(answer: Result<WhoAmI, Error>, secret: &str) -> Result<Accepted, Problem> {
+    match answer {
+        Ok(me) => {
+            let (customer, workspace) = me
+                .namespace
+                .as_deref()
+                .and_then(|namespace| namespace.split_once(':'))
+                .map_or((None, None), |(customer, workspace)| (Some(customer), Some(workspace)));
+            let kept = |id: Option<&str>| id.filter(|id| !id.is_empty()).map(str::to_owned);
+            Ok(Accepted { workspace_id: kept(workspace), customer_id: kept(customer) })
+        }
+        Err(Error::Unauthorized(said)) => {
+            let message = format!("The API refused the key in Secret \"{secret}\"; put a valid one there: {said}");
+            Err(Problem::stalled(reason::CREDENTIAL_REFUSED, message))
+        }
+        Err(Error::NotFound(said) | Error::Conflict(said) | Error::Rejected(said)) => {
+            let message = format!("The API refused to be used with the key in Secret \"{secret}\": {said}");
+            Err(Problem::stalled(reason::REQUEST_REFUSED, message))
+        }
+        Err(error @ (Error::Transient { .. } | Error::UnknownOutcome { .. })) => {
+            let message = format!("The API cannot be used now; it is tried again: {error}");
+            Err(Problem { reason: reason::API_UNAVAILABLE, message, passing: true })
+        }
+    }
+}
+
+/// The status, and what a person should hear of.
+pub fn report(
+    old: &WorkspaceStatus,
+    generation: Option<i64>,
+    outcome: &Result<Accepted, Problem>,
+    now: Timestamp,
+) -> (WorkspaceStatus, Option<Notice>) {
+    let mut status = old.clone();
+    status.observed_generation = generation;
+    let all = &mut status.conditions;
+    let (is, reason, message, present) = match outcome {
+        Ok(Accepted { workspace_id, customer_id }) => {
+            status.workspace_id.clone_from(workspace_id);
+            status.customer_id.clone_from(customer_id);
+            (Is::True, reason::CONNECTED, "The API accepts the key.", None)
+        }
+        Err(Problem { reason, message, passing }) => {
+            (Is::False, *reason, message.as_str(), Some(if *passing { RECONCILING } else { STALLED }))
+        }
+    };
+    for type_ in [RECONCILING, STALLED] {
+        if present == Some(type_) {
+            conditions::set(all, type_, Is::True, reason, message, generation, now);
+        } else {
+            conditions::remove(all, type_);
+        }
+    }
+    let changed = conditions::find(&old.conditions, READY).is_none_or(|ready| ready.reason != reason);
+    conditions::set(all, READY, is, reason, message, generation, now);
+    let notice = changed.then(|| match outcome {
+        Ok(_) => Notice::normal(reason, message),
+        Err(_) => Notice::warning(reason, message),
+    });
+    (status, notice)
+}

@@ -1,0 +1,95 @@
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use crate::go::{self, Go, PROGRAMS};
+use crate::progress::say;
+use crate::{Environment, Error};
+
+/// The programs that a control plane is made of.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// etcd.
+    pub etcd: PathBuf,
+    /// kube-apiserver.
+    pub kube_apiserver: PathBuf,
+    /// kube-controller-manager. Without it, nothing is garbage-collected by owner reference, and a deleted namespace
+    /// stays `Terminating`.
+    pub kube_controller_manager: Option<PathBuf>,
+    /// kubectl.
+    pub kubectl: PathBuf,
+}
+
+impl Binaries {
+    /// The programs in `KUBEBUILDER_ASSETS`, else those in the user's cache folder, built first where they are missing.
+    ///
+    /// Several processes may ask at once: one builds, the others wait for it.
+    pub fn find_or_build(environment: &Environment) -> Result<Self, Error> {
+        match &environment.assets {
+            Some(folder) => Self::from_assets(folder),
+            None => Self::from_cache(environment),
+        }
+    }
+
+    fn from_assets(folder: &Path) -> Result<Self, Error> {
+        static WARNING: Once = Once::new();
+        let binaries = Self::in_folder(folder);
+        for (program, file) in
+            [("etcd", &binaries.etcd), ("kube-apiserver", &binaries.kube_apiserver), ("kubectl", &binaries.kubectl)]
+        {
+            if !file.is_file() {
+                return Err(Error::AssetMissing { folder: folder.to_owned(), program });
+            }
+        }
+        let kube_controller_manager = binaries.kube_controller_manager.filter(|file| file.is_file());
+        if kube_controller_manager.is_none() {
+            WARNING.call_once(|| {
+                say("KUBEBUILDER_ASSETS has no kube-controller-manager: nothing is garbage-collected by owner \
+                     reference, and deleted namespaces stay Terminating");
+            });
+        }
+        Ok(Self { kube_controller_manager, ..binaries })
+    }
+
+    fn from_cache(environment: &Environment) -> Result<Self, Error> {
+        let cache = environment.cache.as_ref().ok_or(Error::NoCacheFolder)?;
+        let folder = cache.join("mistral-workflows-operator/controlplane").join(go::module_key());
+        let missing = || PROGRAMS.into_iter().enumerate().filter(|(_, program)| !folder.join(program.name).is_file());
+        if missing().next().is_some() {
+            fs::create_dir_all(&folder).map_err(Error::io(format!("create {}", folder.display())))?;
+            let _lock = lock(&folder.join("lock"))?;
+            // Asked again: another process may have built them while this one waited.
+            if missing().next().is_some() {
+                let go = Go::find(environment)?;
+                for (index, program) in missing() {
+                    go.build(index, program, &folder)?;
+                }
+            }
+        }
+        Ok(Self::in_folder(&folder))
+    }
+
+    fn in_folder(folder: &Path) -> Self {
+        Self {
+            etcd: folder.join("etcd"),
+            kube_apiserver: folder.join("kube-apiserver"),
+            kube_controller_manager: Some(folder.join("kube-controller-manager")),
+            kubectl: folder.join("kubectl"),
+        }
+    }
+}
+
+/// Takes the lock; it is given back when the file is closed, also by a process that dies.
+fn lock(path: &Path) -> Result<File, Error> {
+    let action = format!("lock {}", path.display());
+    let file = File::create(path).map_err(Error::io(&action))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            say("another process is building the control plane, waiting for it");
+            file.lock().map_err(Error::io(&action))?;
+        }
+        Err(TryLockError::Error(error)) => return Err(Error::io(&action)(error)),
+    }
+    Ok(file)
+}

@@ -1,0 +1,114 @@
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tempfile::TempDir;
+
+use crate::launch::{Launch, Ports, Running};
+use crate::progress::say;
+use crate::{Binaries, Environment, Error, Supervised};
+
+/// How often to start anew when another program takes a port that was free a moment ago.
+const ATTEMPTS: u32 = 4;
+
+/// A running control plane: stopped, and its data deleted, when it is dropped or its process ends.
+#[derive(Debug)]
+pub struct ControlPlane {
+    // Dropped in this order: an API server that has lost its etcd lingers, and so does a client of its.
+    pub(crate) controller_manager: Option<Supervised>,
+    pub(crate) api_server: Supervised,
+    pub(crate) etcd: Supervised,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) binaries: Binaries,
+    pub(crate) folder: TempDir,
+}
+
+impl ControlPlane {
+    /// Finds or builds the programs as the process's environment says, and starts them.
+    ///
+    /// Blocks until the API server is ready and has its first namespaces: seconds, and many minutes on the first use
+    /// on a machine.
+    pub fn start() -> Result<Self, Error> {
+        Self::start_with(&Binaries::find_or_build(&Environment::of_process())?)
+    }
+
+    /// Starts the given programs.
+    pub fn start_with(binaries: &Binaries) -> Result<Self, Error> {
+        for _ in 0..ATTEMPTS {
+            match Self::try_start(binaries) {
+                Err(error) if is_port_taken(&error) => {
+                    say("another program took a port that had been free");
+                }
+                result => return result,
+            }
+        }
+        Err(Error::PortTaken { attempts: ATTEMPTS })
+    }
+
+    fn try_start(binaries: &Binaries) -> Result<Self, Error> {
+        let mut folder =
+            TempDir::with_prefix("mistral-workflows-cluster-").map_err(Error::io("create a temporary folder"))?;
+        let launch =
+            Launch { binaries, folder: folder.path(), ports: Ports::free().map_err(Error::io("find free ports"))? };
+        match launch.run() {
+            Ok(Running { etcd, api_server, controller_manager }) => Ok(Self {
+                controller_manager,
+                api_server,
+                etcd,
+                kubeconfig: launch.kubeconfig(),
+                binaries: binaries.clone(),
+                folder,
+            }),
+            Err(error) => {
+                // The error names the logs in it.
+                folder.disable_cleanup(!is_port_taken(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// An administrator's kubeconfig; valid as long as the control plane runs.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A kubectl of the API server's version.
+    pub fn kubectl(&self) -> &Path {
+        &self.binaries.kubectl
+    }
+
+    /// A kubectl that talks to this control plane, as its administrator, and keeps its cache out of the home folder.
+    pub fn kubectl_command(&self) -> Command {
+        let mut command = Command::new(&self.binaries.kubectl);
+        command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", self.folder.path().join("kubectl-cache"));
+        command
+    }
+
+    /// The folder with the data and the logs, deleted with the control plane; a place for logs of programs that work
+    /// with it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The configuration of a kube-rs client for the administrator.
+    pub async fn config(&self) -> Result<kube::Config, Error> {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        // Taken from the environment, and no use for an address of this machine.
+        config.proxy_url = None;
+        Ok(config)
+    }
+
+    /// A kube-rs client for the administrator. It belongs to the tokio runtime it is made in: make one per runtime.
+    ///
+    /// Installs *ring* as the process's rustls provider unless there is one already.
+    pub async fn client(&self) -> Result<kube::Client, Error> {
+        // Fails only if a provider is installed, and then that one is used.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        kube::Client::try_from(self.config().await?).map_err(|error| Error::Client(Box::new(error)))
+    }
+}
+
+fn is_port_taken(error: &Error) -> bool {
+    matches!(error, Error::Ended { tail, .. } if tail.contains("address already in use"))
+}

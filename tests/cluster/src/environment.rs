@@ -1,0 +1,30 @@
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the process's environment says about where programs are and where built ones are kept.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// `KUBEBUILDER_ASSETS`: a folder with ready programs.
+    pub assets: Option<PathBuf>,
+    /// The user's cache folder.
+    pub cache: Option<PathBuf>,
+    /// `PATH`, in which `go` is looked for.
+    pub path: Option<OsString>,
+}
+
+impl Environment {
+    /// Reads the environment of this process.
+    pub fn of_process() -> Self {
+        let set = |name| env::var_os(name).filter(|value| !value.is_empty());
+        let default_cache = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
+        Self {
+            assets: set("KUBEBUILDER_ASSETS").map(PathBuf::from),
+            cache: set("XDG_CACHE_HOME")
+                .map(PathBuf::from)
+                .filter(|folder| folder.is_absolute())
+                .or_else(|| env::home_dir().map(|home| home.join(default_cache))),
+            path: set("PATH"),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why there is no control plane. Each text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no `go` in `PATH`.
+    #[error(
+        "Go is needed to build the test control plane (kube-apiserver has no other source here): \
+         install Go {needed} or newer from https://go.dev/dl, or set KUBEBUILDER_ASSETS to a folder with etcd, \
+         kube-apiserver, kubectl and, optionally, kube-controller-manager"
+    )]
+    GoMissing {
+        /// The version that go.mod asks for.
+        needed: String,
+    },
+
+    /// The `go` in `PATH` is older than go.mod asks for.
+    #[error(
+        "Go {needed} or newer is needed to build the test control plane, and {found} was found: \
+         install a newer one from https://go.dev/dl, or set KUBEBUILDER_ASSETS to a folder with ready programs"
+    )]
+    GoTooOld {
+        /// What `go env GOVERSION` answered.
+        found: String,
+        /// The version that go.mod asks for.
+        needed: String,
+    },
+
+    /// `go` could not say its version.
+    #[error("`go env GOVERSION` failed; repair the Go installation. It said:\n{output}")]
+    GoBroken {
+        /// What it wrote to stderr.
+        output: String,
+    },
+
+    /// `go build` failed.
+    #[error(
+        "building {program} failed; after a failed download, check GOPROXY and the network, then start again: \
+         what is built already is kept. `go build` ended with:\n{output}"
+    )]
+    Build {
+        /// The program being built.
+        program: &'static str,
+        /// The last lines of its output.
+        output: String,
+    },
+
+    /// The disk filled up during a build.
+    #[error(
+        "no space left while building {program}: the first build of the control plane needs about 6 GB, \
+         most of it in Go's caches (see `go env GOCACHE GOMODCACHE GOTMPDIR`), 320 MB in {cache}; \
+         make room and start again, what is built already is kept"
+    )]
+    NoSpace {
+        /// The program being built.
+        program: &'static str,
+        /// Where the built programs are kept.
+        cache: PathBuf,
+    },
+
+    /// `KUBEBUILDER_ASSETS` names a folder without one of the programs.
+    #[error(
+        "KUBEBUILDER_ASSETS is {folder}, which has no {program}: \
+         point it at a folder that has etcd, kube-apiserver and kubectl, or unset it to have them built"
+    )]
+    AssetMissing {
+        /// The folder.
+        folder: PathBuf,
+        /// The missing file.
+        program: &'static str,
+    },
+
+    /// It is not known where the user's caches are.
+    #[error("no home folder: set HOME or XDG_CACHE_HOME, so that the built control plane can be kept")]
+    NoCacheFolder,
+
+    /// A component ended before the control plane was ready.
+    #[error("{program} ended while the control plane was starting; its log is {log} and ends with:\n{tail}")]
+    Ended {
+        /// The component.
+        program: &'static str,
+        /// Its log.
+        log: PathBuf,
+        /// The last lines of the log.
+        tail: String,
+    },
+
+    /// Ports that had just been free were taken by another program, several times in a row.
+    #[error(
+        "another program took the control plane's ports {attempts} times in a row: start again, \
+         and if it happens again, look for a program that takes many local ports"
+    )]
+    PortTaken {
+        /// How often it was tried.
+        attempts: u32,
+    },
+
+    /// The control plane runs but does not become ready.
+    #[error(
+        "the control plane was not ready after {waited:?} (is the machine overloaded?); \
+         its logs are in {folder}, and kube-apiserver's ends with:\n{tail}"
+    )]
+    NotReady {
+        /// How long it was waited for.
+        waited: Duration,
+        /// The folder with the logs.
+        folder: PathBuf,
+        /// The last lines of the API server's log.
+        tail: String,
+    },
+
+    /// The operating system refused something.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was attempted.
+        action: String,
+        /// The refusal.
+        source: io::Error,
+    },
+
+    /// kube-rs refused the kubeconfig.
+    #[error("kube-rs cannot use the control plane's kubeconfig: {0}")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
+
+    /// kube-rs could not make a client.
+    #[error("kube-rs cannot make a client for the control plane: {0}")]
+    Client(#[source] Box<kube::Error>),
+}
+
+impl Error {
+    /// For `map_err`: an I/O error with what was attempted.
+    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
+}

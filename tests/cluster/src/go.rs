@@ -1,0 +1,173 @@
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::files::tail;
+use crate::progress::say;
+use crate::{Environment, Error, Supervised};
+
+const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/controlplane");
+const GO_MOD: &str = include_str!("../controlplane/go.mod");
+const GO_SUM: &str = include_str!("../controlplane/go.sum");
+
+/// Between two signs of life during a build.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    package: &'static str,
+    /// How long the build takes on two cores when nothing is downloaded or compiled yet.
+    first_time: &'static str,
+}
+
+/// In the order in which they are built: the later ones profit from what the earlier ones compiled.
+pub(crate) const PROGRAMS: [&Program; 4] = [
+    &Program { name: "etcd", package: "go.etcd.io/etcd/server/v3", first_time: "1 minute" },
+    &Program { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver", first_time: "6 minutes" },
+    &Program {
+        name: "kube-controller-manager",
+        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+        first_time: "2 minutes",
+    },
+    &Program { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl", first_time: "1 minute" },
+];
+
+/// A folder name for what the module builds: another one as soon as go.mod or go.sum changes.
+pub(crate) fn module_key() -> String {
+    // FNV-1a, since the hashes of `std` may change with the compiler.
+    let hash = [GO_MOD, GO_SUM]
+        .into_iter()
+        .flat_map(str::bytes)
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    format!("{}-{os}-{arch}-{hash:016x}", kubernetes_version())
+}
+
+fn kubernetes_version() -> &'static str {
+    go_mod_value("k8s.io/kubernetes ")
+}
+
+fn go_mod_value(prefix: &str) -> &'static str {
+    GO_MOD.lines().find_map(|line| line.trim().strip_prefix(prefix)).expect("go.mod is checked in with this line")
+}
+
+/// A Go that is new enough.
+pub(crate) struct Go {
+    path: OsString,
+}
+
+impl Go {
+    pub(crate) fn find(environment: &Environment) -> Result<Self, Error> {
+        let go = Self { path: environment.path.clone().unwrap_or_default() };
+        let needed = go_mod_value("go ");
+        let output = match go.command().args(["env", "GOVERSION"]).output() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::GoMissing { needed: needed.to_owned() });
+            }
+            result => result.map_err(Error::io("run `go env GOVERSION`"))?,
+        };
+        if !output.status.success() {
+            return Err(Error::GoBroken { output: String::from_utf8_lossy(&output.stderr).into_owned() });
+        }
+        let found = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if release(&found) < release(needed) {
+            return Err(Error::GoTooOld { found, needed: needed.to_owned() });
+        }
+        Ok(go)
+    }
+
+    /// Builds one program into `folder`, where it appears only when it is complete.
+    pub(crate) fn build(&self, index: usize, program: &Program, folder: &Path) -> Result<(), Error> {
+        let Program { name, package, first_time } = *program;
+        let partial = folder.join(format!("{name}.partial"));
+        let log = folder.join(format!("{name}.log"));
+        // What an interrupted build may have left.
+        let _ = fs::remove_file(&log);
+
+        let mut command = self.command();
+        command
+            .args(["build", "-trimpath", "-ldflags"])
+            .arg(format!("-s -w -X k8s.io/component-base/version.gitVersion={}", kubernetes_version()))
+            .arg("-o")
+            .arg(&partial)
+            .arg(package);
+        say(&format!("building {name} ({} of {}), about {first_time} the first time", index + 1, PROGRAMS.len()));
+        let start = Instant::now();
+        let run = |error| Error::io(format!("run `go build` for {name}"))(error);
+        let mut build = Supervised::spawn(&command, &log).map_err(run)?;
+        let status = loop {
+            if let Some(status) = build.wait_exit(SIGN_OF_LIFE).map_err(run)? {
+                break status;
+            }
+            say(&format!("still building {name}, {} s so far", start.elapsed().as_secs()));
+        };
+        if !status.success() {
+            let output = tail(&log);
+            let full = output.contains("no space left on device") || is_full(&log);
+            return Err(if full {
+                Error::NoSpace { program: name, cache: folder.to_owned() }
+            } else {
+                Error::Build { program: name, output }
+            });
+        }
+        let target = folder.join(name);
+        fs::rename(&partial, &target).map_err(Error::io(format!("create {}", target.display())))?;
+        let _ = fs::remove_file(&log);
+        say(&format!("built {name} in {} s", start.elapsed().as_secs()));
+        Ok(())
+    }
+
+    /// `go` in the module's folder, with the settings that would change what is built put out of action.
+    fn command(&self) -> Command {
+        let mut command = Command::new("go");
+        command
+            .current_dir(MODULE)
+            .env("PATH", &self.path)
+            .env("CGO_ENABLED", "0")
+            .env("GOFLAGS", "-mod=readonly -buildvcs=false")
+            .env("GOWORK", "off")
+            .env_remove("GOOS")
+            .env_remove("GOARCH");
+        command
+    }
+}
+
+/// Whether the disk has no room even for a log, in which case the log cannot say so.
+fn is_full(log: &Path) -> bool {
+    fs::write(log, [b'\n'; 1 << 16])
+        .is_err_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
+/// `go1.26.8`, `1.26.0`, `devel go1.27-0c1d2e3` and so on as numbers that can be compared.
+fn release(version: &str) -> Vec<u32> {
+    let start = version.rfind("go").map_or(0, |at| at + "go".len());
+    version[start..]
+        .split('.')
+        .map_while(|part| {
+            let digits = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+            part[..digits].parse().ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_releases_are_compared_as_numbers() {
+        assert_eq!(release("go1.26.8"), [1, 26, 8]);
+        assert_eq!(release("devel go1.27-0c1d2e3 Mon"), [1, 27]);
+        assert_eq!(release("go1.27rc1"), [1, 27]);
+        assert!(release("go1.9.7") < release("1.26.0"));
+        assert!(release("go1.100") > release("1.26.0"));
+    }
+
+    #[test]
+    fn the_folder_is_named_after_the_kubernetes_version() {
+        assert!(module_key().starts_with("v1."), "{}", module_key());
+    }
+}

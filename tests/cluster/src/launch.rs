@@ -1,0 +1,226 @@
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::files::{tail, write};
+use crate::{Binaries, Error, Supervised};
+
+/// Long enough for a machine that is busy compiling; a quiet one needs a few seconds.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+const POLL: Duration = Duration::from_millis(100);
+
+/// The controllers that tests without nodes rely on; each of the others costs memory and requests.
+const CONTROLLERS: &str = "clusterrole-aggregation-controller,garbage-collector-controller,namespace-controller,\
+                           root-ca-certificate-publisher-controller,serviceaccount-controller";
+
+/// Ports of the loopback interface.
+pub(crate) struct Ports {
+    etcd: u16,
+    etcd_peer: u16,
+    api_server: u16,
+}
+
+impl Ports {
+    /// Ports that are free now. Nothing reserves them until the components listen.
+    pub(crate) fn free() -> io::Result<Self> {
+        // All are held until all are found, so that they differ.
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let (etcd, etcd_peer, api_server) = (listen()?, listen()?, listen()?);
+        Ok(Self {
+            etcd: etcd.local_addr()?.port(),
+            etcd_peer: etcd_peer.local_addr()?.port(),
+            api_server: api_server.local_addr()?.port(),
+        })
+    }
+}
+
+/// The components of a control plane that is ready.
+pub(crate) struct Running {
+    pub(crate) etcd: Supervised,
+    pub(crate) api_server: Supervised,
+    pub(crate) controller_manager: Option<Supervised>,
+}
+
+/// One attempt to start.
+pub(crate) struct Launch<'a> {
+    pub(crate) binaries: &'a Binaries,
+    pub(crate) folder: &'a Path,
+    pub(crate) ports: Ports,
+}
+
+impl Launch<'_> {
+    pub(crate) fn run(&self) -> Result<Running, Error> {
+        let token = random_token().map_err(Error::io("read /dev/urandom"))?;
+        self.write_credentials(&token)?;
+        let mut etcd = self.spawn("etcd", &self.etcd_command())?;
+        let mut api_server = self.spawn("kube-apiserver", &self.api_server_command())?;
+        self.wait_until_ready(&mut etcd, &mut api_server)?;
+        // Only now: it gives up if the API server does not answer soon.
+        let controller_manager = self
+            .controller_manager_command()
+            .map(|command| self.spawn("kube-controller-manager", &command))
+            .transpose()?;
+        Ok(Running { etcd, api_server, controller_manager })
+    }
+
+    fn spawn(&self, name: &str, command: &Command) -> Result<Supervised, Error> {
+        let log = self.folder.join(format!("{name}.log"));
+        // Only etcd's watcher removes the folder: etcd is the one that would create files in it anew.
+        let remove = if name == "etcd" { self.folder } else { Path::new("") };
+        Supervised::spawn_in(command, &log, remove).map_err(Error::io(format!("start {name}")))
+    }
+
+    fn etcd_command(&self) -> Command {
+        let client = format!("http://127.0.0.1:{}", self.ports.etcd);
+        let peer = format!("http://127.0.0.1:{}", self.ports.etcd_peer);
+        let mut command = Command::new(&self.binaries.etcd);
+        command
+            .arg(flag_path("data-dir", &self.folder.join("etcd")))
+            .arg(format!("--listen-client-urls={client}"))
+            .arg(format!("--advertise-client-urls={client}"))
+            .arg(format!("--listen-peer-urls={peer}"))
+            .arg(format!("--initial-advertise-peer-urls={peer}"))
+            .arg(format!("--initial-cluster=default={peer}"))
+            .arg("--log-level=warn")
+            // The data is deleted in the end anyway.
+            .arg("--unsafe-no-fsync");
+        command
+    }
+
+    fn api_server_command(&self) -> Command {
+        // The server makes a certificate and its key in --cert-dir before it reads its other keys, so that this key
+        // can sign the service accounts' tokens as well.
+        let key = self.certificates().join("apiserver.key");
+        let mut command = Command::new(&self.binaries.kube_apiserver);
+        command
+            .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.ports.etcd))
+            .arg("--bind-address=127.0.0.1")
+            .arg("--advertise-address=127.0.0.1")
+            .arg(format!("--secure-port={}", self.ports.api_server))
+            // The reconciler refuses an address of the loopback interface.
+            .arg("--endpoint-reconciler-type=none")
+            .arg(flag_path("cert-dir", &self.certificates()))
+            .arg(flag_path("token-auth-file", &self.folder.join("tokens.csv")))
+            .arg("--authorization-mode=RBAC")
+            .arg("--service-account-issuer=https://kubernetes.default.svc")
+            .arg(flag_path("service-account-key-file", &key))
+            .arg(flag_path("service-account-signing-key-file", &key))
+            .arg("--service-cluster-ip-range=10.96.0.0/16")
+            .arg("--profiling=false");
+        command
+    }
+
+    fn controller_manager_command(&self) -> Option<Command> {
+        let mut command = Command::new(self.binaries.kube_controller_manager.as_ref()?);
+        command
+            .arg(flag_path("kubeconfig", &self.kubeconfig()))
+            .arg(format!("--controllers={CONTROLLERS}"))
+            .arg(flag_path("root-ca-file", &self.certificates().join("apiserver.crt")))
+            .arg("--leader-elect=false")
+            .arg("--use-service-account-credentials=false")
+            .arg("--profiling=false")
+            // It serves nothing that is needed here.
+            .arg("--secure-port=0");
+        Some(command)
+    }
+
+    fn certificates(&self) -> PathBuf {
+        self.folder.join("certificates")
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
+    }
+
+    fn write_credentials(&self, token: &str) -> Result<(), Error> {
+        write(&self.folder.join("tokens.csv"), &format!("{token},admin,admin,\"system:masters\"\n"))?;
+        let certificate = self.certificates().join("apiserver.crt");
+        let kubeconfig = format!(
+            "apiVersion: v1
+kind: Config
+clusters:
+- name: test
+  cluster:
+    server: https://127.0.0.1:{}
+    certificate-authority: '{}'
+users:
+- name: admin
+  user:
+    token: {token}
+contexts:
+- name: test
+  context:
+    cluster: test
+    user: admin
+current-context: test
+",
+            self.ports.api_server,
+            certificate.display(),
+        );
+        write(&self.kubeconfig(), &kubeconfig)
+    }
+
+    fn wait_until_ready(&self, etcd: &mut Supervised, api_server: &mut Supervised) -> Result<(), Error> {
+        let start = Instant::now();
+        let certificate = self.certificates().join("apiserver.crt");
+        // Readiness does not include the namespaces; the server makes them a moment later.
+        let mut paths =
+            ["/readyz", "/api/v1/namespaces/default", "/api/v1/namespaces/kube-system"].into_iter().peekable();
+        while let Some(path) = paths.peek() {
+            fail_if_ended("etcd", etcd)?;
+            fail_if_ended("kube-apiserver", api_server)?;
+            if certificate.exists() && self.answers(path)? {
+                paths.next();
+                continue;
+            }
+            if start.elapsed() > READY_WITHIN {
+                return Err(Error::NotReady {
+                    waited: READY_WITHIN,
+                    folder: self.folder.to_owned(),
+                    tail: tail(api_server.log()),
+                });
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Whether the API server answers a GET with success. kubectl asks, since it brings TLS and needs no runtime.
+    fn answers(&self, path: &str) -> Result<bool, Error> {
+        let status = Command::new(&self.binaries.kubectl)
+            .arg(flag_path("kubeconfig", &self.kubeconfig()))
+            .args(["--request-timeout=5s", "get", "--raw", path])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .map_err(Error::io("run kubectl"))?;
+        Ok(status.success())
+    }
+}
+
+fn fail_if_ended(program: &'static str, process: &mut Supervised) -> Result<(), Error> {
+    let ended = process.wait_exit(Duration::ZERO).map_err(Error::io(format!("watch {program}")))?;
+    match ended {
+        None => Ok(()),
+        Some(_) => Err(Error::Ended { program, log: process.log().to_owned(), tail: tail(process.log()) }),
+    }
+}
+
+fn flag_path(name: &str, path: &Path) -> OsString {
+    let mut flag = OsString::from(format!("--{name}="));
+    flag.push(path);
+    flag
+}
+
+fn random_token() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,136 @@
+//! What happened in runs: the event log and the endpoint that reads it.
+//!
+//! Only what a worker tells is here: no event says that a run timed out or was terminated, and a continued run shows as a new
+//! start.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::page::{Order, page};
+use crate::query::{Query, bad_token};
+use crate::reply::Reply;
+use crate::request::{Answer, Handled, Request};
+use crate::run::Run;
+use crate::state::{Context, Workspace};
+
+/// One event.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) id: Uuid,
+    pub(crate) at: Timestamp,
+    /// Index of the run in the books.
+    pub(crate) run: usize,
+    pub(crate) kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum EventKind {
+    Started,
+    Completed,
+    Failed { message: String },
+    Canceled,
+    ActivityFailed { message: String },
+}
+
+impl EventKind {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Started => "WORKFLOW_EXECUTION_STARTED",
+            Self::Completed => "WORKFLOW_EXECUTION_COMPLETED",
+            Self::Failed { .. } => "WORKFLOW_EXECUTION_FAILED",
+            Self::Canceled => "WORKFLOW_EXECUTION_CANCELED",
+            Self::ActivityFailed { .. } => "ACTIVITY_TASK_FAILED",
+        }
+    }
+
+    fn ends_the_run(&self) -> bool {
+        matches!(self, Self::Completed | Self::Failed { .. } | Self::Canceled)
+    }
+
+    fn attributes(&self, run: &Run) -> Value {
+        let task_id = run.engine_id;
+        match self {
+            Self::Started => json!({
+                "task_id": task_id,
+                "workflow_name": run.job.workflow_name,
+                "display_name": run.job.display_name,
+                // A workflow's arguments are a list, and there is one.
+                "input": { "type": "json", "value": [run.job.input] },
+                "attempt": 1,
+            }),
+            Self::Completed => json!({
+                "task_id": task_id,
+                "result": { "type": "json", "value": run.result() },
+                "attempt": 1,
+            }),
+            Self::Failed { message } => json!({
+                "task_id": task_id,
+                "failure": { "message": message },
+                "attempt": 1,
+            }),
+            Self::Canceled => json!({ "task_id": task_id, "reason": null, "attempt": 1 }),
+            Self::ActivityFailed { message } => json!({
+                "task_id": "1",
+                "activity_name": "activity",
+                "attempt": 1,
+                "failure": { "message": message },
+            }),
+        }
+    }
+}
+
+impl Event {
+    fn to_json(&self, run: &Run) -> Value {
+        json!({
+            "event_id": self.id,
+            "event_timestamp": i64::try_from(self.at.as_nanosecond()).unwrap_or(i64::MAX),
+            "root_workflow_exec_id": run.job.execution_id,
+            "parent_workflow_exec_id": null,
+            "continued_run_id": run.continues,
+            "first_execution_run_id": run.first_engine_id,
+            "chain_run_id": run.first_engine_id,
+            "schedule_id": null,
+            "workflow_exec_id": run.job.execution_id,
+            "workflow_run_id": run.engine_id,
+            "workflow_name": run.job.workflow_name,
+            "event_type": self.kind.name(),
+            "attributes": self.kind.attributes(run),
+        })
+    }
+}
+
+/// `GET /v1/workflows/events/list`, oldest first.
+pub(crate) fn list(workspace: &Workspace, cx: &Context<'_>, request: &Request) -> Handled {
+    let mut query = Query::new(&request.query);
+    let root = query.text("root_workflow_exec_id");
+    let execution = query.text("workflow_exec_id");
+    let run_id = query.text("workflow_run_id");
+    let limit = query.page_size("limit", 100);
+    let token = query.text("cursor");
+    query.finish()?;
+
+    // Nothing starts sub-workflows, so every execution is its own root.
+    let is_wanted = |run: &Run| {
+        run.is_visible(cx.now, cx.hiding)
+            && root.is_none_or(|it| it == run.job.execution_id)
+            && execution.is_none_or(|it| it == run.job.execution_id)
+            && run_id.is_none_or(|it| it == run.engine_id.to_string())
+    };
+    let lost = |event: &Event| cx.switches.drop_terminal_events && event.kind.ends_the_run();
+    let books = &workspace.books;
+    let rows: Vec<(usize, &Event, &Run)> = books
+        .events()
+        .iter()
+        .enumerate()
+        .filter(|(_, event)| !lost(event))
+        .filter_map(|(sequence, event)| Some((sequence, event, books.run(event.run)?)))
+        .filter(|(_, _, run)| is_wanted(run))
+        .collect();
+    let key = |(sequence, _, _): &(usize, &Event, &Run)| *sequence;
+    let page = page(rows, key, Order::Ascending, token, limit).ok_or_else(|| bad_token("cursor", token))?;
+    let rows = page.rows.iter();
+    let events: Vec<_> = rows.map(|(_, event, run)| event.to_json(run)).collect();
+    Answer::read(Reply::ok(&json!({ "events": events, "next_cursor": page.next })))
+}

@@ -1,0 +1,71 @@
+//! `wait_for_result`.
+
+use serde_json::{Value, json};
+
+use crate::support::{EXECUTE, Sim, keys, sleep_ms};
+
+fn waiting(seconds: Value) -> Value {
+    json!({ "execution_id": "e", "input": { "a": 1 }, "wait_for_result": true, "timeout_seconds": seconds })
+}
+
+#[tokio::test]
+async fn a_success_is_answered_with_nothing_but_the_result() {
+    let sim = Sim::with_job(json!({ "duration_ms": 50 })).await;
+    let (status, body) = sim.execute(waiting(Value::Null)).await;
+    assert_eq!(status, 200);
+    assert_eq!(keys(&body), ["execution_id", "result", "workflow_name"]);
+    assert_eq!(body["result"], json!({ "a": 1 }));
+    assert_eq!(sim.status_of("e").await, "COMPLETED");
+    assert_eq!(sim.calls("POST", EXECUTE).await, (1, 1));
+}
+
+#[tokio::test]
+async fn a_wait_that_takes_too_long_is_504_and_the_execution_goes_on() {
+    let sim = Sim::with_job(json!({ "outcome": "hang" })).await;
+    let (status, body) = sim.execute(waiting(json!(0.05))).await;
+    assert_eq!(status, 504);
+    assert_eq!(body, json!({ "detail": "An error occurred", "code": "WF_1103" }));
+    assert_eq!(sim.status_of("e").await, "RUNNING");
+}
+
+#[tokio::test]
+async fn a_wait_for_a_failure_is_500() {
+    let sim = Sim::with_job(json!({ "outcome": "fail", "duration_ms": 20 })).await;
+    let (status, body) = sim.execute(waiting(Value::Null)).await;
+    assert_eq!(status, 500);
+    assert_eq!(body, json!({ "detail": "An error occurred", "code": "WF_1103" }));
+    assert_eq!(sim.status_of("e").await, "FAILED");
+}
+
+#[tokio::test]
+async fn a_wait_ends_when_somebody_ends_the_execution() {
+    let sim = Sim::with_job(json!({ "outcome": "hang" })).await;
+    let request = sim.request("POST", "/v1/workflows/job/execute");
+    let pending = tokio::spawn(request.json(&waiting(Value::Null)).send());
+    while sim.booked("e").await.is_none() {
+        sleep_ms(5).await;
+    }
+    sim.finish("e", json!({ "outcome": "complete", "result": 7 })).await;
+    let body: Value = pending.await.unwrap().unwrap().json().await.unwrap();
+    assert_eq!(body["result"], 7);
+}
+
+#[tokio::test]
+async fn a_wait_follows_continuations() {
+    let sim = Sim::with_job(json!({ "outcome": "continue_as_new", "duration_ms": 20 })).await;
+    assert_eq!(sim.execute(waiting(Value::Null)).await.0, 200);
+    assert_eq!(sim.runs("").await.len(), 2);
+}
+
+#[tokio::test]
+async fn the_statuses_of_unlucky_waits_are_switches() {
+    let sim = Sim::with_job(json!({ "outcome": "hang" })).await;
+    let switches = json!({
+        "wait_timeout_status": 500, "wait_failure_status": 422, "wait_default_timeout_s": 0.02,
+    });
+    sim.switches(switches).await;
+    assert_eq!(sim.execute(waiting(Value::Null)).await.0, 500);
+    sim.finish("e", json!({ "outcome": "cancel" })).await;
+    sim.register(json!({ "name": "job", "behaviour": { "outcome": "fail" } })).await;
+    assert_eq!(sim.execute(waiting(Value::Null)).await.0, 422);
+}
