@@ -79,7 +79,7 @@ pub struct WorkflowExecutionSpec {
     pub execution_id: Option<String>,
 
     /// The workflow's input: a JSON object, at most what the API takes (2 MB). Immutable.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::object_schema")]
     pub input: Option<Map<String, Value>>,
 
@@ -90,12 +90,12 @@ pub struct WorkflowExecutionSpec {
     pub deployment_name: Option<String>,
 
     /// Attributes added to the run's trace. Immutable.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "tracing_attributes_schema")]
     pub custom_tracing_attributes: Option<BTreeMap<String, String>>,
 
     /// Plugin data that is handed to the API as it stands. Immutable.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::object_schema")]
     pub extensions: Option<Map<String, Value>>,
 
@@ -213,7 +213,7 @@ pub struct WorkflowExecutionStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<i64>,
     /// The run's result, when it is at most spec.result.maxBytes long.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::any_schema")]
     pub result: Option<Value>,
     /// Size of the result in bytes of compact JSON.

@@ -1,0 +1,1 @@
+//! The client against every endpoint, and every kind of trouble.

@@ -1,0 +1,1 @@
+//! Killed and stopped at the worst moments: one start all the same.

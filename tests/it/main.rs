@@ -1,0 +1,13 @@
+//! The operator against a real API server and, for the remote end, the simulator over HTTP.
+//!
+//! One binary, one control plane, a namespace and a simulator for each test. The operator under test
+//! watches that namespace only; where a test has to kill it, it is a process of its own.
+
+mod api_server;
+mod client;
+mod execution;
+mod kill;
+mod process;
+mod support;
+mod trouble;
+mod workspace;

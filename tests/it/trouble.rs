@@ -1,0 +1,1 @@
+//! Bad input and an API in trouble: said, bounded, and overcome.

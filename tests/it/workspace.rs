@@ -1,0 +1,1 @@
+//! From a Secret to a checked connection, and back when it breaks.
