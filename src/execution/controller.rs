@@ -125,7 +125,7 @@ impl Context {
 }
 
 fn connection(live: &Live) -> Connection {
-    Connection { origin: live.origin.clone(), workspace_id: live.workspace_id.clone() }
+    Connection { origin: live.origin.clone(), workspace_id: live.workspace_id.clone(), epoch: live.epoch }
 }
 
 /// One pass over one execution.
@@ -355,13 +355,10 @@ impl<'a> Pass<'a> {
             self.context.publisher.publish(&kubernetes::reference(self.object), notices).await;
         }
         self.track(&status);
+        self.observed.settled(requeue, Timestamp::now());
         let (look, action) = match requeue {
             Requeue::OnChange => (false, Action::await_change()),
-            Requeue::After(wait) | Requeue::Retry(wait) => (true, Action::requeue(wait)),
-        };
-        self.observed.memory.retries = match requeue {
-            Requeue::Retry(_) => self.observed.memory.retries.saturating_add(1),
-            Requeue::OnChange | Requeue::After(_) => 0,
+            Requeue::After(wait) | Requeue::Retry(wait) | Requeue::Hold(wait) => (true, Action::requeue(wait)),
         };
         if is_finished(&status) && !self.observed.finalizer {
             self.forget()

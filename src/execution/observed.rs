@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::claim::{Claim, Claimant, FINALIZER, Note, Owner, TAKE_OVER, derived_id};
+use super::plan::Requeue;
 use crate::api::{WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::mistral::wire::{Event, Execution};
 use crate::mistral::{ApiError, Error};
@@ -67,10 +68,33 @@ pub struct Memory {
     pub claim: Option<Claim>,
     /// Passes in a row that ended with [`Requeue::Retry`](super::plan::Requeue::Retry).
     pub retries: u32,
+    /// Until when a retry is put off.
+    pub hold: Option<Hold>,
     /// The stop that the API has last taken, to not ask twice.
     pub stop: Option<StopCall>,
     /// The API's database id of the run, which only the list of runs tells.
     pub run_id: Option<String>,
+}
+
+/// A retry that is put off: until a moment, or until what it failed with has changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hold {
+    /// When it is due.
+    pub until: Timestamp,
+    /// The generation of the spec that failed.
+    pub generation: Option<i64>,
+    /// The connection that it failed with.
+    pub connection: Connection,
+}
+
+impl Hold {
+    /// How long it still holds; none if it does not.
+    pub fn left(&self, generation: Option<i64>, connection: &Connection, now: Timestamp) -> Option<Duration> {
+        if self.generation != generation || self.connection != *connection {
+            return None;
+        }
+        Duration::try_from(self.until.duration_since(now)).ok().filter(|left| !left.is_zero())
+    }
 }
 
 /// This operator process.
@@ -102,6 +126,8 @@ pub struct Connection {
     pub origin: String,
     /// The Mistral workspace, when the API tells.
     pub workspace_id: Option<String>,
+    /// Another number for each key: a corrected Secret is a reason to try again at once.
+    pub epoch: u64,
 }
 
 /// What the API knows of the run: not known is not the same as not there.
@@ -271,9 +297,26 @@ impl Observed {
         Claim::new(self.execution_id(), attempt, by, self.owner.clone(), digest, now)
     }
 
+    /// The pass ends: what it found out about when to come back is remembered.
+    pub fn settled(&mut self, requeue: Requeue, now: Timestamp) {
+        match (requeue, &self.workspace) {
+            (Requeue::Hold(_), _) => {}
+            (Requeue::Retry(wait), Workspace::Ready(connection)) => {
+                self.memory.retries = self.memory.retries.saturating_add(1);
+                let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
+                self.memory.hold = Some(Hold { until, generation: self.generation, connection: connection.clone() });
+            }
+            (Requeue::OnChange | Requeue::After(_) | Requeue::Retry(_), _) => {
+                self.memory.retries = 0;
+                self.memory.hold = None;
+            }
+        }
+    }
+
     /// A claim was written; `fresh` when its call is to be sent in this pass.
     pub fn claimed(&mut self, claim: Claim, fresh: bool) {
         self.memory.claim = Some(claim.clone());
+        self.memory.hold = None;
         self.note = Note::Claim(Box::new(claim));
         self.fresh = fresh;
     }

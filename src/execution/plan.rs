@@ -92,8 +92,11 @@ pub enum Requeue {
     OnChange,
     /// After this time.
     After(Duration),
-    /// After this time, which grows with each retry in a row.
+    /// After this time, which grows with each retry in a row, and not before: the operator's own
+    /// writes wake the resource too.
     Retry(Duration),
+    /// When the retry that was put off is due.
+    Hold(Duration),
 }
 
 /// Whose claim it is.
@@ -139,6 +142,12 @@ pub fn plan(o: &Observed, now: Timestamp) -> Decision {
             return blocked(o, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now);
         }
     };
+    if let Some(claim) = consented(o) {
+        return take_over(o, claim);
+    }
+    if let Some(wait) = o.memory.hold.as_ref().and_then(|hold| hold.left(o.generation, connection, now)) {
+        return settle(o, o.status.clone(), Requeue::Hold(wait));
+    }
     match standing(o) {
         Standing::Unclaimed { ignored } => begin(o, connection, ignored, now),
         Standing::Ours(claim) | Standing::Reading(claim) | Standing::Foreign(claim)
@@ -151,9 +160,6 @@ pub fn plan(o: &Observed, now: Timestamp) -> Decision {
                 o.spec.workspace_ref.name,
             );
             blocked(o, reason::WORKSPACE_CHANGED, message, Requeue::OnChange, now)
-        }
-        Standing::Reading(claim) | Standing::Foreign(claim) if o.take_over.as_ref() == Some(&claim.execution_id) => {
-            take_over(o, claim)
         }
         Standing::Ours(_) if is_started(&o.status) => running(o, now),
         Standing::Ours(claim) => resume(o, connection, claim, now),
@@ -331,6 +337,16 @@ fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -> Decision 
     }
 }
 
+/// The claim on a run of someone else that a person lets this resource own.
+fn consented(o: &Observed) -> Option<&Claim> {
+    match standing(o) {
+        Standing::Reading(claim) | Standing::Foreign(claim) => {
+            Some(claim).filter(|claim| o.take_over.as_ref() == Some(&claim.execution_id))
+        }
+        Standing::Unclaimed { .. } | Standing::Ours(_) | Standing::Unreadable => None,
+    }
+}
+
 /// A person has consented: the claim becomes this resource's, with all doubts that it carries.
 fn take_over(o: &Observed, claim: &Claim) -> Decision {
     let claim = Claim { owner: o.owner.clone(), reading: false, stop_since: None, ..claim.clone() };
@@ -428,8 +444,12 @@ fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
     };
     match (&o.stopped, &o.remote) {
         (Some(Err(Error::NotFound(_))), _) | (None, Remote::Absent) => {
-            // A start may still be under way; only then is not being there no proof.
-            if now < claim.doubt_ends() { stopping(o, 5, now) } else { free }
+            // A start may still be under way, or its run not be shown yet: being absent is no proof then.
+            let shown_by = match &o.status.start_time {
+                Some(start) if is_started(&o.status) => start.0 + VISIBILITY,
+                _ => claim.doubt_ends(),
+            };
+            if now < shown_by { stopping(o, 5, now) } else { free }
         }
         (Some(Ok(())), _) => stopping(o, 2, now),
         (Some(Err(_)), _) | (None, Remote::Unknown(_)) => stopping(o, 5, now),

@@ -1,1 +1,560 @@
-//! x
+//! One table for each part of a run's way: what is known, and the step that follows.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::claim::{Claim, Note, TAKE_OVER};
+use super::observed::{Connection, FailureText, Instance, Memory, Observed, Remote, StopCall, Workspace};
+use super::plan::{Decision, Requeue, Settled, Step, plan};
+use super::report::reason;
+use crate::api::conditions::{COMPLETE, FAILED, MISSING, READY, STARTED, find, is_true};
+use crate::api::{DeletionPolicy, WorkflowExecution, WorkflowExecutionStatus};
+use crate::mistral::wire::Execution;
+use crate::mistral::{ApiError, Error};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + seconds).unwrap()
+}
+
+/// All times in these tests are seconds after the creation of the resource.
+fn observed(metadata: Value, spec: Value) -> Observed {
+    let mut object = json!({
+        "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
+        "metadata": {
+            "name": "run", "namespace": "n", "uid": "u-1", "resourceVersion": "7", "generation": 1,
+            "creationTimestamp": at(0).to_string(),
+        },
+        "spec": { "workflowIdentifier": "w" },
+    });
+    merge(&mut object["metadata"], metadata);
+    merge(&mut object["spec"], spec);
+    let object: WorkflowExecution = serde_json::from_value(object).unwrap();
+    let instance = Instance { name: "me".into(), since: at(-60) };
+    Observed::new(
+        &object,
+        "cluster",
+        instance,
+        Memory::default(),
+        Workspace::Ready(connection()),
+        Some(connection()),
+        false,
+    )
+}
+
+fn merge(into: &mut Value, from: Value) {
+    for (key, value) in from.as_object().unwrap() {
+        into[key] = value.clone();
+    }
+}
+
+fn new() -> Observed {
+    observed(json!({}), json!({}))
+}
+
+fn connection() -> Connection {
+    Connection { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1 }
+}
+
+/// Claimed at second 0, so the doubt ends at second 90.
+fn claimed() -> Observed {
+    let mut o = new();
+    let claim = o.claim(&connection(), 1, at(0));
+    o.note = Note::Claim(Box::new(claim));
+    o.finalizer = true;
+    o
+}
+
+fn with_claim(change: impl FnOnce(&mut Claim)) -> Observed {
+    let mut o = claimed();
+    let Note::Claim(claim) = &mut o.note else { unreachable!() };
+    change(claim);
+    o
+}
+
+/// Claimed, sent, accepted, and the status written.
+fn started() -> Observed {
+    let mut o = claimed();
+    o.remote = Remote::Found(Box::new(run("RUNNING")));
+    let Decision::Settle(settled) = plan(&o, at(1)) else { panic!("not settled") };
+    Observed { status: settled.status, ..claimed() }
+}
+
+fn run(status: &str) -> Execution {
+    let ended = !matches!(status, "RUNNING" | "CONTINUED_AS_NEW");
+    let end = ended.then(|| at(5).to_string());
+    let run = json!({
+        "execution_id": "run-u-1", "workflow_name": "w", "status": status, "start_time": at(0).to_string(),
+        "end_time": end, "result": { "x": 1 },
+    });
+    serde_json::from_value(run).unwrap()
+}
+
+fn said(status: u16, code: &str) -> ApiError {
+    ApiError { status, code: Some(code.into()), detail: "said".into(), deployments: vec!["a".into()], is_json: true }
+}
+
+fn not_found() -> Error {
+    Error::NotFound(said(404, "WF_1100"))
+}
+
+fn transient() -> Error {
+    Error::Transient { retry_after: None, message: "down".into() }
+}
+
+fn settled(o: &Observed, now: Timestamp) -> Settled {
+    match plan(o, now) {
+        Decision::Settle(settled) => settled,
+        Decision::Act(step) => panic!("acts: {step:?}"),
+    }
+}
+
+fn step(o: &Observed, now: Timestamp) -> Step {
+    match plan(o, now) {
+        Decision::Act(step) => step,
+        Decision::Settle(settled) => panic!("settles: {settled:#?}"),
+    }
+}
+
+fn claim_of(step: Step) -> (Claim, bool, bool) {
+    match step {
+        Step::WriteClaim { claim, finalizer, send } => (*claim, finalizer, send),
+        other => panic!("no claim: {other:?}"),
+    }
+}
+
+fn ready(status: &WorkflowExecutionStatus) -> &str {
+    &find(&status.conditions, READY).unwrap().reason
+}
+
+#[test]
+fn a_new_resource_is_claimed_and_its_call_sent_without_asking() {
+    let (claim, finalizer, send) = claim_of(step(&new(), at(1)));
+    assert_eq!((claim.execution_id.as_str(), claim.attempt, finalizer, send), ("run-u-1", 1, true, true));
+    let mut o = new();
+    o.claimed(claim, true);
+    assert_eq!(step(&o, at(1)), Step::Start);
+}
+
+#[test]
+fn everything_that_may_have_a_past_is_asked_about_first() {
+    let explicit = observed(json!({}), json!({ "executionId": "mine" }));
+    let older = Observed { instance: Instance { name: "me".into(), since: at(1) }, ..new() };
+    let copied = observed(json!({ "annotations": annotation(&claimed_elsewhere("other-name", "n")) }), json!({}));
+    for (what, o) in
+        [("an explicit id", explicit), ("an older resource", older), ("a copied claim", copied), ("a claim", claimed())]
+    {
+        assert_eq!(step(&o, at(100)), Step::Ask, "{what}");
+    }
+}
+
+fn claimed_elsewhere(name: &str, namespace: &str) -> Claim {
+    let mut claim = new().claim(&connection(), 1, at(0));
+    claim.owner.name = name.into();
+    claim.owner.namespace = namespace.into();
+    claim
+}
+
+fn annotation(claim: &Claim) -> Value {
+    json!({ "workflows.mistral.ai/claim": claim.to_annotation() })
+}
+
+#[test]
+fn absence_is_believed_only_once_no_call_can_be_under_way() {
+    let mut o = claimed();
+    o.asked(Err(not_found()));
+    for now in [1, 60, 89] {
+        assert_eq!(ready(&settled(&o, at(now)).status), reason::OUTCOME_UNKNOWN);
+    }
+    let (claim, _, send) = claim_of(step(&o, at(90)));
+    assert_eq!((claim.attempt, send), (2, true));
+}
+
+#[test]
+fn an_api_in_trouble_is_never_read_as_absence() {
+    for error in [transient(), Error::Unauthorized(said(401, "")), Error::Rejected(said(403, ""))] {
+        let mut o = claimed();
+        o.asked(Err(error));
+        let settled = settled(&o, at(1000));
+        assert!(matches!(settled.requeue, Requeue::Retry(_)));
+    }
+}
+
+#[test]
+fn each_answer_to_a_start_has_its_consequence() {
+    let unknown = Error::UnknownOutcome { message: "lost".into() };
+    // Asked at once whether it took effect.
+    for error in [unknown, Error::Conflict(said(409, "WF_1101"))] {
+        let mut o = claimed();
+        o.sent(Err(error));
+        assert_eq!(step(&o, at(1)), Step::Ask);
+        o.asked(Err(not_found()));
+        assert_eq!(ready(&settled(&o, at(1)).status), reason::OUTCOME_UNKNOWN);
+        o.asked(Ok(run("RUNNING")));
+        assert_eq!(ready(&settled(&o, at(1)).status), reason::RUNNING);
+    }
+    // Recorded as refused, so that it never ages into a doubt.
+    for (error, expected) in [
+        (Error::NotFound(said(404, "WF_1100")), reason::TARGET_NOT_FOUND),
+        (Error::Conflict(said(409, "AMBIGUOUS_WORKFLOW")), reason::AMBIGUOUS_DEPLOYMENT),
+        (Error::Conflict(said(409, "OTHER")), reason::REQUEST_REFUSED),
+        (Error::Rejected(said(403, "")), reason::REQUEST_REFUSED),
+        (Error::Rejected(said(422, "")), reason::INPUT_REJECTED),
+        (Error::Unauthorized(said(401, "")), reason::CREDENTIAL_REFUSED),
+        (transient(), reason::API_UNAVAILABLE),
+    ] {
+        let mut o = claimed();
+        o.sent(Err(error));
+        let (claim, _, send) = claim_of(step(&o, at(1)));
+        assert_eq!((claim.refused, send, claim.attempt), (true, false, 1));
+        o.claimed(claim, false);
+        let settled = settled(&o, at(1));
+        assert_eq!(ready(&settled.status), expected);
+        assert_eq!(is_true(&settled.status.conditions, FAILED), expected == reason::INPUT_REJECTED);
+        assert_eq!(find(&settled.status.conditions, STARTED).unwrap().status, "False");
+        assert_eq!(settled.notices.len(), 1);
+    }
+    let mut o = claimed();
+    o.sent(Ok(run("RUNNING")));
+    assert!(is_true(&settled(&o, at(1)).status.conditions, STARTED));
+}
+
+#[test]
+fn a_call_that_came_too_late_is_not_sent_and_leaves_a_doubt_to_the_next_pass() {
+    let mut o = claimed();
+    o.too_late();
+    assert_eq!(settled(&o, at(20)).requeue, Requeue::After(Duration::ZERO));
+}
+
+#[test]
+fn after_a_refusal_nothing_is_repeated_before_it_is_due() {
+    let mut o = with_claim(|claim| claim.refused = true);
+    o.sent(Err(Error::Conflict(said(409, "AMBIGUOUS_WORKFLOW"))));
+    let first = settled(&o, at(1));
+    let Requeue::Retry(wait) = first.requeue else { panic!("{:?}", first.requeue) };
+    assert!(wait >= Duration::from_secs(25));
+    o.settled(first.requeue, at(1));
+    // What the operator wrote itself wakes the resource at once.
+    let memory = o.memory.clone();
+    let woken =
+        |memory: Memory| Observed { memory, status: first.status.clone(), ..with_claim(|claim| claim.refused = true) };
+    assert!(matches!(settled(&woken(memory.clone()), at(2)).requeue, Requeue::Hold(_)));
+    assert_eq!(step(&woken(memory.clone()), at(40)), Step::Ask);
+    // A corrected Secret or an edited spec is worth trying at once.
+    let corrected = Connection { epoch: 2, ..connection() };
+    assert_eq!(step(&Observed { workspace: Workspace::Ready(corrected), ..woken(memory.clone()) }, at(2)), Step::Ask);
+    assert_eq!(step(&Observed { generation: Some(2), ..woken(memory) }, at(2)), Step::Ask);
+}
+
+#[test]
+fn a_workflow_that_was_unknown_is_looked_for_by_one_cheap_question() {
+    let mut o = with_claim(|claim| claim.refused = true);
+    o.sent(Err(not_found()));
+    let status = settled(&o, at(1)).status;
+    let mut o = Observed { status: status.clone(), ..with_claim(|claim| claim.refused = true) };
+    assert_eq!(step(&o, at(60)), Step::Probe);
+    o.probed(Err(not_found()));
+    assert_eq!(settled(&o, at(60)).status, status);
+    o.probed(Ok(()));
+    assert_eq!(step(&o, at(60)), Step::Ask);
+    o.asked(Err(not_found()));
+    assert_eq!(claim_of(step(&o, at(60))).0.attempt, 2);
+}
+
+#[test]
+fn suspend_holds_what_has_not_started() {
+    let o = observed(json!({}), json!({ "suspend": true }));
+    assert_eq!(ready(&settled(&o, at(1)).status), reason::SUSPENDED);
+    let mut refused = with_claim(|claim| claim.refused = true);
+    refused.spec.suspend = true;
+    assert_eq!(ready(&settled(&refused, at(1)).status), reason::SUSPENDED);
+    // A call that may be under way is looked after all the same, but not repeated.
+    let mut doubt = claimed();
+    doubt.spec.suspend = true;
+    assert_eq!(step(&doubt, at(1)), Step::Ask);
+    doubt.asked(Err(not_found()));
+    assert_eq!(ready(&settled(&doubt, at(100)).status), reason::SUSPENDED);
+    let running = Observed { look: true, ..started() };
+    assert_eq!(step(&Observed { spec: doubt.spec, ..running }, at(100)), Step::Ask);
+}
+
+#[test]
+fn without_a_usable_workspace_nothing_is_called() {
+    for (workspace, expected) in [
+        (Workspace::NotFound, reason::WORKSPACE_NOT_FOUND),
+        (Workspace::NotReady("no Secret".into()), reason::WORKSPACE_NOT_READY),
+    ] {
+        for o in [new(), claimed(), started()] {
+            let settled = settled(&Observed { workspace: workspace.clone(), ..o }, at(100));
+            assert_eq!((ready(&settled.status), settled.requeue), (expected, Requeue::OnChange));
+        }
+    }
+    // Not looked at yet, or perhaps in the same manifest: nothing to say.
+    let pending = Observed { workspace: Workspace::Pending, ..new() };
+    assert_eq!(settled(&pending, at(100)).status, new().status);
+    let young = Observed { workspace: Workspace::NotFound, ..new() };
+    assert_eq!(settled(&young, at(1)).status, new().status);
+}
+
+#[test]
+fn another_mistral_workspace_is_never_called_for_an_old_claim() {
+    for moved in [
+        Connection { workspace_id: Some("another".into()), ..connection() },
+        Connection { origin: "https://api.eu".into(), ..connection() },
+    ] {
+        for o in [claimed(), started(), with_claim(|claim| claim.refused = true)] {
+            let settled = settled(&Observed { workspace: Workspace::Ready(moved.clone()), look: true, ..o }, at(100));
+            assert_eq!(ready(&settled.status), reason::WORKSPACE_CHANGED);
+        }
+    }
+    let untold = Connection { workspace_id: None, ..connection() };
+    assert_eq!(step(&Observed { workspace: Workspace::Ready(untold), ..claimed() }, at(100)), Step::Ask);
+}
+
+#[test]
+fn a_claim_of_another_namespace_or_cluster_starts_nothing_without_consent() {
+    let claim = claimed_elsewhere("run", "another-namespace");
+    let foreign = |annotations: Value| observed(json!({ "annotations": annotations }), json!({}));
+    let mut o = foreign(annotation(&claim));
+    assert_eq!(step(&o, at(1000)), Step::Ask);
+    o.asked(Err(not_found()));
+    let waiting = settled(&o, at(1000));
+    assert_eq!(ready(&waiting.status), reason::FOREIGN_CLAIM);
+    o.asked(Ok(run("RUNNING")));
+    let reading = settled(&o, at(1000));
+    assert_eq!(find(&reading.status.conditions, STARTED).unwrap().reason, reason::ADOPTED);
+    let mut consent = annotation(&claim);
+    consent[TAKE_OVER] = json!("run-u-1");
+    let (taken, finalizer, send) = claim_of(step(&foreign(consent.clone()), at(1000)));
+    assert_eq!((taken.owner.namespace.as_str(), finalizer, send), ("n", true, false));
+    // Its doubts come with it, and a consent for another run is none.
+    assert_eq!(taken.send_before, claim.send_before);
+    consent[TAKE_OVER] = json!("run-u-2");
+    assert_eq!(step(&foreign(consent), at(1000)), Step::Ask);
+}
+
+#[test]
+fn a_claim_that_cannot_be_read_stops_everything_but_deletion() {
+    let unreadable = json!({ "annotations": { "workflows.mistral.ai/claim": "{\"version\":9}" } });
+    let o = observed(unreadable, json!({}));
+    assert_eq!(ready(&settled(&o, at(1000)).status), reason::CLAIM_UNREADABLE);
+    let deleted = Observed { deleted: Some(at(1000)), finalizer: true, ..o };
+    assert_eq!(step(&deleted, at(1000)), Step::Release { abandoned: false });
+}
+
+#[test]
+fn a_claim_that_vanished_is_put_back_with_a_doubt() {
+    let mut o = Observed { note: Note::Absent, ..started() };
+    let (claim, _, send) = claim_of(step(&o, at(500)));
+    assert_eq!((claim.execution_id.as_str(), send), ("run-u-1", false));
+    // Another operator may have claimed since this one last did.
+    o.status = WorkflowExecutionStatus::default();
+    o.memory.claim = Some(Claim { attempt: 3, refused: true, ..claim });
+    let (claim, _, send) = claim_of(step(&o, at(500)));
+    assert_eq!((claim.attempt, claim.refused, send), (3, false, false));
+    assert!(claim.doubt_ends() > at(580));
+}
+
+#[test]
+fn a_run_found_under_an_explicit_id_is_read_only() {
+    let explicit = || observed(json!({}), json!({ "executionId": "mine" }));
+    let mut o = explicit();
+    o.asked(Ok(run("RUNNING")));
+    let (claim, finalizer, send) = claim_of(step(&o, at(1)));
+    assert_eq!((claim.reading, finalizer, send), (true, false, false));
+    o.claimed(claim.clone(), false);
+    o.finalizer = false;
+    let settled = settled(&o, at(1));
+    assert_eq!(find(&settled.status.conditions, STARTED).unwrap().reason, reason::ADOPTED);
+    // Nor is it ours when the API says so only in answer to our first call.
+    let mut late = explicit();
+    late.claimed(Claim { reading: false, ..claim }, true);
+    late.sent(Err(Error::Conflict(said(409, "WF_1101"))));
+    late.asked(Ok(run("RUNNING")));
+    assert!(claim_of(step(&late, at(1))).0.reading);
+}
+
+#[test]
+fn an_edit_before_the_start_keeps_it_from_happening() {
+    let mut o = claimed();
+    o.spec.input = Some(serde_json::Map::from_iter([("c".to_owned(), json!(2))]));
+    o.asked(Err(not_found()));
+    assert_eq!(ready(&settled(&o, at(100)).status), reason::INPUT_CHANGED);
+    o.asked(Ok(run("COMPLETED")));
+    assert_eq!(ready(&settled(&o, at(100)).status), reason::COMPLETED);
+}
+
+#[test]
+fn a_running_one_is_asked_about_only_when_somebody_wants_to_look() {
+    assert_eq!(settled(&started(), at(50)).requeue, Requeue::OnChange);
+    let looking = Observed { look: true, ..started() };
+    assert_eq!(step(&looking, at(50)), Step::Ask);
+    for status in ["RUNNING", "CONTINUED_AS_NEW", "RETRYING_AFTER_ERROR", "PONDERING"] {
+        let mut o = looking.clone();
+        let mut still = run("RUNNING");
+        still.status = Some(status.into());
+        o.asked(Ok(still));
+        assert_eq!(ready(&settled(&o, at(50)).status), reason::RUNNING, "{status}");
+    }
+    let mut down = looking;
+    down.asked(Err(transient()));
+    assert_eq!(settled(&down, at(50)).status, started().status);
+}
+
+#[test]
+fn every_end_has_a_condition_and_a_time() {
+    for (status, expected) in [
+        ("COMPLETED", reason::COMPLETED),
+        ("FAILED", reason::WORKFLOW_FAILED),
+        ("CANCELED", reason::CANCELED),
+        ("TERMINATED", reason::TERMINATED),
+        ("TIMED_OUT", reason::TIMED_OUT),
+    ] {
+        let mut o = Observed { look: true, ..started() };
+        o.asked(Ok(run(status)));
+        if status == "FAILED" {
+            assert_eq!(step(&o, at(50)), Step::ReadFailure);
+            o.failure = FailureText::Read(Some("no such customer".into()));
+        }
+        let settled = settled(&o, at(50));
+        assert_eq!(ready(&settled.status), expected);
+        let conditions = &settled.status.conditions;
+        assert_eq!(is_true(conditions, COMPLETE), status == "COMPLETED");
+        assert_eq!(is_true(conditions, FAILED), status != "COMPLETED");
+        assert_eq!(settled.status.end_time.as_ref().unwrap().0, at(5));
+        assert_eq!(settled.status.failure.is_some(), status != "COMPLETED");
+    }
+}
+
+#[test]
+fn events_may_lag_behind_a_failure_for_a_while() {
+    let mut o = Observed { look: true, ..started() };
+    o.asked(Ok(run("FAILED")));
+    o.failure = FailureText::Read(None);
+    assert!(matches!(settled(&o, at(6)).requeue, Requeue::After(_)));
+    let ended = settled(&o, at(16));
+    assert!(ended.status.failure.unwrap().message.contains("no text"));
+}
+
+#[test]
+fn a_run_that_the_api_forgot_is_missing_and_lost_after_a_day_but_never_started_again() {
+    let mut o = Observed { look: true, ..started() };
+    o.asked(Err(not_found()));
+    assert_eq!(settled(&o, at(20)).status, o.status, "new runs show late");
+    let missing = settled(&o, at(40));
+    assert!(is_true(&missing.status.conditions, MISSING));
+    o.status = missing.status;
+    assert_eq!(ready(&settled(&o, at(40 + 86_000)).status), reason::MISSING);
+    let lost = settled(&o, at(41 + 86_400));
+    assert_eq!((ready(&lost.status), lost.status.end_time.is_some()), (reason::LOST, true));
+    o.asked(Ok(run("RUNNING")));
+    assert!(find(&settled(&o, at(50)).status.conditions, MISSING).is_none());
+}
+
+#[test]
+fn a_finished_one_costs_nothing_but_the_finalizer_that_goes_late() {
+    let mut o = Observed { look: true, ..started() };
+    o.asked(Ok(run("COMPLETED")));
+    let status = settled(&o, at(6)).status;
+    let finished = Observed { look: true, status, ..claimed() };
+    assert!(matches!(settled(&finished, at(6)).requeue, Requeue::After(_)));
+    assert_eq!(step(&finished, at(100)), Step::SetFinalizer(false));
+    let released = Observed { finalizer: false, ..finished };
+    assert_eq!(settled(&released, at(1000)).requeue, Requeue::OnChange);
+}
+
+#[test]
+fn the_finalizer_follows_the_deletion_policy_while_the_run_goes_on() {
+    let mut o = started();
+    o.spec.deletion_policy = DeletionPolicy::Orphan;
+    assert_eq!(step(&o, at(50)), Step::SetFinalizer(false));
+    o.finalizer = false;
+    assert!(settled(&o, at(50)).notices.is_empty());
+    o.spec.deletion_policy = DeletionPolicy::Terminate;
+    assert_eq!(step(&o, at(50)), Step::SetFinalizer(true));
+}
+
+#[test]
+fn a_deletion_records_the_stop_before_it_calls_and_then_cancels_and_terminates() {
+    let mut o = Observed { deleted: Some(at(50)), ..started() };
+    let (claim, finalizer, send) = claim_of(step(&o, at(50)));
+    assert_eq!((claim.stop_since, finalizer, send), (Some(at(50)), true, false));
+    o.claimed(claim, false);
+    assert_eq!(step(&o, at(50)), Step::Ask);
+    o.asked(Ok(run("RUNNING")));
+    assert_eq!(step(&o, at(50)), Step::Stop(StopCall::Cancel));
+    o.stop_sent(StopCall::Cancel, Ok(()));
+    assert_eq!(ready(&settled(&o, at(50)).status), reason::STOPPING);
+    o.stopped = None;
+    assert!(matches!(settled(&o, at(60)).requeue, Requeue::After(_)), "asked once is enough");
+    assert_eq!(step(&o, at(81)), Step::Stop(StopCall::Terminate));
+    o.asked(Ok(run("CANCELED")));
+    assert_eq!(step(&o, at(60)), Step::Release { abandoned: false });
+}
+
+#[test]
+fn a_deletion_lets_go_at_once_where_there_is_nothing_to_stop() {
+    let deleted = |o: Observed| Observed { deleted: Some(at(50)), finalizer: true, ..o };
+    let mut orphan = started();
+    orphan.spec.deletion_policy = DeletionPolicy::Orphan;
+    let mut finished = Observed { look: true, ..started() };
+    finished.asked(Ok(run("COMPLETED")));
+    let status = settled(&finished, at(6)).status;
+    for (what, o) in [
+        ("never claimed", new()),
+        ("refused", with_claim(|claim| claim.refused = true)),
+        ("read only", with_claim(|claim| claim.reading = true)),
+        ("orphaned, without a credential", Observed { stop_with: None, ..orphan }),
+        ("finished", Observed { status, ..claimed() }),
+    ] {
+        assert_eq!(step(&deleted(o), at(50)), Step::Release { abandoned: false }, "{what}");
+    }
+    let gone = Observed { finalizer: false, deleted: Some(at(50)), ..started() };
+    assert_eq!(settled(&gone, at(50)).requeue, Requeue::OnChange);
+}
+
+#[test]
+fn a_deletion_waits_out_a_start_that_may_be_under_way() {
+    let mut o = Observed { deleted: Some(at(10)), ..with_claim(|claim| claim.stop_since = Some(at(10))) };
+    o.asked(Err(not_found()));
+    assert!(matches!(settled(&o, at(80)).requeue, Requeue::After(_)));
+    assert_eq!(step(&o, at(91)), Step::Release { abandoned: false });
+    // One that was seen running and is now unknown has been forgotten.
+    let mut seen = Observed { deleted: Some(at(10)), status: started().status, ..o };
+    seen.asked(Err(not_found()));
+    assert_eq!(step(&seen, at(40)), Step::Release { abandoned: false });
+}
+
+#[test]
+fn a_deletion_lets_go_after_five_minutes_whatever_is_wrong() {
+    for o in [
+        Observed { stop_with: None, workspace: Workspace::NotFound, ..started() },
+        Observed { stop_with: Some(Connection { origin: "https://elsewhere".into(), ..connection() }), ..started() },
+        {
+            let mut o = with_claim(|claim| claim.stop_since = Some(at(10)));
+            o.asked(Err(transient()));
+            o
+        },
+    ] {
+        let o = Observed { deleted: Some(at(10)), ..o };
+        assert!(matches!(settled(&o, at(300)).requeue, Requeue::After(_)));
+        assert_eq!(step(&o, at(311)), Step::Release { abandoned: true });
+    }
+}
+
+#[test]
+fn backoff_doubles_to_a_limit_and_differs_by_resource() {
+    let wait = |retries: u32, uid: &str| {
+        let mut o = with_claim(|claim| claim.refused = true);
+        o.uid = uid.into();
+        o.memory.retries = retries;
+        o.asked(Err(transient()));
+        match settled(&o, at(1)).requeue {
+            Requeue::Retry(wait) => SignedDuration::try_from(wait).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(wait(1, "a") > wait(0, "a") && wait(60, "a") <= SignedDuration::from_secs(66));
+    assert_ne!(wait(0, "a"), wait(0, "b"));
+}

@@ -183,7 +183,7 @@ impl World {
             back => self.history.iter().rev().nth(back - 1).unwrap_or(&self.object).clone(),
         };
         let mut version = seen.metadata.resource_version.clone().unwrap();
-        let connection = Connection { origin: "https://api".into(), workspace_id: None };
+        let connection = Connection { origin: "https://api".into(), workspace_id: None, epoch: 0 };
         let Operator { memory, instance, skew } = &self.operators[who];
         let skew = *skew;
         let mut observed = Observed::new(
@@ -255,13 +255,12 @@ impl World {
                     } else {
                         self.write(&mut version, |object| object.status = Some(settled.status))
                     };
-                    observed.memory.retries = match settled.requeue {
-                        Requeue::Retry(_) => observed.memory.retries + 1,
-                        Requeue::OnChange | Requeue::After(_) => 0,
-                    };
+                    observed.settled(settled.requeue, self.now + skew);
                     self.operators[who].memory = observed.memory;
                     return match settled.requeue {
-                        Requeue::After(wait) | Requeue::Retry(wait) if written => Some(wait.try_into().unwrap()),
+                        Requeue::After(wait) | Requeue::Retry(wait) | Requeue::Hold(wait) if written => {
+                            Some(wait.try_into().unwrap())
+                        }
                         _ => None,
                     };
                 }

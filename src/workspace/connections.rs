@@ -1,6 +1,7 @@
 //! The connections that are in use, kept by the Workspace controller and read by the others.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub struct Live {
     pub origin: String,
     /// The Mistral workspace, when the API tells.
     pub workspace_id: Option<String>,
+    /// Another number for each connection that was made.
+    pub epoch: u64,
     /// Bounds the calls under way, so that ten thousand starts do not open ten thousand connections.
     pub permits: Arc<Semaphore>,
 }
@@ -38,7 +41,9 @@ pub struct Live {
 impl Live {
     /// A connection with all its permits.
     pub fn new(client: Client, origin: String, workspace_id: Option<String>) -> Self {
-        Self { client, origin, workspace_id, permits: Arc::new(Semaphore::new(CALLS_AT_A_TIME)) }
+        static EPOCH: AtomicU64 = AtomicU64::new(0);
+        let epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
+        Self { client, origin, workspace_id, epoch, permits: Arc::new(Semaphore::new(CALLS_AT_A_TIME)) }
     }
 }
 
