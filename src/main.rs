@@ -21,7 +21,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch the cluster and run workflows, until SIGTERM or SIGINT.
-    Run(Run),
+    Run(Box<Run>),
     /// Print the CustomResourceDefinitions as YAML, for kubectl apply.
     Crds,
 }
@@ -60,7 +60,7 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(options) => run(options),
+        Command::Run(options) => run(*options),
         Command::Crds => print_crds(),
     };
     match outcome {

@@ -1,5 +1,7 @@
 //! `WorkflowExecution`: one run of a workflow, as a Job is to a Pod.
 
+#![expect(clippy::duplicated_attributes, reason = "each printer column has the same attributes")]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -122,6 +124,7 @@ fn unchanged(field: &str) -> String {
 fn tracing_attributes_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
+        "nullable": true,
         "maxProperties": 64,
         "additionalProperties": { "type": "string", "maxLength": 1024 },
     })

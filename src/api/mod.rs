@@ -10,33 +10,13 @@ pub mod workspace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use schemars::{Schema, json_schema};
-use serde_json::Value;
 
 pub use execution::{DeletionPolicy, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 pub use workspace::{Workspace, WorkspaceSpec, WorkspaceStatus};
 
 /// The CRDs that the operator needs, in the order in which `mistral-workflows-operator crds` prints them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [Workspace::crd(), WorkflowExecution::crd()].into_iter().map(without_nulls).collect()
-}
-
-/// Takes `nullable` off every field: an absent field and a null one would be two spellings of one
-/// thing, and a rule that asks `has(self.field)` would see a difference. The API server drops nulls
-/// from fields that do not allow them.
-fn without_nulls(crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    fn strip(value: &mut Value) {
-        match value {
-            Value::Object(object) => {
-                object.remove("nullable");
-                object.values_mut().for_each(strip);
-            }
-            Value::Array(array) => array.iter_mut().for_each(strip),
-            _ => {}
-        }
-    }
-    let mut value = serde_json::json!(crd);
-    strip(&mut value);
-    serde_json::from_value(value).unwrap_or(crd)
+    vec![Workspace::crd(), WorkflowExecution::crd()]
 }
 
 /// Schema of `status.conditions`: a list keyed by type, so that several writers can merge into it.
@@ -50,9 +30,9 @@ fn conditions_schema(generator: &mut schemars::SchemaGenerator) -> Schema {
     })
 }
 
-/// Schema of a JSON object whose content is the workflow's own business.
+/// Schema of a JSON object, or null as good as none, whose content is the workflow's own business.
 fn object_schema(_: &mut schemars::SchemaGenerator) -> Schema {
-    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+    json_schema!({ "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true })
 }
 
 /// Schema of any JSON value.

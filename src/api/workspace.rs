@@ -1,5 +1,7 @@
 //! `Workspace`: where the Mistral API is and as whom to call it.
 
+#![expect(clippy::duplicated_attributes, reason = "each printer column has the same attributes")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};

@@ -95,7 +95,9 @@ impl Note {
             return Self::Absent;
         };
         match serde_json::from_str::<Claim>(text) {
-            Ok(claim) if claim.version == VERSION => Self::Claim(Box::new(claim)),
+            Ok(claim) if claim.version == VERSION && is_execution_id(&claim.execution_id) => {
+                Self::Claim(Box::new(claim))
+            }
             _ => Self::Unreadable,
         }
     }
@@ -175,6 +177,11 @@ pub fn digest(spec: &WorkflowExecutionSpec) -> String {
     hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Whether the API takes it for an execution id. Annotations are not checked by the API server.
+fn is_execution_id(id: &str) -> bool {
+    (1..=256).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
 /// The id of a run whose resource names none: readable, and new for each resource that is created.
 pub fn derived_id(name: &str, uid: &str) -> String {
     let name: String = name
@@ -206,6 +213,9 @@ mod tests {
         let by = Claimant { instance: "i", origin: "https://api.mistral.ai", workspace_id: None };
         let mut claim = Claim::new("id".into(), 1, by, owner, "d".into(), Timestamp::UNIX_EPOCH);
         assert_eq!(Note::read(annotations(&claim.to_annotation()).as_ref()), Note::Claim(Box::new(claim.clone())));
+        claim.execution_id = "../workers".into();
+        assert_eq!(Note::read(annotations(&claim.to_annotation()).as_ref()), Note::Unreadable);
+        claim.execution_id = "id".into();
         claim.version = 2;
         assert_eq!(Note::read(annotations(&claim.to_annotation()).as_ref()), Note::Unreadable);
     }

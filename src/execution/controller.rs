@@ -159,7 +159,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
                     return Ok(action);
                 }
             }
-            Decision::Settle(settled) => return pass.settle(settled).await,
+            Decision::Settle(settled) => return pass.settle(*settled).await,
         }
     }
     tracing::error!(object = %pass.name(), "the plan does not settle; this is a bug in the operator");

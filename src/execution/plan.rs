@@ -40,7 +40,7 @@ pub enum Decision {
     /// Carry this out, fold the outcome into [`Observed`], and plan again.
     Act(Step),
     /// The pass ends.
-    Settle(Settled),
+    Settle(Box<Settled>),
 }
 
 /// One effect or question.
@@ -604,7 +604,7 @@ fn settle(o: &Observed, status: Status, requeue: Requeue) -> Decision {
         let notice = if warning { Notice::warning } else { Notice::normal };
         notices.push(notice(&new.reason, &new.message));
     }
-    Decision::Settle(Settled { status, notices, requeue })
+    Decision::Settle(Box::new(Settled { status, notices, requeue }))
 }
 
 fn ready_reason(status: &Status) -> Option<&str> {

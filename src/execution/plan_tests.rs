@@ -105,7 +105,7 @@ fn transient() -> Error {
 
 fn settled(o: &Observed, now: Timestamp) -> Settled {
     match plan(o, now) {
-        Decision::Settle(settled) => settled,
+        Decision::Settle(settled) => *settled,
         Decision::Act(step) => panic!("acts: {step:?}"),
     }
 }

@@ -253,7 +253,7 @@ impl World {
                     let written = if observed.status == settled.status {
                         true
                     } else {
-                        self.write(&mut version, |object| object.status = Some(settled.status))
+                        self.write(&mut version, |object| object.status = Some(settled.status.clone()))
                     };
                     observed.settled(settled.requeue, self.now + skew);
                     self.operators[who].memory = observed.memory;
@@ -368,7 +368,7 @@ fn live(explicit_id: bool, choices: Vec<u8>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(4000), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(4000), failure_persistence: None, max_shrink_time: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn a_run_happens_exactly_once_whatever_fails(choices in prop::collection::vec(any::<u8>(), 0..300)) {

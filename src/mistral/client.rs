@@ -309,6 +309,9 @@ impl Client {
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
+            // The URL standard resolves `.` and `..`; nothing has such a name, nor the one sent instead.
+            let dots = |segment: &str| segment.trim_matches(['.', '\t', '\r', '\n']).is_empty();
+            let path = path.iter().map(|segment| if dots(segment) { "%" } else { segment });
             segments.clear().extend(["v1", "workflows"]).extend(path);
         }
         self.http.request(method, url).header(ACCEPT, "application/json").bearer_auth(self.token.expose_secret())
@@ -346,10 +349,11 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let said = ApiError::parse(status, &body);
-        // Only the API itself can say that something does not exist or is in conflict; a gateway's
-        // page with the same status says nothing.
-        if matches!(status, StatusCode::NOT_FOUND | StatusCode::CONFLICT) && !said.is_json {
+        let said = ApiError::parse(status, &body, self.token.expose_secret());
+        // Only the API itself can say that something does not exist, is in conflict or is refused for
+        // good; a gateway's page with the same status says nothing.
+        let gateway = !said.is_json && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS);
+        if gateway && status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
             return Err(self.lost(repeat, said.to_string()));
         }
         Err(match status {

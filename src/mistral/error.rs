@@ -91,7 +91,7 @@ impl ApiError {
     }
 
     /// Reads whatever body came with an HTTP error.
-    pub(super) fn parse(status: StatusCode, body: &[u8]) -> Self {
+    pub(super) fn parse(status: StatusCode, body: &[u8], key: &str) -> Self {
         let body: Option<Value> = serde_json::from_slice(body).ok();
         let field = |name: &str| body.as_ref().and_then(|body| body.get(name));
         let code = field("code").and_then(|code| match code {
@@ -111,6 +111,8 @@ impl ApiError {
                 format!("{}, with a body that is not JSON", status.canonical_reason().unwrap_or("an error"))
             }
         };
+        // Before the cut, which could leave a part of the key.
+        detail = detail.replace(key, "[redacted]");
         truncate(&mut detail, MAX_DETAIL);
         Self { status: status.as_u16(), code, detail, deployments, is_json: body.is_some() }
     }
@@ -150,7 +152,7 @@ mod tests {
     use super::*;
 
     fn parsed(status: u16, body: &str) -> String {
-        ApiError::parse(StatusCode::from_u16(status).unwrap(), body.as_bytes()).to_string()
+        ApiError::parse(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "the-key").to_string()
     }
 
     #[test]
@@ -195,8 +197,11 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut() {
-        let error =
-            ApiError::parse(StatusCode::BAD_REQUEST, format!(r#"{{"detail":"{}"}}"#, "é".repeat(2000)).as_bytes());
+        let error = ApiError::parse(
+            StatusCode::BAD_REQUEST,
+            format!(r#"{{"detail":"{}"}}"#, "é".repeat(2000)).as_bytes(),
+            "the-key",
+        );
         assert_eq!(error.detail.len(), MAX_DETAIL);
     }
 }

@@ -213,13 +213,23 @@ async fn report<K, E>(
     E: std::error::Error + 'static,
 {
     passes
-        .for_each(async |pass| match pass {
-            Err(controller::Error::QueueError(error)) => {
-                tracing::warn!(%error, "watching {kind}s met with trouble and goes on")
+        .for_each(async |pass| {
+            if let Err(controller::Error::QueueError(error)) = pass {
+                if is_missing_crd(&error) {
+                    tracing::warn!("there is no CRD of {kind}; apply what mistral-workflows-operator crds prints");
+                } else {
+                    tracing::warn!(%error, "watching {kind}s met with trouble and goes on");
+                }
             }
-            Ok(_) | Err(_) => {}
         })
         .await;
+}
+
+fn is_missing_crd(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 async fn forget(context: Arc<execution::controller::Context>, store: Store<Guarded>, stop: CancellationToken) {

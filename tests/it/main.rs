@@ -3,6 +3,8 @@
 //! One binary, one control plane, a namespace and a simulator for each test. The operator under test
 //! watches that namespace only; where a test has to kill it, it is a process of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the reason")]
+
 mod api_server;
 mod client;
 mod execution;

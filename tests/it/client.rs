@@ -1,1 +1,0 @@
-//! The client against every endpoint, and every kind of trouble.

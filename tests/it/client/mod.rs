@@ -1,0 +1,511 @@
+//! The client against every endpoint, over HTTP; what goes wrong is in `errors`.
+
+mod errors;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use mistral_simulator::{Options, Simulator};
+use mistral_workflows_operator::mistral::wire::{ExecuteRequest, Page, UpdateRequest};
+use mistral_workflows_operator::mistral::{Client, Error, ExecuteTarget, RunFilter, WorkflowFilter};
+use secrecy::SecretString;
+use serde_json::{Map, Value, json};
+
+use crate::support::{KEY, SOON, Simulated, until};
+
+/// A simulator, its controls and a client of it.
+struct Remote {
+    client: Client,
+    api: Simulated,
+    _simulator: Simulator,
+}
+
+impl Remote {
+    async fn start() -> Self {
+        let simulator = Simulator::start(Options::default()).await.unwrap();
+        // Installs the rustls provider.
+        let api = Simulated::new(simulator.url());
+        Self { client: client(&api.url), api, _simulator: simulator }
+    }
+
+    async fn register(&self, name: &str, behaviour: Value) -> Value {
+        self.api.register(json!({ "name": name, "behaviour": behaviour })).await
+    }
+}
+
+fn client(url: &str) -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::new(url.parse().unwrap(), SecretString::from(KEY)).unwrap()
+}
+
+/// What a start needs at least.
+fn start(execution_id: &str) -> ExecuteRequest {
+    ExecuteRequest { execution_id: execution_id.into(), ..ExecuteRequest::default() }
+}
+
+fn echo() -> ExecuteTarget<'static> {
+    ExecuteTarget::Workflow("echo")
+}
+
+/// A server of a few lines for what no API would say. It answers as often as it is asked, each
+/// connection once, and remembers the requests.
+struct Tcp {
+    url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Tcp {
+    /// Writes what `answer` makes of a request, whatever that is, and closes the connection.
+    fn start(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let Some(request) = read_request(&mut stream) else { continue };
+                let answer = answer(&request);
+                seen.lock().unwrap().push(request);
+                // The client may have left.
+                let _ = stream.write_all(&answer);
+            }
+        });
+        Self { url, requests }
+    }
+
+    /// Always the same JSON, with status 200.
+    fn json(body: &Value) -> Self {
+        let answer = http("200 OK", "Content-Type: application/json\r\n", body.to_string().as_bytes());
+        Self::start(move |_| answer.clone())
+    }
+
+    /// The requests since the last look.
+    fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.requests.lock().unwrap())
+    }
+}
+
+/// Head and body of one request; none if the other side closed the connection first.
+fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = header(head, "content-length").map_or(0, |length| length.parse().unwrap());
+            if body.len() >= length {
+                return Some(text.into_owned());
+            }
+        }
+    }
+}
+
+fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
+    let head = request.split("\r\n\r\n").next()?;
+    let mut headers = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+    headers.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+fn http(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// All rows of a list, and how many pages they came in.
+async fn all<T>(mut page: impl AsyncFnMut(Option<String>) -> Result<Page<T>, Error>) -> (Vec<T>, usize) {
+    let (mut rows, mut pages, mut next) = (Vec::new(), 0, None);
+    loop {
+        let page = page(next).await.unwrap();
+        rows.extend(page.items);
+        pages += 1;
+        assert!(pages < 100, "the list has no end");
+        match page.next {
+            Some(token) => next = Some(token),
+            None => return (rows, pages),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_list_of_workflows_is_read_to_its_end_and_filtered() {
+    let remote = Remote::start().await;
+    for (name, tags, archived) in [
+        ("a", json!(["x"]), false),
+        ("b", json!(["x", "y"]), false),
+        ("c", json!([]), true),
+        ("d", json!(["y"]), false),
+        ("e", json!(["x", "y"]), true),
+    ] {
+        remote.api.register(json!({ "name": name, "tags": tags, "archived": archived })).await;
+    }
+    let list = async |archived, tags: &[&str]| {
+        let (rows, pages) = all(async |cursor| {
+            let tags = tags.iter().map(ToString::to_string).collect();
+            remote.client.list_workflows(&WorkflowFilter { archived, tags, cursor, limit: 2 }).await
+        })
+        .await;
+        let mut names: Vec<String> = rows.into_iter().map(|workflow| workflow.name).collect();
+        names.sort();
+        (names.concat(), pages)
+    };
+    assert_eq!(list(None, &[]).await, ("abcde".into(), 3));
+    assert_eq!(list(Some(false), &[]).await, ("abd".into(), 2));
+    assert_eq!(list(Some(true), &[]).await, ("ce".into(), 1));
+    assert_eq!(list(None, &["x", "y"]).await, ("be".into(), 1));
+    assert_eq!(list(Some(false), &["x", "y"]).await, ("b".into(), 1));
+}
+
+#[tokio::test]
+async fn a_workflow_is_found_by_its_name_and_by_its_uuid() {
+    let remote = Remote::start().await;
+    let made = remote.api.register(json!({ "name": "echo", "display_name": "Echo", "tags": ["b", "a"] })).await;
+    let by_name = remote.client.get_workflow("echo").await.unwrap();
+    assert_eq!(by_name.id, made["id"]);
+    assert_eq!(by_name.display_name.as_deref(), Some("Echo"));
+    assert_eq!((by_name.active, by_name.archived), (Some(true), Some(false)));
+    assert_eq!(by_name.tags, Some(vec!["b".to_owned(), "a".to_owned()]));
+    assert_eq!(remote.client.get_workflow(&by_name.id).await.unwrap(), by_name);
+}
+
+#[tokio::test]
+async fn an_update_changes_the_given_fields_only_and_never_sends_null() {
+    let remote = Remote::start().await;
+    remote
+        .api
+        .register(json!({ "name": "echo", "display_name": "Echo", "description": "says it again", "tags": ["a"] }))
+        .await;
+    let update = UpdateRequest { description: Some(String::new()), ..UpdateRequest::default() };
+    let updated = remote.client.update_workflow("echo", &update).await.unwrap().unwrap();
+    assert_eq!(updated.description.as_deref(), Some(""));
+    assert_eq!(updated.display_name.as_deref(), Some("Echo"));
+    assert_eq!(updated.tags, Some(vec!["a".to_owned()]));
+
+    let tcp = Tcp::json(&json!({ "workflow": null }));
+    for (update, body) in [
+        (UpdateRequest::default(), json!({})),
+        (update, json!({ "description": "" })),
+        (UpdateRequest { tags: Some(Vec::new()), ..UpdateRequest::default() }, json!({ "tags": [] })),
+        (
+            UpdateRequest {
+                display_name: Some("E".into()),
+                available_in_chat_assistant: Some(false),
+                ..UpdateRequest::default()
+            },
+            json!({ "display_name": "E", "available_in_chat_assistant": false }),
+        ),
+    ] {
+        assert_eq!(client(&tcp.url).update_workflow("echo", &update).await, Ok(None));
+        let request = tcp.requests().pop().unwrap();
+        assert!(request.starts_with("PUT /v1/workflows/echo HTTP/1.1\r\n"), "{request}");
+        let sent: Value = serde_json::from_str(request.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        assert_eq!(sent, body);
+    }
+}
+
+#[tokio::test]
+async fn workflows_are_archived_one_by_one_and_in_bulk() {
+    let remote = Remote::start().await;
+    let mut ids = Vec::new();
+    for name in ["a", "b"] {
+        ids.push(remote.register(name, json!({})).await["id"].as_str().unwrap().to_owned());
+    }
+    for archived in [true, true, false, false] {
+        let workflow = remote.client.set_archived("a", archived).await.unwrap().unwrap();
+        assert_eq!((workflow.archived, workflow.name.as_str()), (Some(archived), "a"));
+    }
+    let unknown = "0198f3a2-6c1e-7c55-8a53-1f0f6d1c2b3a";
+    ids.insert(1, unknown.to_owned());
+    for archived in [true, false] {
+        let outcome = remote.client.set_archived_many(&ids, archived).await.unwrap();
+        let done: Vec<_> = outcome.done.into_iter().flatten().map(|it| (it.name, it.archived)).collect();
+        assert_eq!(done, [("a".to_owned(), Some(archived)), ("b".to_owned(), Some(archived))]);
+        let [error] = &outcome.errored[..] else { panic!("{:?}", outcome.errored) };
+        assert_eq!((error.workflow_id.as_str(), error.message.as_deref()), (unknown, Some("Workflow not found")));
+    }
+}
+
+#[tokio::test]
+async fn registrations_are_listed_to_the_end_and_found_by_uuid() {
+    let remote = Remote::start().await;
+    let deployments = ["x", "y", "z"].map(|name| json!({ "name": name, "active": name != "y" }));
+    let many = remote.api.register(json!({ "name": "many", "deployments": deployments })).await;
+    remote.register("other", json!({})).await;
+    let list = async |workflow: Option<&str>| {
+        let client = &remote.client;
+        all(async |cursor| client.list_registrations(workflow, cursor.as_deref(), 2).await).await
+    };
+    let (rows, pages) = list(None).await;
+    assert_eq!((rows.len(), pages), (4, 2));
+    let (mut rows, pages) = list(many["id"].as_str()).await;
+    rows.sort_by(|a, b| a.deployment_name.cmp(&b.deployment_name));
+    assert_eq!((rows.len(), pages), (3, 2));
+    for (row, expected) in rows.iter().zip(many["registrations"].as_array().unwrap()) {
+        assert_eq!((&json!(row.id), &json!(row.deployment_name)), (&expected["id"], &expected["deployment_name"]));
+        let one = remote.client.get_registration(&row.id).await.unwrap();
+        assert_eq!(one.active.map(Value::Bool).as_ref(), Some(&expected["active"]));
+        assert_eq!(one.workflow_id, many["id"]);
+        assert_eq!(one.definition["input_schema"]["type"], "object");
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_started_by_name_by_uuid_and_by_registration() {
+    let remote = Remote::start().await;
+    let made = remote.register("echo", json!({})).await;
+    let (id, registration) = (made["id"].as_str().unwrap(), made["registrations"][0]["id"].as_str().unwrap());
+    let object = |value: Value| value.as_object().unwrap().clone();
+    let request = ExecuteRequest {
+        execution_id: "name".into(),
+        input: Some(object(json!({ "a": { "b": [null, "ü"] } }))),
+        deployment_name: Some("echo-deployment".into()),
+        custom_tracing_attributes: Some(BTreeMap::from([("team".into(), "blue".into())])),
+        extensions: Some(object(json!({ "x": 1 }))),
+    };
+    let started = remote.client.execute(echo(), &request).await.unwrap();
+    assert_eq!((started.execution_id.as_str(), started.workflow_name.as_deref()), ("name", Some("echo")));
+    assert_eq!(started.root_execution_id.as_deref(), Some("name"));
+    assert!(started.start_time.is_some());
+    remote.client.execute(ExecuteTarget::Workflow(id), &start("uuid")).await.unwrap();
+    remote.client.execute(ExecuteTarget::Registration(registration), &start("registration")).await.unwrap();
+
+    let books = remote.api.executions().await;
+    let ids: Vec<_> = books.iter().map(|it| it["execution_id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["name", "uuid", "registration"]);
+    assert!(books.iter().all(|it| it["starts"] == 1 && it["registration_id"] == registration), "{books:?}");
+    assert_eq!(books[0]["input"], json!({ "a": { "b": [null, "ü"] } }));
+    assert_eq!(books[0]["custom_tracing_attributes"], json!({ "team": "blue" }));
+    assert_eq!(books[0]["extensions"], json!({ "x": 1 }));
+    let done = remote.client.get_execution("name").await.unwrap();
+    assert_eq!((done.status.as_deref(), done.workflow_id.as_deref()), (Some("COMPLETED"), Some(id)));
+    assert_eq!(done.result, Some(json!({ "a": { "b": [null, "ü"] } })));
+    assert!(done.end_time >= done.start_time && done.total_duration_ms.is_some());
+}
+
+#[tokio::test]
+async fn a_run_can_be_cancelled_and_terminated() {
+    let remote = Remote::start().await;
+    remote.register("hang", json!({ "outcome": "hang" })).await;
+    for id in ["cancelled", "terminated"] {
+        remote.client.execute(ExecuteTarget::Workflow("hang"), &start(id)).await.unwrap();
+        assert_eq!(remote.client.get_execution(id).await.unwrap().status.as_deref(), Some("RUNNING"));
+    }
+    assert_eq!(remote.client.cancel("cancelled").await, Ok(()));
+    assert_eq!(remote.client.terminate("terminated").await, Ok(()));
+    for (id, status) in [("cancelled", "CANCELED"), ("terminated", "TERMINATED")] {
+        until(SOON, status, async || {
+            let now = remote.client.get_execution(id).await.unwrap().status;
+            (now.as_deref() == Some(status)).then_some(())
+        })
+        .await;
+        for outcome in [remote.client.cancel(id).await, remote.client.terminate(id).await] {
+            assert!(
+                matches!(&outcome, Err(Error::Conflict(said)) if said.code.as_deref() == Some("WF_1102")),
+                "{outcome:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn runs_are_listed_newest_end_first_to_the_last_page_and_filtered() {
+    let remote = Remote::start().await;
+    remote.register("echo", json!({})).await;
+    remote.register("fail", json!({ "outcome": "fail" })).await;
+    remote.register("hang", json!({ "outcome": "hang" })).await;
+    remote.api.register(json!({ "name": "internal", "is_technical": true })).await;
+    for (workflow, id) in
+        [("echo", "e1"), ("fail", "f1"), ("internal", "i1"), ("hang", "h1"), ("echo", "e2"), ("echo", "e3")]
+    {
+        remote.client.execute(ExecuteTarget::Workflow(workflow), &start(id)).await.unwrap();
+    }
+    let list = async |filter: RunFilter| {
+        all(async |page_token| remote.client.list_runs(&RunFilter { page_token, page_size: 2, ..filter.clone() }).await)
+            .await
+    };
+    let ids = async |filter| list(filter).await.0.into_iter().map(|run| run.execution_id).collect::<Vec<_>>();
+    let (rows, pages) = list(RunFilter::default()).await;
+    assert_eq!((rows.len(), pages), (5, 3));
+    let statuses = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+    let ended = RunFilter { statuses: statuses(&["COMPLETED", "FAILED"]), ..RunFilter::default() };
+    assert_eq!(ids(ended).await, ["e3", "e2", "f1", "e1"]);
+    assert_eq!(ids(RunFilter { statuses: statuses(&["RUNNING"]), ..RunFilter::default() }).await, ["h1"]);
+    assert_eq!(ids(RunFilter { root_execution_id: Some("f1".into()), ..RunFilter::default() }).await, ["f1"]);
+    let e2 = rows.iter().find(|run| run.execution_id == "e2").unwrap();
+    assert_eq!(ids(RunFilter { end_time_after: e2.end_time, ..RunFilter::default() }).await, ["e3", "e2"]);
+
+    assert_eq!(e2.result, None);
+    let run = remote.client.get_run(e2.run_id.as_deref().unwrap()).await.unwrap();
+    assert_eq!((run.execution_id.as_str(), run.status.as_deref()), ("e2", Some("COMPLETED")));
+    assert_eq!((run.run_id, run.end_time), (e2.run_id.clone(), e2.end_time));
+}
+
+#[tokio::test]
+async fn events_are_read_to_the_last_page_and_tell_why_a_run_failed() {
+    let remote = Remote::start().await;
+    remote.register("fail", json!({ "outcome": "fail", "activity_error": "no such customer" })).await;
+    // Three events each; a page has a thousand.
+    for _ in 0..334 {
+        remote.client.execute(ExecuteTarget::Workflow("fail"), &start("again")).await.unwrap();
+    }
+    remote.client.execute(ExecuteTarget::Workflow("fail"), &start("other")).await.unwrap();
+    let (events, pages) = all(async |cursor| remote.client.list_events("again", cursor.as_deref()).await).await;
+    assert_eq!((events.len(), pages), (1002, 2));
+    assert!(events.iter().all(|event| event.workflow_exec_id.as_deref() == Some("again")));
+    assert!(events.is_sorted_by_key(|event| event.event_timestamp.unwrap()));
+    let last: Vec<_> = events[999..].iter().map(|it| (it.event_type.as_str(), &it.attributes["failure"])).collect();
+    assert_eq!(last[0].0, "WORKFLOW_EXECUTION_STARTED");
+    assert_eq!(last[1], ("ACTIVITY_TASK_FAILED", &json!({ "message": "no such customer" })));
+    assert_eq!(last[2], ("WORKFLOW_EXECUTION_FAILED", &json!({ "message": "Activity task failed" })));
+}
+
+#[tokio::test]
+async fn whoami_tells_the_organization_and_the_workspace() {
+    let remote = Remote::start().await;
+    let namespace = remote.client.whoami().await.unwrap().namespace.unwrap();
+    let ids: Vec<_> = namespace.split(':').map(|id| uuid::Uuid::parse_str(id).unwrap()).collect();
+    assert_eq!(ids.len(), 2);
+}
+
+#[tokio::test]
+async fn answers_with_the_quirks_of_the_published_examples_are_understood() {
+    let remote = Remote::start().await;
+    remote.register("echo", json!({})).await;
+    remote.register("hang", json!({ "outcome": "hang" })).await;
+    remote.api.switches(json!({ "archived_as_string": true, "running_status": null })).await;
+    for archived in [true, false] {
+        assert_eq!(remote.client.set_archived("echo", archived).await.unwrap().unwrap().archived, Some(archived));
+        assert_eq!(remote.client.get_workflow("echo").await.unwrap().archived, Some(archived));
+    }
+    let list = remote.client.list_workflows(&WorkflowFilter { limit: 10, ..WorkflowFilter::default() }).await.unwrap();
+    assert!(list.items.iter().all(|workflow| workflow.archived == Some(false)), "{list:?}");
+    let started = remote.client.execute(ExecuteTarget::Workflow("hang"), &start("run")).await.unwrap();
+    assert_eq!(started.status, None);
+    assert_eq!(remote.client.get_execution("run").await.unwrap().status, None);
+
+    // The names and spellings that other versions of the API have or announce.
+    let registration = json!({ "id": "r", "workflow_id": "w" });
+    for (body, next) in [
+        (json!({ "workflow_versions": [registration] }), None),
+        (json!({ "workflow_versions": [registration], "next_cursor": "" }), None),
+        (json!({ "workflow_versions": [], "workflow_registrations": [registration], "next_cursor": "n" }), Some("n")),
+    ] {
+        let page = client(&Tcp::json(&body).url).list_registrations(None, None, 1).await.unwrap();
+        assert_eq!((page.items.len(), page.items[0].id.as_str(), page.next.as_deref()), (1, "r", next), "{body}");
+    }
+    let filter = RunFilter { page_size: 1, ..RunFilter::default() };
+    let page = client(&Tcp::json(&json!({ "runs": [{ "execution_id": "e" }] }).clone()).url).list_runs(&filter).await;
+    assert_eq!(page.unwrap().items[0].execution_id, "e");
+    let bulk = client(&Tcp::json(&json!({ "archived": [null] })).url).set_archived_many(&[], true).await.unwrap();
+    assert_eq!((bulk.done.as_slice(), bulk.errored.as_slice()), (&[None][..], &[][..]));
+}
+
+#[tokio::test]
+async fn requests_carry_the_key_and_say_who_asks_and_what_is_understood() {
+    let tcp = Tcp::json(&json!({ "execution_id": "e", "namespace": "n" }));
+    let client = client(&tcp.url);
+    client.whoami().await.unwrap();
+    client.cancel("e").await.unwrap();
+    client.execute(echo(), &start("e")).await.unwrap();
+    let requests = tcp.requests();
+    for (request, (line, content_type, body)) in requests.iter().zip([
+        ("GET /v1/workflows/workers/whoami HTTP/1.1", None, ""),
+        ("POST /v1/workflows/executions/e/cancel HTTP/1.1", None, ""),
+        ("POST /v1/workflows/echo/execute HTTP/1.1", Some("application/json"), r#"{"execution_id":"e"}"#),
+    ]) {
+        assert_eq!(request.lines().next(), Some(line));
+        let agent = format!("mistral-workflows-operator/{}", env!("CARGO_PKG_VERSION"));
+        assert_eq!(header(request, "user-agent"), Some(agent.as_str()), "{request}");
+        assert_eq!(header(request, "accept"), Some("application/json"), "{request}");
+        assert_eq!(header(request, "authorization"), Some(format!("Bearer {KEY}").as_str()), "{request}");
+        assert_eq!(header(request, "content-type"), content_type, "{request}");
+        assert_eq!(request.split("\r\n\r\n").nth(1), Some(body), "{request}");
+    }
+    assert_eq!(requests.len(), 3);
+}
+
+/// Calls everything that has `id` in its path.
+async fn call_all(client: &Client, id: &str) {
+    // What comes back is of no interest here.
+    let _ = client.get_workflow(id).await;
+    let _ = client.update_workflow(id, &UpdateRequest::default()).await;
+    let _ = client.set_archived(id, true).await;
+    let _ = client.execute(ExecuteTarget::Workflow(id), &start("e")).await;
+    let _ = client.get_registration(id).await;
+    let _ = client.execute(ExecuteTarget::Registration(id), &start("e")).await;
+    let _ = client.get_execution(id).await;
+    let _ = client.cancel(id).await;
+    let _ = client.terminate(id).await;
+    let _ = client.get_run(id).await;
+}
+
+/// The request lines of [`call_all`] for a path segment.
+fn lines(segment: &str) -> Vec<String> {
+    ["GET @", "PUT @", "PUT @/archive", "POST @/execute", "GET registrations/@", "POST registrations/@/execute"]
+        .into_iter()
+        .chain(["GET executions/@", "POST executions/@/cancel", "POST executions/@/terminate", "GET runs/@"])
+        .map(|line| format!("{} HTTP/1.1", line.replacen(' ', " /v1/workflows/", 1).replace('@', segment)))
+        .collect()
+}
+
+fn request_lines(tcp: &Tcp) -> Vec<String> {
+    tcp.requests().iter().map(|request| request.lines().next().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn no_id_can_leave_its_place_in_the_path() {
+    let tcp = Tcp::json(&json!({}));
+    for (id, segment) in [
+        ("plain", "plain"),
+        ("a/b", "a%2Fb"),
+        ("../runs", "..%2Fruns"),
+        ("a?b=c", "a%3Fb=c"),
+        ("a#b", "a%23b"),
+        ("a%2Fb", "a%252Fb"),
+        ("%2e%2e", "%252e%252e"),
+        ("a\\b", "a%5Cb"),
+        ("a b", "a%20b"),
+        // URLs have no line breaks, so these get lost; what follows them stays where it is.
+        ("a\r\nX-Header: b", "aX-Header:%20b"),
+        ("ü", "%C3%BC"),
+    ] {
+        call_all(&client(&tcp.url), id).await;
+        assert_eq!(request_lines(&tcp), lines(segment), "{id:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_dot_or_two_as_an_id_cannot_reach_another_route() {
+    let tcp = Tcp::json(&json!({}));
+    let depths = |lines: Vec<String>| lines.iter().map(|line| line.matches('/').count()).collect::<Vec<_>>();
+    for id in [".", "..", ".\t.", "\n.."] {
+        call_all(&client(&tcp.url), id).await;
+        let sent = request_lines(&tcp);
+        // `..` as it stands would make `POST …/executions/cancel` of the cancel of one execution.
+        assert!(sent.is_empty() || depths(sent.clone()) == depths(lines("x")), "{id:?}: {sent:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_knows_which_address_and_key_it_uses() {
+    let client = client("http://127.0.0.1:1");
+    let key = |text: &str| SecretString::from(text);
+    assert!(client.uses(&"http://127.0.0.1:1/".parse().unwrap(), &key(KEY)));
+    assert!(!client.uses(&"http://127.0.0.1:2".parse().unwrap(), &key(KEY)));
+    assert!(!client.uses(&"http://127.0.0.1:1".parse().unwrap(), &key("another")));
+}
+
+#[tokio::test]
+async fn a_large_result_is_read_whole() {
+    let remote = Remote::start().await;
+    remote.register("echo", json!({})).await;
+    let input: Map<String, Value> = [("text".to_owned(), json!("x".repeat(2_000_000)))].into_iter().collect();
+    let request = ExecuteRequest { input: Some(input.clone()), ..start("large") };
+    remote.client.execute(echo(), &request).await.unwrap();
+    assert!(remote.client.get_execution("large").await.unwrap().result == Some(Value::Object(input)));
+}

@@ -1,0 +1,204 @@
+//! `cargo xtask demo`: the operator at work, from nothing to results.
+//!
+//! It shows and it proves: a random token goes into an input and has to come back in a result, and the simulator's own
+//! books have to agree with what the resources say.
+
+mod books;
+mod place;
+mod programs;
+mod progress;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use mistral_workflows_operator::api::WorkflowExecution;
+use serde_json::json;
+use uuid::Uuid;
+
+use place::Place;
+use programs::{Binaries, Programs};
+use progress::Progress;
+
+/// How long the operator may take to accept its Workspace, and the executions to end, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An error is a sentence for the person at the terminal.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// What can be asked of the demo.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Leave everything running in the end, and say how to go on with it and how to stop it.
+    #[arg(long)]
+    keep: bool,
+    /// Use the cluster of the current kubeconfig context instead of a control plane of the demo's own.
+    #[arg(long)]
+    use_current_cluster: bool,
+}
+
+/// Runs the demo: an error if anything did not go as it has to.
+pub fn run(options: Options) -> Result<()> {
+    heading("Building the operator and the simulator");
+    let binaries = Binaries::build()?;
+    let began = Instant::now();
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("Tokio does not start: {error}."))?;
+    runtime.block_on(async {
+        let place = if options.use_current_cluster {
+            Place::current_cluster().await?
+        } else {
+            heading("Starting a control plane: etcd, kube-apiserver and kube-controller-manager");
+            Place::own_control_plane().await?
+        };
+        demonstrate(place, &binaries, options.keep).await?;
+        println!("\nThe demo took {:.0} s, without the build.", began.elapsed().as_secs_f64());
+        Ok(())
+    })
+}
+
+/// The demo in its place, which it cleans up in the end, also after Ctrl-C.
+async fn demonstrate(place: Place, binaries: &Binaries, keep: bool) -> Result<()> {
+    let key = format!("demo-{}", Uuid::new_v4().simple());
+    heading("Installing the CRDs, starting the simulator and the operator");
+    place.install_crds(&binaries.operator).await?;
+    let mut programs = Programs::start(binaries, &place, &key).await?;
+    println!("The simulator answers at {}, and the operator has been started.", programs.url);
+
+    let outcome = tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => Err(None),
+        status = programs::ended(&mut programs.operator) => Err(Some(format!("the operator ended ({status}).").into())),
+        outcome = show(&place, &programs.url, &key) => outcome.map_err(Some),
+    };
+    match outcome {
+        Ok(()) if keep => {
+            heading("How to go on");
+            place.keep(programs)
+        }
+        Ok(()) => {
+            place.clean_up().await?;
+            heading("How to go on");
+            println!("{HOW_TO_GO_ON}");
+            Ok(())
+        }
+        Err(error) => {
+            let error = match error {
+                Some(error) => {
+                    format!("{error}\n\nThe end of the operator's log:\n{}", programs::tail(&programs.operator))
+                }
+                None => "it was interrupted.".to_owned(),
+            };
+            match place.clean_up().await {
+                Ok(()) => Err(error.into()),
+                Err(remains) => Err(format!("{error}\n\nAnd cleaning up failed: {remains}").into()),
+            }
+        }
+    }
+}
+
+const HOW_TO_GO_ON: &str = "\
+Everything that the demo started has been stopped. The same, left running for you to try things on:
+
+  cargo xtask demo --keep
+
+The same in the cluster of your kubeconfig, in a namespace of its own:
+
+  cargo xtask demo --use-current-cluster
+
+Your workflows, in the cluster of your kubeconfig:
+
+  cargo run -- crds | kubectl apply -f -
+  kubectl apply -f examples/workspace.yaml     # with your API key in it
+  cargo run -- run";
+
+/// Applies the examples, shows what becomes of them, and checks it.
+async fn show(place: &Place, url: &str, key: &str) -> Result<()> {
+    place.create_namespace().await?;
+    heading("Connecting: examples/workspace.yaml, with the simulator's address and a random key");
+    let mut progress = Progress::watch(place.client(), place.namespace());
+    place.kubectl(&["apply", "-f", &write_connection(place, url, key)?]).await?;
+    let connected = |seen: &progress::Seen| seen.get("workspace/default").is_some_and(|row| row.is_ready);
+    progress.until("the Workspace did not become ready", PATIENCE, connected).await?;
+
+    heading("Running the examples, and one execution with a random token in its input");
+    let token = Uuid::new_v4().simple().to_string();
+    let mut names = Vec::new();
+    for arguments in [
+        ["apply", "-f", "examples/execution.yaml"],
+        ["apply", "-f", "examples/execution-failing.yaml"],
+        ["create", "-f", "examples/execution-generate-name.yaml"],
+        ["apply", "-f", &write_token_execution(place, &token)?],
+    ] {
+        names.push(name_of_first(&place.kubectl(&arguments).await?)?);
+    }
+    let all_ended = |seen: &progress::Seen| names.iter().all(|name| seen.get(name).is_some_and(|row| row.has_ended));
+    progress.until("not all executions ended", PATIENCE, all_ended).await?;
+    drop(progress);
+
+    heading("What kubectl shows");
+    place.kubectl(&["get", "workspaces,workflowexecutions"]).await?;
+    place.kubectl(&["events", "--for", &names[0]]).await?;
+
+    heading("Results");
+    let api: Api<WorkflowExecution> = Api::namespaced(place.client().clone(), place.namespace());
+    let executions = api.list(&ListParams::default()).await.map_err(|error| format!("cannot list: {error}."))?.items;
+    executions.iter().for_each(print_result);
+
+    heading("The simulator's books");
+    let books = programs::books(url).await?;
+    books::compare(&books, &executions, &token)?;
+    println!("They agree: {} executions, each started exactly once, each with its input.", books.len());
+    println!("The random token {token} reached the workflow and came back in a result.");
+    Ok(())
+}
+
+/// Writes examples/workspace.yaml with another address and key, and returns the file.
+fn write_connection(place: &Place, url: &str, key: &str) -> Result<String> {
+    let mut text = include_str!("../../../examples/workspace.yaml").to_owned();
+    for (from, to) in [("https://api.mistral.ai", url), ("replace-me", key)] {
+        if !text.contains(from) {
+            return Err(format!("examples/workspace.yaml no longer says {from}, which the demo replaces.").into());
+        }
+        text = text.replace(from, to);
+    }
+    write(place, "workspace.yaml", &text)
+}
+
+fn write_token_execution(place: &Place, token: &str) -> Result<String> {
+    let execution = json!({
+        "apiVersion": "workflows.mistral.ai/v1alpha1",
+        "kind": "WorkflowExecution",
+        "metadata": { "name": "echo" },
+        "spec": { "workflowIdentifier": "hello-world", "input": { "token": token } },
+    });
+    write(place, "echo.json", &execution.to_string())
+}
+
+fn write(place: &Place, name: &str, text: &str) -> Result<String> {
+    let file = place.folder().join(name);
+    fs::write(&file, text).map_err(|error| format!("{} cannot be written: {error}.", file.display()))?;
+    Ok(file.display().to_string())
+}
+
+/// The kind and name in kubectl's answer, such as `workflowexecution.workflows.mistral.ai/greet created`, without the
+/// group.
+fn name_of_first(answer: &str) -> Result<String> {
+    let name = answer.split_whitespace().next().and_then(|name| name.split_once('/'));
+    let (kind, name) = name.ok_or_else(|| format!("kubectl did not say what it made, but: {answer}"))?;
+    Ok(format!("{}/{name}", kind.split('.').next().unwrap_or(kind)))
+}
+
+fn print_result(execution: &WorkflowExecution) {
+    let status = execution.status.clone().unwrap_or_default();
+    let what = match (&status.result, &status.failure) {
+        (Some(result), _) => result.to_string(),
+        (None, Some(failure)) => format!("{}: {}", failure.reason, failure.message),
+        (None, None) => "no result".to_owned(),
+    };
+    println!("{:<24} {:<10} {what}", execution.name_any(), status.status.unwrap_or_default());
+}
+
+fn heading(text: &str) {
+    println!("\n==> {text}");
+}

@@ -1,0 +1,255 @@
+//! Where the demo runs: a control plane of its own, or the user's cluster.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use cluster::ControlPlane;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::wait::{await_condition, conditions::is_crd_established};
+use kube::{Api, Client, Config, ResourceExt};
+use mistral_workflows_operator::api;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::Result;
+use super::programs::{Programs, workspace_folder};
+
+/// Marks the CRDs that a demo has installed in a cluster of the user's.
+const OWNER: (&str, &str) = ("app.kubernetes.io/managed-by", "mistral-workflows-demo");
+
+/// How long the API server may take to serve a new kind.
+const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Where the demo runs.
+pub struct Place {
+    cluster: Cluster,
+    client: Client,
+    namespace: String,
+}
+
+enum Cluster {
+    Own(Box<ControlPlane>),
+    Current { context: String, folder: TempDir },
+}
+
+impl Place {
+    /// Starts a control plane, which is stopped with this process.
+    pub async fn own_control_plane() -> Result<Self> {
+        let control_plane = tokio::task::spawn_blocking(ControlPlane::start).await??;
+        let client = control_plane.client().await?;
+        Ok(Self { cluster: Cluster::Own(Box::new(control_plane)), client, namespace: "default".to_owned() })
+    }
+
+    /// The cluster of the current context, unless somebody has installed the operator in it.
+    pub async fn current_cluster() -> Result<Self> {
+        // Fails only if a provider is installed, and then that one is used.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let unusable = |error| format!("the kubeconfig cannot be used: {error}.");
+        let context = Kubeconfig::read().map_err(unusable)?.current_context.filter(|context| !context.is_empty());
+        let context =
+            context.ok_or("the kubeconfig has no current context; choose one: kubectl config use-context.")?;
+        let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
+        let client = Client::try_from(Config::from_kubeconfig(&options).await.map_err(unusable)?)?;
+        refuse_foreign_crds(&client, &context).await?;
+
+        let namespace = format!("mistral-demo-{}", &Uuid::new_v4().simple().to_string()[..8]);
+        super::heading(&format!("Using the cluster of context {context}, in the new namespace {namespace}"));
+        let folder = TempDir::with_prefix("mistral-workflows-demo-")
+            .map_err(|error| format!("no temporary folder can be made: {error}."))?;
+        Ok(Self { cluster: Cluster::Current { context, folder }, client, namespace })
+    }
+
+    /// A client with the user's rights.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The namespace of the demo's resources.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// A folder for files and logs.
+    pub fn folder(&self) -> &Path {
+        match &self.cluster {
+            Cluster::Own(control_plane) => control_plane.folder(),
+            Cluster::Current { folder, .. } => folder.path(),
+        }
+    }
+
+    /// What tells the operator which part of the cluster is its own.
+    pub fn operator_arguments(&self) -> Vec<&str> {
+        match self.cluster {
+            Cluster::Own(_) => Vec::new(),
+            Cluster::Current { .. } => vec!["--namespace", &self.namespace],
+        }
+    }
+
+    /// What tells the operator which cluster it serves.
+    pub fn environment(&self) -> Vec<(&str, &Path)> {
+        match &self.cluster {
+            Cluster::Own(control_plane) => vec![("KUBECONFIG", control_plane.kubeconfig())],
+            Cluster::Current { .. } => Vec::new(),
+        }
+    }
+
+    /// Installs the CRDs as a person would: `mistral-workflows-operator crds | kubectl apply -f -`.
+    pub async fn install_crds(&self, operator: &Path) -> Result<()> {
+        let mut printing = Command::new(operator).arg("crds").stdout(Stdio::piped()).spawn()?;
+        let crds = printing.stdout.take().map_or_else(Stdio::null, Stdio::from);
+        println!("$ mistral-workflows-operator crds | kubectl apply -f -");
+        let applied = run(self.kubectl_command(), &["apply", "-f", "-"], crds).await;
+        if !printing.wait()?.success() {
+            return Err("the operator could not print its CRDs.".into());
+        }
+        applied?;
+
+        if let Cluster::Current { .. } = self.cluster {
+            let label = format!("{}={}", OWNER.0, OWNER.1);
+            let names = crd_names();
+            let mut arguments = vec!["label", "--overwrite", "crd"];
+            arguments.extend(names.iter().map(String::as_str));
+            arguments.push(&label);
+            self.kubectl(&arguments).await?;
+        }
+        let served: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        for name in crd_names() {
+            let established = await_condition(served.clone(), &name, is_crd_established());
+            tokio::time::timeout(ESTABLISHED_WITHIN, established)
+                .await
+                .map_err(|_| format!("the API server did not serve {name} within {ESTABLISHED_WITHIN:?}."))??;
+        }
+        Ok(())
+    }
+
+    /// Creates the namespace in a cluster of the user's.
+    pub async fn create_namespace(&self) -> Result<()> {
+        if let Cluster::Current { .. } = self.cluster {
+            self.kubectl(&["create", "namespace", &self.namespace]).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs kubectl in the demo's namespace and the repository's folder; prints the command and what it says, and
+    /// returns what it says.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        println!("$ {} {}", self.kubectl_words(), arguments.join(" "));
+        run(self.kubectl_command(), arguments, Stdio::null()).await
+    }
+
+    /// How a person calls kubectl for this place.
+    fn kubectl_words(&self) -> String {
+        match &self.cluster {
+            Cluster::Own(_) => "kubectl".to_owned(),
+            Cluster::Current { .. } => format!("kubectl --namespace {}", self.namespace),
+        }
+    }
+
+    fn kubectl_command(&self) -> Command {
+        let mut command = match &self.cluster {
+            Cluster::Own(control_plane) => control_plane.kubectl_command(),
+            Cluster::Current { context, .. } => {
+                let mut command = Command::new("kubectl");
+                command.args(["--context", context, "--namespace", &self.namespace]);
+                command
+            }
+        };
+        command.current_dir(workspace_folder());
+        command
+    }
+
+    /// Removes the namespace from a cluster of the user's, while the operator still runs. A control plane of the
+    /// demo's own goes by itself.
+    pub async fn clean_up(&self) -> Result<()> {
+        if let Cluster::Current { context, .. } = &self.cluster {
+            super::heading("Cleaning up");
+            let arguments = ["delete", "namespace", &self.namespace, "--ignore-not-found", "--timeout=60s"];
+            self.kubectl(&arguments).await?;
+            println!("The CRDs stay in the cluster of context {context}. To remove them as well:\n");
+            println!("  {}", remove_crds(context));
+        }
+        Ok(())
+    }
+
+    /// Leaves everything running and says how to go on with it.
+    pub fn keep(self, programs: Programs) -> Result<()> {
+        let kubectl = self.kubectl_words();
+        let log = programs.operator.log().to_owned();
+        let (preparation, stop) = match self.cluster {
+            Cluster::Own(control_plane) => {
+                let kept = control_plane.keep(vec![programs.operator, programs.simulator])?;
+                let preparation = format!(
+                    "  export KUBECONFIG='{}'\n  alias kubectl='{}'\n\n",
+                    kept.kubeconfig.display(),
+                    kept.kubectl.display()
+                );
+                (preparation, kept.stop_command)
+            }
+            Cluster::Current { context, folder } => {
+                let (operator, simulator) = (programs.operator.keep(), programs.simulator.keep());
+                let folder = folder.keep();
+                let stop = format!(
+                    "kubectl --context '{context}' delete namespace {} &&\n  \
+                     kill {operator} {simulator} && rm -r '{}' &&\n  {}",
+                    self.namespace,
+                    folder.display(),
+                    remove_crds(&context),
+                );
+                (String::new(), stop)
+            }
+        };
+        println!("Everything goes on running. Some things to try, in the folder of this repository:\n");
+        print!("{preparation}");
+        println!("  {kubectl} get mistral");
+        println!("  {kubectl} describe workflowexecution charge");
+        println!("  {kubectl} get workflowexecution greet -o jsonpath='{{.status.result}}'");
+        println!("  {kubectl} create -f examples/execution-generate-name.yaml");
+        println!("  {kubectl} get workflowexecutions --watch");
+        println!("  tail -f '{}'", log.display());
+        println!("\nTo stop it and remove its data:\n\n  {stop}");
+        Ok(())
+    }
+}
+
+/// An operator that is installed would act on the demo's resources as well, and the demo's CRDs might not be its own.
+async fn refuse_foreign_crds(client: &Client, context: &str) -> Result<()> {
+    let installed: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for name in crd_names() {
+        let found = installed.get_opt(&name).await;
+        let found = found.map_err(|error| format!("the cluster of context {context} cannot be asked: {error}."))?;
+        if found.is_some_and(|crd| crd.labels().get(OWNER.0).is_none_or(|owner| owner != OWNER.1)) {
+            return Err(format!(
+                "the cluster of context {context} has the CRD {name}, and not from a demo. An operator that is \
+                 installed there would act on the demo's resources too; take another cluster."
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// The command that removes the CRDs, and with them all resources of their kinds.
+fn remove_crds(context: &str) -> String {
+    format!("kubectl --context '{context}' delete crd {}", crd_names().join(" "))
+}
+
+fn crd_names() -> Vec<String> {
+    api::crds().iter().map(ResourceExt::name_any).collect()
+}
+
+/// Runs a command that says something, and prints and returns that.
+async fn run(mut command: Command, arguments: &[&str], input: Stdio) -> Result<String> {
+    command.args(arguments).stdin(input);
+    let program = command.get_program().display().to_string();
+    let output = tokio::process::Command::from(command).output().await;
+    let output = output.map_err(|error| format!("{program} does not start: {error}; is it installed?"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    print!("{text}");
+    if !output.status.success() {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("`kubectl {}` failed: {}", arguments.join(" "), complaint.trim()).into());
+    }
+    Ok(text)
+}

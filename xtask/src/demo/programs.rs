@@ -1,0 +1,162 @@
+//! The operator and the simulator: built, started, and asked.
+
+use std::env;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use cluster::Supervised;
+use mistral_simulator::{Behaviour, Outcome, WorkflowSpec};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::Result;
+use super::place::Place;
+
+const OPERATOR: &str = "mistral-workflows-operator";
+const SIMULATOR: &str = "mistral-simulator";
+
+/// How long the simulator may take to listen.
+const LISTENS_WITHIN: Duration = Duration::from_secs(20);
+
+/// The programs that are built.
+pub struct Binaries {
+    /// The operator.
+    pub operator: PathBuf,
+    simulator: PathBuf,
+}
+
+impl Binaries {
+    /// Builds them, with cargo's own progress on standard error.
+    pub fn build() -> Result<Self> {
+        let mut cargo = Command::new(env!("CARGO"));
+        // All of the workspace, as `cargo test --workspace` does: for a part of it, cargo would choose other features
+        // of the dependencies and compile them again.
+        cargo.args(["build", "--workspace", "--bins", "--locked", "--message-format", "json-render-diagnostics"]);
+        cargo.current_dir(workspace_folder()).stderr(Stdio::inherit());
+        // What `cargo run` says of this program's own package; some build scripts would take it for a change of theirs.
+        for (name, _) in env::vars_os() {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
+                cargo.env_remove(name);
+            }
+        }
+        let output = cargo.output().map_err(|error| format!("cargo does not start: {error}."))?;
+        if !output.status.success() {
+            return Err("the build failed; cargo says why above.".into());
+        }
+        let messages = String::from_utf8_lossy(&output.stdout);
+        let built: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let find = |name: &str| {
+            let is_it = |message: &&Value| message["target"]["name"] == name && message["executable"].is_string();
+            let file = built.iter().find(is_it).and_then(|message| message["executable"].as_str());
+            file.map(PathBuf::from).ok_or_else(|| format!("cargo did not say where it built {name}."))
+        };
+        Ok(Self { operator: find(OPERATOR)?, simulator: find(SIMULATOR)? })
+    }
+}
+
+/// The folder of the repository, in which `examples/` is.
+pub fn workspace_folder() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
+}
+
+/// The running programs. Dropping them stops them, the operator first.
+pub struct Programs {
+    /// The operator.
+    pub operator: Supervised,
+    /// The simulator.
+    pub simulator: Supervised,
+    /// The address of the simulated API.
+    pub url: String,
+}
+
+impl Programs {
+    /// Starts a simulator that knows the examples' workflows and the API key, and an operator that may call it.
+    pub async fn start(binaries: &Binaries, place: &Place, key: &str) -> Result<Self> {
+        let workflows = place.folder().join("workflows.json");
+        fs::write(&workflows, serde_json::to_vec_pretty(&workflows_of_the_examples())?)
+            .map_err(|error| format!("{} cannot be written: {error}.", workflows.display()))?;
+        let mut command = Command::new(&binaries.simulator);
+        command.args(["--listen", &format!("{}:0", Ipv4Addr::LOCALHOST)]).arg("--workflows").arg(workflows);
+        command.args(["--workspace", &format!("demo={key}")]);
+        let simulator = spawn(&command, &place.folder().join("simulator.log"))?;
+        let url = address(&simulator).await?;
+
+        let mut command = Command::new(&binaries.operator);
+        command
+            .args(["run", "--allow-base-url", &url, "--listen", &format!("{}:0", Ipv4Addr::LOCALHOST)])
+            .args(place.operator_arguments())
+            .envs(place.environment())
+            .env("NO_COLOR", "1")
+            // The simulator is on this machine.
+            .envs([("NO_PROXY", "127.0.0.1"), ("no_proxy", "127.0.0.1")]);
+        let operator = spawn(&command, &place.folder().join("operator.log"))?;
+        Ok(Self { operator, simulator, url })
+    }
+}
+
+/// Waits until a program ends.
+pub async fn ended(program: &mut Supervised) -> ExitStatus {
+    loop {
+        if let Ok(Some(status)) = program.wait_exit(Duration::ZERO) {
+            return status;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The books of the simulator at this address: one entry per execution id.
+pub async fn books(url: &str) -> Result<Vec<Value>> {
+    let url = format!("{url}/__sim/executions");
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+    let answer = async { client.get(&url).send().await?.error_for_status()?.json::<Value>().await };
+    let mut books = answer.await.map_err(|error| format!("the simulator does not show its books: {error}."))?;
+    match books["executions"].take() {
+        Value::Array(entries) => Ok(entries),
+        other => Err(format!("the simulator's books are no list, but {other}.").into()),
+    }
+}
+
+/// The last lines of a program's log.
+pub fn tail(program: &Supervised) -> String {
+    const LINES: usize = 20;
+    let text = fs::read(program.log()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+/// The workflows that `examples/` names. A run echoes its input in its result.
+fn workflows_of_the_examples() -> [WorkflowSpec; 3] {
+    let workflow = |name: &str, behaviour| WorkflowSpec { behaviour: Some(behaviour), ..WorkflowSpec::new(name) };
+    let lasting = |seconds: u64| Behaviour { duration_ms: Some(seconds * 1000), ..Behaviour::default() };
+    let error = Some("the payment of customer c-4711 was declined".to_owned());
+    [
+        workflow("hello-world", lasting(2)),
+        workflow("nightly-report", lasting(4)),
+        workflow("always-fails", Behaviour { outcome: Outcome::Fail, error, ..lasting(1) }),
+    ]
+}
+
+fn spawn(command: &Command, log: &Path) -> Result<Supervised> {
+    let program = command.get_program().display();
+    Supervised::spawn(command, log).map_err(|error| format!("{program} does not start: {error}.").into())
+}
+
+/// The address that the simulator's first line of output names, once it is there.
+async fn address(simulator: &Supervised) -> Result<String> {
+    let deadline = Instant::now() + LISTENS_WITHIN;
+    while Instant::now() < deadline {
+        let log = fs::read_to_string(simulator.log()).unwrap_or_default();
+        let whole_lines = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        if let Some(url) = whole_lines.filter_map(|line| line.strip_prefix("listening on ")).next() {
+            return Ok(url.to_owned());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    let waited = LISTENS_WITHIN.as_secs();
+    Err(format!("the simulator did not listen within {waited} s. Its log:\n{}", tail(simulator)).into())
+}
