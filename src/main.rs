@@ -48,7 +48,7 @@ struct Run {
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
     /// What to log: a level, or directives such as info,kube=debug.
-    #[arg(long, env = "LOG", value_name = "DIRECTIVES", default_value = "info")]
+    #[arg(long, env = "LOG", value_name = "DIRECTIVES", default_value = "info", value_parser = |text: &str| EnvFilter::try_new(text))]
     log: EnvFilter,
 }
 

@@ -114,9 +114,11 @@ impl Context {
     }
 
     fn workspace(&self, key: &Key) -> (Workspace, Option<Live>) {
-        let exists = self.workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
-        match self.connections.get(key) {
-            _ if !exists => (Workspace::NotFound, None),
+        let Some(workspace) = self.workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace)) else {
+            self.connections.gone(key);
+            return (Workspace::NotFound, None);
+        };
+        match self.connections.of(key, &workspace.uid().unwrap_or_default()) {
             None => (Workspace::Pending, None),
             Some(State::NotReady(why, _)) => (Workspace::NotReady(why), None),
             Some(State::Ready(live)) => (Workspace::Ready(connection(&live)), Some(live)),

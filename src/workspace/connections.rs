@@ -66,6 +66,8 @@ pub struct Connections {
 
 #[derive(Debug)]
 struct Entry {
+    /// UID of the Workspace: one created again under the same name is another one.
+    uid: String,
     state: State,
     since: Instant,
 }
@@ -82,30 +84,45 @@ impl Connections {
         self.lock().get(key).map(|entry| entry.state.clone())
     }
 
+    /// The same, of the Workspace with this UID only.
+    pub fn of(&self, key: &Key, uid: &str) -> Option<State> {
+        self.lock().get(key).filter(|entry| entry.uid == uid).map(|entry| entry.state.clone())
+    }
+
     /// A connection for stopping runs: the present one, or one that was good not long ago.
     pub fn for_stopping(&self, key: &Key) -> Option<Live> {
         match self.lock().get(key) {
             Some(Entry { state: State::Ready(live), .. }) => Some(live.clone()),
-            Some(Entry { state: State::NotReady(_, live), since }) if since.elapsed() < STOPS_FOR => live.clone(),
+            Some(Entry { state: State::NotReady(_, live), since, .. }) if since.elapsed() < STOPS_FOR => live.clone(),
             Some(_) | None => None,
         }
     }
 
     /// The Workspace can be used.
-    pub fn ready(&self, key: &Key, live: Live) {
-        self.set(key, State::Ready(live));
+    pub fn ready(&self, key: &Key, uid: &str, live: Live) {
+        self.set(key, uid, State::Ready(live));
     }
 
     /// The Workspace cannot be used. With `may_stop` its last good connection may still stop runs.
-    pub fn not_ready(&self, key: &Key, why: String, may_stop: bool) {
+    pub fn not_ready(&self, key: &Key, uid: &str, why: String, may_stop: bool) {
         let before = self.get(key);
         let last = match before {
-            Some(State::NotReady(old, _)) if old == why => return,
+            Some(State::NotReady(old, _)) if old == why && self.of(key, uid).is_some() => return,
             Some(State::Ready(live)) if may_stop => Some(live),
             Some(State::NotReady(_, live)) if may_stop => live,
             Some(_) | None => None,
         };
-        self.set(key, State::NotReady(why, last));
+        self.set(key, uid, State::NotReady(why, last));
+    }
+
+    /// The Workspace does not exist any more: nothing new is done with its connection.
+    pub fn gone(&self, key: &Key) {
+        if let Some(entry) = self.lock().get_mut(key)
+            && let State::Ready(live) = &entry.state
+        {
+            let state = State::NotReady("there is no such Workspace".into(), Some(live.clone()));
+            *entry = Entry { uid: entry.uid.clone(), state, since: Instant::now() };
+        }
     }
 
     /// Someone had trouble with this connection: it shall be checked now.
@@ -114,13 +131,13 @@ impl Connections {
         let _ = self.suspect.send(key.clone());
     }
 
-    fn set(&self, key: &Key, state: State) {
+    fn set(&self, key: &Key, uid: &str, state: State) {
         let mut entries = self.lock();
         let since = match entries.get(key) {
-            Some(Entry { state: State::NotReady(..), since }) if matches!(state, State::NotReady(..)) => *since,
+            Some(Entry { state: State::NotReady(..), since, .. }) if matches!(state, State::NotReady(..)) => *since,
             Some(_) | None => Instant::now(),
         };
-        entries.insert(key.clone(), Entry { state, since });
+        entries.insert(key.clone(), Entry { uid: uid.to_owned(), state, since });
         drop(entries);
         let _ = self.changed.send(key.clone());
     }

@@ -81,7 +81,7 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
 
     let (outcome, wait) = look(&context, workspace, &key, &mut memory).await?;
     memory.retries = if outcome.is_ok() { 0 } else { memory.retries.saturating_add(1) };
-    connect(&context.connections, &key, &outcome, memory.check.as_ref());
+    connect(&context.connections, &key, &workspace.uid().unwrap_or_default(), &outcome, memory.check.as_ref());
     context.lock().insert(key, memory);
 
     let old = workspace.status.clone();
@@ -179,25 +179,31 @@ fn client(address: &Url, token: &SecretString) -> Result<mistral::Client, Proble
 }
 
 /// Hands the connection to the others, if it is another one than they have.
-fn connect(connections: &Connections, key: &Key, outcome: &Result<Accepted, Problem>, check: Option<&Check>) {
+fn connect(
+    connections: &Connections,
+    key: &Key,
+    uid: &str,
+    outcome: &Result<Accepted, Problem>,
+    check: Option<&Check>,
+) {
     match (outcome, check) {
-        (Ok(accepted), Some(Check { of: (address, token), .. })) => match connections.get(key) {
+        (Ok(accepted), Some(Check { of: (address, token), .. })) => match connections.of(key, uid) {
             Some(State::Ready(live))
                 if live.client.uses(address, token) && live.workspace_id == accepted.workspace_id => {}
             _ => match client(address, token) {
                 Ok(client) => {
                     let origin = address.origin().ascii_serialization();
-                    connections.ready(key, Live::new(client, origin, accepted.workspace_id.clone()));
+                    connections.ready(key, uid, Live::new(client, origin, accepted.workspace_id.clone()));
                 }
-                Err(problem) => connections.not_ready(key, problem.message, true),
+                Err(problem) => connections.not_ready(key, uid, problem.message, true),
             },
         },
         // An API that is down for a while is no reason to give up a connection that was good.
-        (Err(problem), _) if problem.passing && matches!(connections.get(key), Some(State::Ready(_))) => {}
+        (Err(problem), _) if problem.passing && matches!(connections.of(key, uid), Some(State::Ready(_))) => {}
         (Err(problem), _) => {
             let may_stop =
                 matches!(problem.reason, reason::SECRET_NOT_FOUND | reason::SECRET_INVALID | reason::SECRET_FORBIDDEN);
-            connections.not_ready(key, problem.message.clone(), may_stop);
+            connections.not_ready(key, uid, problem.message.clone(), may_stop);
         }
         (Ok(_), None) => {}
     }

@@ -16,20 +16,18 @@ const CANCEL: (&str, &str) = ("POST", "/v1/workflows/executions/{execution_id}/c
 const TERMINATE: (&str, &str) = ("POST", "/v1/workflows/executions/{execution_id}/terminate");
 const CLAIM: &str = "workflows.mistral.ai/claim";
 
-/// How often these objects have been written to since the first was created: writes on the way to the
-/// end, and removals of the finalizer after it.
-async fn writes(world: &World, first: &WorkflowExecution) -> (usize, usize) {
+/// How often the objects have been written to since the first was created, on the way to their end: the
+/// removal of the finalizer after it does not count.
+async fn writes(world: &World, first: &WorkflowExecution) -> usize {
     let since = first.resource_version().unwrap();
     let events = world.executions().watch(&WatchParams::default().timeout(2), &since).await.unwrap();
     let events: Vec<WatchEvent<WorkflowExecution>> = events.boxed().try_collect().await.unwrap();
-    let (mut on_the_way, mut after) = (0, 0);
-    for event in events {
-        if let WatchEvent::Modified(object) = event {
-            let released = is_finished(&object) && object.finalizers().is_empty();
-            *(if released { &mut after } else { &mut on_the_way }) += 1;
-        }
-    }
-    (on_the_way, after)
+    let on_the_way = |event: &WatchEvent<WorkflowExecution>| match event {
+        WatchEvent::Modified(object) => !is_finished(object) || !object.finalizers().is_empty(),
+        WatchEvent::Error(error) => panic!("the history is not complete: {error:?}"),
+        WatchEvent::Added(_) | WatchEvent::Deleted(_) | WatchEvent::Bookmark(_) => false,
+    };
+    events.iter().filter(|event| on_the_way(event)).count()
 }
 
 async fn remote_status(world: &World, execution_id: &str) -> Value {
@@ -61,7 +59,7 @@ async fn an_execution_runs_to_its_result_with_three_writes() {
     let [run] = &world.api.executions().await[..] else { panic!("one run") };
     assert_eq!((&run["starts"], &run["input"]), (&json!(1), &input));
     assert_eq!(run["execution_id"], json!(status.execution_id));
-    assert_eq!(writes(&world, &created).await.0, 3);
+    assert_eq!(writes(&world, &created).await, 3);
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 1);
     let events = until(SOON, "both Events", async || {
         let events = world.events("run").await;
@@ -87,7 +85,7 @@ async fn a_hundred_executions_cost_few_calls_and_writes_and_nothing_once_finishe
         let done = world.wait_for_reason(&format!("run-{n}"), "Completed").await;
         assert_eq!(status(&done).result, Some(json!({ "n": n })));
     }
-    let (written, _) = writes(&world, &created[0]).await;
+    let written = writes(&world, &created[0]).await;
     let calls = world.api.calls().await;
     let total = world.api.arrivals(None).await;
     println!("per execution, of 100: {:.2} writes, {:.2} calls", written as f64 / 100.0, total as f64 / 100.0);
@@ -104,7 +102,6 @@ async fn a_hundred_executions_cost_few_calls_and_writes_and_nothing_once_finishe
         all.items.iter().all(|object| object.finalizers().is_empty()).then_some(())
     })
     .await;
-    assert_eq!(writes(&world, &created[0]).await, (300, 100));
     // At rest: not a call, not a write.
     world.api.forget_calls().await;
     let before = world.executions().list(&Default::default()).await.unwrap();

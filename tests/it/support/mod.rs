@@ -193,11 +193,17 @@ impl World {
 
     /// Starts an operator as a process of its own, for this namespace.
     pub fn process(&self, environment: &[(&str, &str)]) -> Process {
+        self.process_with(&["--log", "debug,hyper_util=info,h2=info,tower=info,rustls=info"], environment)
+    }
+
+    /// The same with more arguments, among them what to log.
+    pub fn process_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
         command
             .args(["run", "--namespace", &self.namespace, "--allow-base-url", &self.api.url])
-            .args(["--listen", &port.to_string(), "--log", "debug,hyper_util=info,h2=info,tower=info,rustls=info"])
+            .args(["--listen", &port.to_string()])
+            .args(arguments)
             .env("KUBECONFIG", control_plane().kubeconfig())
             .envs(environment.iter().copied());
         let log = control_plane().folder().join(format!("operator-{}-{}.log", self.namespace, port.port()));
