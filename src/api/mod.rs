@@ -10,13 +10,33 @@ pub mod workspace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use schemars::{Schema, json_schema};
+use serde_json::Value;
 
 pub use execution::{DeletionPolicy, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 pub use workspace::{Workspace, WorkspaceSpec, WorkspaceStatus};
 
 /// The CRDs that the operator needs, in the order in which `mistral-workflows-operator crds` prints them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![Workspace::crd(), WorkflowExecution::crd()]
+    [Workspace::crd(), WorkflowExecution::crd()].into_iter().map(with_flowing_descriptions).collect()
+}
+
+/// Takes the line breaks of this source out of the descriptions: `kubectl explain` breaks lines itself.
+fn with_flowing_descriptions(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    fn flow(value: &mut Value) {
+        match value {
+            Value::Object(object) => {
+                if let Some(Value::String(text)) = object.get_mut("description") {
+                    *text = text.split("\n\n").map(|part| part.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+                }
+                object.values_mut().for_each(flow);
+            }
+            Value::Array(array) => array.iter_mut().for_each(flow),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let mut value = serde_json::json!(crd);
+    flow(&mut value);
+    serde_json::from_value(value).unwrap_or(crd)
 }
 
 /// Schema of `status.conditions`: a list keyed by type, so that several writers can merge into it.
