@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -84,7 +85,10 @@ fn print_crds() -> Result<(), Box<dyn std::error::Error>> {
 #[tokio::main]
 async fn run(options: Run) -> Result<(), Box<dyn std::error::Error>> {
     let Run { allow_base_urls, namespace, listen, log_format, log } = options;
-    let logs = tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(log)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match log_format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),

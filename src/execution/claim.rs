@@ -32,6 +32,11 @@ const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(15);
 /// How long the call itself may take: see [`crate::mistral::REQUEST_TIMEOUT`].
 const CALL: SignedDuration = SignedDuration::from_secs(crate::mistral::REQUEST_TIMEOUT.as_secs().cast_signed());
 
+/// A moment later, or the last one that there is: annotations and the API's clock may hold any time.
+pub fn later(moment: Timestamp, by: SignedDuration) -> Timestamp {
+    moment.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
 /// That a run of this id may exist, and on whose behalf.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -119,7 +124,7 @@ impl Claim {
             execution_id,
             attempt,
             claimant: instance.to_owned(),
-            send_before: now + SEND_WITHIN,
+            send_before: later(now, SEND_WITHIN),
             origin: origin.to_owned(),
             workspace_id: workspace_id.map(str::to_owned),
             owner,
@@ -133,14 +138,16 @@ impl Claim {
     /// From when on a 404 proves that this claim's call started nothing: the latest moment to send,
     /// the longest call, the longest time until a run shows, and clocks apart.
     pub fn doubt_ends(&self) -> Timestamp {
-        if self.refused { Timestamp::MIN } else { self.send_before + CALL + VISIBILITY + CLOCK_SKEW }
+        if self.refused { Timestamp::MIN } else { later(self.send_before, CALL + VISIBILITY + CLOCK_SKEW) }
     }
 
-    /// Whether it speaks of this Mistral workspace. An id that is not known to both sides cannot differ.
-    pub fn is_for(&self, origin: &str, workspace_id: Option<&str>) -> bool {
+    /// Whether it speaks of this Mistral workspace. Where the API has told the id only once, a run that
+    /// has started is looked for all the same; nothing is started on a guess.
+    pub fn is_for(&self, origin: &str, workspace_id: Option<&str>, started: bool) -> bool {
         let same_workspace = match (self.workspace_id.as_deref(), workspace_id) {
             (Some(claimed), Some(present)) => claimed == present,
-            _ => true,
+            (Some(_), None) => started,
+            (None, _) => true,
         };
         self.origin == origin && same_workspace
     }

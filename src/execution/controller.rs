@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -14,7 +15,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
+use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN, later};
 use super::observed::{
     Connection, Instance, Memory, Observed, Remote, StopCall, Target, Trouble, TroubleKind, Workspace,
 };
@@ -36,6 +37,10 @@ pub type Guarded = DeserializeGuard<WorkflowExecution>;
 const MAX_STEPS: usize = 16;
 /// How long a pass over an object older than the operator's last write to it is put off.
 const STALE_FOR: Duration = Duration::from_secs(5);
+/// How long a pass waits for its turn to call the API before it gives way to newer news of its object.
+const TURN: Duration = Duration::from_secs(5);
+/// How long a deletion of an object that cannot be decoded is held up.
+const UNDECODABLE_LINGERS: SignedDuration = SignedDuration::from_mins(5);
 /// Pages of events that are read for the text of one failure.
 const MAX_EVENT_PAGES: usize = 5;
 
@@ -49,6 +54,8 @@ pub struct Context {
     pub instance: Instance,
     /// The checked connections.
     pub connections: Arc<Connections>,
+    /// The executions that exist.
+    pub executions: Store<Guarded>,
     /// The Workspaces that exist.
     pub workspaces: Store<DeserializeGuard<api::Workspace>>,
     /// Watches the runs that go on.
@@ -58,7 +65,13 @@ pub struct Context {
     /// Set when the process is to end: nothing new is started then.
     pub stop: CancellationToken,
     memory: Mutex<HashMap<String, Kept>>,
+    /// Explicit ids for which a call may be under way: whose, by UID, and until when. It outlives the
+    /// resource, which may be deleted and created again meanwhile.
+    calls: Mutex<HashMap<Identity, (String, Timestamp)>>,
 }
+
+/// What the API tells runs apart by: origin, Mistral workspace, execution id.
+type Identity = (String, Option<String>, String);
 
 /// What is kept of a resource between passes, by UID.
 #[derive(Clone, Debug, Default)]
@@ -95,18 +108,55 @@ impl Context {
         cluster: String,
         instance: Instance,
         connections: Arc<Connections>,
+        executions: Store<Guarded>,
         workspaces: Store<DeserializeGuard<api::Workspace>>,
         tracker: Arc<Tracker>,
         publisher: Arc<Publisher>,
         stop: CancellationToken,
     ) -> Self {
-        let memory = Mutex::default();
-        Self { client, cluster, instance, connections, workspaces, tracker, publisher, stop, memory }
+        let (memory, calls) = (Mutex::default(), Mutex::default());
+        Self { client, cluster, instance, connections, executions, workspaces, tracker, publisher, stop, memory, calls }
     }
 
     /// Forgets all resources but those with these UIDs.
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
         self.lock().retain(|uid, _| exists(uid));
+        let now = Timestamp::now();
+        self.calls().retain(|_, (_, until)| *until > now);
+    }
+
+    /// Reserves an explicit id for a call of this claim; else says until when another resource's may be
+    /// under way. Another operator's claims are known as far as the watch has brought them.
+    fn reserve(&self, uid: &str, claim: &Claim) -> Result<(), Timestamp> {
+        let now = Timestamp::now();
+        let elsewhere = self.executions.state().into_iter().filter_map(|other| {
+            let other = other.0.as_ref().ok().filter(|other| other.uid().as_deref() != Some(uid))?;
+            match Note::read(other.metadata.annotations.as_ref()) {
+                Note::Claim(theirs) if identity(&theirs) == identity(claim) && !theirs.reading => {
+                    Some(theirs.doubt_ends())
+                }
+                _ => None,
+            }
+        });
+        let mut calls = self.calls();
+        let here = calls.get(&identity(claim)).filter(|(whose, _)| whose != uid).map(|(_, until)| *until);
+        if let Some(until) = elsewhere.chain(here).max().filter(|until| *until > now) {
+            return Err(until);
+        }
+        calls.insert(identity(claim), (uid.to_owned(), claim.doubt_ends()));
+        Ok(())
+    }
+
+    /// The call of this claim started nothing.
+    fn release(&self, uid: &str, claim: &Claim) {
+        let mut calls = self.calls();
+        if calls.get(&identity(claim)).is_some_and(|(whose, _)| whose == uid) {
+            calls.remove(&identity(claim));
+        }
+    }
+
+    fn calls(&self) -> std::sync::MutexGuard<'_, HashMap<Identity, (String, Timestamp)>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
@@ -118,7 +168,13 @@ impl Context {
             self.connections.gone(key);
             return (Workspace::NotFound, None);
         };
+        if let Err(invalid) = &workspace.0 {
+            return (Workspace::NotReady(format!("it cannot be decoded ({})", invalid.error)), None);
+        }
         match self.connections.of(key, &workspace.uid().unwrap_or_default()) {
+            None if workspace.meta().deletion_timestamp.is_some() => {
+                (Workspace::NotReady("it is being deleted".into()), None)
+            }
             None => (Workspace::Pending, None),
             Some(State::NotReady(why, _)) => (Workspace::NotReady(why), None),
             Some(State::Ready(live)) => (Workspace::Ready(connection(&live)), Some(live)),
@@ -128,6 +184,10 @@ impl Context {
 
 fn connection(live: &Live) -> Connection {
     Connection { origin: live.origin.clone(), workspace_id: live.workspace_id.clone(), epoch: live.epoch }
+}
+
+fn identity(claim: &Claim) -> Identity {
+    (claim.origin.clone(), claim.workspace_id.clone(), claim.execution_id.clone())
 }
 
 /// One pass over one execution.
@@ -144,7 +204,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
                 error = invalid.error,
                 "a WorkflowExecution cannot be decoded and is skipped; was it written by a newer version?"
             );
-            return Ok(Action::await_change());
+            return let_go_of_undecodable(&context, &invalid.metadata).await;
         }
     };
     let uid = object.uid().unwrap_or_default();
@@ -157,8 +217,14 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         match plan(&pass.observed, Timestamp::now()) {
             Decision::Act(step) => {
                 tracing::debug!(object = %pass.name(), step = ?step_name(&step), "step");
-                if let Flow::End(action) = pass.act(step).await? {
-                    return Ok(action);
+                match pass.act(step).await {
+                    Ok(Flow::PlanAgain) => {}
+                    Ok(Flow::End(action)) => return Ok(action),
+                    Err(error) => {
+                        // Who wanted to look still does.
+                        pass.keep(pass.observed.look);
+                        return Err(error);
+                    }
                 }
             }
             Decision::Settle(settled) => return pass.settle(*settled).await,
@@ -166,6 +232,29 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     }
     tracing::error!(object = %pass.name(), "the plan does not settle; this is a bug in the operator");
     Ok(Action::requeue(Duration::from_secs(60)))
+}
+
+/// An object that this version cannot read can still be deleted: its run, if there is one, is left alone,
+/// after giving a version that can read it the time to take over.
+async fn let_go_of_undecodable(context: &Context, metadata: &ObjectMeta) -> Result<Action, Error> {
+    let finalizers = metadata.finalizers.clone().unwrap_or_default();
+    let (Some(deleted), true) = (&metadata.deletion_timestamp, finalizers.iter().any(|name| name == FINALIZER)) else {
+        return Ok(Action::await_change());
+    };
+    let left = later(deleted.0, UNDECODABLE_LINGERS).duration_since(Timestamp::now());
+    if let Ok(left) = Duration::try_from(left)
+        && !left.is_zero()
+    {
+        return Ok(Action::requeue(left));
+    }
+    let others: Vec<&String> = finalizers.iter().filter(|name| *name != FINALIZER).collect();
+    let patch = json!({ "metadata": { "finalizers": others, "resourceVersion": metadata.resource_version } });
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let name = metadata.name.clone().unwrap_or_default();
+    let api: Api<PartialObjectMeta<WorkflowExecution>> = Api::namespaced(context.client.clone(), &namespace);
+    call(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+    tracing::warn!(namespace, name, "let go of a WorkflowExecution that cannot be decoded; its run, if any, goes on");
+    Ok(Action::await_change())
 }
 
 /// What to do when a pass fails.
@@ -245,46 +334,80 @@ impl<'a> Pass<'a> {
                 self.forget();
                 return Ok(Flow::End(Action::await_change()));
             }
-            Step::Probe => {
-                let outcome = match self.client() {
-                    Some(client) => probe(client, &self.observed).await,
-                    None => return Ok(self.lost_connection()),
+            Step::Probe | Step::Ask | Step::Start | Step::ReadFailure | Step::Stop(_) => {
+                return match self.take_turn().await {
+                    Ok(client) => Ok(self.call(&client, step).await),
+                    Err(flow) => Ok(flow),
                 };
+            }
+        }
+        Ok(Flow::PlanAgain)
+    }
+
+    /// Makes one call to the API and folds its outcome into what is known.
+    async fn call(&mut self, client: &mistral::Client, step: Step) -> Flow {
+        let id = self.observed.execution_id();
+        match step {
+            Step::Probe => {
+                let outcome = probe(client, &self.observed).await;
                 self.observed.probed(outcome);
                 if let Target::Unknown(trouble) = self.observed.target.clone() {
                     self.had_trouble(&trouble);
                 }
             }
             Step::Ask => {
-                let outcome = match self.client() {
-                    Some(client) => client.get_execution(&self.observed.execution_id()).await,
-                    None => return Ok(self.lost_connection()),
-                };
-                self.observed.asked(outcome);
+                self.observed.asked(client.get_execution(&id).await);
                 if let Remote::Unknown(trouble) = self.observed.remote.clone() {
                     self.had_trouble(&trouble);
                 }
             }
-            Step::Start => return self.start().await,
-            Step::ReadFailure => {
-                let outcome = match self.client() {
-                    Some(client) => read_events(client, &self.observed.execution_id()).await,
-                    None => return Ok(self.lost_connection()),
-                };
-                self.observed.failure_read(outcome);
-            }
+            Step::Start => self.start(client).await,
+            Step::ReadFailure => self.observed.failure_read(read_events(client, &id).await),
             Step::Stop(stop) => {
-                let id = self.observed.execution_id();
-                let outcome = match (self.client(), stop) {
-                    (Some(client), StopCall::Cancel) => client.cancel(&id).await,
-                    (Some(client), StopCall::Terminate) => client.terminate(&id).await,
-                    (None, _) => return Ok(self.lost_connection()),
+                let outcome = match stop {
+                    StopCall::Cancel => client.cancel(&id).await,
+                    StopCall::Terminate => client.terminate(&id).await,
                 };
                 tracing::info!(object = %self.name(), execution_id = id, ?stop, ok = outcome.is_ok(), "asked the API to stop the run");
                 self.observed.stop_sent(stop, outcome);
             }
+            Step::WriteClaim { .. } | Step::SetFinalizer(_) | Step::Release { .. } => {}
         }
-        Ok(Flow::PlanAgain)
+        Flow::PlanAgain
+    }
+
+    /// Waits for this pass's turn to call the API, which it keeps to its end. Whoever had to wait plans
+    /// again: what the API and the Workspace said before may no longer hold.
+    async fn take_turn(&mut self) -> Result<mistral::Client, Flow> {
+        // The plan asks for a call only where there is a connection.
+        let Some(live) = self.connection.clone() else { return Err(Flow::End(Action::requeue(TURN))) };
+        if self.permit.is_some() {
+            return Ok(live.client);
+        }
+        if let Ok(permit) = Arc::clone(&live.permits).try_acquire_owned() {
+            self.permit = Some(permit);
+            return Ok(live.client);
+        }
+        let turn = Arc::clone(&live.permits).acquire_owned();
+        match tokio::time::timeout(TURN, self.context.stop.run_until_cancelled(turn)).await {
+            Ok(Some(Ok(permit))) if self.is_current(&live) => {
+                self.permit = Some(permit);
+                self.observed.waited();
+                Err(Flow::PlanAgain)
+            }
+            // The world has moved on, or somebody may want to delete the object: the next pass will see.
+            _ => {
+                self.keep(true);
+                Err(Flow::End(Action::requeue(Duration::from_millis(100))))
+            }
+        }
+    }
+
+    /// Whether the connection that this pass began with is still the one to use.
+    fn is_current(&self, live: &Live) -> bool {
+        let (_, ready) = self.context.workspace(&self.key);
+        let present = ready.or_else(|| self.context.connections.for_stopping(&self.key));
+        present.is_some_and(|present| present.epoch == live.epoch)
     }
 
     async fn write_claim(&mut self, claim: Claim, finalizer: bool, send: bool) -> Result<Flow, Error> {
@@ -294,10 +417,13 @@ impl<'a> Pass<'a> {
                 return Ok(Flow::End(Action::await_change()));
             }
             if self.permit.is_none() {
-                let Some(live) = &self.connection else { return Ok(self.lost_connection()) };
-                // Closed never happens: the semaphore lives in the connection that is held here.
-                self.permit = Arc::clone(&live.permits).acquire_owned().await.ok();
-                // Time may have passed: the claim is made anew.
+                // The claim is made anew, with the time as it is then.
+                return Ok(self.take_turn().await.err().unwrap_or(Flow::PlanAgain));
+            }
+            if self.observed.spec.execution_id.is_some()
+                && let Err(until) = self.context.reserve(&self.observed.uid, &claim)
+            {
+                self.observed.rival = Some(until);
                 return Ok(Flow::PlanAgain);
             }
             self.send_before = Some(Instant::now() + SEND_WITHIN.unsigned_abs());
@@ -305,6 +431,9 @@ impl<'a> Pass<'a> {
         let annotations = BTreeMap::from([(CLAIM, claim.to_annotation())]);
         self.patch(json!({ "annotations": annotations, "finalizers": self.finalizers(finalizer) })).await?;
         tracing::debug!(object = %self.name(), execution_id = claim.execution_id, attempt = claim.attempt, "claimed");
+        if claim.refused {
+            self.context.release(&self.observed.uid, &claim);
+        }
         self.observed.finalizer = finalizer;
         self.observed.claimed(claim, send);
         // In case the rest of the pass fails: it is known from now on.
@@ -313,16 +442,15 @@ impl<'a> Pass<'a> {
     }
 
     /// Sends the call that starts the run, if the claim is still young enough.
-    async fn start(&mut self) -> Result<Flow, Error> {
+    async fn start(&mut self, client: &mistral::Client) {
         crash::point!("crash-point-claimed");
-        let Some(client) = self.client().cloned() else { return Ok(self.lost_connection()) };
         let request = request(&self.observed);
         let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
             && matches!(&self.observed.note, Note::Claim(claim) if Timestamp::now() < claim.send_before);
         if !in_time {
             tracing::warn!(object = %self.name(), "the claim grew too old before the call could be sent; nothing was sent");
             self.observed.too_late();
-            return Ok(Flow::PlanAgain);
+            return;
         }
         let outcome = client.execute(target(&self.observed), &request).await;
         crash::point!("crash-point-answered");
@@ -336,7 +464,6 @@ impl<'a> Pass<'a> {
             self.context.connections.suspect(&self.key);
         }
         self.observed.sent(outcome);
-        Ok(Flow::PlanAgain)
     }
 
     /// Ends the pass: writes the status if it differs, and says when to come back.
@@ -384,17 +511,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The client; none when there is no connection that may be used.
-    fn client(&self) -> Option<&mistral::Client> {
-        self.connection.as_ref().map(|live| &live.client)
-    }
-
-    fn lost_connection(&self) -> Flow {
-        Flow::End(Action::requeue(Duration::from_secs(5)))
-    }
-
     fn had_trouble(&self, trouble: &Trouble) {
-        let lasting = self.context.tracker.had_trouble(&self.key, trouble.retry_after);
+        let lasting = self.context.tracker.had_trouble(&self.key, &reference(self.object), trouble.retry_after);
         if lasting || trouble.kind == TroubleKind::Unauthorized {
             self.context.connections.suspect(&self.key);
         }

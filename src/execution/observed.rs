@@ -47,6 +47,8 @@ pub struct Observed {
     /// Whether to ask the API about a run that is not known to have ended.
     pub look: bool,
 
+    /// Until when a call of another resource with the same explicit id may be under way.
+    pub rival: Option<Timestamp>,
     /// The claim was written in this pass, so its call may be sent in it.
     pub fresh: bool,
     /// The answer to the call that starts the run.
@@ -72,6 +74,12 @@ pub struct Memory {
     pub hold: Option<Hold>,
     /// The stop that the API has last taken, to not ask twice.
     pub stop: Option<StopCall>,
+    /// The API has said that the run exists, even if the status does not say so yet.
+    pub seen: bool,
+    /// Questions about the run in a row without an answer.
+    pub unanswered: u32,
+    /// How often the events of the failed run were read.
+    pub failure_reads: u32,
     /// The API's database id of the run, which only the list of runs tells.
     pub run_id: Option<String>,
 }
@@ -262,6 +270,7 @@ impl Observed {
             workspace,
             stop_with,
             look,
+            rival: None,
             fresh: false,
             sent: Sent::Nothing,
             remote: Remote::NotAsked,
@@ -330,10 +339,18 @@ impl Observed {
             Err(Error::Conflict(said)) if said.is_ambiguous_workflow() => Sent::Refused(Refusal::Ambiguous(said)),
             Err(Error::NotFound(said)) => Sent::Refused(Refusal::TargetNotFound(said)),
             Err(Error::Rejected(said)) if said.status == 422 => Sent::Refused(Refusal::Input(said)),
-            Err(Error::Conflict(said) | Error::Rejected(said)) => Sent::Refused(Refusal::Other(said)),
-            Err(error @ Error::UnknownOutcome { .. }) => Sent::Unknown(Trouble::new(error)),
+            Err(Error::Rejected(said)) => Sent::Refused(Refusal::Other(said)),
+            // A conflict of a kind that is not known may be that the run exists.
+            Err(error @ (Error::Conflict(_) | Error::UnknownOutcome { .. })) => Sent::Unknown(Trouble::new(error)),
             Err(error @ (Error::Transient { .. } | Error::Unauthorized(_))) => Sent::NotStarted(Trouble::new(error)),
         };
+        self.memory.seen |= matches!(self.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
+    }
+
+    /// The pass had to wait: what the API said before may no longer hold.
+    pub fn waited(&mut self) {
+        self.remote = Remote::NotAsked;
+        self.target = Target::NotAsked;
     }
 
     /// The claim had grown too old to send on it.
@@ -349,6 +366,11 @@ impl Observed {
             Err(Error::NotFound(_)) => Remote::Absent,
             Err(error) => Remote::Unknown(Trouble::new(error)),
         };
+        match self.remote {
+            Remote::Unknown(_) => self.memory.unanswered = self.memory.unanswered.saturating_add(1),
+            _ => self.memory.unanswered = 0,
+        }
+        self.memory.seen |= matches!(self.remote, Remote::Found(_));
     }
 
     /// The API was asked about the workflow or registration.
@@ -362,6 +384,7 @@ impl Observed {
 
     /// The events of a failed run were read; a text is a help, not a duty.
     pub fn failure_read(&mut self, outcome: Result<Vec<Event>, Error>) {
+        self.memory.failure_reads = self.memory.failure_reads.saturating_add(1);
         self.failure = FailureText::Read(outcome.ok().and_then(|events| failure_text(&events)));
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::claim::{self, CLAIM, Claim, Note, TAKE_OVER, VISIBILITY};
+use super::claim::{self, CLAIM, Claim, Note, TAKE_OVER, VISIBILITY, later};
 use super::observed::{
     Connection, FailureText, Observed, Refusal, Remote, Sent, StopCall, Target, Trouble, TroubleKind, Workspace,
 };
@@ -27,10 +27,15 @@ const GRACE: SignedDuration = SignedDuration::from_secs(30);
 const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 /// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for.
 const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_mins(1);
-/// How long events may lag behind the end of their run.
-const EVENTS_LAG: SignedDuration = SignedDuration::from_secs(10);
+/// How often the events of a failed run are read until they have a text: they lag behind by seconds.
+const READS_OF_A_FAILURE: u32 = 5;
 /// How long the resources of one manifest may take to arrive.
 const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
+/// How long after its doubt a claim is still this cluster's present: from then on it may come from a
+/// backup, and the API may have forgotten a run that ended long ago.
+const CLAIM_GOES_STALE: SignedDuration = SignedDuration::from_hours(24);
+/// Questions in a row without an answer after which the status says so.
+const SILENCE: u32 = 5;
 /// How long a run stays missing before it is given up.
 const LOST_AFTER: SignedDuration = SignedDuration::from_hours(24);
 
@@ -122,14 +127,13 @@ pub fn plan(o: &Observed, now: Timestamp) -> Decision {
         return finished(o, now);
     }
     if o.spec.suspend && !o.may_have_started() {
-        let message = "spec.suspend holds the start back; set it to false to start.".to_owned();
-        return settle(o, report::not_started(o, Wait::Working, reason::SUSPENDED, message, now), Requeue::OnChange);
+        return suspended(o, now);
     }
     let connection = match &o.workspace {
         Workspace::Ready(connection) => connection,
         Workspace::Pending => return settle(o, o.status.clone(), Requeue::OnChange),
         // A manifest may well have the execution before its Workspace.
-        Workspace::NotFound if now < o.created + APPLIED_TOGETHER => {
+        Workspace::NotFound if now < later(o.created, APPLIED_TOGETHER) => {
             return settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)));
         }
         Workspace::NotFound => {
@@ -151,7 +155,7 @@ pub fn plan(o: &Observed, now: Timestamp) -> Decision {
     match standing(o) {
         Standing::Unclaimed { ignored } => begin(o, connection, ignored, now),
         Standing::Ours(claim) | Standing::Reading(claim) | Standing::Foreign(claim)
-            if !claim.is_for(&connection.origin, connection.workspace_id.as_deref()) =>
+            if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), is_started(&o.status)) =>
         {
             let message = format!(
                 "The run was claimed at {} in Mistral workspace {}, which is not where Workspace \"{}\" leads now; point it back, or create another WorkflowExecution for a new run.",
@@ -232,12 +236,12 @@ fn begin(o: &Observed, connection: &Connection, ignored: bool, now: Timestamp) -
         return write(o, restored(o, connection, now), false);
     }
     if o.is_new_to_the_world() {
-        return write(o, o.claim(connection, 1, now), true);
+        return claim_and_send(o, connection, 1, now);
     }
     match &o.remote {
         Remote::NotAsked => Decision::Act(Step::Ask),
         Remote::Unknown(trouble) => troubled(o, trouble, now),
-        Remote::Absent => write(o, o.claim(connection, 1, now), true),
+        Remote::Absent => claim_and_send(o, connection, 1, now),
         Remote::Found(run) if is_taken(o, run) => taken(o, run, now),
         Remote::Found(_) => {
             let claim = o.claim(connection, 1, now);
@@ -246,6 +250,20 @@ fn begin(o: &Observed, connection: &Connection, ignored: bool, now: Timestamp) -
             write(o, Claim { reading, ..claim }, false)
         }
     }
+}
+
+/// Claims, so that the call follows in this pass; unless another resource here has just claimed the same
+/// explicit id: its run may not show yet, and once ended it would be no obstacle to a second one.
+fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Timestamp) -> Decision {
+    if o.rival.is_some_and(|until| now < until) {
+        let message = format!(
+            "Another WorkflowExecution has claimed the execution id \"{}\" and may have started it; this one reads that run once the API shows it.",
+            o.execution_id()
+        );
+        let status = report::not_started(o, Wait::Working, reason::EXECUTION_ID_CLAIMED, message, now);
+        return settle(o, status, Requeue::Retry(backoff(o, 2, 10)));
+    }
+    write(o, o.claim(connection, attempt, now), true)
 }
 
 /// The claim that was here once: `kubectl replace` drops annotations but not the status. Another
@@ -268,15 +286,14 @@ fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) 
     match &o.sent {
         Sent::Nothing if o.fresh => return Decision::Act(Step::Start),
         Sent::Nothing => {}
+        Sent::TooLate if !claim.refused => return write(o, Claim { refused: true, ..claim.clone() }, false),
         Sent::TooLate => return settle(o, o.status.clone(), Requeue::After(Duration::ZERO)),
         Sent::Accepted(run) => return observe(o, run, now),
-        Sent::AlreadyStarted => match &o.remote {
-            // It ran before our only call: somebody else's, under an id that both were given.
-            Remote::Found(run) if !is_taken(o, run) && o.spec.execution_id.is_some() && claim.attempt == 1 => {
-                return write(o, Claim { reading: true, ..claim.clone() }, false);
-            }
-            Remote::NotAsked | Remote::Found(_) | Remote::Absent | Remote::Unknown(_) => {}
-        },
+        // Our own earlier calls are proven to have started nothing: it is somebody else's run.
+        Sent::AlreadyStarted if o.spec.execution_id.is_some() && matches!(o.remote, Remote::Found(_)) => {
+            return write(o, Claim { reading: true, ..claim.clone() }, false);
+        }
+        Sent::AlreadyStarted => {}
         Sent::Unknown(_) => {}
         Sent::Refused(_) | Sent::NotStarted(_) if !claim.refused => {
             return write(o, Claim { refused: true, ..claim.clone() }, false);
@@ -295,20 +312,36 @@ fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) 
     }
     match &o.remote {
         Remote::NotAsked => Decision::Act(Step::Ask),
+        // Under a refused claim of an explicit id somebody else has started it meanwhile.
+        Remote::Found(_) if claim.refused && o.spec.execution_id.is_some() => {
+            write(o, Claim { reading: true, ..claim.clone() }, false)
+        }
         Remote::Found(run) if is_taken(o, run) => taken(o, run, now),
         Remote::Found(run) => observe(o, run, now),
         Remote::Unknown(trouble) if claim.refused => troubled(o, trouble, now),
         Remote::Unknown(trouble) => in_doubt(o, claim, Some(trouble), now),
-        Remote::Absent if now < claim.doubt_ends() => in_doubt(o, claim, None, now),
-        Remote::Absent if o.spec.suspend => {
-            let message = "spec.suspend holds the start back; set it to false to start.".to_owned();
-            settle(o, report::not_started(o, Wait::Working, reason::SUSPENDED, message, now), Requeue::OnChange)
+        Remote::Absent if now < claim.doubt_ends() => match &o.sent {
+            Sent::Unknown(trouble) => in_doubt(o, claim, Some(trouble), now),
+            _ => in_doubt(o, claim, None, now),
+        },
+        // The API has said before that it exists: it is forgotten, not unknown.
+        Remote::Absent if o.memory.seen => settle(o, report::missing(o, now), Requeue::OnChange),
+        Remote::Absent
+            if !claim.refused && now > later(claim.doubt_ends(), CLAIM_GOES_STALE) && !is_consent(o, claim) =>
+        {
+            let id = &claim.execution_id;
+            let message = format!(
+                "Run \"{id}\" was claimed on {} and the API does not know it: it may have ended long ago, as after a restore from a backup, so it is not started; to start it, annotate this resource with {TAKE_OVER}={id}.",
+                claim.send_before.strftime("%F")
+            );
+            blocked(o, reason::STALE_CLAIM, message, Requeue::OnChange, now)
         }
+        Remote::Absent if o.spec.suspend => suspended(o, now),
         Remote::Absent if o.is_edited() => {
             let message = "The spec was edited after the run was claimed and before it started, so it was not started; create another WorkflowExecution with what you want to run.".to_owned();
             blocked(o, reason::INPUT_CHANGED, message, Requeue::OnChange, now)
         }
-        Remote::Absent => write(o, o.claim(connection, claim.attempt.saturating_add(1), now), true),
+        Remote::Absent => claim_and_send(o, connection, claim.attempt.saturating_add(1), now),
     }
 }
 
@@ -340,11 +373,13 @@ fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -> Decision 
 /// The claim on a run of someone else that a person lets this resource own.
 fn consented(o: &Observed) -> Option<&Claim> {
     match standing(o) {
-        Standing::Reading(claim) | Standing::Foreign(claim) => {
-            Some(claim).filter(|claim| o.take_over.as_ref() == Some(&claim.execution_id))
-        }
+        Standing::Reading(claim) | Standing::Foreign(claim) => Some(claim).filter(|claim| is_consent(o, claim)),
         Standing::Unclaimed { .. } | Standing::Ours(_) | Standing::Unreadable => None,
     }
+}
+
+fn is_consent(o: &Observed, claim: &Claim) -> bool {
+    o.take_over.as_ref() == Some(&claim.execution_id)
 }
 
 /// A person has consented: the claim becomes this resource's, with all doubts that it carries.
@@ -367,7 +402,11 @@ fn running(o: &Observed, now: Timestamp) -> Decision {
         Remote::Absent => gone(o, now),
         Remote::Unknown(trouble) => match trouble.kind {
             // The tracker asks again, and slower; a flapping API is the Workspace's condition to tell.
-            TroubleKind::Unavailable => settle(o, o.status.clone(), Requeue::OnChange),
+            TroubleKind::Unavailable if o.memory.unanswered < SILENCE => settle(o, o.status.clone(), Requeue::OnChange),
+            TroubleKind::Unavailable => {
+                let message = format!("The run has started, and its state cannot be read: {}", trouble.message);
+                settle(o, report::blind(o, Wait::Working, reason::API_UNAVAILABLE, message, now), Requeue::OnChange)
+            }
             TroubleKind::Unauthorized | TroubleKind::Refused => troubled(o, trouble, now),
         },
     }
@@ -383,8 +422,8 @@ fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
     }
     match &o.failure {
         FailureText::NotAsked => Decision::Act(Step::ReadFailure),
-        FailureText::Read(None) if run.end_time.is_some_and(|end| end + EVENTS_LAG > now) => {
-            settle(o, report::running(o, run, now), Requeue::After(Duration::from_secs(2)))
+        FailureText::Read(None) if o.memory.failure_reads < READS_OF_A_FAILURE => {
+            settle(o, report::ending(o, run, now), Requeue::After(Duration::from_secs(2)))
         }
         FailureText::Read(text) => settle(o, report::ended(o, run, text.as_deref(), now), Requeue::OnChange),
     }
@@ -393,11 +432,11 @@ fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
 /// The API does not know a run that had started.
 fn gone(o: &Observed, now: Timestamp) -> Decision {
     let started = o.status.start_time.as_ref().map_or(o.created, |time| time.0);
-    if now < started + VISIBILITY {
+    if now < later(started, VISIBILITY) {
         return settle(o, o.status.clone(), Requeue::OnChange);
     }
     match conditions::find(&o.status.conditions, MISSING) {
-        Some(since) if since.last_transition_time.0 + LOST_AFTER < now => {
+        Some(since) if later(since.last_transition_time.0, LOST_AFTER) < now => {
             let message =
                 "The API has not known this run for a day, so its outcome cannot be told. It was not started again.";
             settle(o, report::ended_without_run(o, reason::LOST, message, now), Requeue::OnChange)
@@ -412,7 +451,7 @@ fn finished(o: &Observed, now: Timestamp) -> Decision {
         return settle(o, o.status.clone(), Requeue::OnChange);
     }
     let ended = o.status.end_time.as_ref().map_or(now, |time| time.0);
-    let due = ended + FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&o.uid) % 30));
+    let due = later(ended, FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&o.uid) % 30)));
     match Duration::try_from(due.duration_since(now)) {
         Ok(wait) if !wait.is_zero() => settle(o, o.status.clone(), Requeue::After(wait)),
         _ => Decision::Act(Step::SetFinalizer(false)),
@@ -425,18 +464,32 @@ fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
         return settle(o, o.status.clone(), Requeue::OnChange);
     }
     let free = Decision::Act(Step::Release { abandoned: false });
-    let claim = match standing(o) {
-        Standing::Ours(claim) => claim,
-        Standing::Unclaimed { .. } | Standing::Reading(_) | Standing::Foreign(_) | Standing::Unreadable => return free,
-    };
-    if is_finished(&o.status) || claim.refused || o.spec.deletion_policy == DeletionPolicy::Orphan {
+    if is_finished(&o.status) || o.spec.deletion_policy == DeletionPolicy::Orphan {
         return free;
     }
-    if now > since + DELETION_LIMIT {
+    let too_long = now > later(since, DELETION_LIMIT);
+    let claim = match standing(o) {
+        Standing::Ours(claim) => claim,
+        Standing::Reading(_) | Standing::Foreign(_) => return free,
+        // The claim is gone, but not the knowledge that there was one.
+        Standing::Unclaimed { ignored: false } if o.memory.claim.is_some() || o.status.execution_id.is_some() => {
+            return match &o.stop_with {
+                _ if too_long => Decision::Act(Step::Release { abandoned: true }),
+                Some(connection) => write(o, restored(o, connection, now), false),
+                None => stopping(o, 10, now),
+            };
+        }
+        Standing::Unclaimed { .. } => return free,
+        Standing::Unreadable => return Decision::Act(Step::Release { abandoned: true }),
+    };
+    if claim.refused {
+        return free;
+    }
+    if too_long {
         return Decision::Act(Step::Release { abandoned: true });
     }
     let Some(connection) = &o.stop_with else { return stopping(o, 10, now) };
-    if !claim.is_for(&connection.origin, connection.workspace_id.as_deref()) {
+    if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), true) {
         return stopping(o, 10, now);
     }
     let Some(stop_since) = claim.stop_since else {
@@ -446,7 +499,7 @@ fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
         (Some(Err(Error::NotFound(_))), _) | (None, Remote::Absent) => {
             // A start may still be under way, or its run not be shown yet: being absent is no proof then.
             let shown_by = match &o.status.start_time {
-                Some(start) if is_started(&o.status) => start.0 + VISIBILITY,
+                Some(start) if is_started(&o.status) => later(start.0, VISIBILITY),
                 _ => claim.doubt_ends(),
             };
             if now < shown_by { stopping(o, 5, now) } else { free }
@@ -454,9 +507,9 @@ fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
         (Some(Ok(())), _) => stopping(o, 2, now),
         (Some(Err(_)), _) | (None, Remote::Unknown(_)) => stopping(o, 5, now),
         (None, Remote::NotAsked) => Decision::Act(Step::Ask),
-        (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) => free,
+        (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) || is_taken(o, run) => free,
         (None, Remote::Found(_)) => {
-            let terminate = o.spec.deletion_policy == DeletionPolicy::Terminate || now > stop_since + GRACE;
+            let terminate = o.spec.deletion_policy == DeletionPolicy::Terminate || now > later(stop_since, GRACE);
             let call = if terminate { StopCall::Terminate } else { StopCall::Cancel };
             if o.memory.stop == Some(call) { stopping(o, 2, now) } else { Decision::Act(Step::Stop(call)) }
         }
@@ -501,7 +554,7 @@ fn troubled(o: &Observed, trouble: &Trouble, now: Timestamp) -> Decision {
             blocked(o, reason::CREDENTIAL_REFUSED, message, blocked_retry(o), now)
         }
         TroubleKind::Refused => {
-            let message = format!("The API refused to answer: {message}");
+            let message = format!("The API refused: {message}");
             blocked(o, reason::REQUEST_REFUSED, message, blocked_retry(o), now)
         }
     }
@@ -565,6 +618,11 @@ fn taken(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
     blocked(o, reason::EXECUTION_ID_TAKEN, message, Requeue::OnChange, now)
 }
 
+fn suspended(o: &Observed, now: Timestamp) -> Decision {
+    let message = "spec.suspend holds the start back; set it to false to start.".to_owned();
+    settle(o, report::not_started(o, Wait::Working, reason::SUSPENDED, message, now), Requeue::OnChange)
+}
+
 /// A person has to act before this goes on.
 fn blocked(o: &Observed, reason: &str, message: String, requeue: Requeue, now: Timestamp) -> Decision {
     let status = if is_started(&o.status) {
@@ -581,7 +639,12 @@ fn write(o: &Observed, claim: Claim, send: bool) -> Decision {
 }
 
 /// Ends the pass. What a person should hear of is what changes in `Ready`.
-fn settle(o: &Observed, status: Status, requeue: Requeue) -> Decision {
+fn settle(o: &Observed, mut status: Status, requeue: Requeue) -> Decision {
+    // An edit that changes nothing here has been seen all the same: who waits for that looks at these.
+    if !status.conditions.is_empty() && o.deleted.is_none() {
+        status.observed_generation = o.generation;
+        status.conditions.iter_mut().for_each(|condition| condition.observed_generation = o.generation);
+    }
     let mut notices = Vec::new();
     if o.copied && o.claim_exists() {
         let note =

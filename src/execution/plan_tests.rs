@@ -198,7 +198,6 @@ fn each_answer_to_a_start_has_its_consequence() {
     for (error, expected) in [
         (Error::NotFound(said(404, "WF_1100")), reason::TARGET_NOT_FOUND),
         (Error::Conflict(said(409, "AMBIGUOUS_WORKFLOW")), reason::AMBIGUOUS_DEPLOYMENT),
-        (Error::Conflict(said(409, "OTHER")), reason::REQUEST_REFUSED),
         (Error::Rejected(said(403, "")), reason::REQUEST_REFUSED),
         (Error::Rejected(said(422, "")), reason::INPUT_REJECTED),
         (Error::Unauthorized(said(401, "")), reason::CREDENTIAL_REFUSED),
@@ -221,9 +220,97 @@ fn each_answer_to_a_start_has_its_consequence() {
 }
 
 #[test]
-fn a_call_that_came_too_late_is_not_sent_and_leaves_a_doubt_to_the_next_pass() {
+fn a_conflict_of_an_unknown_kind_is_a_doubt_and_is_said() {
+    let mut o = claimed();
+    o.sent(Err(Error::Conflict(said(409, "WF_9999"))));
+    assert_eq!(step(&o, at(1)), Step::Ask);
+    o.asked(Err(not_found()));
+    assert_eq!(ready(&settled(&o, at(1)).status), reason::REQUEST_REFUSED);
+    o.asked(Ok(run("RUNNING")));
+    assert_eq!(ready(&settled(&o, at(1)).status), reason::RUNNING);
+}
+
+#[test]
+fn a_run_that_the_api_has_shown_once_is_never_taken_for_one_that_did_not_start() {
+    for answer in [Ok(run("RUNNING")), Err(Error::Conflict(said(409, "WF_1101")))] {
+        let mut o = claimed();
+        o.sent(answer);
+        // The status could not be written; the next pass knows only this.
+        let mut next = Observed { memory: o.memory, ..claimed() };
+        next.asked(Err(not_found()));
+        assert!(is_true(&settled(&next, at(100)).status.conditions, MISSING));
+    }
+}
+
+#[test]
+fn a_claim_older_than_a_day_is_not_started_without_consent() {
+    let mut o = claimed();
+    o.asked(Err(not_found()));
+    assert_eq!(claim_of(step(&o, at(86_000))).0.attempt, 2);
+    assert_eq!(ready(&settled(&o, at(87_000)).status), reason::STALE_CLAIM);
+    o.take_over = Some("run-u-1".into());
+    assert_eq!(claim_of(step(&o, at(87_000))).0.attempt, 2);
+}
+
+#[test]
+fn an_explicit_id_that_another_resource_has_just_claimed_waits() {
+    let mut o = observed(json!({}), json!({ "executionId": "mine" }));
+    o.asked(Err(not_found()));
+    o.rival = Some(at(90));
+    let waiting = settled(&o, at(1));
+    assert_eq!(ready(&waiting.status), reason::EXECUTION_ID_CLAIMED);
+    assert!(matches!(waiting.requeue, Requeue::Retry(_)));
+    assert!(claim_of(step(&o, at(90))).2);
+}
+
+#[test]
+fn times_at_the_end_of_time_do_no_harm() {
+    let mut o = with_claim(|claim| {
+        claim.send_before = Timestamp::MAX;
+        claim.stop_since = Some(Timestamp::MAX);
+    });
+    o.asked(Err(not_found()));
+    assert_eq!(ready(&settled(&o, at(100)).status), reason::OUTCOME_UNKNOWN);
+    o.deleted = Some(at(100));
+    assert!(matches!(plan(&o, at(100)), Decision::Settle(_)));
+    assert_eq!(step(&o, at(500)), Step::Release { abandoned: true });
+    let mut ended = Observed { look: true, ..started() };
+    let mut run = run("FAILED");
+    run.end_time = Some(Timestamp::MAX);
+    ended.asked(Ok(run));
+    assert_eq!(step(&ended, at(100)), Step::ReadFailure);
+}
+
+#[test]
+fn an_edit_after_the_end_is_acknowledged() {
+    let mut o = Observed { look: true, ..started() };
+    o.asked(Ok(run("COMPLETED")));
+    let status = settled(&o, at(6)).status;
+    let edited = Observed { generation: Some(2), finalizer: false, status, ..claimed() };
+    let acknowledged = settled(&edited, at(1000)).status;
+    assert_eq!(acknowledged.observed_generation, Some(2));
+    assert!(acknowledged.conditions.iter().all(|condition| condition.observed_generation == Some(2)));
+}
+
+#[test]
+fn a_run_whose_state_cannot_be_read_for_long_says_so() {
+    let mut o = Observed { look: true, ..started() };
+    for _ in 0..4 {
+        o.asked(Err(transient()));
+        assert_eq!(ready(&settled(&o, at(50)).status), reason::RUNNING);
+    }
+    o.asked(Err(transient()));
+    assert_eq!(ready(&settled(&o, at(50)).status), reason::API_UNAVAILABLE);
+    assert!(is_true(&settled(&o, at(50)).status.conditions, STARTED));
+}
+
+#[test]
+fn a_call_that_came_too_late_is_not_sent_and_leaves_no_doubt() {
     let mut o = claimed();
     o.too_late();
+    let (claim, _, send) = claim_of(step(&o, at(20)));
+    assert_eq!((claim.refused, send), (true, false));
+    o.claimed(claim, false);
     assert_eq!(settled(&o, at(20)).requeue, Requeue::After(Duration::ZERO));
 }
 
@@ -308,8 +395,11 @@ fn another_mistral_workspace_is_never_called_for_an_old_claim() {
             assert_eq!(ready(&settled.status), reason::WORKSPACE_CHANGED);
         }
     }
-    let untold = Connection { workspace_id: None, ..connection() };
-    assert_eq!(step(&Observed { workspace: Workspace::Ready(untold), ..claimed() }, at(100)), Step::Ask);
+    // Where the API does not tell any more, a run that has started is read, and nothing is started.
+    let untold = Workspace::Ready(Connection { workspace_id: None, ..connection() });
+    let moved = settled(&Observed { workspace: untold.clone(), ..claimed() }, at(100));
+    assert_eq!(ready(&moved.status), reason::WORKSPACE_CHANGED);
+    assert_eq!(step(&Observed { workspace: untold, look: true, ..started() }, at(100)), Step::Ask);
 }
 
 #[test]
@@ -340,7 +430,7 @@ fn a_claim_that_cannot_be_read_stops_everything_but_deletion() {
     let o = observed(unreadable, json!({}));
     assert_eq!(ready(&settled(&o, at(1000)).status), reason::CLAIM_UNREADABLE);
     let deleted = Observed { deleted: Some(at(1000)), finalizer: true, ..o };
-    assert_eq!(step(&deleted, at(1000)), Step::Release { abandoned: false });
+    assert_eq!(step(&deleted, at(1000)), Step::Release { abandoned: true });
 }
 
 #[test]
@@ -373,6 +463,21 @@ fn a_run_found_under_an_explicit_id_is_read_only() {
     late.sent(Err(Error::Conflict(said(409, "WF_1101"))));
     late.asked(Ok(run("RUNNING")));
     assert!(claim_of(step(&late, at(1))).0.reading);
+    // Nor in answer to a later one, nor when it is another workflow's, nor after a refusal.
+    let with_id = |change: fn(&mut Claim)| {
+        let mut o = with_claim(change);
+        o.spec.execution_id = Some("mine".into());
+        o
+    };
+    let mut second = with_id(|claim| claim.attempt = 2);
+    second.sent(Err(Error::Conflict(said(409, "WF_1101"))));
+    let mut other = run("RUNNING");
+    other.workflow_name = Some("other".into());
+    second.asked(Ok(other));
+    assert!(claim_of(step(&second, at(1))).0.reading);
+    let mut refused = with_id(|claim| claim.refused = true);
+    refused.asked(Ok(run("RUNNING")));
+    assert!(claim_of(step(&refused, at(1))).0.reading);
 }
 
 #[test]
@@ -428,13 +533,36 @@ fn every_end_has_a_condition_and_a_time() {
 }
 
 #[test]
+fn a_run_of_another_workflow_is_not_stopped_by_a_deletion() {
+    let mut o = Observed { deleted: Some(at(10)), ..with_claim(|claim| claim.stop_since = Some(at(10))) };
+    let mut other = run("RUNNING");
+    other.workflow_name = Some("other".into());
+    o.asked(Ok(other));
+    assert_eq!(step(&o, at(20)), Step::Release { abandoned: false });
+}
+
+#[test]
+fn a_deletion_after_the_claim_was_dropped_stops_the_run_all_the_same() {
+    let o = Observed { note: Note::Absent, deleted: Some(at(50)), ..started() };
+    assert_eq!(claim_of(step(&o, at(50))).0.execution_id, "run-u-1");
+    let blind = Observed { stop_with: None, ..o };
+    assert!(matches!(settled(&blind, at(60)).requeue, Requeue::After(_)));
+    assert_eq!(step(&blind, at(360)), Step::Release { abandoned: true });
+}
+
+#[test]
 fn events_may_lag_behind_a_failure_for_a_while() {
     let mut o = Observed { look: true, ..started() };
     o.asked(Ok(run("FAILED")));
-    o.failure = FailureText::Read(None);
-    assert!(matches!(settled(&o, at(6)).requeue, Requeue::After(_)));
-    let ended = settled(&o, at(16));
-    assert!(ended.status.failure.unwrap().message.contains("no text"));
+    for _ in 0..4 {
+        o.failure_read(Ok(Vec::new()));
+        let waiting = settled(&o, at(6));
+        assert!(matches!(waiting.requeue, Requeue::After(_)));
+        // Nobody who waits for the end is to see it before its reason.
+        assert_eq!((waiting.status.end_time, waiting.status.status.as_deref()), (None, Some("RUNNING")));
+    }
+    o.failure_read(Ok(Vec::new()));
+    assert!(settled(&o, at(6)).status.failure.unwrap().message.contains("no text"));
 }
 
 #[test]

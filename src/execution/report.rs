@@ -33,6 +33,10 @@ pub mod reason {
     pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
     /// Something else runs under this id.
     pub const EXECUTION_ID_TAKEN: &str = "ExecutionIDTaken";
+    /// Another resource here has claimed the same explicit id.
+    pub const EXECUTION_ID_CLAIMED: &str = "ExecutionIDClaimed";
+    /// The claim is so old that the API may have forgotten its run.
+    pub const STALE_CLAIM: &str = "StaleClaim";
     /// The claim speaks of a resource in another cluster or namespace.
     pub const FOREIGN_CLAIM: &str = "ForeignClaim";
     /// The claim annotation cannot be read.
@@ -67,8 +71,6 @@ pub mod reason {
     pub const INPUT_REJECTED: &str = "InputRejected";
     /// The API has not known the run for a day.
     pub const LOST: &str = "Lost";
-    /// The run outlived all attempts to stop it and was left alone.
-    pub const ABANDONED: &str = "Abandoned";
 }
 
 /// Whether the operator can go on by itself.
@@ -115,6 +117,11 @@ pub fn running(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     status
 }
 
+/// The run has ended, and why is still being found out: nobody who waits for the end is to see it before.
+pub fn ending(o: &Observed, run: &Execution, now: Timestamp) -> Status {
+    Status { end_time: None, duration_ms: None, status: o.status.status.clone(), ..running(o, run, now) }
+}
+
 /// The run has ended.
 pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Timestamp) -> Status {
     let mut status = of_run(o, run, now);
@@ -158,6 +165,7 @@ pub fn ended_without_run(o: &Observed, reason: &str, message: &str, now: Timesta
 /// The API has forgotten a run that had started; perhaps it will remember.
 pub fn missing(o: &Observed, now: Timestamp) -> Status {
     let mut status = base(o);
+    started(&mut status, o, now);
     let message = "The API no longer knows this run. It is never started again; if the API does not find it within a day, the execution fails as Lost.";
     set(&mut status, o, MISSING, Is::True, reason::MISSING, message, now);
     unready(&mut status, o, Wait::Working, reason::MISSING, message, now);

@@ -3,7 +3,7 @@
 //!
 //! The tracker only ever wakes objects. What a run has come to, their own reconcile asks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,9 @@ struct Watched {
     pages: usize,
     sweeping: bool,
     troubles: u32,
+    /// Those whose question met with trouble since one was answered: a single bad run does not hold up
+    /// the others.
+    troubled: HashSet<Ref>,
     paused_until: Option<Instant>,
 }
 
@@ -94,11 +97,12 @@ impl Tracker {
         let age = age(started, Timestamp::now());
         if asked {
             watched.troubles = 0;
+            watched.troubled.clear();
             let run = Run {
                 execution_id: execution_id.to_owned(),
                 started,
                 next_look: now + look_interval(age),
-                next_question: now + question_interval(age),
+                next_question: now + question_interval(age, execution_id),
             };
             watched.runs.insert(object.clone(), run);
         } else if !watched.runs.contains_key(object) {
@@ -108,7 +112,7 @@ impl Tracker {
                 execution_id: execution_id.to_owned(),
                 started,
                 next_look: now,
-                next_question: now + question_interval(age),
+                next_question: now + question_interval(age, execution_id),
             };
             watched.runs.insert(object.clone(), run);
         }
@@ -127,20 +131,17 @@ impl Tracker {
         lock(&self.looks).remove(object)
     }
 
-    /// A question about a run met with trouble: leave the API alone for a while. Returns whether the
-    /// Workspace should be checked.
-    pub fn had_trouble(&self, key: &Key, retry_after: Option<Duration>) -> bool {
+    /// A question about this run met with trouble. If it is not the only one, the API is left alone for
+    /// a while. Returns whether the Workspace should be checked.
+    pub fn had_trouble(&self, key: &Key, object: &Ref, retry_after: Option<Duration>) -> bool {
         let mut watched = lock(&self.watched);
         let watched = watched.entry(key.clone()).or_default();
-        let now = Instant::now();
-        // Questions that were under way together are one trouble.
-        if watched.paused_until.is_none_or(|until| until <= now) {
-            watched.troubles = watched.troubles.saturating_add(1);
+        watched.troubled.insert(object.clone());
+        let alone = watched.troubled.len() == 1 && watched.runs.len() > 1;
+        if alone && retry_after.is_none() {
+            return false;
         }
-        let pause = Duration::from_secs(1 << watched.troubles.min(6)).min(Duration::from_secs(60));
-        let until = now + pause.max(retry_after.unwrap_or_default());
-        watched.paused_until = Some(watched.paused_until.map_or(until, |before| before.max(until)));
-        watched.troubles >= SUSPECT_AFTER
+        watched.pause(retry_after)
     }
 
     /// Runs until `stop`, dropping objects that `exists` does not know any more.
@@ -167,7 +168,7 @@ impl Tracker {
                     Due::Sweep(objects) => {
                         self.wake_all(objects);
                         // On a task of its own: an API that hangs holds up its own Workspace only.
-                        tokio::spawn(Arc::clone(&self).sweep(key, client, Arc::clone(&connections)));
+                        tokio::spawn(Arc::clone(&self).sweep_safely(key, client, Arc::clone(&connections)));
                     }
                 }
             }
@@ -192,11 +193,23 @@ impl Tracker {
         }
     }
 
+    /// A sweep that dies must not be the last one.
+    async fn sweep_safely(self: Arc<Self>, key: Key, client: Client, connections: Arc<Connections>) {
+        let sweep = tokio::spawn(Arc::clone(&self).sweep(key.clone(), client, connections));
+        if let Err(error) = sweep.await {
+            tracing::error!(%error, "a sweep died; this is a bug in the operator");
+            if let Some(watched) = lock(&self.watched).get_mut(&key) {
+                watched.sweeping = false;
+                watched.pause(None);
+            }
+        }
+    }
+
     async fn sweep(self: Arc<Self>, key: Key, client: Client, connections: Arc<Connections>) {
         let since = lock(&self.watched).get(&key).and_then(|watched| watched.swept_until);
         let outcome = read_pages(&client, since.map(|since| since - OVERLAP)).await;
         if let Err(error) = &outcome {
-            let lasting = self.had_trouble(&key, error.retry_after());
+            let lasting = lock(&self.watched).entry(key.clone()).or_default().pause(error.retry_after());
             if lasting || matches!(error, Error::Unauthorized(_)) {
                 connections.suspect(&key);
             }
@@ -207,9 +220,10 @@ impl Tracker {
         let Ok(swept) = outcome else { return };
         watched.troubles = 0;
         watched.pages = swept.pages;
-        watched.swept_until = watched.swept_until.max(swept.newest_end);
         let now = Instant::now();
         let wall = Timestamp::now();
+        // A row from the future must not hide what ends until then.
+        watched.swept_until = watched.swept_until.max(swept.newest_end.map(|end| end.min(wall)));
         let mut looks = lock(&self.looks);
         for (object, run) in &mut watched.runs {
             run.next_look = now + look_interval(age(run.started, wall));
@@ -222,6 +236,19 @@ impl Tracker {
 }
 
 impl Watched {
+    /// Leaves the API alone for a while, longer each time. Returns whether this has gone on for long.
+    fn pause(&mut self, retry_after: Option<Duration>) -> bool {
+        let now = Instant::now();
+        // Questions that were under way together are one trouble.
+        if self.paused_until.is_none_or(|until| until <= now) {
+            self.troubles = self.troubles.saturating_add(1);
+        }
+        let pause = Duration::from_secs(1 << self.troubles.min(6)).min(Duration::from_secs(60));
+        let until = now + pause.max(retry_after.unwrap_or_default());
+        self.paused_until = Some(self.paused_until.map_or(until, |before| before.max(until)));
+        self.troubles >= SUSPECT_AFTER
+    }
+
     /// The cheaper of one sweep and a question for each run that is due.
     fn due(&mut self, now: Instant, wall: Timestamp) -> Due {
         if self.runs.is_empty() || self.sweeping || self.paused_until.is_some_and(|until| now < until) {
@@ -236,7 +263,7 @@ impl Watched {
                 // Until the answer sets it anew; a question that gets lost is asked again.
                 let age = age(run.started, wall);
                 run.next_look = now + look_interval(age).max(Duration::from_secs(5));
-                run.next_question = now + question_interval(age);
+                run.next_question = now + question_interval(age, &run.execution_id);
             }
         }
         if sweep {
@@ -260,8 +287,12 @@ fn look_interval(age: Duration) -> Duration {
 }
 
 /// Sweeps may miss an end (a page cap, a row that shows late), so each run is asked about as well.
-fn question_interval(age: Duration) -> Duration {
-    (age / 10).clamp(Duration::from_secs(60), Duration::from_secs(600))
+fn question_interval(age: Duration, execution_id: &str) -> Duration {
+    let interval = (age / 10).clamp(Duration::from_secs(60), Duration::from_secs(600));
+    // Those that started together are not asked about together.
+    let spread =
+        execution_id.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte))) % 100;
+    interval + interval * spread / 200
 }
 
 fn age(started: Timestamp, now: Timestamp) -> Duration {
@@ -340,7 +371,7 @@ mod tests {
         let tracker = Tracker::new(wake);
         let key = Key { namespace: "n".into(), name: "default".into() };
         tracker.track(&key, &Ref::new("run"), "id", Timestamp::UNIX_EPOCH, false);
-        assert!(!tracker.had_trouble(&key, None));
+        assert!(!tracker.had_trouble(&key, &Ref::new("run"), None));
         let mut all = lock(&tracker.watched);
         let watched = all.get_mut(&key).unwrap();
         assert_eq!(watched.due(Instant::now(), Timestamp::UNIX_EPOCH), Due::Nothing);

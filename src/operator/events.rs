@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
 
+use super::kubernetes::call;
 use crate::api::conditions::truncate;
 
 /// The longest note that the API server accepts, in bytes.
@@ -63,6 +64,7 @@ impl Publisher {
             let now = Timestamp::now();
             let mut name = about.name.clone().unwrap_or_default();
             truncate(&mut name, 200);
+            name.truncate(name.trim_end_matches(['.', '-']).len());
             let unique = self.count.fetch_add(1, Ordering::Relaxed);
             let event = Event {
                 metadata: ObjectMeta {
@@ -80,7 +82,7 @@ impl Publisher {
                 type_: Some(type_.to_owned()),
                 ..Event::default()
             };
-            if let Err(error) = api.create(&PostParams::default(), &event).await {
+            if let Err(error) = call(api.create(&PostParams::default(), &event)).await {
                 tracing::debug!(%error, "an Event could not be written");
             }
         }

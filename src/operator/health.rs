@@ -26,6 +26,11 @@ impl Health {
         self.lock().remove(what);
     }
 
+    /// Whether all has come.
+    pub fn is_ready(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

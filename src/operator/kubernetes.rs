@@ -1,7 +1,9 @@
 //! Small helpers around the Kubernetes client that every controller needs.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
@@ -23,6 +25,9 @@ pub enum Error {
     /// The API server did not answer in time.
     #[error("the Kubernetes API did not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
+    /// The pass panicked: a bug, but of this object's only.
+    #[error("the pass panicked; this is a bug in the operator")]
+    Panicked,
 }
 
 impl Error {
@@ -52,6 +57,14 @@ pub async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, E
     }
 }
 
+/// Keeps a pass that panics from ending the process, which would only meet the same object again.
+///
+/// # Errors
+/// Those of the pass, and [`Error::Panicked`].
+pub async fn contained(pass: impl Future<Output = Result<Action, Error>>) -> Result<Action, Error> {
+    AssertUnwindSafe(pass).catch_unwind().await.unwrap_or(Err(Error::Panicked))
+}
+
 /// What to do after a reconcile that failed: the same for all kinds.
 pub fn after_error(error: &Error) -> Action {
     match error {
@@ -59,6 +72,7 @@ pub fn after_error(error: &Error) -> Action {
         error if error.is_conflict() => Action::requeue(Duration::from_secs(1)),
         error if error.is_not_found() => Action::await_change(),
         Error::Kube(_) | Error::Timeout => Action::requeue(Duration::from_secs(5)),
+        Error::Panicked => Action::requeue(Duration::from_secs(60)),
     }
 }
 
@@ -124,6 +138,12 @@ pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_pass_that_panics_is_repeated_later_and_ends_nothing_else() {
+        let outcome = contained(async { panic!("a bug") }).await;
+        assert!(matches!(outcome, Err(Error::Panicked)));
+    }
 
     #[test]
     fn only_what_differs_is_written_and_nulls_survive() {

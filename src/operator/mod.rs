@@ -5,12 +5,13 @@ pub mod events;
 pub mod health;
 pub mod kubernetes;
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
@@ -100,15 +101,11 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         Arc::clone(&publisher),
         config.allow_base_urls.clone(),
     ));
-    let suspecting = Arc::clone(&workspace_context);
-    let suspected = receive(suspects).map(move |key: Key| {
-        suspecting.suspect(&key);
-        ObjectRef::new(&key.name).within(&key.namespace)
-    });
+    let suspected = receive(suspects).map(|key: Key| ObjectRef::new(&key.name).within(&key.namespace));
     let workspaces = workspaces.reconcile_on(suspected).graceful_shutdown_on(stop.clone().cancelled_owned()).run(
-        workspace::controller::reconcile,
+        |object, context| kubernetes::contained(workspace::controller::reconcile(object, context)).boxed(),
         |_, error, _| after_error("a Workspace", error),
-        workspace_context,
+        Arc::clone(&workspace_context),
     );
 
     let executions = watch::<Guarded>(&client, &config);
@@ -118,6 +115,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         cluster,
         instance,
         Arc::clone(&connections),
+        execution_store.clone(),
         workspace_store.clone(),
         Arc::clone(&tracker),
         publisher,
@@ -132,11 +130,24 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
             waiting_for(&of_workspaces, &key)
         })
         .graceful_shutdown_on(stop.clone().cancelled_owned())
-        .run(execution::controller::reconcile, execution::controller::on_error, Arc::clone(&execution_context));
+        .run(
+            |object, context| kubernetes::contained(execution::controller::reconcile(object, context)).boxed(),
+            execution::controller::on_error,
+            Arc::clone(&execution_context),
+        );
 
+    // These run for as long as the process does: if one of them dies, so does the process.
     let exists = execution_store.clone();
-    tokio::spawn(tracker.run(connections, move |object| exists.get(object).is_some(), stop.clone()));
-    tokio::spawn(forget(execution_context, execution_store.clone(), stop.clone()));
+    let tracking = tracker.run(Arc::clone(&connections), move |object| exists.get(object).is_some(), stop.clone());
+    let forgetting = async {
+        while stop.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_some() {
+            let uids: HashSet<String> = execution_store.state().iter().filter_map(|object| object.uid()).collect();
+            execution_context.forget_all_but(|uid| uids.contains(uid));
+            let exists = |key: &Key| workspace_store.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
+            workspace_context.forget_all_but(exists);
+            connections.forget_all_but(exists);
+        }
+    };
 
     let ready = async {
         // Without the Workspaces, every execution would seem to lack its own.
@@ -150,15 +161,19 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         };
         futures::join!(executions, listed);
     };
-    let all = async { futures::join!(report(workspaces, "Workspace"), ready) };
+    let all = async { futures::join!(report(workspaces, "Workspace"), ready, tracking, forgetting) };
     let limit = async {
         stop.cancelled().await;
+        if !health.is_ready() {
+            // Nothing has begun, and a list that does not come would be waited for.
+            return;
+        }
         tracing::info!("stopping; what is under way comes to its end first");
         tokio::time::sleep(SHUTDOWN_LIMIT).await;
     };
     tokio::select! {
         _ = all => tracing::info!("stopped"),
-        () = limit => tracing::warn!("stopped with calls under way; the claims tell the next operator"),
+        () = limit => tracing::info!("stopped without waiting any longer; claims tell the next operator of calls under way"),
     }
     Ok(())
 }
@@ -230,13 +245,6 @@ fn is_missing_crd(error: &watcher::Error) -> bool {
         return false;
     };
     matches!(error, kube::Error::Api(status) if status.code == 404)
-}
-
-async fn forget(context: Arc<execution::controller::Context>, store: Store<Guarded>, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_some() {
-        let uids: std::collections::HashSet<String> = store.state().iter().filter_map(|object| object.uid()).collect();
-        context.forget_all_but(|uid| uids.contains(uid));
-    }
 }
 
 /// UID of the namespace `kube-system`, by which clusters are told apart. Waits for it.

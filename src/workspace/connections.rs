@@ -1,6 +1,6 @@
 //! The connections that are in use, kept by the Workspace controller and read by the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -60,6 +60,7 @@ pub enum State {
 #[derive(Debug)]
 pub struct Connections {
     entries: Mutex<HashMap<Key, Entry>>,
+    suspects: Mutex<HashSet<Key>>,
     changed: UnboundedSender<Key>,
     suspect: UnboundedSender<Key>,
 }
@@ -76,7 +77,7 @@ impl Connections {
     /// None yet. `changed` hears of each connection that others may have waited for, `suspect` of
     /// each that somebody had trouble with.
     pub fn new(changed: UnboundedSender<Key>, suspect: UnboundedSender<Key>) -> Self {
-        Self { entries: Mutex::default(), changed, suspect }
+        Self { entries: Mutex::default(), suspects: Mutex::default(), changed, suspect }
     }
 
     /// What may be done with this Workspace; none if it has not been checked yet.
@@ -125,10 +126,32 @@ impl Connections {
         }
     }
 
-    /// Someone had trouble with this connection: it shall be checked now.
+    /// Someone had trouble with this connection: it shall be checked soon.
     pub fn suspect(&self, key: &Key) {
-        // A receiver that is gone means that the process is ending.
-        let _ = self.suspect.send(key.clone());
+        if self.suspects().insert(key.clone()) {
+            // A receiver that is gone means that the process is ending.
+            let _ = self.suspect.send(key.clone());
+        }
+    }
+
+    /// Whether someone had trouble with it since it was last checked.
+    pub fn is_suspect(&self, key: &Key) -> bool {
+        self.suspects().contains(key)
+    }
+
+    /// It is being checked now.
+    pub fn checking(&self, key: &Key) {
+        self.suspects().remove(key);
+    }
+
+    /// Forgets connections of Workspaces that are gone, once they may not stop runs any more.
+    pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
+        self.lock().retain(|key, entry| exists(key) || entry.since.elapsed() < STOPS_FOR);
+        self.suspects().retain(|key| exists(key));
+    }
+
+    fn suspects(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, key: &Key, uid: &str, state: State) {

@@ -36,7 +36,6 @@ pub struct Context {
 #[derive(Clone, Debug, Default)]
 struct Memory {
     check: Option<Check>,
-    suspect: bool,
     /// Problems in a row.
     retries: u32,
 }
@@ -47,9 +46,9 @@ impl Context {
         Self { client, connections, publisher, allowed, memory: Mutex::default() }
     }
 
-    /// Somebody had trouble with this Workspace's connection: the next reconcile checks it.
-    pub fn suspect(&self, key: &Key) {
-        self.lock().entry(key.clone()).or_default().suspect = true;
+    /// Forgets Workspaces that are gone.
+    pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
+        self.lock().retain(|key, _| exists(key));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Memory>> {
@@ -80,7 +79,6 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     let mut memory = context.lock().get(&key).cloned().unwrap_or_default();
 
     let (outcome, wait) = look(&context, workspace, &key, &mut memory).await?;
-    memory.retries = if outcome.is_ok() { 0 } else { memory.retries.saturating_add(1) };
     connect(&context.connections, &key, &workspace.uid().unwrap_or_default(), &outcome, memory.check.as_ref());
     context.lock().insert(key, memory);
 
@@ -115,20 +113,30 @@ async fn look(
     };
     let token = match read_secret(context, workspace, key).await? {
         Ok(token) => token,
-        Err(problem) => return Ok((Err(problem), soon)),
+        Err(problem) => {
+            memory.retries = memory.retries.saturating_add(1);
+            return Ok((Err(problem), soon));
+        }
     };
     let of = (address, token);
-    let due = plan::check_due(memory.check.as_ref(), &of, memory.suspect, memory.retries, Timestamp::now());
+    let due = plan::check_due(
+        memory.check.as_ref(),
+        &of,
+        context.connections.is_suspect(key),
+        memory.retries,
+        Timestamp::now(),
+    );
     match (due, &memory.check) {
         (Err(wait), Some(check)) => {
             let read = if check.outcome.is_ok() { READ_EVERY } else { Duration::from_secs(15) };
             Ok((check.outcome.clone(), wait.min(read)))
         }
         (Ok(()), _) | (Err(_), None) => {
+            context.connections.checking(key);
             let outcome = check(&of, &workspace.spec.auth.api_key_secret_ref.name).await;
+            memory.retries = if outcome.is_ok() { 0 } else { memory.retries.saturating_add(1) };
             let wait = if outcome.is_ok() { READ_EVERY } else { soon.max(Duration::from_secs(2)) };
             memory.check = Some(Check { of, at: Timestamp::now(), outcome: outcome.clone() });
-            memory.suspect = false;
             Ok((outcome, wait))
         }
     }

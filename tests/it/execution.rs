@@ -321,6 +321,59 @@ async fn a_resource_created_again_with_its_explicit_id_does_not_run_again() {
 }
 
 #[tokio::test]
+async fn two_resources_on_one_id_are_one_run_even_if_it_ends_at_once_and_shows_late() {
+    let world = World::new("two-quick").await;
+    let _operator = world.operator();
+    world.wait_for_workspace("default", "Connected").await;
+    world.api.faults(json!({ "faults": [], "hide_new_executions_ms": 20_000 })).await;
+    for name in ["one", "two", "three"] {
+        world.execute(name, json!({ "workflowIdentifier": "echo", "executionId": "shared" })).await;
+    }
+    for name in ["one", "two", "three"] {
+        world.wait(name, Duration::from_secs(120), |object| ready_reason(object) == Some("Completed")).await;
+    }
+    assert_eq!(world.api.starts().await, 1);
+}
+
+#[tokio::test]
+async fn a_resource_created_again_at_once_does_not_run_its_explicit_id_again() {
+    let world = World::new("again-quick").await;
+    let _operator = world.operator();
+    world.wait_for_workspace("default", "Connected").await;
+    world.api.faults(json!({ "faults": [], "hide_new_executions_ms": 20_000 })).await;
+    let spec = json!({ "workflowIdentifier": "echo", "executionId": "once", "deletionPolicy": "Orphan" });
+    world.execute("run", spec.clone()).await;
+    until(SOON, "the start", async || (world.api.starts().await == 1).then_some(())).await;
+    world.delete("run").await;
+    world.wait_until_gone("run", SOON).await;
+    world.execute("run", spec).await;
+    world.wait("run", Duration::from_secs(120), |object| ready_reason(object) == Some("Completed")).await;
+    assert_eq!(world.api.starts().await, 1);
+}
+
+#[tokio::test]
+async fn a_claim_from_the_end_of_time_stops_nobody_else() {
+    let world = World::new("forged").await;
+    let _operator = world.operator();
+    world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
+    let done = world.wait_for_reason("run", "Completed").await;
+    let mut claim: Value = serde_json::from_str(&done.annotations()[CLAIM]).unwrap();
+    claim["sendBefore"] = json!("9999-12-30T21:59:59Z");
+    claim["owner"]["name"] = json!("forged");
+    claim["executionId"] = json!("forged");
+    let forged = json!({
+        "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
+        "metadata": { "name": "forged", "annotations": { CLAIM: claim.to_string() } },
+        "spec": { "workflowIdentifier": "echo" },
+    });
+    world.executions().create(&Default::default(), &serde_json::from_value(forged).unwrap()).await.unwrap();
+    world.wait_for_reason("forged", "OutcomeUnknown").await;
+    world.execute("next", json!({ "workflowIdentifier": "echo" })).await;
+    world.wait_for_reason("next", "Completed").await;
+    assert_eq!(world.api.starts().await, 2);
+}
+
+#[tokio::test]
 async fn two_resources_on_one_id_are_one_run() {
     let world = World::new("two").await;
     let _operator = world.operator();
