@@ -16,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN, later};
+use super::identity::Reservations;
 use super::observed::{
     Connection, Instance, Memory, Observed, Remote, StopCall, Target, Trouble, TroubleKind, Workspace,
 };
@@ -65,13 +66,8 @@ pub struct Context {
     /// Set when the process is to end: nothing new is started then.
     pub stop: CancellationToken,
     memory: Mutex<HashMap<String, Kept>>,
-    /// Explicit ids for which a call may be under way: whose, by UID, and until when. It outlives the
-    /// resource, which may be deleted and created again meanwhile.
-    calls: Mutex<HashMap<Identity, (String, Timestamp)>>,
+    reservations: Reservations,
 }
-
-/// What the API tells runs apart by: origin, Mistral workspace, execution id.
-type Identity = (String, Option<String>, String);
 
 /// What is kept of a resource between passes, by UID.
 #[derive(Clone, Debug, Default)]
@@ -114,49 +110,26 @@ impl Context {
         publisher: Arc<Publisher>,
         stop: CancellationToken,
     ) -> Self {
-        let (memory, calls) = (Mutex::default(), Mutex::default());
-        Self { client, cluster, instance, connections, executions, workspaces, tracker, publisher, stop, memory, calls }
+        let (memory, reservations) = (Mutex::default(), Reservations::default());
+        Self {
+            client,
+            cluster,
+            instance,
+            connections,
+            executions,
+            workspaces,
+            tracker,
+            publisher,
+            stop,
+            memory,
+            reservations,
+        }
     }
 
     /// Forgets all resources but those with these UIDs.
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
         self.lock().retain(|uid, _| exists(uid));
-        let now = Timestamp::now();
-        self.calls().retain(|_, (_, until)| *until > now);
-    }
-
-    /// Reserves an explicit id for a call of this claim; else says until when another resource's may be
-    /// under way. Another operator's claims are known as far as the watch has brought them.
-    fn reserve(&self, uid: &str, claim: &Claim) -> Result<(), Timestamp> {
-        let now = Timestamp::now();
-        let elsewhere = self.executions.state().into_iter().filter_map(|other| {
-            let other = other.0.as_ref().ok().filter(|other| other.uid().as_deref() != Some(uid))?;
-            match Note::read(other.metadata.annotations.as_ref()) {
-                Note::Claim(theirs) if identity(&theirs) == identity(claim) && !theirs.reading => {
-                    Some(theirs.doubt_ends())
-                }
-                _ => None,
-            }
-        });
-        let mut calls = self.calls();
-        let here = calls.get(&identity(claim)).filter(|(whose, _)| whose != uid).map(|(_, until)| *until);
-        if let Some(until) = elsewhere.chain(here).max().filter(|until| *until > now) {
-            return Err(until);
-        }
-        calls.insert(identity(claim), (uid.to_owned(), claim.doubt_ends()));
-        Ok(())
-    }
-
-    /// The call of this claim started nothing.
-    fn release(&self, uid: &str, claim: &Claim) {
-        let mut calls = self.calls();
-        if calls.get(&identity(claim)).is_some_and(|(whose, _)| whose == uid) {
-            calls.remove(&identity(claim));
-        }
-    }
-
-    fn calls(&self) -> std::sync::MutexGuard<'_, HashMap<Identity, (String, Timestamp)>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reservations.forget();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
@@ -184,10 +157,6 @@ impl Context {
 
 fn connection(live: &Live) -> Connection {
     Connection { origin: live.origin.clone(), workspace_id: live.workspace_id.clone(), epoch: live.epoch }
-}
-
-fn identity(claim: &Claim) -> Identity {
-    (claim.origin.clone(), claim.workspace_id.clone(), claim.execution_id.clone())
 }
 
 /// One pass over one execution.
@@ -421,7 +390,8 @@ impl<'a> Pass<'a> {
                 return Ok(self.take_turn().await.err().unwrap_or(Flow::PlanAgain));
             }
             if self.observed.spec.execution_id.is_some()
-                && let Err(until) = self.context.reserve(&self.observed.uid, &claim)
+                && let Err(until) =
+                    self.context.reservations.reserve(&self.observed.uid, &claim, &self.context.executions)
             {
                 self.observed.rival = Some(until);
                 return Ok(Flow::PlanAgain);
@@ -432,7 +402,7 @@ impl<'a> Pass<'a> {
         self.patch(json!({ "annotations": annotations, "finalizers": self.finalizers(finalizer) })).await?;
         tracing::debug!(object = %self.name(), execution_id = claim.execution_id, attempt = claim.attempt, "claimed");
         if claim.refused {
-            self.context.release(&self.observed.uid, &claim);
+            self.context.reservations.release(&self.observed.uid, &claim);
         }
         self.observed.finalizer = finalizer;
         self.observed.claimed(claim, send);

@@ -1,7 +1,10 @@
 //! `WorkflowExecution`: from a resource to a run at the API, exactly once, and back to its status.
 
+mod backoff;
 pub mod claim;
 pub mod controller;
+mod deletion;
+mod identity;
 pub mod observed;
 pub mod plan;
 #[cfg(test)]

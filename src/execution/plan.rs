@@ -10,21 +10,18 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::backoff::{asked_to_wait, backoff, blocked_retry, jitter};
 use super::claim::{self, CLAIM, Claim, Note, TAKE_OVER, VISIBILITY, later};
+use super::deletion;
 use super::observed::{
     Connection, FailureText, Observed, Refusal, Remote, Sent, StopCall, Target, Trouble, TroubleKind, Workspace,
 };
 use super::report::{self, Wait, is_finished, is_started, reason};
 use crate::api::conditions::{self, MISSING, READY, STALLED, STARTED};
 use crate::api::{DeletionPolicy, WorkflowExecutionStatus as Status};
-use crate::mistral::Error;
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::operator::events::Notice;
 
-/// How long a run may take to stop after a cancel before it is terminated.
-const GRACE: SignedDuration = SignedDuration::from_secs(30);
-/// How long a deletion waits for a run to stop before it lets go.
-const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 /// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for.
 const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_mins(1);
 /// How often the events of a failed run are read until they have a text: they lag behind by seconds.
@@ -105,7 +102,7 @@ pub enum Requeue {
 }
 
 /// Whose claim it is.
-enum Standing<'a> {
+pub(super) enum Standing<'a> {
     /// None, or one that speaks of another resource here: a copied manifest.
     Unclaimed { ignored: bool },
     /// This resource's own.
@@ -121,7 +118,7 @@ enum Standing<'a> {
 /// The next step.
 pub fn plan(o: &Observed, now: Timestamp) -> Decision {
     if let Some(since) = o.deleted {
-        return delete(o, since, now);
+        return deletion::delete(o, since, now);
     }
     if is_finished(&o.status) {
         return finished(o, now);
@@ -178,7 +175,7 @@ pub fn plan(o: &Observed, now: Timestamp) -> Decision {
     }
 }
 
-fn standing(o: &Observed) -> Standing<'_> {
+pub(super) fn standing(o: &Observed) -> Standing<'_> {
     match &o.note {
         Note::Absent => Standing::Unclaimed { ignored: false },
         Note::Unreadable => Standing::Unreadable,
@@ -268,7 +265,7 @@ fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Time
 
 /// The claim that was here once: `kubectl replace` drops annotations but not the status. Another
 /// operator may have claimed after what this one remembers, so it is as doubtful as a call made now.
-fn restored(o: &Observed, connection: &Connection, now: Timestamp) -> Claim {
+pub(super) fn restored(o: &Observed, connection: &Connection, now: Timestamp) -> Claim {
     let adopted =
         conditions::find(&o.status.conditions, STARTED).is_some_and(|started| started.reason == reason::ADOPTED);
     match &o.memory.claim {
@@ -458,68 +455,6 @@ fn finished(o: &Observed, now: Timestamp) -> Decision {
     }
 }
 
-/// The resource is being deleted: stop the run if it is ours, then let go.
-fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
-    if !o.finalizer {
-        return settle(o, o.status.clone(), Requeue::OnChange);
-    }
-    let free = Decision::Act(Step::Release { abandoned: false });
-    if is_finished(&o.status) || o.spec.deletion_policy == DeletionPolicy::Orphan {
-        return free;
-    }
-    let too_long = now > later(since, DELETION_LIMIT);
-    let claim = match standing(o) {
-        Standing::Ours(claim) => claim,
-        Standing::Reading(_) | Standing::Foreign(_) => return free,
-        // The claim is gone, but not the knowledge that there was one.
-        Standing::Unclaimed { ignored: false } if o.memory.claim.is_some() || o.status.execution_id.is_some() => {
-            return match &o.stop_with {
-                _ if too_long => Decision::Act(Step::Release { abandoned: true }),
-                Some(connection) => write(o, restored(o, connection, now), false),
-                None => stopping(o, 10, now),
-            };
-        }
-        Standing::Unclaimed { .. } => return free,
-        Standing::Unreadable => return Decision::Act(Step::Release { abandoned: true }),
-    };
-    if claim.refused {
-        return free;
-    }
-    if too_long {
-        return Decision::Act(Step::Release { abandoned: true });
-    }
-    let Some(connection) = &o.stop_with else { return stopping(o, 10, now) };
-    if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), true) {
-        return stopping(o, 10, now);
-    }
-    let Some(stop_since) = claim.stop_since else {
-        return write(o, Claim { stop_since: Some(now), ..claim.clone() }, false);
-    };
-    match (&o.stopped, &o.remote) {
-        (Some(Err(Error::NotFound(_))), _) | (None, Remote::Absent) => {
-            // A start may still be under way, or its run not be shown yet: being absent is no proof then.
-            let shown_by = match &o.status.start_time {
-                Some(start) if is_started(&o.status) => later(start.0, VISIBILITY),
-                _ => claim.doubt_ends(),
-            };
-            if now < shown_by { stopping(o, 5, now) } else { free }
-        }
-        (Some(Ok(())), _) => stopping(o, 2, now),
-        (Some(Err(_)), _) | (None, Remote::Unknown(_)) => stopping(o, 5, now),
-        (None, Remote::NotAsked) => Decision::Act(Step::Ask),
-        (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) || is_taken(o, run) => free,
-        (None, Remote::Found(_)) => {
-            let terminate = o.spec.deletion_policy == DeletionPolicy::Terminate || now > later(stop_since, GRACE);
-            let call = if terminate { StopCall::Terminate } else { StopCall::Cancel };
-            if o.memory.stop == Some(call) { stopping(o, 2, now) } else { Decision::Act(Step::Stop(call)) }
-        }
-    }
-}
-
-fn stopping(o: &Observed, seconds: u64, now: Timestamp) -> Decision {
-    settle(o, report::stopping(o, now), Requeue::After(Duration::from_secs(seconds)))
-}
-
 /// A start was sent, or may have been, and whether there is a run cannot be told yet.
 fn in_doubt(o: &Observed, claim: &Claim, trouble: Option<&Trouble>, now: Timestamp) -> Decision {
     if let Some(trouble) = trouble
@@ -594,7 +529,7 @@ fn refused(o: &Observed, refusal: &Refusal, now: Timestamp) -> Decision {
 }
 
 /// The run under this id is one of another workflow, as far as the API tells.
-fn is_taken(o: &Observed, run: &Execution) -> bool {
+pub(super) fn is_taken(o: &Observed, run: &Execution) -> bool {
     let Some(asked) = &o.spec.workflow_identifier else { return false };
     let is = |known: &String| known.eq_ignore_ascii_case(asked);
     match (&run.workflow_name, &run.workflow_id) {
@@ -633,13 +568,13 @@ fn blocked(o: &Observed, reason: &str, message: String, requeue: Requeue, now: T
     settle(o, status, requeue)
 }
 
-fn write(o: &Observed, claim: Claim, send: bool) -> Decision {
+pub(super) fn write(o: &Observed, claim: Claim, send: bool) -> Decision {
     let finalizer = o.deleted.is_some() || (o.wants_finalizer() && !claim.reading);
     Decision::Act(Step::WriteClaim { claim: Box::new(claim), finalizer, send })
 }
 
 /// Ends the pass. What a person should hear of is what changes in `Ready`.
-fn settle(o: &Observed, mut status: Status, requeue: Requeue) -> Decision {
+pub(super) fn settle(o: &Observed, mut status: Status, requeue: Requeue) -> Decision {
     // An edit that changes nothing here has been seen all the same: who waits for that looks at these.
     if !status.conditions.is_empty() && o.deleted.is_none() {
         status.observed_generation = o.generation;
@@ -672,24 +607,4 @@ fn settle(o: &Observed, mut status: Status, requeue: Requeue) -> Decision {
 
 fn ready_reason(status: &Status) -> Option<&str> {
     conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str())
-}
-
-/// Retries of something that a person has to correct: from half a minute to five.
-fn blocked_retry(o: &Observed) -> Requeue {
-    Requeue::Retry(backoff(o, 30, 300))
-}
-
-/// Doubles from `first` to `last` seconds with the retries so far, a tenth more or less by resource.
-fn backoff(o: &Observed, first: u64, last: u64) -> Duration {
-    let seconds = first.saturating_mul(1 << o.memory.retries.min(16)).min(last);
-    Duration::from_millis(seconds * u64::from(900 + jitter(&o.uid) % 200))
-}
-
-fn asked_to_wait(trouble: Option<&Trouble>) -> Duration {
-    trouble.and_then(|trouble| trouble.retry_after).unwrap_or_default()
-}
-
-/// Spreads resources evenly, the same for each of them at any time.
-fn jitter(uid: &str) -> u32 {
-    uid.bytes().fold(0, |hash: u32, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)))
 }

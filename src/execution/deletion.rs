@@ -1,0 +1,80 @@
+//! The part of the plan that a deletion takes: stop the run, then let go, in bounded time.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::claim::{Claim, VISIBILITY, later};
+use super::observed::{Observed, Remote, StopCall};
+use super::plan::{Decision, Requeue, Standing, Step, is_taken, restored, settle, standing, write};
+use super::report::{self, is_finished, is_started};
+use crate::api::DeletionPolicy;
+use crate::mistral::Error;
+use crate::mistral::wire::is_terminal;
+
+/// How long a run may take to stop after a cancel before it is terminated.
+const GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// How long a deletion waits for a run to stop before it lets go.
+const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
+
+/// The resource is being deleted: stop the run if it is ours, then let go.
+pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
+    if !o.finalizer {
+        return settle(o, o.status.clone(), Requeue::OnChange);
+    }
+    let free = Decision::Act(Step::Release { abandoned: false });
+    if is_finished(&o.status) || o.spec.deletion_policy == DeletionPolicy::Orphan {
+        return free;
+    }
+    let too_long = now > later(since, DELETION_LIMIT);
+    let claim = match standing(o) {
+        Standing::Ours(claim) => claim,
+        Standing::Reading(_) | Standing::Foreign(_) => return free,
+        // The claim is gone, but not the knowledge that there was one.
+        Standing::Unclaimed { ignored: false } if o.memory.claim.is_some() || o.status.execution_id.is_some() => {
+            return match &o.stop_with {
+                _ if too_long => Decision::Act(Step::Release { abandoned: true }),
+                Some(connection) => write(o, restored(o, connection, now), false),
+                None => stopping(o, 10, now),
+            };
+        }
+        Standing::Unclaimed { .. } => return free,
+        Standing::Unreadable => return Decision::Act(Step::Release { abandoned: true }),
+    };
+    if claim.refused {
+        return free;
+    }
+    if too_long {
+        return Decision::Act(Step::Release { abandoned: true });
+    }
+    let Some(connection) = &o.stop_with else { return stopping(o, 10, now) };
+    if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), true) {
+        return stopping(o, 10, now);
+    }
+    let Some(stop_since) = claim.stop_since else {
+        return write(o, Claim { stop_since: Some(now), ..claim.clone() }, false);
+    };
+    match (&o.stopped, &o.remote) {
+        (Some(Err(Error::NotFound(_))), _) | (None, Remote::Absent) => {
+            // A start may still be under way, or its run not be shown yet: being absent is no proof then.
+            let shown_by = match &o.status.start_time {
+                Some(start) if is_started(&o.status) => later(start.0, VISIBILITY),
+                _ => claim.doubt_ends(),
+            };
+            if now < shown_by { stopping(o, 5, now) } else { free }
+        }
+        (Some(Ok(())), _) => stopping(o, 2, now),
+        (Some(Err(_)), _) | (None, Remote::Unknown(_)) => stopping(o, 5, now),
+        (None, Remote::NotAsked) => Decision::Act(Step::Ask),
+        (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) || is_taken(o, run) => free,
+        (None, Remote::Found(_)) => {
+            let terminate = o.spec.deletion_policy == DeletionPolicy::Terminate || now > later(stop_since, GRACE);
+            let call = if terminate { StopCall::Terminate } else { StopCall::Cancel };
+            if o.memory.stop == Some(call) { stopping(o, 2, now) } else { Decision::Act(Step::Stop(call)) }
+        }
+    }
+}
+
+fn stopping(o: &Observed, seconds: u64, now: Timestamp) -> Decision {
+    settle(o, report::stopping(o, now), Requeue::After(Duration::from_secs(seconds)))
+}

@@ -1,0 +1,68 @@
+//! Explicit execution ids: several resources may name the same one, and one of them may call.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::reflector::Store;
+
+use super::claim::{Claim, Note};
+use super::controller::Guarded;
+
+/// What the API tells runs apart by: origin, Mistral workspace, execution id.
+type Identity = (String, Option<String>, String);
+
+/// Ids for which a call may be under way: whose, by UID, and until when. A reservation outlives its
+/// resource, which may be deleted and created again meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Reservations {
+    held: Mutex<HashMap<Identity, (String, Timestamp)>>,
+}
+
+impl Reservations {
+    /// Reserves an id for the call of this claim; else says until when another resource's may be under
+    /// way. Claims of other operators, and from before a restart, are known as far as the watch has
+    /// brought them.
+    pub(super) fn reserve(&self, uid: &str, claim: &Claim, all: &Store<Guarded>) -> Result<(), Timestamp> {
+        let now = Timestamp::now();
+        let elsewhere = all.state().into_iter().filter_map(|other| {
+            let other = other.0.as_ref().ok().filter(|other| other.uid().as_deref() != Some(uid))?;
+            match Note::read(other.metadata.annotations.as_ref()) {
+                Note::Claim(theirs) if identity(&theirs) == identity(claim) && !theirs.reading => {
+                    Some(theirs.doubt_ends())
+                }
+                Note::Claim(_) | Note::Absent | Note::Unreadable => None,
+            }
+        });
+        let mut held = self.lock();
+        let here = held.get(&identity(claim)).filter(|(whose, _)| whose != uid).map(|(_, until)| *until);
+        if let Some(until) = elsewhere.chain(here).max().filter(|until| *until > now) {
+            return Err(until);
+        }
+        held.insert(identity(claim), (uid.to_owned(), claim.doubt_ends()));
+        Ok(())
+    }
+
+    /// The call of this claim started nothing.
+    pub(super) fn release(&self, uid: &str, claim: &Claim) {
+        let mut held = self.lock();
+        if held.get(&identity(claim)).is_some_and(|(whose, _)| whose == uid) {
+            held.remove(&identity(claim));
+        }
+    }
+
+    /// Drops what no longer holds.
+    pub(super) fn forget(&self) {
+        let now = Timestamp::now();
+        self.lock().retain(|_, (_, until)| *until > now);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Identity, (String, Timestamp)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn identity(claim: &Claim) -> Identity {
+    (claim.origin.clone(), claim.workspace_id.clone(), claim.execution_id.clone())
+}
