@@ -68,7 +68,7 @@ pub struct Observed {
 pub struct Memory {
     /// The claim that this process last wrote: `kubectl replace` may have dropped it.
     pub claim: Option<Claim>,
-    /// Passes in a row that ended with [`Requeue::Retry`](super::plan::Requeue::Retry).
+    /// Passes in a row that ended with [`Requeue::Retry`].
     pub retries: u32,
     /// Until when a retry is put off.
     pub hold: Option<Hold>,

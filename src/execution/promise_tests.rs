@@ -23,6 +23,15 @@ impl Fate {
         self.0.next().map_or(0, |byte| byte % n)
     }
 
+    /// Up to so many seconds, and the worst of them more often than any other.
+    fn at_most(&mut self, worst: u8) -> SignedDuration {
+        match self.choose(3) {
+            0 => seconds(0),
+            1 => seconds(worst),
+            _ => seconds(self.choose(worst)),
+        }
+    }
+
     /// Rarely true.
     fn seldom(&mut self) -> bool {
         self.choose(8) == 7
@@ -80,10 +89,9 @@ impl Api {
             return Err(Error::Conflict(said(409, Some("WF_1101"))));
         }
         self.starts += 1;
-        let runs_for = seconds(fate.choose(200));
+        let runs_for = fate.at_most(200);
         self.run = Some((at, at + runs_for));
-        // Strictly less than what the operator reckons with, as a limit is inclusive of nothing.
-        self.visible_from = Some(at + seconds(fate.choose(30)).min(VISIBILITY));
+        self.visible_from = Some(at + fate.at_most(30).min(VISIBILITY));
         Ok(self.execution(at))
     }
 
@@ -223,8 +231,9 @@ impl World {
                             assert!(observed.fresh, "sent without a claim of this pass");
                             remote_changes += 1;
                             assert_eq!(remote_changes, 1, "more than one change at the API in a pass");
-                            let delay = if fate.seldom() { fate.choose(40) } else { 0 };
-                            self.advance(seconds(delay), fate);
+                            // Up to the last moment, or past it.
+                            let delay = if fate.choose(4) == 3 { fate.at_most(14) } else { fate.at_most(40) };
+                            self.advance(delay, fate);
                             if send_before.is_some_and(|before| self.now < before) {
                                 match self.send(who, fate) {
                                     Some(outcome) => observed.sent(outcome),
@@ -277,7 +286,7 @@ impl World {
             3 => Err(unknown()),
             4 | 5 => {
                 // On its way for as long as a call may take.
-                let late = seconds(fate.choose(30)).min(timeout);
+                let late = fate.at_most(30).min(timeout);
                 self.api.under_way.push(self.now + late);
                 self.tell(format!("operator {who} sent, effect in {late:?}"));
                 if fate.choose(2) == 0 {
