@@ -6,4 +6,5 @@ pub mod api;
 pub mod execution;
 pub mod mistral;
 pub mod operator;
+pub mod workflow;
 pub mod workspace;

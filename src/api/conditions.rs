@@ -20,6 +20,13 @@ pub const EDITED: &str = "Edited";
 /// The API no longer knows an execution that had started.
 pub const MISSING: &str = "Missing";
 
+/// A live worker serves the workflow.
+pub const ACTIVE: &str = "Active";
+/// Somebody else keeps setting a field of the workflow back.
+pub const CONTESTED: &str = "Contested";
+/// A run of the workflow acts on behalf of a user.
+pub const NEEDS_USER: &str = "NeedsUser";
+
 /// The longest message the API server accepts in a condition.
 const MAX_MESSAGE: usize = 32_768;
 
@@ -73,6 +80,40 @@ pub fn set(
         Some(old) => *old = new,
         None => conditions.push(new),
     }
+}
+
+/// Whether the operator can go on by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It will.
+    Working,
+    /// A person has to act.
+    Stalled,
+}
+
+/// Sets `Ready` to true, and with it what kstatus reads beside it.
+pub fn ready(all: &mut Vec<Condition>, reason: &str, message: &str, generation: Option<i64>, now: Timestamp) {
+    set(all, READY, Is::True, reason, message, generation, now);
+    remove(all, RECONCILING);
+    remove(all, STALLED);
+}
+
+/// Sets `Ready` to false, and with it what kstatus reads beside it.
+pub fn unready(
+    all: &mut Vec<Condition>,
+    wait: Wait,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    set(all, READY, Is::False, reason, message, generation, now);
+    let (present, absent) = match wait {
+        Wait::Working => (RECONCILING, STALLED),
+        Wait::Stalled => (STALLED, RECONCILING),
+    };
+    set(all, present, Is::True, reason, message, generation, now);
+    remove(all, absent);
 }
 
 /// Takes a condition away: for those whose mere presence means trouble.

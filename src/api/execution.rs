@@ -10,6 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::WorkspaceRef;
+
 /// One run of a workflow.
 ///
 /// What was asked for cannot be edited: rules on the whole spec (not on the fields) make adding and
@@ -27,9 +29,11 @@ use serde_json::{Map, Value};
     status = "WorkflowExecutionStatus",
     doc = "One run of a Mistral workflow, started exactly once; its state and result are in the status.",
     derive = "PartialEq",
+    selectable = ".spec.workflowRef.name",
     selectable = ".spec.workflowIdentifier",
     selectable = ".spec.registrationId",
     printcolumn(name = "Workflow", type_ = "string", json_path = ".spec.workflowIdentifier"),
+    printcolumn(name = "Ref", type_ = "string", json_path = ".spec.workflowRef.name"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.status"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
@@ -44,9 +48,10 @@ use serde_json::{Map, Value};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
-    validation = Rule::new("has(self.workflowIdentifier) != has(self.registrationId)")
-        .message("name exactly one target: either workflowIdentifier or registrationId"),
+    validation = Rule::new("[has(self.workflowRef), has(self.workflowIdentifier), has(self.registrationId)].filter(given, given).size() == 1")
+        .message("name exactly one target: workflowRef, workflowIdentifier or registrationId"),
     validation = Rule::new("self.workspaceRef == oldSelf.workspaceRef").message("workspaceRef is immutable"),
+    validation = Rule::new(unchanged("workflowRef")).message("workflowRef is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("workflowIdentifier")).message("workflowIdentifier is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("registrationId")).message("registrationId is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("executionId")).message("executionId is immutable: create another WorkflowExecution for another run"),
@@ -62,13 +67,20 @@ pub struct WorkflowExecutionSpec {
     #[schemars(extend("default" = { "name": "default" }))]
     pub workspace_ref: WorkspaceRef,
 
-    /// Name or UUID of the workflow to run. Exactly one of this and registrationId. Immutable.
+    /// The Workflow resource, in this namespace, whose workflow is to run: the start waits until the
+    /// API knows it and it is not archived. Exactly one of workflowRef, workflowIdentifier and
+    /// registrationId. Immutable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_ref: Option<WorkflowRef>,
+
+    /// Name or UUID of the workflow to run. Exactly one of workflowRef, workflowIdentifier and
+    /// registrationId. Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_-]+$"))]
     pub workflow_identifier: Option<String>,
 
-    /// UUID of the workflow registration to run, to pin one version. Exactly one of this and
-    /// workflowIdentifier. Immutable.
+    /// UUID of the workflow registration to run, to pin one version. Exactly one of workflowRef,
+    /// workflowIdentifier and registrationId. Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36), regex(pattern = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"))]
     pub registration_id: Option<String>,
@@ -130,23 +142,12 @@ fn tracing_attributes_schema(_: &mut schemars::SchemaGenerator) -> schemars::Sch
     })
 }
 
-/// Names a Workspace in the same namespace.
+/// Names a Workflow in the same namespace.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct WorkspaceRef {
-    /// Name of the Workspace.
-    #[serde(default = "default_workspace")]
+pub struct WorkflowRef {
+    /// Name of the Workflow resource.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-}
-
-fn default_workspace() -> String {
-    "default".into()
-}
-
-impl Default for WorkspaceRef {
-    fn default() -> Self {
-        Self { name: default_workspace() }
-    }
 }
 
 /// What happens to an unfinished run when its resource is deleted.

@@ -5,6 +5,7 @@
 
 pub mod conditions;
 pub mod execution;
+pub mod workflow;
 pub mod workspace;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -13,11 +14,12 @@ use schemars::{Schema, json_schema};
 use serde_json::Value;
 
 pub use execution::{DeletionPolicy, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
-pub use workspace::{Workspace, WorkspaceSpec, WorkspaceStatus};
+pub use workflow::{ManagementPolicy, Workflow, WorkflowDeletionPolicy, WorkflowSpec, WorkflowStatus};
+pub use workspace::{Workspace, WorkspaceRef, WorkspaceSpec, WorkspaceStatus};
 
 /// The CRDs that the operator needs, in the order in which `mistral-workflows-operator crds` prints them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [Workspace::crd(), WorkflowExecution::crd()].into_iter().map(with_flowing_descriptions).collect()
+    [Workspace::crd(), Workflow::crd(), WorkflowExecution::crd()].into_iter().map(with_flowing_descriptions).collect()
 }
 
 /// Takes the line breaks of this source out of the descriptions: `kubectl explain` breaks lines itself.

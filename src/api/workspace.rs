@@ -3,6 +3,7 @@
 #![expect(clippy::duplicated_attributes, reason = "each printer column has the same attributes")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,16 @@ pub struct WorkspaceSpec {
 
     /// How the operator authenticates.
     pub auth: Auth,
+
+    /// How often the operator looks for changes that were made at the API: to Workflows here, such as
+    /// 5m or 1h30m; from 5s to 24h.
+    #[serde(default = "default_resync_interval")]
+    #[schemars(length(max = 16), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), extend("default" = "5m"))]
+    #[x_kube(
+        validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')")
+            .message("resyncInterval must be from 5s to 24h")
+    )]
+    pub resync_interval: Duration,
 }
 
 /// How the operator authenticates to the API.
@@ -81,6 +92,29 @@ pub struct WorkspaceStatus {
     pub observed_generation: Option<i64>,
 }
 
+fn default_resync_interval() -> Duration {
+    std::time::Duration::from_secs(300).into()
+}
+
 fn default_base_url() -> String {
     "https://api.mistral.ai".into()
+}
+
+/// Names a Workspace in the same namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct WorkspaceRef {
+    /// Name of the Workspace.
+    #[serde(default = "default_workspace")]
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+fn default_workspace() -> String {
+    "default".into()
+}
+
+impl Default for WorkspaceRef {
+    fn default() -> Self {
+        Self { name: default_workspace() }
+    }
 }

@@ -172,14 +172,17 @@ pub struct Claimant<'a> {
 /// Fingerprint of everything that decides what a run does.
 pub fn digest(spec: &WorkflowExecutionSpec) -> String {
     // The API server hands out objects with sorted keys, so equal inputs have equal texts.
-    let what = json!([
-        spec.workflow_identifier,
-        spec.registration_id,
-        spec.deployment_name,
-        spec.input,
-        spec.custom_tracing_attributes,
-        spec.extensions,
-    ]);
+    let mut what = vec![
+        json!(spec.workflow_identifier),
+        json!(spec.registration_id),
+        json!(spec.deployment_name),
+        json!(spec.input),
+        json!(spec.custom_tracing_attributes),
+        json!(spec.extensions),
+    ];
+    // Claims from before there was a workflowRef keep their fingerprint.
+    what.extend(spec.workflow_ref.as_ref().map(|named| json!(named)));
+    let what = json!(what);
     let hash = Sha256::digest(what.to_string());
     hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

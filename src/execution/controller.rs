@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -15,33 +14,28 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN, later};
+use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
 use super::identity::Reservations;
-use super::observed::{
-    Connection, Instance, Memory, Observed, Remote, StopCall, Target, Trouble, TroubleKind, Workspace,
-};
+use super::observed::{Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings, Target};
 use super::plan::{Decision, Requeue, Settled, Step, plan};
 use super::report::{is_finished, is_started};
 use super::tracker::Tracker;
 use crate::api::{self, WorkflowExecution};
 use crate::mistral::wire::{Event, ExecuteRequest};
-use crate::mistral::{self, ExecuteTarget};
+use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
 use crate::operator::events::Publisher;
-use crate::operator::kubernetes::{self, Error, call, write_status};
+use crate::operator::kubernetes::{self, Error, Written, call, write_status};
 use crate::operator::{crash, kubernetes::after_error};
-use crate::workspace::connections::{Connections, Key, Live, State};
+use crate::workspace::access::{self, Connection};
+use crate::workspace::connections::{Connections, Key, Live};
 
 /// An execution as it is watched: one that cannot be decoded must not hide the others.
 pub type Guarded = DeserializeGuard<WorkflowExecution>;
 
 /// More steps than any pass needs: a plan that does not settle is a bug, and must not spin.
 const MAX_STEPS: usize = 16;
-/// How long a pass over an object older than the operator's last write to it is put off.
-const STALE_FOR: Duration = Duration::from_secs(5);
 /// How long a pass waits for its turn to call the API before it gives way to newer news of its object.
 const TURN: Duration = Duration::from_secs(5);
-/// How long a deletion of an object that cannot be decoded is held up.
-const UNDECODABLE_LINGERS: SignedDuration = SignedDuration::from_mins(5);
 /// Pages of events that are read for the text of one failure.
 const MAX_EVENT_PAGES: usize = 5;
 
@@ -59,6 +53,8 @@ pub struct Context {
     pub executions: Store<Guarded>,
     /// The Workspaces that exist.
     pub workspaces: Store<DeserializeGuard<api::Workspace>>,
+    /// The Workflows that exist.
+    pub workflows: Store<DeserializeGuard<api::Workflow>>,
     /// Watches the runs that go on.
     pub tracker: Arc<Tracker>,
     /// Events.
@@ -75,8 +71,8 @@ struct Kept {
     memory: Memory,
     /// The last pass asked to look at the run in this one.
     look: bool,
-    /// Resource version of the operator's last write, and when that was.
-    written: Option<(String, Instant)>,
+    /// The operator's last write to it.
+    written: Option<Written>,
 }
 
 /// One pass over one execution.
@@ -93,7 +89,7 @@ struct Pass<'a> {
     /// Until when the call of a claim made in this pass may be sent, on the monotonic clock: the
     /// wall clock may be set meanwhile.
     send_before: Option<Instant>,
-    written: Option<(String, Instant)>,
+    written: Option<Written>,
 }
 
 impl Context {
@@ -106,6 +102,7 @@ impl Context {
         connections: Arc<Connections>,
         executions: Store<Guarded>,
         workspaces: Store<DeserializeGuard<api::Workspace>>,
+        workflows: Store<DeserializeGuard<api::Workflow>>,
         tracker: Arc<Tracker>,
         publisher: Arc<Publisher>,
         stop: CancellationToken,
@@ -118,6 +115,7 @@ impl Context {
             connections,
             executions,
             workspaces,
+            workflows,
             tracker,
             publisher,
             stop,
@@ -132,31 +130,21 @@ impl Context {
         self.reservations.forget();
     }
 
+    fn referent(&self, object: &WorkflowExecution) -> Referent {
+        let Some(named) = &object.spec.workflow_ref else { return Referent::NotNamed };
+        let at = ObjectRef::new(&named.name).within(&object.namespace().unwrap_or_default());
+        match self.workflows.get(&at).as_deref() {
+            Some(DeserializeGuard(Err(invalid))) => {
+                Referent::NotReady(format!("it cannot be decoded ({})", invalid.error))
+            }
+            Some(DeserializeGuard(Ok(workflow))) => Referent::read(Some(workflow), &object.spec.workspace_ref.name),
+            None => Referent::read(None, &object.spec.workspace_ref.name),
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn workspace(&self, key: &Key) -> (Workspace, Option<Live>) {
-        let Some(workspace) = self.workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace)) else {
-            self.connections.gone(key);
-            return (Workspace::NotFound, None);
-        };
-        if let Err(invalid) = &workspace.0 {
-            return (Workspace::NotReady(format!("it cannot be decoded ({})", invalid.error)), None);
-        }
-        match self.connections.of(key, &workspace.uid().unwrap_or_default()) {
-            None if workspace.meta().deletion_timestamp.is_some() => {
-                (Workspace::NotReady("it is being deleted".into()), None)
-            }
-            None => (Workspace::Pending, None),
-            Some(State::NotReady(why, _)) => (Workspace::NotReady(why), None),
-            Some(State::Ready(live)) => (Workspace::Ready(connection(&live)), Some(live)),
-        }
-    }
-}
-
-fn connection(live: &Live) -> Connection {
-    Connection { origin: live.origin.clone(), workspace_id: live.workspace_id.clone(), epoch: live.epoch }
 }
 
 /// One pass over one execution.
@@ -173,12 +161,17 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
                 error = invalid.error,
                 "a WorkflowExecution cannot be decoded and is skipped; was it written by a newer version?"
             );
-            return let_go_of_undecodable(&context, &invalid.metadata).await;
+            return kubernetes::let_go_of_undecodable::<WorkflowExecution>(
+                &context.client,
+                &invalid.metadata,
+                FINALIZER,
+            )
+            .await;
         }
     };
     let uid = object.uid().unwrap_or_default();
     let kept = context.lock().get(&uid).cloned().unwrap_or_default();
-    if is_stale(object, kept.written.as_ref()) {
+    if kept.written.as_ref().is_some_and(|written| written.is_ahead_of(object)) {
         return Ok(Action::requeue(Duration::from_secs(1)));
     }
     let mut pass = Pass::new(&context, object, kept);
@@ -203,29 +196,6 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     Ok(Action::requeue(Duration::from_secs(60)))
 }
 
-/// An object that this version cannot read can still be deleted: its run, if there is one, is left alone,
-/// after giving a version that can read it the time to take over.
-async fn let_go_of_undecodable(context: &Context, metadata: &ObjectMeta) -> Result<Action, Error> {
-    let finalizers = metadata.finalizers.clone().unwrap_or_default();
-    let (Some(deleted), true) = (&metadata.deletion_timestamp, finalizers.iter().any(|name| name == FINALIZER)) else {
-        return Ok(Action::await_change());
-    };
-    let left = later(deleted.0, UNDECODABLE_LINGERS).duration_since(Timestamp::now());
-    if let Ok(left) = Duration::try_from(left)
-        && !left.is_zero()
-    {
-        return Ok(Action::requeue(left));
-    }
-    let others: Vec<&String> = finalizers.iter().filter(|name| *name != FINALIZER).collect();
-    let patch = json!({ "metadata": { "finalizers": others, "resourceVersion": metadata.resource_version } });
-    let namespace = metadata.namespace.clone().unwrap_or_default();
-    let name = metadata.name.clone().unwrap_or_default();
-    let api: Api<PartialObjectMeta<WorkflowExecution>> = Api::namespaced(context.client.clone(), &namespace);
-    call(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await?;
-    tracing::warn!(namespace, name, "let go of a WorkflowExecution that cannot be decoded; its run, if any, goes on");
-    Ok(Action::await_change())
-}
-
 /// What to do when a pass fails.
 pub fn on_error(object: Arc<Guarded>, error: &Error, _: Arc<Context>) -> Action {
     if !error.is_conflict() && !error.is_not_found() {
@@ -233,16 +203,6 @@ pub fn on_error(object: Arc<Guarded>, error: &Error, _: Arc<Context>) -> Action 
         tracing::warn!(object = %name, %error, "a pass over a WorkflowExecution failed and is repeated");
     }
     after_error(error)
-}
-
-/// Whether the operator has written this object since: the newer version is on its way here.
-fn is_stale(object: &WorkflowExecution, written: Option<&(String, Instant)>) -> bool {
-    let Some((version, at)) = written else { return false };
-    let number = |text: &str| text.parse::<u128>().ok();
-    match (object.resource_version().as_deref().and_then(number), number(version)) {
-        (Some(seen), Some(written)) => seen < written && at.elapsed() < STALE_FOR,
-        _ => false,
-    }
 }
 
 enum Flow {
@@ -259,15 +219,18 @@ impl<'a> Pass<'a> {
             look = true;
             memory.run_id = run_id.or(memory.run_id);
         }
-        let (workspace, live) = context.workspace(&key);
+        let (workspace, live) = access::look(&context.workspaces, &context.connections, &key);
         let stopper = context.connections.for_stopping(&key);
         let observed = Observed::new(
             object,
             &context.cluster,
             context.instance.clone(),
             memory,
-            workspace,
-            stopper.as_ref().map(connection),
+            Surroundings {
+                workspace,
+                stop_with: stopper.as_ref().map(Connection::from),
+                referent: context.referent(object),
+            },
             look,
         );
         Self {
@@ -374,7 +337,7 @@ impl<'a> Pass<'a> {
 
     /// Whether the connection that this pass began with is still the one to use.
     fn is_current(&self, live: &Live) -> bool {
-        let (_, ready) = self.context.workspace(&self.key);
+        let (_, ready) = access::look(&self.context.workspaces, &self.context.connections, &self.key);
         let present = ready.or_else(|| self.context.connections.for_stopping(&self.key));
         present.is_some_and(|present| present.epoch == live.epoch)
     }
@@ -500,14 +463,12 @@ impl<'a> Pass<'a> {
     }
 
     fn wrote(&mut self, version: String) {
-        self.written = Some((version.clone(), Instant::now()));
+        self.written = Some(Written::now(version.clone()));
         self.resource_version = version;
     }
 
-    /// The object's finalizers with or without ours.
     fn finalizers(&self, ours: bool) -> Vec<String> {
-        let others = self.object.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned();
-        others.chain(ours.then(|| FINALIZER.to_owned())).collect()
+        kubernetes::finalizers(self.object.meta(), FINALIZER, ours)
     }
 
     fn keep(&self, look: bool) {
@@ -530,9 +491,10 @@ fn reference(object: &WorkflowExecution) -> ObjectRef<Guarded> {
 }
 
 fn target(observed: &Observed) -> ExecuteTarget<'_> {
-    match (&observed.spec.workflow_identifier, &observed.spec.registration_id) {
-        (Some(identifier), _) => ExecuteTarget::Workflow(identifier),
-        (None, id) => ExecuteTarget::Registration(id.as_deref().unwrap_or_default()),
+    match (&observed.referent, &observed.spec.workflow_identifier, &observed.spec.registration_id) {
+        (Referent::Known { id, .. }, ..) => ExecuteTarget::Workflow(id),
+        (_, Some(identifier), _) => ExecuteTarget::Workflow(identifier),
+        (_, None, id) => ExecuteTarget::Registration(id.as_deref().unwrap_or_default()),
     }
 }
 
@@ -593,4 +555,13 @@ pub fn waits_for(object: &Guarded, key: &Key) -> bool {
         }
         Err(_) => false,
     }
+}
+
+/// Whether a change of this Workflow resource concerns an execution that has not ended.
+pub fn refers_to(object: &Guarded, namespace: &str, name: &str) -> bool {
+    object.0.as_ref().is_ok_and(|execution| {
+        execution.namespace().as_deref() == Some(namespace)
+            && execution.spec.workflow_ref.as_ref().is_some_and(|named| named.name == name)
+            && !execution.status.as_ref().is_some_and(is_finished)
+    })
 }

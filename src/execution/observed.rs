@@ -1,15 +1,17 @@
 //! What is known about one execution during one pass, and how the outcome of a step adds to it.
 
-use std::time::Duration;
-
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::claim::{Claim, Claimant, FINALIZER, Note, Owner, TAKE_OVER, derived_id};
 use super::plan::Requeue;
-use crate::api::{WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
+use crate::api::conditions::{self, READY};
+use crate::api::{Workflow, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::mistral::wire::{Event, Execution};
-use crate::mistral::{ApiError, Error};
+use crate::mistral::{ApiError, Error, Trouble};
+use crate::operator::retry::Hold;
+use crate::workflow::report::reason::WORKFLOW_NOT_FOUND;
+use crate::workspace::access::{Connection, Workspace};
 
 /// Everything that [`plan`](super::plan::plan) may look at.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Observed {
     pub instance: Instance,
     /// The connection.
     pub workspace: Workspace,
+    /// What the Workflow resource says that the spec names.
+    pub referent: Referent,
     /// A connection that may still be used to stop the run, even if its Workspace or Secret is gone.
     pub stop_with: Option<Connection>,
     /// Whether to ask the API about a run that is not known to have ended.
@@ -84,27 +88,6 @@ pub struct Memory {
     pub run_id: Option<String>,
 }
 
-/// A retry that is put off: until a moment, or until what it failed with has changed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hold {
-    /// When it is due.
-    pub until: Timestamp,
-    /// The generation of the spec that failed.
-    pub generation: Option<i64>,
-    /// The connection that it failed with.
-    pub connection: Connection,
-}
-
-impl Hold {
-    /// How long it still holds; none if it does not.
-    pub fn left(&self, generation: Option<i64>, connection: &Connection, now: Timestamp) -> Option<Duration> {
-        if self.generation != generation || self.connection != *connection {
-            return None;
-        }
-        Duration::try_from(self.until.duration_since(now)).ok().filter(|left| !left.is_zero())
-    }
-}
-
 /// This operator process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
@@ -114,28 +97,55 @@ pub struct Instance {
     pub since: Timestamp,
 }
 
-/// The connection as an execution sees it.
+/// The Workflow resource that `spec.workflowRef` names.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Workspace {
-    /// Not looked at yet since this process began.
-    Pending,
+pub enum Referent {
+    /// The spec names none.
+    NotNamed,
     /// There is no such resource.
     NotFound,
-    /// It cannot be used; a person has to act.
+    /// Its workflow cannot be run now: why.
     NotReady(String),
-    /// It can be used.
-    Ready(Connection),
+    /// Its workflow can be run.
+    Known {
+        /// UUID.
+        id: String,
+        /// Name.
+        name: String,
+        /// Whether a live worker serves it, when the API tells.
+        active: Option<bool>,
+    },
 }
 
-/// Where calls go.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Connection {
-    /// Scheme, host and port.
-    pub origin: String,
-    /// The Mistral workspace, when the API tells.
-    pub workspace_id: Option<String>,
-    /// Another number for each key: a corrected Secret is a reason to try again at once.
-    pub epoch: u64,
+impl Referent {
+    /// What the resource `name` says, if there is one.
+    pub fn read(workflow: Option<&Workflow>, workspace: &str) -> Self {
+        let Some(workflow) = workflow else { return Self::NotFound };
+        let status = workflow.status.clone().unwrap_or_default();
+        let ready = conditions::find(&status.conditions, READY);
+        let theirs = &workflow.spec.workspace_ref.name;
+        if workflow.metadata.deletion_timestamp.is_some() {
+            return Self::NotReady("it is being deleted".into());
+        }
+        if theirs != workspace {
+            return Self::NotReady(format!(
+                "it belongs to Workspace \"{theirs}\" and this execution to \"{workspace}\"; name one of the two in both"
+            ));
+        }
+        match (status.workflow_id, status.name) {
+            _ if ready.is_some_and(|ready| ready.reason == WORKFLOW_NOT_FOUND) => {
+                Self::NotReady(ready.map(|ready| ready.message.clone()).unwrap_or_default())
+            }
+            (Some(_), Some(_)) if status.archived == Some(true) => {
+                Self::NotReady("it is archived; set archived to false there".into())
+            }
+            (Some(id), Some(name)) => Self::Known { id, name, active: status.active },
+            _ => Self::NotReady(match ready {
+                Some(ready) => ready.message.clone(),
+                None => "the API has not been asked about it yet".into(),
+            }),
+        }
+    }
 }
 
 /// What the API knows of the run: not known is not the same as not there.
@@ -196,28 +206,6 @@ pub enum Refusal {
     Other(ApiError),
 }
 
-/// Why a call gave no answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Trouble {
-    /// What kind of trouble it is.
-    pub kind: TroubleKind,
-    /// What happened.
-    pub message: String,
-    /// How long the API asked to wait.
-    pub retry_after: Option<Duration>,
-}
-
-/// Kinds of [`Trouble`], by who can do something about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TroubleKind {
-    /// It may pass by itself.
-    Unavailable,
-    /// The key is no longer good.
-    Unauthorized,
-    /// The API refuses to tell.
-    Refused,
-}
-
 /// The text of a failure.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FailureText {
@@ -236,6 +224,17 @@ pub enum StopCall {
     Terminate,
 }
 
+/// What the other resources here say that this one names.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The connection.
+    pub workspace: Workspace,
+    /// A connection that may still be used to stop the run.
+    pub stop_with: Option<Connection>,
+    /// The Workflow.
+    pub referent: Referent,
+}
+
 impl Observed {
     /// What a resource says by itself, before any step.
     pub fn new(
@@ -243,10 +242,10 @@ impl Observed {
         cluster: &str,
         instance: Instance,
         memory: Memory,
-        workspace: Workspace,
-        stop_with: Option<Connection>,
+        surroundings: Surroundings,
         look: bool,
     ) -> Self {
+        let Surroundings { workspace, stop_with, referent } = surroundings;
         let meta = &object.metadata;
         let note = Note::read(meta.annotations.as_ref());
         Self {
@@ -268,6 +267,7 @@ impl Observed {
             memory,
             instance,
             workspace,
+            referent,
             stop_with,
             look,
             rival: None,
@@ -341,8 +341,8 @@ impl Observed {
             Err(Error::Rejected(said)) if said.status == 422 => Sent::Refused(Refusal::Input(said)),
             Err(Error::Rejected(said)) => Sent::Refused(Refusal::Other(said)),
             // A conflict of a kind that is not known may be that the run exists.
-            Err(error @ (Error::Conflict(_) | Error::UnknownOutcome { .. })) => Sent::Unknown(Trouble::new(error)),
-            Err(error @ (Error::Transient { .. } | Error::Unauthorized(_))) => Sent::NotStarted(Trouble::new(error)),
+            Err(error @ (Error::Conflict(_) | Error::UnknownOutcome { .. })) => Sent::Unknown(Trouble::from(error)),
+            Err(error @ (Error::Transient { .. } | Error::Unauthorized(_))) => Sent::NotStarted(Trouble::from(error)),
         };
         self.memory.seen |= matches!(self.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
     }
@@ -364,7 +364,7 @@ impl Observed {
         self.remote = match outcome {
             Ok(execution) => Remote::Found(Box::new(execution)),
             Err(Error::NotFound(_)) => Remote::Absent,
-            Err(error) => Remote::Unknown(Trouble::new(error)),
+            Err(error) => Remote::Unknown(Trouble::from(error)),
         };
         match self.remote {
             Remote::Unknown(_) => self.memory.unanswered = self.memory.unanswered.saturating_add(1),
@@ -378,7 +378,7 @@ impl Observed {
         self.target = match outcome {
             Ok(()) => Target::Exists,
             Err(Error::NotFound(_)) => Target::Absent,
-            Err(error) => Target::Unknown(Trouble::new(error)),
+            Err(error) => Target::Unknown(Trouble::from(error)),
         };
     }
 
@@ -394,17 +394,6 @@ impl Observed {
             self.memory.stop = Some(call);
         }
         self.stopped = Some(outcome);
-    }
-}
-
-impl Trouble {
-    fn new(error: Error) -> Self {
-        let kind = match &error {
-            Error::Transient { .. } | Error::UnknownOutcome { .. } => TroubleKind::Unavailable,
-            Error::Unauthorized(_) => TroubleKind::Unauthorized,
-            Error::NotFound(_) | Error::Conflict(_) | Error::Rejected(_) => TroubleKind::Refused,
-        };
-        Self { kind, message: error.to_string(), retry_after: error.retry_after() }
     }
 }
 

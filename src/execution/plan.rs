@@ -10,17 +10,18 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::backoff::{asked_to_wait, backoff, blocked_retry, jitter};
+use super::backoff::{asked_to_wait, backoff, blocked_retry};
 use super::claim::{self, CLAIM, Claim, Note, TAKE_OVER, VISIBILITY, later};
 use super::deletion;
-use super::observed::{
-    Connection, FailureText, Observed, Refusal, Remote, Sent, StopCall, Target, Trouble, TroubleKind, Workspace,
-};
-use super::report::{self, Wait, is_finished, is_started, reason};
-use crate::api::conditions::{self, MISSING, READY, STALLED, STARTED};
+use super::observed::{FailureText, Observed, Referent, Refusal, Remote, Sent, StopCall, Target};
+use super::report::{self, is_finished, is_started, reason};
+use crate::api::conditions::{self, MISSING, READY, STALLED, STARTED, Wait};
 use crate::api::{DeletionPolicy, WorkflowExecutionStatus as Status};
 use crate::mistral::wire::{Execution, is_terminal};
+use crate::mistral::{Trouble, TroubleKind};
 use crate::operator::events::Notice;
+use crate::operator::retry::jitter;
+use crate::workspace::access::{Connection, Workspace};
 
 /// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for.
 const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_mins(1);
@@ -252,6 +253,22 @@ fn begin(o: &Observed, connection: &Connection, ignored: bool, now: Timestamp) -
 /// Claims, so that the call follows in this pass; unless another resource here has just claimed the same
 /// explicit id: its run may not show yet, and once ended it would be no obstacle to a second one.
 fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Timestamp) -> Decision {
+    let name = o.spec.workflow_ref.as_ref().map(|named| named.name.as_str()).unwrap_or_default();
+    match &o.referent {
+        Referent::NotNamed | Referent::Known { .. } => {}
+        // A manifest may well have the execution before its Workflow.
+        Referent::NotFound if now < later(o.created, APPLIED_TOGETHER) => {
+            return settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)));
+        }
+        Referent::NotFound => {
+            let message = format!("There is no Workflow \"{name}\" in this namespace; create it.");
+            return blocked(o, reason::WORKFLOW_NOT_FOUND, message, Requeue::OnChange, now);
+        }
+        Referent::NotReady(why) => {
+            let message = format!("Workflow \"{name}\" is not ready to be run: {why}");
+            return blocked(o, reason::WORKFLOW_NOT_READY, message, Requeue::OnChange, now);
+        }
+    }
     if o.rival.is_some_and(|until| now < until) {
         let message = format!(
             "Another WorkflowExecution has claimed the execution id \"{}\" and may have started it; this one reads that run once the API shows it.",
@@ -299,7 +316,10 @@ fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) 
         Sent::Refused(refusal) => return refused(o, refusal, now),
     }
     // A workflow that did not exist is looked for by one cheap question, not by claiming again.
-    if ready_reason(&o.status) == Some(reason::TARGET_NOT_FOUND) && claim.refused {
+    if ready_reason(&o.status) == Some(reason::TARGET_NOT_FOUND)
+        && claim.refused
+        && matches!(o.referent, Referent::NotNamed | Referent::Known { .. })
+    {
         match &o.target {
             Target::NotAsked => return Decision::Act(Step::Probe),
             Target::Unknown(trouble) => return troubled(o, trouble, now),
@@ -497,9 +517,10 @@ fn troubled(o: &Observed, trouble: &Trouble, now: Timestamp) -> Decision {
 
 /// The API definitely started nothing.
 fn refused(o: &Observed, refusal: &Refusal, now: Timestamp) -> Decision {
-    let target = match (&o.spec.workflow_identifier, &o.spec.registration_id) {
-        (Some(name), _) => format!("workflow \"{name}\""),
-        (None, id) => format!("registration \"{}\"", id.as_deref().unwrap_or_default()),
+    let target = match (&o.referent, &o.spec.workflow_identifier, &o.spec.registration_id) {
+        (Referent::Known { name, .. }, ..) => format!("workflow \"{name}\""),
+        (_, Some(name), _) => format!("workflow \"{name}\""),
+        (_, None, id) => format!("registration \"{}\"", id.as_deref().unwrap_or_default()),
     };
     match refusal {
         Refusal::TargetNotFound(said) => {
@@ -530,7 +551,12 @@ fn refused(o: &Observed, refusal: &Refusal, now: Timestamp) -> Decision {
 
 /// The run under this id is one of another workflow, as far as the API tells.
 pub(super) fn is_taken(o: &Observed, run: &Execution) -> bool {
-    let Some(asked) = &o.spec.workflow_identifier else { return false };
+    let asked = match (&o.referent, &o.spec.workflow_identifier) {
+        (Referent::Known { id, .. }, _) if run.workflow_id.is_some() => id,
+        (Referent::Known { name, .. }, _) => name,
+        (_, Some(identifier)) => identifier,
+        (_, None) => return false,
+    };
     let is = |known: &String| known.eq_ignore_ascii_case(asked);
     match (&run.workflow_name, &run.workflow_id) {
         (Some(name), Some(id)) => !is(name) && !is(id),

@@ -6,13 +6,14 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::claim::{Claim, Note, TAKE_OVER};
-use super::observed::{Connection, FailureText, Instance, Memory, Observed, Remote, StopCall, Workspace};
+use super::observed::{FailureText, Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings};
 use super::plan::{Decision, Requeue, Settled, Step, plan};
 use super::report::reason;
 use crate::api::conditions::{COMPLETE, FAILED, MISSING, READY, STARTED, find, is_true};
 use crate::api::{DeletionPolicy, WorkflowExecution, WorkflowExecutionStatus};
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error};
+use crate::workspace::access::{Connection, Workspace};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
@@ -37,8 +38,11 @@ fn observed(metadata: Value, spec: Value) -> Observed {
         "cluster",
         instance,
         Memory::default(),
-        Workspace::Ready(connection()),
-        Some(connection()),
+        Surroundings {
+            workspace: Workspace::Ready(connection()),
+            stop_with: Some(connection()),
+            referent: Referent::NotNamed,
+        },
         false,
     )
 }

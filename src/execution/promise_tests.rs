@@ -7,12 +7,13 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::claim::{CLAIM, Claim, FINALIZER, SEND_WITHIN, VISIBILITY};
-use super::observed::{Connection, Instance, Memory, Observed, Workspace};
+use super::observed::{Instance, Memory, Observed, Referent, Surroundings};
 use super::plan::{Decision, Requeue, Step, plan};
 use super::report::{is_finished, reason};
 use crate::api::WorkflowExecution;
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, REQUEST_TIMEOUT};
+use crate::workspace::access::{Connection, Workspace};
 
 /// A source of choices that runs dry: then nothing fails any more.
 struct Fate(std::vec::IntoIter<u8>);
@@ -199,8 +200,11 @@ impl World {
             "cluster",
             instance.clone(),
             memory.clone(),
-            Workspace::Ready(connection.clone()),
-            Some(connection),
+            Surroundings {
+                workspace: Workspace::Ready(connection.clone()),
+                stop_with: Some(connection),
+                referent: Referent::NotNamed,
+            },
             look,
         );
         let mut send_before = None;

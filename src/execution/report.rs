@@ -3,9 +3,9 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use super::observed::Observed;
+use super::observed::{Observed, Referent};
 use crate::api::WorkflowExecutionStatus as Status;
-use crate::api::conditions::{self, COMPLETE, EDITED, FAILED, Is, MISSING, READY, RECONCILING, STALLED, STARTED};
+use crate::api::conditions::{self, COMPLETE, EDITED, FAILED, Is, MISSING, STARTED, Wait};
 use crate::api::execution::Failure;
 use crate::mistral::wire::Execution;
 
@@ -17,6 +17,10 @@ pub mod reason {
     pub const WORKSPACE_NOT_FOUND: &str = "WorkspaceNotFound";
     /// The Workspace is not ready; its own condition says why.
     pub const WORKSPACE_NOT_READY: &str = "WorkspaceNotReady";
+    /// There is no Workflow resource of the name that the spec gives.
+    pub const WORKFLOW_NOT_FOUND: &str = "WorkflowNotFound";
+    /// The workflow of the Workflow resource cannot be run now.
+    pub const WORKFLOW_NOT_READY: &str = "WorkflowNotReady";
     /// The claim was made for another API or Mistral workspace.
     pub const WORKSPACE_CHANGED: &str = "WorkspaceChanged";
     /// The API refused the key (401).
@@ -73,15 +77,6 @@ pub mod reason {
     pub const LOST: &str = "Lost";
 }
 
-/// Whether the operator can go on by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// It will.
-    Working,
-    /// A person has to act.
-    Stalled,
-}
-
 /// Whether the run has ended, in whichever way.
 pub fn is_finished(status: &Status) -> bool {
     conditions::is_true(&status.conditions, COMPLETE) || conditions::is_true(&status.conditions, FAILED)
@@ -113,7 +108,13 @@ pub fn running(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     let mut status = of_run(o, run, now);
     started(&mut status, o, now);
     conditions::remove(&mut status.conditions, MISSING);
-    unready(&mut status, o, Wait::Working, reason::RUNNING, "The run goes on.", now);
+    let message = match &o.referent {
+        Referent::Known { active: Some(false), .. } => {
+            "The run goes on, or waits: no live worker serves its workflow; start its worker."
+        }
+        _ => "The run goes on.",
+    };
+    unready(&mut status, o, Wait::Working, reason::RUNNING, message, now);
     status
 }
 
@@ -132,9 +133,7 @@ pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Tim
         let message = keep_result(&mut status, run, o.spec.result.max_bytes);
         let reason = reason::COMPLETED;
         set(&mut status, o, COMPLETE, Is::True, reason, &message, now);
-        set(&mut status, o, READY, Is::True, reason, &message, now);
-        conditions::remove(&mut status.conditions, RECONCILING);
-        conditions::remove(&mut status.conditions, STALLED);
+        conditions::ready(&mut status.conditions, reason, &message, o.generation, now);
         return status;
     }
     let (reason, what) = match run.status.as_deref() {
@@ -248,21 +247,13 @@ fn failed(mut status: Status, o: &Observed, reason: &str, message: &str, now: Ti
     let mut message = message.to_owned();
     conditions::truncate(&mut message, 4096);
     set(&mut status, o, FAILED, Is::True, reason, &message, now);
-    set(&mut status, o, READY, Is::False, reason, &message, now);
-    set(&mut status, o, STALLED, Is::True, reason, &message, now);
-    conditions::remove(&mut status.conditions, RECONCILING);
+    unready(&mut status, o, Wait::Stalled, reason, &message, now);
     status.failure = Some(Failure { reason: reason.into(), message });
     status
 }
 
 fn unready(status: &mut Status, o: &Observed, wait: Wait, reason: &str, message: &str, now: Timestamp) {
-    set(status, o, READY, Is::False, reason, message, now);
-    let (present, absent) = match wait {
-        Wait::Working => (RECONCILING, STALLED),
-        Wait::Stalled => (STALLED, RECONCILING),
-    };
-    set(status, o, present, Is::True, reason, message, now);
-    conditions::remove(&mut status.conditions, absent);
+    conditions::unready(&mut status.conditions, wait, reason, message, o.generation, now);
 }
 
 fn set(status: &mut Status, o: &Observed, type_: &str, is: Is, reason: &str, message: &str, now: Timestamp) {

@@ -50,6 +50,25 @@ pub struct WorkflowFilter {
     pub archived: Option<bool>,
     /// All of them must be set.
     pub tags: Vec<String>,
+    /// Whether a live worker serves it.
+    pub active: Option<bool>,
+    /// Whether the chat assistant offers it.
+    pub available_in_chat_assistant: Option<bool>,
+    /// Looked for, roughly, in names, description and id.
+    pub search: Option<String>,
+    /// From the page before.
+    pub cursor: Option<String>,
+    /// Rows a page, 1 to 1000.
+    pub limit: u16,
+}
+
+/// Which registrations to list.
+#[derive(Clone, Debug, Default)]
+pub struct RegistrationFilter {
+    /// UUID of the workflow.
+    pub workflow_id: Option<String>,
+    /// Only those that a live worker serves.
+    pub active_only: bool,
     /// From the page before.
     pub cursor: Option<String>,
     /// Rows a page, 1 to 1000.
@@ -126,30 +145,30 @@ impl Client {
         let mut query = vec![("limit", filter.limit.to_string())];
         query.extend(filter.archived.map(|archived| ("archived", archived.to_string())));
         query.extend(filter.tags.iter().map(|tag| ("tags", tag.clone())));
+        let active = filter.active.map(|active| if active { "active" } else { "inactive" });
+        query.extend(active.map(|status| ("deployment_status", status.to_owned())));
+        query.extend(filter.available_in_chat_assistant.map(|is| ("available_in_chat_assistant", is.to_string())));
+        query.extend(filter.search.clone().map(|text| ("search", text)));
         query.extend(filter.cursor.clone().map(|cursor| ("cursor", cursor)));
         let body: Body = self.get(&[], &query).await?;
         Ok(page(body.workflows, body.next_cursor))
     }
 
-    /// `GET /v1/workflows/registrations`: one page of registrations, of one workflow if its UUID is given.
+    /// `GET /v1/workflows/registrations`: one page of registrations.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn list_registrations(
-        &self,
-        workflow_id: Option<&str>,
-        cursor: Option<&str>,
-        limit: u16,
-    ) -> Result<Page<Registration>, Error> {
+    pub async fn list_registrations(&self, filter: &RegistrationFilter) -> Result<Page<Registration>, Error> {
         #[derive(Deserialize)]
         struct Body {
             #[serde(alias = "workflow_versions")]
             workflow_registrations: Vec<Registration>,
             next_cursor: Option<String>,
         }
-        let mut query = vec![("limit", limit.to_string())];
-        query.extend(workflow_id.map(|id| ("workflow_id", id.to_owned())));
-        query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
+        let mut query = vec![("limit", filter.limit.to_string())];
+        query.extend(filter.workflow_id.clone().map(|id| ("workflow_id", id)));
+        query.extend(filter.active_only.then(|| ("active_only", "true".to_owned())));
+        query.extend(filter.cursor.clone().map(|cursor| ("cursor", cursor)));
         // The twin under the deprecated name would be a duplicate field to serde.
         let mut body: Value = self.get(&["registrations"], &query).await?;
         if let Some(object) = body.as_object_mut()

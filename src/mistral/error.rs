@@ -51,6 +51,39 @@ impl Error {
     }
 }
 
+/// Why a question has no answer, or a change was not made, by who can do something about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trouble {
+    /// What kind of trouble it is.
+    pub kind: TroubleKind,
+    /// What happened.
+    pub message: String,
+    /// How long the API asked to wait.
+    pub retry_after: Option<Duration>,
+}
+
+/// Kinds of [`Trouble`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TroubleKind {
+    /// It may pass by itself.
+    Unavailable,
+    /// The key is no longer good.
+    Unauthorized,
+    /// The API refuses.
+    Refused,
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Transient { .. } | Error::UnknownOutcome { .. } => TroubleKind::Unavailable,
+            Error::Unauthorized(_) => TroubleKind::Unauthorized,
+            Error::NotFound(_) | Error::Conflict(_) | Error::Rejected(_) => TroubleKind::Refused,
+        };
+        Self { kind, message: error.to_string(), retry_after: error.retry_after() }
+    }
+}
+
 /// A refusal in the API's own words.
 ///
 /// The API has several shapes of error bodies, all of them optional in every field; a gateway may

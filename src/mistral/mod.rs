@@ -7,5 +7,5 @@ mod client;
 mod error;
 pub mod wire;
 
-pub use client::{Client, ExecuteTarget, REQUEST_TIMEOUT, RunFilter, WorkflowFilter};
-pub use error::{ApiError, Error};
+pub use client::{Client, ExecuteTarget, REQUEST_TIMEOUT, RegistrationFilter, RunFilter, WorkflowFilter};
+pub use error::{ApiError, Error, Trouble, TroubleKind};

@@ -1,12 +1,14 @@
 //! Small helpers around the Kubernetes client that every controller needs.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
-use kube::core::NamespaceResourceScope;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::Action;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -15,6 +17,10 @@ use serde_json::{Value, json};
 
 /// How long one call to the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a pass over an object older than the operator's last write to it is put off.
+const STALE_FOR: Duration = Duration::from_secs(5);
+/// How long a deletion of an object that cannot be decoded is held up.
+const UNDECODABLE_LINGERS: SignedDuration = SignedDuration::from_mins(5);
 
 /// Why a reconcile did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +134,65 @@ fn status_patch(old: Option<&Value>, new: &Value) -> Vec<Value> {
         operations.push(json!({ "op": "remove", "path": format!("/status/{field}") }));
     }
     operations
+}
+
+/// The operator's last write to an object: until the watch brings it back, a pass would see an older one.
+#[derive(Clone, Debug)]
+pub struct Written {
+    resource_version: String,
+    at: Instant,
+}
+
+impl Written {
+    /// A write that was made just now.
+    pub fn now(resource_version: String) -> Self {
+        Self { resource_version, at: Instant::now() }
+    }
+
+    /// Whether `object` is older, and the newer version probably on its way.
+    pub fn is_ahead_of<K: Resource>(&self, object: &K) -> bool {
+        let number = |text: &str| text.parse::<u128>().ok();
+        match (object.resource_version().as_deref().and_then(number), number(&self.resource_version)) {
+            (Some(seen), Some(written)) => seen < written && self.at.elapsed() < STALE_FOR,
+            _ => false,
+        }
+    }
+}
+
+/// The object's finalizers with or without `ours`.
+pub fn finalizers(metadata: &ObjectMeta, ours: &str, present: bool) -> Vec<String> {
+    let others = metadata.finalizers.iter().flatten().filter(|finalizer| *finalizer != ours).cloned();
+    others.chain(present.then(|| ours.to_owned())).collect()
+}
+
+/// An object that this version cannot read can still be deleted: what the finalizer stands for is left
+/// undone, after giving a version that can read it the time to take over.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn let_go_of_undecodable<K>(client: &Client, metadata: &ObjectMeta, finalizer: &str) -> Result<Action, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let present = metadata.finalizers.iter().flatten().any(|name| name == finalizer);
+    let (Some(deleted), true) = (&metadata.deletion_timestamp, present) else { return Ok(Action::await_change()) };
+    let let_go_at = deleted.0.saturating_add(UNDECODABLE_LINGERS).unwrap_or(Timestamp::MAX);
+    if let Ok(left) = Duration::try_from(let_go_at.duration_since(Timestamp::now()))
+        && !left.is_zero()
+    {
+        return Ok(Action::requeue(left));
+    }
+    let finalizers = finalizers(metadata, finalizer, false);
+    let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": metadata.resource_version } });
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let name = metadata.name.clone().unwrap_or_default();
+    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), &namespace);
+    call(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+    tracing::warn!(
+        kind = %K::kind(&()), namespace, name,
+        "let go of an object that cannot be decoded; what the operator would have done first is left undone"
+    );
+    Ok(Action::await_change())
 }
 
 /// What an Event about this object refers to.

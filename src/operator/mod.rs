@@ -4,6 +4,7 @@ pub mod crash;
 pub mod events;
 pub mod health;
 pub mod kubernetes;
+pub mod retry;
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -30,6 +31,8 @@ use crate::execution;
 use crate::execution::controller::Guarded;
 use crate::execution::observed::Instance;
 use crate::execution::tracker::Tracker;
+use crate::workflow;
+use crate::workflow::inventory::{self, Inventory};
 use crate::workspace;
 use crate::workspace::connections::{Connections, Key};
 use events::Publisher;
@@ -69,8 +72,12 @@ pub enum Error {
 /// # Errors
 /// See [`Error`]. A Kubernetes API that is down, or CRDs that are missing, are waited for.
 pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Result<(), Error> {
-    let health =
-        Arc::new(Health::new(&["the Kubernetes API", "the list of Workspaces", "the list of WorkflowExecutions"]));
+    let health = Arc::new(Health::new(&[
+        "the Kubernetes API",
+        "the list of Workspaces",
+        "the list of Workflows",
+        "the list of WorkflowExecutions",
+    ]));
     if let Some(address) = config.listen {
         let listener =
             tokio::net::TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
@@ -87,11 +94,14 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     health.done("the Kubernetes API");
 
     let (changed, changes) = unbounded_channel();
+    let (changed_too, workflow_changes) = unbounded_channel();
     let (suspect, suspects) = unbounded_channel();
     let (wake, woken) = unbounded_channel();
-    let connections = Arc::new(Connections::new(changed, suspect));
+    let (wake_workflow, woken_workflows) = unbounded_channel();
+    let connections = Arc::new(Connections::new(vec![changed, changed_too], suspect));
     let publisher = Arc::new(Publisher::new(client.clone(), instance.name.clone()));
     let tracker = Arc::new(Tracker::new(wake));
+    let inventory = Arc::new(Inventory::new(wake_workflow));
 
     let workspaces = watch::<DeserializeGuard<Workspace>>(&client, &config);
     let workspace_store = workspaces.store();
@@ -108,6 +118,31 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         Arc::clone(&workspace_context),
     );
 
+    let workflows = watch::<inventory::Guarded>(&client, &config);
+    let workflow_store = workflows.store();
+    let workflow_context = Arc::new(workflow::controller::Context::new(
+        client.clone(),
+        Arc::clone(&connections),
+        workspace_store.clone(),
+        Arc::clone(&inventory),
+        Arc::clone(&publisher),
+        stop.clone(),
+    ));
+    let (of_changes, of_workspaces) = (workflow_store.clone(), workflow_store.clone());
+    let workflows = workflows
+        .reconcile_on(receive(woken_workflows))
+        .reconcile_on(receive(workflow_changes).flat_map(move |key| stream::iter(using(&of_changes, &key))))
+        .watches(api::<DeserializeGuard<Workspace>>(&client, &config), watcher::Config::default(), move |workspace| {
+            let key = Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() };
+            using(&of_workspaces, &key)
+        })
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
+        .run(
+            |object, context| kubernetes::contained(workflow::controller::reconcile(object, context)).boxed(),
+            |_, error, _| after_error("a Workflow", error),
+            Arc::clone(&workflow_context),
+        );
+
     let executions = watch::<Guarded>(&client, &config);
     let execution_store = executions.store();
     let execution_context = Arc::new(execution::controller::Context::new(
@@ -117,17 +152,26 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         Arc::clone(&connections),
         execution_store.clone(),
         workspace_store.clone(),
+        workflow_store.clone(),
         Arc::clone(&tracker),
         publisher,
         stop.clone(),
     ));
     let (of_changes, of_workspaces) = (execution_store.clone(), execution_store.clone());
+    let of_workflows = execution_store.clone();
     let executions = executions
         .reconcile_on(receive(woken))
         .reconcile_on(receive(changes).flat_map(move |key| stream::iter(waiting_for(&of_changes, &key))))
         .watches(api::<DeserializeGuard<Workspace>>(&client, &config), watcher::Config::default(), move |workspace| {
             let key = Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() };
             waiting_for(&of_workspaces, &key)
+        })
+        .watches(api::<inventory::Guarded>(&client, &config), watcher::Config::default(), move |workflow| {
+            let (namespace, name) = (workflow.namespace().unwrap_or_default(), workflow.name_any());
+            let refers = |object: &Arc<Guarded>| execution::controller::refers_to(object, &namespace, &name);
+            let all = of_workflows.state();
+            let refs = all.iter().filter(|object| refers(object)).map(|object| ObjectRef::from_obj(object.as_ref()));
+            refs.collect::<Vec<_>>()
         })
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
@@ -139,10 +183,14 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     // These run for as long as the process does: if one of them dies, so does the process.
     let exists = execution_store.clone();
     let tracking = tracker.run(Arc::clone(&connections), move |object| exists.get(object).is_some(), stop.clone());
+    let exists = workflow_store.clone();
+    let sweeping = inventory.run(Arc::clone(&connections), move |object| exists.get(object).is_some(), stop.clone());
     let forgetting = async {
         while stop.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_some() {
             let uids: HashSet<String> = execution_store.state().iter().filter_map(|object| object.uid()).collect();
             execution_context.forget_all_but(|uid| uids.contains(uid));
+            let uids: HashSet<String> = workflow_store.state().iter().filter_map(|object| object.uid()).collect();
+            workflow_context.forget_all_but(|uid| uids.contains(uid));
             let exists = |key: &Key| workspace_store.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
             workspace_context.forget_all_but(exists);
             connections.forget_all_but(exists);
@@ -153,15 +201,20 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         // Without the Workspaces, every execution would seem to lack its own.
         let _ = workspace_store.wait_until_ready().await;
         health.done("the list of Workspaces");
-        let executions = report(executions, "WorkflowExecution");
+        let executions = async {
+            // Nor would it do to take a Workflow that is not listed yet for one that does not exist.
+            let _ = workflow_store.wait_until_ready().await;
+            health.done("the list of Workflows");
+            report(executions, "WorkflowExecution").await;
+        };
         let listed = async {
             let _ = execution_store.wait_until_ready().await;
             health.done("the list of WorkflowExecutions");
             tracing::info!("watching");
         };
-        futures::join!(executions, listed);
+        futures::join!(report(workflows, "Workflow"), executions, listed);
     };
-    let all = async { futures::join!(report(workspaces, "Workspace"), ready, tracking, forgetting) };
+    let all = async { futures::join!(report(workspaces, "Workspace"), ready, tracking, sweeping, forgetting) };
     let limit = async {
         stop.cancelled().await;
         if !health.is_ready() {
@@ -210,6 +263,11 @@ fn receive<T>(mut receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
 fn waiting_for(store: &Store<Guarded>, key: &Key) -> Vec<ObjectRef<Guarded>> {
     let waits = |object: &Arc<Guarded>| execution::controller::waits_for(object, key);
     store.state().iter().filter(|object| waits(object)).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
+}
+
+fn using(store: &Store<inventory::Guarded>, key: &Key) -> Vec<ObjectRef<inventory::Guarded>> {
+    let uses = |object: &Arc<inventory::Guarded>| workflow::controller::uses(object, key);
+    store.state().iter().filter(|object| uses(object)).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
 }
 
 fn after_error(kind: &str, error: &kubernetes::Error) -> Action {

@@ -32,6 +32,8 @@ pub struct Live {
     pub origin: String,
     /// The Mistral workspace, when the API tells.
     pub workspace_id: Option<String>,
+    /// How often to look for changes that were made at the API.
+    pub resync: Duration,
     /// Another number for each connection that was made.
     pub epoch: u64,
     /// Bounds the calls under way, so that ten thousand starts do not open ten thousand connections.
@@ -40,10 +42,10 @@ pub struct Live {
 
 impl Live {
     /// A connection with all its permits.
-    pub fn new(client: Client, origin: String, workspace_id: Option<String>) -> Self {
+    pub fn new(client: Client, origin: String, workspace_id: Option<String>, resync: Duration) -> Self {
         static EPOCH: AtomicU64 = AtomicU64::new(0);
         let epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
-        Self { client, origin, workspace_id, epoch, permits: Arc::new(Semaphore::new(CALLS_AT_A_TIME)) }
+        Self { client, origin, workspace_id, resync, epoch, permits: Arc::new(Semaphore::new(CALLS_AT_A_TIME)) }
     }
 }
 
@@ -61,7 +63,7 @@ pub enum State {
 pub struct Connections {
     entries: Mutex<HashMap<Key, Entry>>,
     suspects: Mutex<HashSet<Key>>,
-    changed: UnboundedSender<Key>,
+    changed: Vec<UnboundedSender<Key>>,
     suspect: UnboundedSender<Key>,
 }
 
@@ -74,9 +76,9 @@ struct Entry {
 }
 
 impl Connections {
-    /// None yet. `changed` hears of each connection that others may have waited for, `suspect` of
+    /// None yet. All of `changed` hear of each connection that others may have waited for, `suspect` of
     /// each that somebody had trouble with.
-    pub fn new(changed: UnboundedSender<Key>, suspect: UnboundedSender<Key>) -> Self {
+    pub fn new(changed: Vec<UnboundedSender<Key>>, suspect: UnboundedSender<Key>) -> Self {
         Self { entries: Mutex::default(), suspects: Mutex::default(), changed, suspect }
     }
 
@@ -162,7 +164,9 @@ impl Connections {
         };
         entries.insert(key.clone(), Entry { uid: uid.to_owned(), state, since });
         drop(entries);
-        let _ = self.changed.send(key.clone());
+        for listener in &self.changed {
+            let _ = listener.send(key.clone());
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Entry>> {

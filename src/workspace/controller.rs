@@ -79,7 +79,7 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     let mut memory = context.lock().get(&key).cloned().unwrap_or_default();
 
     let (outcome, wait) = look(&context, workspace, &key, &mut memory).await?;
-    connect(&context.connections, &key, &workspace.uid().unwrap_or_default(), &outcome, memory.check.as_ref());
+    connect(&context.connections, &key, workspace, &outcome, memory.check.as_ref());
     context.lock().insert(key, memory);
 
     let old = workspace.status.clone();
@@ -190,18 +190,22 @@ fn client(address: &Url, token: &SecretString) -> Result<mistral::Client, Proble
 fn connect(
     connections: &Connections,
     key: &Key,
-    uid: &str,
+    workspace: &Workspace,
     outcome: &Result<Accepted, Problem>,
     check: Option<&Check>,
 ) {
+    let uid = &workspace.uid().unwrap_or_default();
+    let resync = Duration::from(workspace.spec.resync_interval);
     match (outcome, check) {
         (Ok(accepted), Some(Check { of: (address, token), .. })) => match connections.of(key, uid) {
             Some(State::Ready(live))
-                if live.client.uses(address, token) && live.workspace_id == accepted.workspace_id => {}
+                if live.client.uses(address, token)
+                    && live.workspace_id == accepted.workspace_id
+                    && live.resync == resync => {}
             _ => match client(address, token) {
                 Ok(client) => {
                     let origin = address.origin().ascii_serialization();
-                    connections.ready(key, uid, Live::new(client, origin, accepted.workspace_id.clone()));
+                    connections.ready(key, uid, Live::new(client, origin, accepted.workspace_id.clone(), resync));
                 }
                 Err(problem) => connections.not_ready(key, uid, problem.message, true),
             },

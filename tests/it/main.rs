@@ -12,4 +12,5 @@ mod kill;
 mod process;
 mod support;
 mod trouble;
+mod workflow;
 mod workspace;

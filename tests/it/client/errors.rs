@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimePrinter};
-use mistral_workflows_operator::mistral::REQUEST_TIMEOUT;
 use mistral_workflows_operator::mistral::wire::Execution;
+use mistral_workflows_operator::mistral::{REQUEST_TIMEOUT, RegistrationFilter};
 use proptest::prelude::*;
 
 use super::*;
@@ -274,7 +274,7 @@ async fn errors(client: &Client) -> (Vec<Error>, Option<Error>) {
     let others = [
         client.whoami().await.err(),
         client.list_workflows(&workflows).await.err(),
-        client.list_registrations(None, None, 1).await.err(),
+        client.list_registrations(&RegistrationFilter { limit: 1, ..RegistrationFilter::default() }).await.err(),
         client.get_workflow("w").await.err(),
         client.get_registration("r").await.err(),
         client.update_workflow("w", &UpdateRequest::default()).await.err(),

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use mistral_simulator::{Options, Simulator};
 use mistral_workflows_operator::mistral::wire::{ExecuteRequest, Page, UpdateRequest};
-use mistral_workflows_operator::mistral::{Client, Error, ExecuteTarget, RunFilter, WorkflowFilter};
+use mistral_workflows_operator::mistral::{
+    Client, Error, ExecuteTarget, RegistrationFilter, RunFilter, WorkflowFilter,
+};
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
@@ -147,7 +149,8 @@ async fn the_list_of_workflows_is_read_to_its_end_and_filtered() {
     let list = async |archived, tags: &[&str]| {
         let (rows, pages) = all(async |cursor| {
             let tags = tags.iter().map(ToString::to_string).collect();
-            remote.client.list_workflows(&WorkflowFilter { archived, tags, cursor, limit: 2 }).await
+            let filter = WorkflowFilter { archived, tags, cursor, limit: 2, ..WorkflowFilter::default() };
+            remote.client.list_workflows(&filter).await
         })
         .await;
         let mut names: Vec<String> = rows.into_iter().map(|workflow| workflow.name).collect();
@@ -238,7 +241,12 @@ async fn registrations_are_listed_to_the_end_and_found_by_uuid() {
     remote.register("other", json!({})).await;
     let list = async |workflow: Option<&str>| {
         let client = &remote.client;
-        all(async |cursor| client.list_registrations(workflow, cursor.as_deref(), 2).await).await
+        all(async |cursor| {
+            let workflow_id = workflow.map(str::to_owned);
+            let filter = RegistrationFilter { workflow_id, cursor, limit: 2, ..RegistrationFilter::default() };
+            client.list_registrations(&filter).await
+        })
+        .await
     };
     let (rows, pages) = list(None).await;
     assert_eq!((rows.len(), pages), (4, 2));
@@ -395,7 +403,10 @@ async fn answers_with_the_quirks_of_the_published_examples_are_understood() {
         (json!({ "workflow_versions": [registration], "next_cursor": "" }), None),
         (json!({ "workflow_versions": [], "workflow_registrations": [registration], "next_cursor": "n" }), Some("n")),
     ] {
-        let page = client(&Tcp::json(&body).url).list_registrations(None, None, 1).await.unwrap();
+        let page = client(&Tcp::json(&body).url)
+            .list_registrations(&RegistrationFilter { limit: 1, ..RegistrationFilter::default() })
+            .await
+            .unwrap();
         assert_eq!((page.items.len(), page.items[0].id.as_str(), page.next.as_deref()), (1, "r", next), "{body}");
     }
     let filter = RunFilter { page_size: 1, ..RunFilter::default() };

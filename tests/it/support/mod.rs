@@ -1,6 +1,7 @@
 //! A world for each test: a namespace, a simulator, and an operator that watches only that namespace.
 
 mod simulated;
+mod workflows;
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 pub use simulated::Simulated;
+pub use workflows::{workflow_condition, workflow_status};
 
 /// The key that the tests' Secrets hold. Searched for wherever it must not be.
 pub const KEY: &str = "canary-5f1c6a0e9d";

@@ -1,0 +1,112 @@
+//! Fields that somebody else keeps setting back: after three times within an hour the operator stops
+//! fighting, says so, and tries again hourly.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::fields::Field;
+
+/// How often a field is set within [`WINDOW`] before it counts as contested.
+const TIMES: usize = 3;
+/// Within which time, and how long a contested field is left alone.
+const WINDOW: SignedDuration = SignedDuration::from_hours(1);
+
+/// What this process has set, and how often. Losing it costs three more rounds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Contests(BTreeMap<Field, Entry>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    wanted: Value,
+    foreign: Value,
+    /// The last times at which it was set, at most [`TIMES`].
+    set: Vec<Timestamp>,
+    /// Should the same value come back, the field is contested.
+    exhausted: bool,
+}
+
+impl Contests {
+    /// Until when a field that now holds `foreign` is left alone; none if it may be set.
+    pub fn held_until(&self, field: Field, wanted: &Value, foreign: &Value, now: Timestamp) -> Option<Timestamp> {
+        let entry = self.0.get(&field).filter(|entry| entry.wanted == *wanted && entry.foreign == *foreign)?;
+        let until = entry.set.last()?.saturating_add(WINDOW).unwrap_or(Timestamp::MAX);
+        Some(until).filter(|until| entry.exhausted && *until > now)
+    }
+
+    /// Whether the same value was set back so often that this field is contested.
+    pub fn is_exhausted(&self, field: Field) -> bool {
+        self.0.get(&field).is_some_and(|entry| entry.exhausted)
+    }
+
+    /// A field that held `foreign` is being set. `known`: it was contested before this process began.
+    pub fn set(&mut self, field: Field, wanted: Value, foreign: Value, known: bool, now: Timestamp) {
+        let fresh = Entry { wanted, foreign, set: Vec::new(), exhausted: known };
+        let entry = self.0.entry(field).or_insert_with(|| fresh.clone());
+        if (&entry.wanted, &entry.foreign) != (&fresh.wanted, &fresh.foreign) {
+            *entry = fresh;
+        }
+        entry.set.push(now);
+        if entry.set.len() > TIMES {
+            entry.set.remove(0);
+        }
+        let since = entry.set.first().map_or(now, |first| first.saturating_add(WINDOW).unwrap_or(Timestamp::MAX));
+        entry.exhausted |= entry.set.len() == TIMES && since >= now;
+    }
+
+    /// Fields that are as wanted and have been for an hour are no longer contested.
+    pub fn forget_settled(&mut self, differing: &[Field], now: Timestamp) {
+        self.0.retain(|field, entry| {
+            let last = entry.set.last().map_or(now, |last| last.saturating_add(WINDOW).unwrap_or(Timestamp::MAX));
+            differing.contains(field) || last > now
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_second(minutes * 60).unwrap()
+    }
+
+    /// The minutes at which a field is set that somebody sets back at once, looked at every 5 minutes.
+    fn sets(foreign: impl Fn(i64) -> Value) -> Vec<i64> {
+        let mut contests = Contests::default();
+        let mut sets = Vec::new();
+        for minute in (0..240).step_by(5) {
+            let (wanted, foreign) = (json!("ours"), foreign(minute));
+            if contests.held_until(Field::Tags, &wanted, &foreign, at(minute)).is_none() {
+                contests.set(Field::Tags, wanted, foreign, false, at(minute));
+                sets.push(minute);
+            }
+            contests.forget_settled(&[Field::Tags], at(minute));
+        }
+        sets
+    }
+
+    #[test]
+    fn a_value_that_comes_back_three_times_is_fought_hourly() {
+        assert_eq!(sets(|_| json!("theirs")), [0, 5, 10, 70, 130, 190]);
+    }
+
+    #[test]
+    fn another_value_each_time_is_no_contest() {
+        assert_eq!(sets(|minute| json!(minute)).len(), 48);
+    }
+
+    #[test]
+    fn a_field_that_stays_as_wanted_for_an_hour_is_contested_no_more() {
+        let mut contests = Contests::default();
+        for minute in [0, 5, 10] {
+            contests.set(Field::Tags, json!("ours"), json!("theirs"), false, at(minute));
+        }
+        contests.forget_settled(&[], at(60));
+        assert!(contests.is_exhausted(Field::Tags));
+        contests.forget_settled(&[], at(70));
+        assert!(!contests.is_exhausted(Field::Tags));
+    }
+}

@@ -1,0 +1,346 @@
+//! Carries out what [`plan`](super::plan) decides: each effect on a workflow is one arm of one match.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::fields;
+use super::inventory::{Guarded, Inventory, read_list, read_registrations};
+use super::observed::{Change, FINALIZER, Memory, Observed, Remote};
+use super::plan::{self, Decision, Requeue, Settled, Step, plan};
+use super::report::reason;
+use crate::api::conditions::{self, READY};
+use crate::api::{self, Workflow, WorkflowStatus};
+use crate::mistral::wire::Registration;
+use crate::mistral::{self, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
+use crate::operator::events::Publisher;
+use crate::operator::kubernetes::{self, Error, Written, call, write_status};
+use crate::workspace::access::{self, Connection};
+use crate::workspace::connections::{Connections, Key, Live};
+
+/// More steps than any pass needs: a plan that does not settle is a bug, and must not spin.
+const MAX_STEPS: usize = 12;
+/// How long a pass waits for its turn to call the API before it gives way to newer news of its object.
+const TURN: Duration = Duration::from_secs(5);
+/// Registrations a page: each comes with its schemas.
+const PAGE: u16 = 200;
+
+/// What reconciles share.
+pub struct Context {
+    /// The cluster.
+    pub client: Client,
+    /// The checked connections.
+    pub connections: Arc<Connections>,
+    /// The Workspaces that exist.
+    pub workspaces: Store<DeserializeGuard<api::Workspace>>,
+    /// Finds changes at the API.
+    pub inventory: Arc<Inventory>,
+    /// Events.
+    pub publisher: Arc<Publisher>,
+    /// Set when the process is to end: nothing is changed at the API then.
+    pub stop: CancellationToken,
+    memory: Mutex<HashMap<String, Kept>>,
+}
+
+/// What is kept of a resource between passes, by UID.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    memory: Memory,
+    /// A pass that failed wanted to ask.
+    look: bool,
+    written: Option<Written>,
+}
+
+/// One pass over one workflow.
+struct Pass<'a> {
+    context: &'a Context,
+    object: &'a Workflow,
+    key: Key,
+    observed: Observed,
+    /// What the next conditional write refers to.
+    resource_version: String,
+    connection: Option<Live>,
+    permit: Option<OwnedSemaphorePermit>,
+    written: Option<Written>,
+}
+
+impl Context {
+    /// Nothing remembered yet.
+    pub fn new(
+        client: Client,
+        connections: Arc<Connections>,
+        workspaces: Store<DeserializeGuard<api::Workspace>>,
+        inventory: Arc<Inventory>,
+        publisher: Arc<Publisher>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { client, connections, workspaces, inventory, publisher, stop, memory: Mutex::default() }
+    }
+
+    /// Forgets all resources but those with these UIDs.
+    pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
+        self.lock().retain(|uid, _| exists(uid));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One pass over one workflow.
+///
+/// # Errors
+/// When the Kubernetes API cannot be used, or somebody else changed the object first.
+pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    let object = match &object.0 {
+        Ok(object) => object,
+        Err(invalid) => {
+            tracing::warn!(
+                namespace = invalid.metadata.namespace,
+                name = invalid.metadata.name,
+                error = invalid.error,
+                "a Workflow cannot be decoded and is skipped; was it written by a newer version?"
+            );
+            return kubernetes::let_go_of_undecodable::<Workflow>(&context.client, &invalid.metadata, FINALIZER).await;
+        }
+    };
+    let kept = context.lock().get(&object.uid().unwrap_or_default()).cloned().unwrap_or_default();
+    if kept.written.as_ref().is_some_and(|written| written.is_ahead_of(object)) {
+        return Ok(Action::requeue(Duration::from_secs(1)));
+    }
+    let mut pass = Pass::new(&context, object, kept);
+    for _ in 0..MAX_STEPS {
+        match plan(&pass.observed, Timestamp::now()) {
+            Decision::Act(step) => {
+                tracing::debug!(object = %pass.name(), ?step, "step");
+                match pass.act(step).await {
+                    Ok(None) => {}
+                    Ok(Some(action)) => return Ok(action),
+                    Err(error) => {
+                        // Who wanted to ask still does.
+                        pass.keep(pass.observed.look);
+                        return Err(error);
+                    }
+                }
+            }
+            Decision::Settle(settled) => return pass.settle(*settled).await,
+        }
+    }
+    tracing::error!(object = %pass.name(), "the plan does not settle; this is a bug in the operator");
+    Ok(Action::requeue(Duration::from_secs(60)))
+}
+
+impl<'a> Pass<'a> {
+    fn new(context: &'a Context, object: &'a Workflow, kept: Kept) -> Self {
+        let namespace = object.namespace().unwrap_or_default();
+        let key = Key { namespace, name: object.spec.workspace_ref.name.clone() };
+        let Kept { memory, look, written } = kept;
+        let look = context.inventory.take_look(&reference(object)) || look;
+        let (workspace, live) = access::look(&context.workspaces, &context.connections, &key);
+        let stopper = context.connections.for_stopping(&key);
+        let observed = Observed::new(object, memory, workspace, stopper.as_ref().map(Connection::from), look);
+        Self {
+            context,
+            object,
+            key,
+            observed,
+            resource_version: object.resource_version().unwrap_or_default(),
+            connection: live.or(stopper),
+            permit: None,
+            written,
+        }
+    }
+
+    /// Carries out one step and folds what came of it into what is known. Returns how the pass ends, if
+    /// it does.
+    async fn act(&mut self, step: Step) -> Result<Option<Action>, Error> {
+        match step {
+            Step::SetFinalizer(present) => {
+                self.set_finalizer(present).await?;
+                self.observed.finalizer = present;
+            }
+            Step::Release { abandoned } => {
+                if abandoned {
+                    tracing::warn!(
+                        object = %self.name(),
+                        "the workflow could not be archived within five minutes of the deletion; archive it in Mistral's console"
+                    );
+                }
+                self.set_finalizer(false).await?;
+                self.context.lock().remove(&self.observed.uid);
+                self.context.inventory.untrack(&self.key, &reference(self.object));
+                return Ok(Some(Action::await_change()));
+            }
+            Step::Find(_) | Step::Get(_) | Step::ReadRegistrations(_) | Step::Update(..) | Step::SetArchived(..) => {
+                let Some(client) = self.take_turn().await else {
+                    self.keep(true);
+                    return Ok(Some(Action::requeue(Duration::from_millis(100))));
+                };
+                self.call(&client, step).await;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes one call to the API, or reads one list, and folds its outcome into what is known.
+    async fn call(&mut self, client: &mistral::Client, step: Step) {
+        let now = Timestamp::now();
+        match step {
+            Step::Find(name) => self.observed.found(find(client, &name).await),
+            Step::Get(address) => self.observed.asked(client.get_workflow(&address).await),
+            Step::ReadRegistrations(id) => {
+                let has_worker = !matches!(&self.observed.remote, Remote::Found(found) if found.active == Some(false));
+                self.observed.registrations_read(registrations(client, &id, has_worker).await);
+            }
+            Step::Update(id, changed) => {
+                let update = fields::update(&self.observed.spec, &changed);
+                let outcome = client.update_workflow(&id, &update).await;
+                self.observed.changed(changed, outcome, now);
+            }
+            Step::SetArchived(id, archived) => {
+                let outcome = client.set_archived(&id, archived).await;
+                self.observed.changed(vec![fields::Field::Archived], outcome, now);
+            }
+            Step::SetFinalizer(_) | Step::Release { .. } => {}
+        }
+        let trouble = match (&self.observed.remote, &self.observed.change) {
+            (Remote::Unknown(trouble), _) | (_, Change::Failed { trouble, .. }) => Some(trouble),
+            _ => None,
+        };
+        if matches!(trouble, Some(Trouble { kind: TroubleKind::Unauthorized, .. })) {
+            self.context.connections.suspect(&self.key);
+        }
+    }
+
+    /// Waits for this pass's turn to call the API, which it keeps to its end.
+    async fn take_turn(&mut self) -> Option<mistral::Client> {
+        // The plan asks for a call only where there is a connection.
+        let live = self.connection.clone()?;
+        if self.permit.is_none() {
+            let turn = Arc::clone(&live.permits).acquire_owned();
+            let turn = tokio::time::timeout(TURN, self.context.stop.run_until_cancelled(turn)).await;
+            self.permit = Some(turn.ok()??.ok()?);
+        }
+        Some(live.client)
+    }
+
+    /// Ends the pass: writes the status if it differs, and says when to come back.
+    async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
+        let Settled { status, done, news, requeue } = settled;
+        for field in plan::drifted(&self.observed) {
+            tracing::info!(object = %self.name(), field = field.name(), "set back what was changed at the API");
+        }
+        let about = kubernetes::reference(self.object);
+        // What has been done at the API is done, whatever becomes of the status.
+        self.context.publisher.publish(&about, done).await;
+        let old = self.object.status.as_ref();
+        match write_status(&self.context.client, self.object, &self.resource_version, old, &status).await {
+            Ok(Some(version)) => {
+                self.wrote(version);
+                for notice in &news {
+                    tracing::info!(object = %self.name(), reason = notice.reason, "{}", notice.note);
+                }
+                self.context.publisher.publish(&about, news).await;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.observed.settled(Requeue::OnChange, Timestamp::now());
+                self.keep(true);
+                return Err(error);
+            }
+        }
+        self.track(&status);
+        self.observed.settled(requeue, Timestamp::now());
+        self.keep(false);
+        Ok(match requeue {
+            Requeue::OnChange => Action::await_change(),
+            Requeue::After(wait) | Requeue::Retry(wait) | Requeue::Hold(wait) => Action::requeue(wait),
+        })
+    }
+
+    /// The inventory compares with what the status says; of a workflow in trouble the retries take care.
+    fn track(&self, status: &WorkflowStatus) {
+        let object = reference(self.object);
+        let reason = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str());
+        let inventory = &self.context.inventory;
+        if self.observed.deleted.is_some() || self.observed.spec.suspend {
+            inventory.untrack(&self.key, &object);
+        } else if reason == Some(reason::WORKFLOW_NOT_FOUND) {
+            inventory.track(&self.key, &object, status, Some(&self.observed.identifier));
+        } else if status.workflow_id.is_some() {
+            inventory.track(&self.key, &object, status, None);
+        }
+    }
+
+    /// Patches the finalizers, on condition that nobody changed the object meanwhile.
+    async fn set_finalizer(&mut self, present: bool) -> Result<(), Error> {
+        let finalizers = kubernetes::finalizers(self.object.meta(), FINALIZER, present);
+        let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": self.resource_version } });
+        let api: Api<Workflow> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
+        let name = self.object.name_any();
+        let patched = call(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        self.wrote(patched.metadata.resource_version.unwrap_or_default());
+        self.keep(self.observed.look);
+        Ok(())
+    }
+
+    fn wrote(&mut self, version: String) {
+        self.written = Some(Written::now(version.clone()));
+        self.resource_version = version;
+    }
+
+    fn keep(&self, look: bool) {
+        let kept = Kept { memory: self.observed.memory.clone(), look, written: self.written.clone() };
+        self.context.lock().insert(self.observed.uid.clone(), kept);
+    }
+
+    fn name(&self) -> impl std::fmt::Display {
+        format!("{}/{}", self.key.namespace, self.object.name_any())
+    }
+}
+
+/// The reference under which an object is woken.
+pub fn reference(object: &Workflow) -> ObjectRef<Guarded> {
+    ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
+}
+
+/// The UUID of the workflow with exactly this name.
+async fn find(client: &mistral::Client, name: &str) -> Result<Option<String>, mistral::Error> {
+    let filter = WorkflowFilter { search: Some(name.to_owned()), limit: 1000, ..WorkflowFilter::default() };
+    let rows = read_list(client, &filter, &mut 0).await?;
+    Ok(rows.into_iter().find(|row| row.name == name).map(|row| row.id))
+}
+
+/// All registrations of a workflow, and the ids of those that a live worker serves.
+async fn registrations(
+    client: &mistral::Client,
+    workflow_id: &str,
+    has_worker: bool,
+) -> Result<(Vec<Registration>, Vec<String>), mistral::Error> {
+    let all =
+        RegistrationFilter { workflow_id: Some(workflow_id.to_owned()), limit: PAGE, ..RegistrationFilter::default() };
+    let rows = read_registrations(client, &all, &mut 0).await?;
+    // Whether a row is active is told only by which list it stands in.
+    if !has_worker {
+        return Ok((rows, Vec::new()));
+    }
+    let active = read_registrations(client, &RegistrationFilter { active_only: true, ..all }, &mut 0).await?;
+    Ok((rows, active.into_iter().map(|registration| registration.id).collect()))
+}
+
+/// Whether a change of this Workspace concerns the workflow.
+pub fn uses(object: &Guarded, key: &Key) -> bool {
+    object.0.as_ref().is_ok_and(|workflow| {
+        workflow.namespace().as_ref() == Some(&key.namespace) && workflow.spec.workspace_ref.name == key.name
+    })
+}

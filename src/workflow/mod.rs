@@ -1,0 +1,11 @@
+//! `Workflow`: makes a registered workflow look as its resource says, and tells what the API says of it.
+
+mod contest;
+pub mod controller;
+pub mod fields;
+pub mod inventory;
+pub mod observed;
+pub mod plan;
+#[cfg(test)]
+mod plan_tests;
+pub mod report;

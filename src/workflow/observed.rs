@@ -1,0 +1,288 @@
+//! What is known about one workflow during one pass, and how the outcome of a step adds to it.
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::Value;
+
+use super::contest::Contests;
+use super::fields::{self, Field};
+use super::plan::Requeue;
+use crate::api::workflow::{Definition, RegistrationStatus};
+use crate::api::{Workflow as Resource, WorkflowSpec, WorkflowStatus};
+use crate::mistral::wire::{Registration, Workflow};
+use crate::mistral::{Error, Trouble};
+use crate::operator::retry::Hold;
+use crate::workspace::access::{Connection, Workspace};
+
+/// The finalizer that lets the operator archive a workflow before its resource goes.
+pub const FINALIZER: &str = "workflows.mistral.ai/archive";
+
+/// Names that are routes of the API as well: `GET /v1/workflows/runs` lists runs. Workflows that are
+/// called so are found by list and addressed by UUID.
+const ROUTES: [&str; 10] = [
+    "archive",
+    "deployments",
+    "events",
+    "executions",
+    "register",
+    "registrations",
+    "runs",
+    "schedules",
+    "unarchive",
+    "workers",
+];
+/// Registrations that a status holds at most.
+const MAX_REGISTRATIONS: usize = 20;
+/// Bytes of schemas that a status holds at most.
+const MAX_SCHEMAS: usize = 32 << 10;
+
+/// Everything that [`plan`](super::plan::plan) may look at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// What was asked for.
+    pub spec: WorkflowSpec,
+    /// The status as last written.
+    pub status: WorkflowStatus,
+    /// Name or UUID of the workflow.
+    pub identifier: String,
+    /// UID of the resource.
+    pub uid: String,
+    /// Generation of the spec.
+    pub generation: Option<i64>,
+    /// When the resource was created.
+    pub created: Timestamp,
+    /// When its deletion was asked for.
+    pub deleted: Option<Timestamp>,
+    /// Whether our finalizer is on it.
+    pub finalizer: bool,
+    /// What this process remembers of earlier passes.
+    pub memory: Memory,
+    /// The connection.
+    pub workspace: Workspace,
+    /// A connection that may still be used to archive, even if its Workspace or Secret is gone.
+    pub stop_with: Option<Connection>,
+    /// Whether to ask the API even where nothing seems to have changed.
+    pub look: bool,
+
+    /// The UUID of a workflow whose name is a route.
+    pub address: Address,
+    /// What the API has.
+    pub remote: Remote,
+    /// The workflow's versions.
+    pub registrations: Registrations,
+    /// What this pass has changed at the API.
+    pub change: Change,
+}
+
+/// What this process remembers of a resource. Losing it costs calls.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// Passes in a row that ended with [`Requeue::Retry`].
+    pub retries: u32,
+    /// Until when a retry is put off.
+    pub hold: Option<Hold>,
+    /// Fields that were set, and how often.
+    pub contests: Contests,
+}
+
+/// How to address the workflow.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Address {
+    /// By its name or UUID.
+    Direct(String),
+    /// The name is a route, and the UUID not known yet.
+    NotAsked,
+    /// The API lists no workflow of that name.
+    Absent,
+    /// There was no answer that tells.
+    Unknown(Trouble),
+}
+
+/// What the API has: not known is not the same as not there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Remote {
+    /// Not asked in this pass.
+    NotAsked,
+    /// The workflow.
+    Found(Box<Workflow>),
+    /// The API says that there is none.
+    Absent,
+    /// There was no answer that tells.
+    Unknown(Trouble),
+}
+
+/// The versions of the workflow.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Registrations {
+    /// Not asked in this pass.
+    NotAsked,
+    /// As the status shows them.
+    Read {
+        /// Newest first.
+        newest: Vec<RegistrationStatus>,
+        /// What the newest active one offers.
+        definition: Option<Box<Definition>>,
+    },
+    /// There was no answer that tells: what was known stays.
+    Unknown(Trouble),
+}
+
+/// The change that a pass has made.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// None.
+    None,
+    /// These fields were set.
+    Made {
+        /// Which.
+        fields: Vec<Field>,
+        /// What each held before.
+        before: Vec<Value>,
+    },
+    /// The API did not set these fields.
+    Failed {
+        /// Which.
+        fields: Vec<Field>,
+        /// Why.
+        trouble: Trouble,
+    },
+}
+
+impl Observed {
+    /// What a resource says by itself, before any step.
+    pub fn new(
+        object: &Resource,
+        memory: Memory,
+        workspace: Workspace,
+        stop_with: Option<Connection>,
+        look: bool,
+    ) -> Self {
+        let meta = &object.metadata;
+        let identifier = object.spec.identifier.clone().unwrap_or_else(|| object.name_any());
+        let is_route = ROUTES.contains(&identifier.as_str());
+        Self {
+            spec: object.spec.clone(),
+            status: object.status.clone().unwrap_or_default(),
+            address: if is_route { Address::NotAsked } else { Address::Direct(identifier.clone()) },
+            identifier,
+            uid: object.uid().unwrap_or_default(),
+            generation: meta.generation,
+            created: meta.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0),
+            deleted: meta.deletion_timestamp.as_ref().map(|time| time.0),
+            finalizer: object.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
+            memory,
+            workspace,
+            stop_with,
+            look,
+            remote: Remote::NotAsked,
+            registrations: Registrations::NotAsked,
+            change: Change::None,
+        }
+    }
+
+    /// The list was searched for a workflow whose name is a route.
+    pub fn found(&mut self, outcome: Result<Option<String>, Error>) {
+        self.address = match outcome {
+            Ok(Some(id)) => Address::Direct(id),
+            Ok(None) => Address::Absent,
+            Err(error) => Address::Unknown(Trouble::from(error)),
+        };
+    }
+
+    /// The API was asked about the workflow.
+    pub fn asked(&mut self, outcome: Result<Workflow, Error>) {
+        self.remote = match outcome {
+            Ok(workflow) => Remote::Found(Box::new(workflow)),
+            Err(Error::NotFound(_)) => Remote::Absent,
+            Err(error) => Remote::Unknown(Trouble::from(error)),
+        };
+    }
+
+    /// The registrations were read, and which of them a live worker serves.
+    pub fn registrations_read(&mut self, outcome: Result<(Vec<Registration>, Vec<String>), Error>) {
+        self.registrations = match outcome {
+            Ok((rows, active)) => summary(rows, &active),
+            Err(error) => Registrations::Unknown(Trouble::from(error)),
+        };
+    }
+
+    /// The API was asked to set `fields`; it may or may not have told the workflow as it is then.
+    pub fn changed(&mut self, fields: Vec<Field>, outcome: Result<Option<Workflow>, Error>, now: Timestamp) {
+        let Remote::Found(before) = &self.remote else { return };
+        match outcome {
+            Ok(answer) => {
+                let held: Vec<Value> = fields.iter().map(|field| field.at_the_api(before)).collect();
+                for (field, foreign) in fields.iter().zip(&held) {
+                    let wanted = field.wanted(&self.spec).unwrap_or_default();
+                    let known = self.status.contested_fields.iter().any(|name| name == field.name());
+                    self.memory.contests.set(*field, wanted, foreign.clone(), known, now);
+                }
+                // Whether a worker lives is told only when the workflow is asked for.
+                let active = before.active;
+                self.remote = match answer {
+                    Some(after) => Remote::Found(Box::new(Workflow { active: after.active.or(active), ..after })),
+                    None => Remote::NotAsked,
+                };
+                self.change = Change::Made { fields, before: held };
+            }
+            Err(Error::NotFound(_)) => self.remote = Remote::Absent,
+            Err(error) => self.change = Change::Failed { fields, trouble: Trouble::from(error) },
+        }
+    }
+
+    /// The pass ends: what it found out about when to come back is remembered.
+    pub fn settled(&mut self, requeue: Requeue, now: Timestamp) {
+        if let Remote::Found(workflow) = &self.remote {
+            self.memory.contests.forget_settled(&fields::differing(&self.spec, workflow), now);
+        }
+        match (requeue, &self.workspace) {
+            (Requeue::Hold(_), _) => {}
+            (Requeue::Retry(wait), Workspace::Ready(connection)) => {
+                self.memory.retries = self.memory.retries.saturating_add(1);
+                let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
+                self.memory.hold = Some(Hold { until, generation: self.generation, connection: connection.clone() });
+            }
+            (Requeue::OnChange | Requeue::After(_) | Requeue::Retry(_), _) => {
+                self.memory.retries = 0;
+                self.memory.hold = None;
+            }
+        }
+    }
+}
+
+/// Newest first: UUIDs of version 7 begin with the time.
+fn summary(mut rows: Vec<Registration>, active: &[String]) -> Registrations {
+    rows.sort_by(|a, b| b.id.cmp(&a.id));
+    let is_active = |id: &String| active.contains(id);
+    let newest = rows.iter().take(MAX_REGISTRATIONS).map(|row| RegistrationStatus {
+        id: row.id.clone(),
+        deployment: row.deployment_name.clone(),
+        active: is_active(&row.id),
+    });
+    let shown = rows.iter().find(|row| is_active(&row.id)).or(rows.first());
+    Registrations::Read { newest: newest.collect(), definition: shown.map(|row| Box::new(definition(row))) }
+}
+
+fn definition(registration: &Registration) -> Definition {
+    let of = |field: &str| registration.definition.get(field).filter(|value| !value.is_null());
+    let names = |field: &str| -> Vec<String> {
+        let handlers = of(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        handlers.iter().filter_map(|handler| Some(handler.get("name")?.as_str()?.to_owned())).collect()
+    };
+    let (input, output) = (of("input_schema"), of("output_schema"));
+    let bytes: usize = [input, output].into_iter().flatten().map(|schema| schema.to_string().len()).sum();
+    let kept = |schema: Option<&Value>| schema.cloned().filter(|_| bytes <= MAX_SCHEMAS);
+    #[expect(clippy::cast_possible_truncation, reason = "a float beyond i64 saturates, which is as good as any")]
+    Definition {
+        registration_id: registration.id.clone(),
+        input_schema: kept(input),
+        output_schema: kept(output),
+        schemas_omitted: (bytes > MAX_SCHEMAS)
+            .then(|| format!("The schemas have {bytes} bytes, and the status holds at most {MAX_SCHEMAS}.")),
+        signals: names("signals"),
+        queries: names("queries"),
+        updates: names("updates"),
+        execution_timeout_seconds: of("execution_timeout").and_then(Value::as_f64).map(|seconds| seconds as i64),
+        on_behalf_of: of("on_behalf_of") == Some(&Value::Bool(true)),
+    }
+}

@@ -1,0 +1,396 @@
+//! What to do about a workflow: the next step, from what is known. No I/O here.
+//!
+//! A pass calls [`plan`], carries out the step, folds its outcome into [`Observed`] and calls it
+//! again, until it settles. A pass changes at most one thing at the API.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::fields::{self, Field};
+use super::observed::{Address, Change, Observed, Registrations, Remote};
+use super::report::{self, reason};
+use crate::api::conditions::{self, READY, STALLED, Wait};
+use crate::api::{ManagementPolicy, WorkflowDeletionPolicy, WorkflowStatus as Status};
+use crate::mistral::wire::Workflow;
+use crate::mistral::{Trouble, TroubleKind};
+use crate::operator::events::Notice;
+use crate::operator::retry::backoff;
+use crate::workspace::access::{Connection, Workspace};
+
+/// How long the resources of one manifest may take to arrive.
+const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
+/// How long a deletion waits for the workflow to be archived before it lets go.
+const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
+
+/// What a pass does next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Carry this out, fold the outcome into [`Observed`], and plan again.
+    Act(Step),
+    /// The pass ends.
+    Settle(Box<Settled>),
+}
+
+/// One effect or question.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Put our finalizer on the resource, or take it off.
+    SetFinalizer(bool),
+    /// Take our finalizer off a resource that is being deleted.
+    Release {
+        /// The workflow may not be archived: say so.
+        abandoned: bool,
+    },
+    /// Look for the UUID of the workflow with this name.
+    Find(String),
+    /// Ask the API about the workflow.
+    Get(String),
+    /// Read the versions of the workflow with this UUID.
+    ReadRegistrations(String),
+    /// Set these fields of the workflow with this UUID.
+    Update(String, Vec<Field>),
+    /// Archive the workflow with this UUID, or take it out of the archive.
+    SetArchived(String, bool),
+}
+
+/// The end of a pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// To be written if it differs from what is there.
+    pub status: Status,
+    /// What this pass has done: to be published whether or not the status can be written.
+    pub done: Vec<Notice>,
+    /// What the status newly says: to be published once it is written.
+    pub news: Vec<Notice>,
+    /// When to come back.
+    pub requeue: Requeue,
+}
+
+/// When the next pass is due, if nothing changes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeue {
+    /// Something will wake it: a change, the Workspace, the inventory.
+    OnChange,
+    /// After this time.
+    After(Duration),
+    /// After this time, and not before: the operator's own writes wake the resource too.
+    Retry(Duration),
+    /// When the retry that was put off is due.
+    Hold(Duration),
+}
+
+/// The next step.
+pub fn plan(o: &Observed, now: Timestamp) -> Decision {
+    if let Some(since) = o.deleted {
+        return delete(o, since, now);
+    }
+    let wants = o.spec.deletion_policy == WorkflowDeletionPolicy::Archive;
+    if o.finalizer != wants {
+        return Decision::Act(Step::SetFinalizer(wants));
+    }
+    if o.spec.suspend {
+        let message = "spec.suspend has the operator leave the workflow alone; set it to false to go on.";
+        return settle(o, report::unready(o, Wait::Working, reason::SUSPENDED, message, now), Requeue::OnChange);
+    }
+    let connection = match &o.workspace {
+        Workspace::Ready(connection) => connection,
+        Workspace::Pending => return settle(o, o.status.clone(), Requeue::OnChange),
+        // A manifest may well have the Workflow before its Workspace.
+        Workspace::NotFound if now < o.created.saturating_add(APPLIED_TOGETHER).unwrap_or(Timestamp::MAX) => {
+            return settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)));
+        }
+        Workspace::NotFound => {
+            let message =
+                format!("There is no Workspace \"{}\" in this namespace; create it.", o.spec.workspace_ref.name);
+            return blocked(o, reason::WORKSPACE_NOT_FOUND, &message, Requeue::OnChange, now);
+        }
+        Workspace::NotReady(why) => {
+            let message = format!("Workspace \"{}\" is not ready: {why}", o.spec.workspace_ref.name);
+            return blocked(o, reason::WORKSPACE_NOT_READY, &message, Requeue::OnChange, now);
+        }
+    };
+    if !o.look {
+        if let Some(wait) = o.memory.hold.as_ref().and_then(|hold| hold.left(o.generation, connection, now)) {
+            return settle(o, o.status.clone(), Requeue::Hold(wait));
+        }
+        if is_up_to_date(o) && o.change == Change::None && o.remote == Remote::NotAsked {
+            return settle(o, o.status.clone(), Requeue::OnChange);
+        }
+    }
+    observe(o, connection, now)
+}
+
+/// Whether the status speaks of this spec and nothing is wrong: then the inventory tells of changes.
+fn is_up_to_date(o: &Observed) -> bool {
+    o.status.observed_generation == o.generation
+        && conditions::is_true(&o.status.conditions, READY)
+        && o.status.contested_fields.is_empty()
+}
+
+/// Asks until all is known that the next decision needs.
+fn observe(o: &Observed, connection: &Connection, now: Timestamp) -> Decision {
+    if let Change::Failed { fields, trouble } = &o.change {
+        return change_failed(o, fields, trouble, now);
+    }
+    match (&o.remote, &o.address) {
+        (Remote::NotAsked, Address::NotAsked) => Decision::Act(Step::Find(o.identifier.clone())),
+        (Remote::NotAsked, Address::Absent) | (Remote::Absent, _) => not_found(o, now),
+        (Remote::NotAsked, Address::Unknown(trouble)) | (Remote::Unknown(trouble), _) => troubled(o, trouble, now),
+        (Remote::NotAsked, Address::Direct(address)) => Decision::Act(Step::Get(address.clone())),
+        (Remote::Found(workflow), _) if o.registrations == Registrations::NotAsked => {
+            Decision::Act(Step::ReadRegistrations(workflow.id.clone()))
+        }
+        (Remote::Found(workflow), _) => compare(o, connection, workflow, now),
+    }
+}
+
+/// What the API has, against what the spec asks for.
+fn compare(o: &Observed, connection: &Connection, workflow: &Workflow, now: Timestamp) -> Decision {
+    let differing = fields::differing(&o.spec, workflow);
+    if o.spec.management_policy == ManagementPolicy::Observe {
+        let message = if differing.is_empty() {
+            "The workflow is only read (managementPolicy Observe).".to_owned()
+        } else {
+            format!(
+                "The workflow is only read (managementPolicy Observe), and it differs from the spec in {}.",
+                fields::names(&differing)
+            )
+        };
+        return in_order(o, report::ready(o, workflow, reason::OBSERVED, &message, now), now);
+    }
+    if !differing.is_empty()
+        && let Some((reason, message)) = not_ours(workflow, connection)
+    {
+        let message = format!("{message} It differs from the spec in {}.", fields::names(&differing));
+        return blocked(o, reason, &message, Requeue::Retry(backoff(o.memory.retries, &o.uid, 300, 3600)), now);
+    }
+    let (held, free): (Vec<Field>, Vec<Field>) =
+        differing.iter().partition(|field| held_until(o, **field, workflow, now).is_some());
+    if !free.is_empty() {
+        // One change a pass; and the API may keep a value otherwise than it was sent.
+        return match &o.change {
+            Change::None => Decision::Act(change(o, workflow, &free)),
+            Change::Made { .. } | Change::Failed { .. } => {
+                let message = format!("The workflow is being updated: {} to go.", fields::names(&free));
+                let status = report::unready(o, Wait::Working, reason::UPDATING, &message, now);
+                settle(o, status, Requeue::After(Duration::ZERO))
+            }
+        };
+    }
+    if held.is_empty() {
+        let status = report::ready(o, workflow, reason::IN_SYNC, "The workflow looks as the spec says.", now);
+        return in_order(o, status, now);
+    }
+    let message = report::contested_message(&held);
+    let mut status = report::unready(o, Wait::Stalled, reason::CONTESTED, &message, now);
+    report::contested(&mut status, o, &held, now);
+    let due = held.iter().filter_map(|field| held_until(o, *field, workflow, now)).min();
+    settle(o, status, Requeue::Retry(wait_until(due, now)))
+}
+
+/// The workflow is as it shall be, perhaps only since a moment ago.
+fn in_order(o: &Observed, mut status: Status, now: Timestamp) -> Decision {
+    let still = |field: &Field| {
+        o.status.contested_fields.iter().any(|name| name == field.name()) && o.memory.contests.is_exhausted(*field)
+    };
+    let contested: Vec<Field> = fields::ALL.into_iter().filter(still).collect();
+    report::contested(&mut status, o, &contested, now);
+    let requeue = if contested.is_empty() { Requeue::OnChange } else { Requeue::Retry(Duration::from_secs(600)) };
+    settle(o, status, requeue)
+}
+
+/// Until when a field that somebody else keeps setting back is left alone.
+fn held_until(o: &Observed, field: Field, workflow: &Workflow, now: Timestamp) -> Option<Timestamp> {
+    let wanted = field.wanted(&o.spec)?;
+    let foreign = field.at_the_api(workflow);
+    if let Some(until) = o.memory.contests.held_until(field, &wanted, &foreign, now) {
+        return Some(until);
+    }
+    // Contested before this process began.
+    let known = o.status.observed_generation == o.generation
+        && o.status.contested_fields.iter().any(|name| name == field.name())
+        && !o.memory.contests.is_exhausted(field);
+    let since = conditions::find(&o.status.conditions, conditions::CONTESTED)?.last_transition_time.0;
+    let until = since.saturating_add(SignedDuration::from_hours(1)).unwrap_or(Timestamp::MAX);
+    Some(until).filter(|until| known && *until > now)
+}
+
+/// Out of the archive first and into it last: whether an archived workflow can be changed is not documented.
+fn change(o: &Observed, workflow: &Workflow, free: &[Field]) -> Step {
+    let id = workflow.id.clone();
+    let rest: Vec<Field> = free.iter().copied().filter(|field| *field != Field::Archived).collect();
+    match o.spec.archived.filter(|_| free.contains(&Field::Archived)) {
+        Some(false) => Step::SetArchived(id, false),
+        Some(true) if rest.is_empty() => Step::SetArchived(id, true),
+        Some(true) | None => Step::Update(id, rest),
+    }
+}
+
+/// Why the operator does not change this workflow, if it does not.
+fn not_ours(workflow: &Workflow, connection: &Connection) -> Option<(&'static str, String)> {
+    let elsewhere = match (&workflow.workspace_id, &connection.workspace_id) {
+        (Some(theirs), Some(ours)) => theirs != ours,
+        (None, _) | (_, None) => false,
+    };
+    if let Some(namespace) = &workflow.shared_namespace
+        && elsewhere
+    {
+        let message = format!(
+            "The workflow belongs to another Mistral workspace, which shares it as \"{namespace}\" and alone can change it; use managementPolicy Observe."
+        );
+        return Some((reason::SHARED, message));
+    }
+    (workflow.is_technical == Some(true)).then(|| {
+        let message = "The workflow is registered by Mistral's SDK for its own use and is not changed from here; use managementPolicy Observe.";
+        (reason::TECHNICAL, message.to_owned())
+    })
+}
+
+fn not_found(o: &Observed, now: Timestamp) -> Decision {
+    let message = format!(
+        "The API does not know workflow \"{}\"; start the worker that registers it, or correct spec.identifier in a new resource.",
+        o.identifier
+    );
+    let mut absent = o.clone();
+    absent.remote = Remote::Absent;
+    let status = report::unready(&absent, Wait::Stalled, reason::WORKFLOW_NOT_FOUND, &message, now);
+    settle(o, status, Requeue::Retry(backoff(o.memory.retries, &o.uid, 15, 300)))
+}
+
+/// A question met with trouble.
+fn troubled(o: &Observed, trouble: &Trouble, now: Timestamp) -> Decision {
+    let Trouble { kind, message, retry_after } = trouble;
+    let patience = Requeue::Retry(backoff(o.memory.retries, &o.uid, 30, 300));
+    match kind {
+        TroubleKind::Unavailable => {
+            let message = format!("The API cannot be used now; it is tried again: {message}");
+            let status = report::unready(o, Wait::Working, reason::API_UNAVAILABLE, &message, now);
+            let wait = backoff(o.memory.retries, &o.uid, 2, 60).max(retry_after.unwrap_or_default());
+            settle(o, status, Requeue::Retry(wait))
+        }
+        TroubleKind::Unauthorized => {
+            let name = &o.spec.workspace_ref.name;
+            let message = format!("The API refused the key of Workspace \"{name}\"; correct its Secret: {message}");
+            blocked(o, reason::CREDENTIAL_REFUSED, &message, patience, now)
+        }
+        TroubleKind::Refused => {
+            let message = format!("The API refused to show the workflow: {message}");
+            blocked(o, reason::REQUEST_REFUSED, &message, patience, now)
+        }
+    }
+}
+
+fn change_failed(o: &Observed, fields: &[Field], trouble: &Trouble, now: Timestamp) -> Decision {
+    if trouble.kind != TroubleKind::Refused {
+        return troubled(o, trouble, now);
+    }
+    let message = format!(
+        "The API refused to set {}; correct the spec, or leave the field out: {}",
+        fields::names(fields),
+        trouble.message
+    );
+    blocked(o, reason::CHANGE_REFUSED, &message, Requeue::Retry(backoff(o.memory.retries, &o.uid, 30, 3600)), now)
+}
+
+/// The resource is being deleted: archive the workflow if that is asked for, then let go, in bounded time.
+fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
+    if !o.finalizer {
+        return settle(o, o.status.clone(), Requeue::OnChange);
+    }
+    let free = Decision::Act(Step::Release { abandoned: false });
+    if o.spec.suspend || o.spec.deletion_policy == WorkflowDeletionPolicy::Retain {
+        return free;
+    }
+    if now > since.saturating_add(DELETION_LIMIT).unwrap_or(Timestamp::MAX) {
+        return Decision::Act(Step::Release { abandoned: true });
+    }
+    let Some(connection) = &o.stop_with else {
+        return archiving(o, "its Workspace cannot be used", 10, now);
+    };
+    match (&o.change, &o.remote, &o.address) {
+        (Change::Made { .. }, _, _) | (_, Remote::Absent, _) | (_, Remote::NotAsked, Address::Absent) => free,
+        (Change::Failed { trouble, .. }, _, _)
+        | (_, Remote::Unknown(trouble), _)
+        | (_, Remote::NotAsked, Address::Unknown(trouble)) => archiving(o, &trouble.message, 10, now),
+        (_, Remote::NotAsked, Address::NotAsked) => Decision::Act(Step::Find(o.identifier.clone())),
+        (_, Remote::NotAsked, Address::Direct(address)) => Decision::Act(Step::Get(address.clone())),
+        (_, Remote::Found(workflow), _)
+            if workflow.archived == Some(true) || not_ours(workflow, connection).is_some() =>
+        {
+            free
+        }
+        (_, Remote::Found(workflow), _) => Decision::Act(Step::SetArchived(workflow.id.clone(), true)),
+    }
+}
+
+fn archiving(o: &Observed, why: &str, seconds: u64, now: Timestamp) -> Decision {
+    let message = format!(
+        "The resource is being deleted and its workflow is to be archived first, which is tried for five minutes: {why}"
+    );
+    let status = report::unready(o, Wait::Working, reason::ARCHIVING, &message, now);
+    settle(o, status, Requeue::After(Duration::from_secs(seconds)))
+}
+
+fn blocked(o: &Observed, reason: &str, message: &str, requeue: Requeue, now: Timestamp) -> Decision {
+    settle(o, report::unready(o, Wait::Stalled, reason, message, now), requeue)
+}
+
+fn wait_until(due: Option<Timestamp>, now: Timestamp) -> Duration {
+    due.and_then(|due| Duration::try_from(due.duration_since(now)).ok()).unwrap_or_default().max(Duration::from_secs(1))
+}
+
+/// Ends the pass. What a person should hear of is what was changed, and what changes in `Ready`.
+fn settle(o: &Observed, status: Status, requeue: Requeue) -> Decision {
+    let mut news = Vec::new();
+    let old = conditions::find(&o.status.conditions, READY);
+    if let Some(new) = conditions::find(&status.conditions, READY)
+        && old.is_none_or(|old| old.reason != new.reason)
+        && new.reason != reason::UPDATING
+    {
+        let warning = conditions::is_true(&status.conditions, STALLED) || new.reason == reason::API_UNAVAILABLE;
+        let notice = if warning { Notice::warning } else { Notice::normal };
+        news.push(notice(&new.reason, &new.message));
+    }
+    if let Some(new) = conditions::find(&status.conditions, conditions::NEEDS_USER)
+        && conditions::find(&o.status.conditions, conditions::NEEDS_USER).is_none()
+    {
+        news.push(Notice::warning(&new.reason, &new.message));
+    }
+    Decision::Settle(Box::new(Settled { status, done: done(o), news, requeue }))
+}
+
+/// What this pass has changed, told apart by who had made it differ.
+fn done(o: &Observed) -> Vec<Notice> {
+    let Change::Made { fields, before } = &o.change else { return Vec::new() };
+    let drifted = drifted(o);
+    let (mut drift, mut updated) = (Vec::new(), Vec::new());
+    for (field, held) in fields.iter().zip(before) {
+        let Some(wanted) = field.wanted(&o.spec) else { continue };
+        if drifted.contains(field) {
+            drift.push(format!("{} back from {held} to {wanted}", field.name()));
+        } else {
+            updated.push(format!("{} to {wanted}", field.name()));
+        }
+    }
+    let mut notices = Vec::new();
+    if !updated.is_empty() {
+        notices.push(Notice::normal(reason::UPDATED, format!("Set {}.", updated.join(", "))));
+    }
+    if !drift.is_empty() {
+        let note = format!("Changed at the API, not here: set {}.", drift.join(", "));
+        notices.push(Notice::normal(reason::DRIFT_CORRECTED, note));
+    }
+    notices
+}
+
+/// The fields that this pass has set back after somebody else had changed them: by the status they had
+/// been as the spec says.
+pub fn drifted(o: &Observed) -> Vec<Field> {
+    let Change::Made { fields, .. } = &o.change else { return Vec::new() };
+    let was_in_place = |field: &&Field| {
+        let wanted = field.wanted(&o.spec);
+        wanted.is_some() && field.last_seen(&o.status) == wanted
+    };
+    fields.iter().filter(was_in_place).copied().collect()
+}

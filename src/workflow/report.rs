@@ -1,0 +1,151 @@
+//! The words of a workflow's status: each function answers one situation with a whole status.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::fields::{self, Field};
+use super::observed::{Observed, Registrations, Remote};
+use crate::api::WorkflowStatus as Status;
+use crate::api::conditions::{self, ACTIVE, CONTESTED, Is, NEEDS_USER, Wait};
+use crate::mistral::wire::Workflow;
+
+/// Reasons of conditions and Events. They are part of the API: people and tools match on them.
+pub mod reason {
+    /// The workflow looks as the spec says.
+    pub const IN_SYNC: &str = "InSync";
+    /// The workflow is only read.
+    pub const OBSERVED: &str = "Observed";
+    /// Fields are being set one after the other.
+    pub const UPDATING: &str = "Updating";
+    /// `spec.suspend` holds the operator back.
+    pub const SUSPENDED: &str = "Suspended";
+    /// The Workspace that the spec names does not exist.
+    pub const WORKSPACE_NOT_FOUND: &str = "WorkspaceNotFound";
+    /// The Workspace is not ready; its own condition says why.
+    pub const WORKSPACE_NOT_READY: &str = "WorkspaceNotReady";
+    /// The API does not know the workflow (404).
+    pub const WORKFLOW_NOT_FOUND: &str = "WorkflowNotFound";
+    /// The workflow belongs to another Mistral workspace, which shares it.
+    pub const SHARED: &str = "Shared";
+    /// The workflow is the SDK's own.
+    pub const TECHNICAL: &str = "Technical";
+    /// The API refused the key (401).
+    pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
+    /// The API refused to tell, such as 403.
+    pub const REQUEST_REFUSED: &str = "RequestRefused";
+    /// The API refused the change.
+    pub const CHANGE_REFUSED: &str = "ChangeRefused";
+    /// The API does not answer, or not usefully.
+    pub const API_UNAVAILABLE: &str = "APIUnavailable";
+    /// Somebody else keeps setting a field back.
+    pub const CONTESTED: &str = "Contested";
+    /// The workflow is being archived since the resource is being deleted.
+    pub const ARCHIVING: &str = "Archiving";
+    /// Fields were set to what the spec newly says.
+    pub const UPDATED: &str = "Updated";
+    /// Fields that were changed at the API were set back.
+    pub const DRIFT_CORRECTED: &str = "DriftCorrected";
+    /// A live worker serves the workflow.
+    pub const WORKER_ALIVE: &str = "WorkerAlive";
+    /// No live worker serves the workflow.
+    pub const NO_WORKER: &str = "NoWorker";
+    /// The API does not tell whether a live worker serves it.
+    pub const NOT_TOLD: &str = "NotTold";
+    /// Runs act on behalf of a user, and an API key is none.
+    pub const ON_BEHALF_OF: &str = "OnBehalfOf";
+}
+
+/// The workflow is as it shall be, or only read.
+pub fn ready(o: &Observed, workflow: &Workflow, reason: &str, message: &str, now: Timestamp) -> Status {
+    let mut status = seen(o, workflow, now);
+    conditions::ready(&mut status.conditions, reason, message, o.generation, now);
+    status
+}
+
+/// Not as it shall be: why, and whether it will go on by itself.
+pub fn unready(o: &Observed, wait: Wait, reason: &str, message: &str, now: Timestamp) -> Status {
+    let mut status = match &o.remote {
+        Remote::Found(workflow) => seen(o, workflow, now),
+        Remote::Absent => absent(o, now),
+        Remote::NotAsked | Remote::Unknown(_) => base(o),
+    };
+    conditions::unready(&mut status.conditions, wait, reason, message, o.generation, now);
+    status
+}
+
+/// Says which fields are contested, or that none is.
+pub fn contested(status: &mut Status, o: &Observed, fields: &[Field], now: Timestamp) {
+    status.contested_fields = fields.iter().map(|field| field.name().to_owned()).collect();
+    if fields.is_empty() {
+        conditions::remove(&mut status.conditions, CONTESTED);
+        return;
+    }
+    let message = contested_message(fields);
+    set(status, o, CONTESTED, Is::True, reason::CONTESTED, &message, now);
+}
+
+/// What to do about contested fields.
+pub fn contested_message(fields: &[Field]) -> String {
+    format!(
+        "Somebody else has set {} back three times within an hour, perhaps another Workflow resource, a worker that registers or a person; agree on one value, or take the field out of one of the two. It is set again once an hour.",
+        fields::names(fields)
+    )
+}
+
+/// The status with what the API says.
+fn seen(o: &Observed, workflow: &Workflow, now: Timestamp) -> Status {
+    let mut status = base(o);
+    let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    status.workflow_id = Some(workflow.id.clone());
+    status.name = Some(workflow.name.clone());
+    status.type_ = text(&workflow.type_).or(status.type_);
+    status.display_name = text(&workflow.display_name);
+    status.description = text(&workflow.description);
+    status.tags = workflow.tags.clone().filter(|tags| !tags.is_empty());
+    status.available_in_chat_assistant = workflow.available_in_chat_assistant;
+    status.archived = workflow.archived;
+    status.active = workflow.active;
+    status.technical = workflow.is_technical.filter(|technical| *technical);
+    status.shared_namespace = text(&workflow.shared_namespace);
+    if let Registrations::Read { newest, definition } = &o.registrations {
+        status.registrations.clone_from(newest);
+        status.definition = definition.as_deref().cloned();
+    }
+    let (is, reason, message) = match workflow.active {
+        Some(true) => (Is::True, reason::WORKER_ALIVE, "A live worker serves the workflow."),
+        Some(false) => (
+            Is::False,
+            reason::NO_WORKER,
+            "No live worker serves the workflow: an execution would wait for one; start its worker.",
+        ),
+        None => (Is::Unknown, reason::NOT_TOLD, "The API does not tell whether a live worker serves the workflow."),
+    };
+    set(&mut status, o, ACTIVE, is, reason, message, now);
+    if status.definition.as_ref().is_some_and(|definition| definition.on_behalf_of) {
+        let message = "A run of this workflow acts on behalf of a user, and the Workspace's API key is none: executions from here may fail for want of a user; start them where a user is signed in.";
+        set(&mut status, o, NEEDS_USER, Is::True, reason::ON_BEHALF_OF, message, now);
+    } else {
+        conditions::remove(&mut status.conditions, NEEDS_USER);
+    }
+    status
+}
+
+/// What was known stays to be read; nothing serves it.
+fn absent(o: &Observed, now: Timestamp) -> Status {
+    let mut status = base(o);
+    status.active = Some(false);
+    let message = "The API does not know the workflow.";
+    set(&mut status, o, ACTIVE, Is::False, reason::WORKFLOW_NOT_FOUND, message, now);
+    status
+}
+
+fn base(o: &Observed) -> Status {
+    let mut status = o.status.clone();
+    status.observed_generation = o.generation;
+    // An edit that changes nothing here has been seen all the same.
+    status.conditions.iter_mut().for_each(|condition| condition.observed_generation = o.generation);
+    status
+}
+
+fn set(status: &mut Status, o: &Observed, type_: &str, is: Is, reason: &str, message: &str, now: Timestamp) {
+    conditions::set(&mut status.conditions, type_, is, reason, message, o.generation, now);
+}

@@ -1,0 +1,61 @@
+//! What a resource may do with the Workspace that it names.
+
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
+
+use super::connections::{Connections, Key, Live, State};
+use crate::api;
+
+/// The Workspace as the resources see it that name it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Workspace {
+    /// Not looked at yet since this process began.
+    Pending,
+    /// There is no such resource.
+    NotFound,
+    /// It cannot be used; a person has to act.
+    NotReady(String),
+    /// It can be used.
+    Ready(Connection),
+}
+
+/// Where calls go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connection {
+    /// Scheme, host and port.
+    pub origin: String,
+    /// The Mistral workspace, when the API tells.
+    pub workspace_id: Option<String>,
+    /// Another number for each key: a corrected Secret is a reason to try again at once.
+    pub epoch: u64,
+}
+
+impl From<&Live> for Connection {
+    fn from(live: &Live) -> Self {
+        Self { origin: live.origin.clone(), workspace_id: live.workspace_id.clone(), epoch: live.epoch }
+    }
+}
+
+/// What may be done with this Workspace, and with which connection.
+pub fn look(
+    workspaces: &Store<DeserializeGuard<api::Workspace>>,
+    connections: &Connections,
+    key: &Key,
+) -> (Workspace, Option<Live>) {
+    let Some(workspace) = workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace)) else {
+        connections.gone(key);
+        return (Workspace::NotFound, None);
+    };
+    if let Err(invalid) = &workspace.0 {
+        return (Workspace::NotReady(format!("it cannot be decoded ({})", invalid.error)), None);
+    }
+    match connections.of(key, &workspace.uid().unwrap_or_default()) {
+        None if workspace.meta().deletion_timestamp.is_some() => {
+            (Workspace::NotReady("it is being deleted".into()), None)
+        }
+        None => (Workspace::Pending, None),
+        Some(State::NotReady(why, _)) => (Workspace::NotReady(why), None),
+        Some(State::Ready(live)) => (Workspace::Ready(Connection::from(&live)), Some(live)),
+    }
+}
