@@ -1,1 +1,412 @@
+//! One table for each part of a workflow's way: what is known, and the step that follows.
 
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::fields::Field;
+use super::observed::{Address, Change, FINALIZER, Memory, Observed, Remote};
+use super::plan::{Decision, Requeue, Settled, Step, plan};
+use super::report::reason;
+use crate::api::conditions::{ACTIVE, CONTESTED, NEEDS_USER, READY, STALLED, find, is_true};
+use crate::api::{Workflow as Resource, WorkflowStatus};
+use crate::mistral::wire::{Registration, Workflow};
+use crate::mistral::{ApiError, Error};
+use crate::workspace::access::{Connection, Workspace};
+
+const ID: &str = "0198a000-0000-7000-8000-000000000001";
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + seconds).unwrap()
+}
+
+fn connection() -> Connection {
+    Connection { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1 }
+}
+
+/// All times in these tests are seconds after the creation of the resource.
+fn observed(metadata: Value, spec: Value) -> Observed {
+    let mut object = json!({
+        "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "Workflow",
+        "metadata": {
+            "name": "invoices", "namespace": "n", "uid": "u-1", "generation": 1,
+            "creationTimestamp": at(0).to_string(),
+        },
+        "spec": spec,
+    });
+    for (key, value) in metadata.as_object().unwrap() {
+        object["metadata"][key] = value.clone();
+    }
+    let object: Resource = serde_json::from_value(object).unwrap();
+    Observed::new(&object, Memory::default(), Workspace::Ready(connection()), Some(connection()), false)
+}
+
+fn wanting(spec: Value) -> Observed {
+    observed(json!({}), spec)
+}
+
+fn workflow(fields: Value) -> Workflow {
+    let mut all = json!({
+        "id": ID, "name": "invoices", "display_name": "invoices", "type": "code", "description": "",
+        "workspace_id": "ws", "shared_namespace": null, "available_in_chat_assistant": false,
+        "is_technical": false, "archived": false, "tags": [], "active": true,
+    });
+    all.as_object_mut().unwrap().extend(fields.as_object().cloned().unwrap());
+    serde_json::from_value(all).unwrap()
+}
+
+/// With all questions answered.
+fn answered(mut o: Observed, fields: Value) -> Observed {
+    o.asked(Ok(workflow(fields)));
+    o.registrations_read(Ok((Vec::new(), Vec::new())));
+    o
+}
+
+fn step(o: &Observed, now: Timestamp) -> Step {
+    match plan(o, now) {
+        Decision::Act(step) => step,
+        Decision::Settle(settled) => panic!("settled: {settled:#?}"),
+    }
+}
+
+fn settled(o: &Observed, now: Timestamp) -> Settled {
+    match plan(o, now) {
+        Decision::Settle(settled) => *settled,
+        Decision::Act(step) => panic!("acts: {step:?}"),
+    }
+}
+
+fn ready(status: &WorkflowStatus) -> &str {
+    find(&status.conditions, READY).map_or("", |ready| &ready.reason)
+}
+
+/// The next pass: with the status that the last one has written, and what it remembers.
+fn next(o: &Observed, now: Timestamp) -> Observed {
+    let Settled { status, requeue, .. } = settled(o, now);
+    let mut last = o.clone();
+    last.settled(requeue, now);
+    Observed {
+        status,
+        remote: Remote::NotAsked,
+        registrations: super::observed::Registrations::NotAsked,
+        change: Change::None,
+        ..last
+    }
+}
+
+fn refusal(status: u16) -> ApiError {
+    ApiError { status, code: None, detail: "no".into(), deployments: Vec::new(), is_json: true }
+}
+
+fn not_found() -> Error {
+    Error::NotFound(refusal(404))
+}
+
+#[test]
+fn the_workflow_is_asked_for_then_its_versions_then_compared() {
+    let mut o = wanting(json!({ "displayName": "Invoices" }));
+    assert_eq!(step(&o, at(1)), Step::Get("invoices".into()));
+    o.asked(Ok(workflow(json!({}))));
+    assert_eq!(step(&o, at(1)), Step::ReadRegistrations(ID.into()));
+    o.registrations_read(Ok((Vec::new(), Vec::new())));
+    assert_eq!(step(&o, at(1)), Step::Update(ID.into(), vec![Field::DisplayName]));
+}
+
+#[test]
+fn a_name_that_is_a_route_is_found_by_list_and_addressed_by_uuid() {
+    for name in ["runs", "registrations", "executions", "register"] {
+        let mut o = observed(json!({ "name": name }), json!({}));
+        assert_eq!(step(&o, at(1)), Step::Find(name.into()));
+        o.found(Ok(Some(ID.into())));
+        assert_eq!(step(&o, at(1)), Step::Get(ID.into()));
+        o.found(Ok(None));
+        assert_eq!(o.address, Address::Absent);
+        assert_eq!(ready(&settled(&o, at(1)).status), reason::WORKFLOW_NOT_FOUND);
+    }
+}
+
+#[test]
+fn values_are_compared_as_the_api_keeps_them() {
+    for (spec, there) in [
+        (json!({ "tags": [" a ", "b", "a"] }), json!({ "tags": ["a", "b"] })),
+        (json!({ "description": "" }), json!({ "description": null })),
+        (json!({ "displayName": "invoices" }), json!({ "display_name": null })),
+        (json!({ "archived": false, "availableInChatAssistant": false }), json!({ "archived": null })),
+        (json!({}), json!({ "tags": ["theirs"], "archived": true, "display_name": "Theirs" })),
+    ] {
+        let o = answered(wanting(spec.clone()), there);
+        assert_eq!(ready(&settled(&o, at(1)).status), reason::IN_SYNC, "{spec}");
+    }
+}
+
+#[test]
+fn out_of_the_archive_comes_first_and_into_it_last() {
+    let both = |archived: bool| wanting(json!({ "archived": archived, "tags": ["a"] }));
+    let o = answered(both(false), json!({ "archived": true }));
+    assert_eq!(step(&o, at(1)), Step::SetArchived(ID.into(), false));
+    let mut o = answered(both(true), json!({}));
+    assert_eq!(step(&o, at(1)), Step::Update(ID.into(), vec![Field::Tags]));
+    // One change a pass: the second comes with the next, at once.
+    o.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["a"] })))), at(1));
+    let first = settled(&o, at(1));
+    assert_eq!((ready(&first.status), first.requeue), (reason::UPDATING, Requeue::After(Duration::ZERO)));
+    let o = answered(next(&o, at(1)), json!({ "tags": ["a"] }));
+    assert_eq!(step(&o, at(2)), Step::SetArchived(ID.into(), true));
+}
+
+#[test]
+fn an_answer_without_a_workflow_is_asked_for_again() {
+    let mut o = answered(wanting(json!({ "tags": ["a"] })), json!({}));
+    o.changed(vec![Field::Tags], Ok(None), at(1));
+    assert_eq!(step(&o, at(1)), Step::Get("invoices".into()));
+    o.asked(Ok(workflow(json!({ "tags": ["a"] }))));
+    let end = settled(&o, at(1));
+    assert_eq!((ready(&end.status), end.done.len()), (reason::IN_SYNC, 1));
+}
+
+#[test]
+fn what_the_spec_newly_says_and_what_had_drifted_are_told_apart() {
+    let set = |o: Observed, field: Field, there: Value| {
+        let mut o = answered(o, json!({}));
+        o.changed(vec![field], Ok(Some(workflow(there))), at(1));
+        settled(&o, at(1))
+    };
+    let spec = json!({ "displayName": "Invoices" });
+    let first = set(wanting(spec.clone()), Field::DisplayName, json!({ "display_name": "Invoices" }));
+    assert_eq!(first.done[0].reason, reason::UPDATED);
+    assert_eq!(ready(&first.status), reason::IN_SYNC);
+
+    let again = Observed { status: first.status.clone(), look: true, ..wanting(spec) };
+    let second = set(again, Field::DisplayName, json!({ "display_name": "Invoices" }));
+    assert_eq!(second.done[0].reason, reason::DRIFT_CORRECTED);
+    assert!(second.done[0].note.contains("displayName"), "{}", second.done[0].note);
+    assert_eq!(second.status, first.status, "nothing to write");
+}
+
+#[test]
+fn at_rest_nothing_is_asked_until_the_inventory_says_so() {
+    let o = next(&answered(wanting(json!({})), json!({})), at(1));
+    assert_eq!(settled(&o, at(2)).requeue, Requeue::OnChange);
+    assert_eq!(step(&Observed { look: true, ..o.clone() }, at(2)), Step::Get("invoices".into()));
+    assert_eq!(step(&Observed { generation: Some(2), ..o }, at(2)), Step::Get("invoices".into()));
+}
+
+#[test]
+fn a_value_that_comes_back_is_set_three_times_and_then_hourly() {
+    let mut o = wanting(json!({ "tags": ["ours"] }));
+    let mut sets = Vec::new();
+    for minute in (0..130).step_by(5) {
+        let now = at(minute * 60);
+        let mut pass = answered(Observed { look: true, ..o.clone() }, json!({ "tags": ["theirs"] }));
+        if let Decision::Act(Step::Update(_, fields)) = plan(&pass, now) {
+            sets.push(minute);
+            pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), now);
+        }
+        let end = settled(&pass, now);
+        if minute == 15 {
+            assert!(is_true(&end.status.conditions, CONTESTED) && is_true(&end.status.conditions, STALLED));
+            assert_eq!(end.status.contested_fields, ["tags"]);
+            assert_eq!(end.news.len(), 1);
+        }
+        o = next(&pass, now);
+    }
+    assert_eq!(sets, [0, 5, 10, 70]);
+}
+
+#[test]
+fn a_restart_does_not_begin_the_fight_anew() {
+    let mut o = wanting(json!({ "tags": ["ours"] }));
+    for minute in 0..4 {
+        let mut pass = answered(Observed { look: true, ..o.clone() }, json!({ "tags": ["theirs"] }));
+        if let Decision::Act(Step::Update(_, fields)) = plan(&pass, at(minute * 60)) {
+            pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(minute * 60));
+        }
+        o = next(&pass, at(minute * 60));
+    }
+    assert_eq!(ready(&o.status), reason::CONTESTED);
+    let restarted = Observed { memory: Memory::default(), ..o };
+    let pass = |now| plan(&answered(restarted.clone(), json!({ "tags": ["theirs"] })), now);
+    assert!(matches!(pass(at(600)), Decision::Settle(_)));
+    assert!(matches!(pass(at(3900)), Decision::Act(Step::Update(..))));
+    // Once set again after the hour, the next reversal finds it contested at once.
+    let mut last = answered(restarted.clone(), json!({ "tags": ["theirs"] }));
+    last.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(3900));
+    let o = answered(Observed { look: true, ..next(&last, at(3900)) }, json!({ "tags": ["theirs"] }));
+    assert_eq!(ready(&settled(&o, at(4000)).status), reason::CONTESTED);
+}
+
+#[test]
+fn a_value_that_the_api_keeps_otherwise_does_not_spin() {
+    let mut o = wanting(json!({ "displayName": "Invoices" }));
+    let mut sets = 0;
+    for second in 0..20 {
+        let mut pass = answered(o.clone(), json!({ "display_name": "INVOICES" }));
+        if let Decision::Act(Step::Update(_, fields)) = plan(&pass, at(second)) {
+            sets += 1;
+            pass.changed(fields, Ok(Some(workflow(json!({ "display_name": "INVOICES" })))), at(second));
+        }
+        o = next(&pass, at(second));
+    }
+    assert_eq!(sets, 3);
+    assert_eq!(ready(&o.status), reason::CONTESTED);
+}
+
+#[test]
+fn observing_changes_nothing_and_says_what_differs() {
+    let o = answered(wanting(json!({ "managementPolicy": "Observe", "tags": ["a"] })), json!({}));
+    let end = settled(&o, at(1));
+    assert_eq!(ready(&end.status), reason::OBSERVED);
+    assert!(is_true(&end.status.conditions, READY));
+    assert!(find(&end.status.conditions, READY).unwrap().message.contains("tags"));
+}
+
+#[test]
+fn what_is_not_ours_is_read_and_never_changed() {
+    let shared = json!({ "shared_namespace": "shared:x", "workspace_id": "another" });
+    for (there, expected) in [(shared.clone(), reason::SHARED), (json!({ "is_technical": true }), reason::TECHNICAL)] {
+        let o = answered(wanting(json!({ "tags": ["a"] })), there.clone());
+        assert_eq!(ready(&settled(&o, at(1)).status), expected);
+        let o = answered(wanting(json!({})), there);
+        assert_eq!(ready(&settled(&o, at(1)).status), reason::IN_SYNC, "nothing to change, nothing to complain of");
+    }
+    // Shared by us: ours to change.
+    let o = answered(wanting(json!({ "tags": ["a"] })), json!({ "shared_namespace": "shared:x" }));
+    assert!(matches!(step(&o, at(1)), Step::Update(..)));
+    let deleted = json!({ "deletionTimestamp": at(10).to_string(), "finalizers": [FINALIZER] });
+    let mut o = observed(deleted, json!({ "deletionPolicy": "Archive" }));
+    o.asked(Ok(workflow(shared)));
+    assert_eq!(step(&o, at(11)), Step::Release { abandoned: false });
+}
+
+#[test]
+fn suspended_nothing_is_asked_or_changed_not_even_by_deletion() {
+    let o = wanting(json!({ "suspend": true, "tags": ["a"] }));
+    assert_eq!(ready(&settled(&o, at(1)).status), reason::SUSPENDED);
+    let deleted = json!({ "deletionTimestamp": at(10).to_string(), "finalizers": [FINALIZER] });
+    let o = observed(deleted, json!({ "suspend": true, "deletionPolicy": "Archive" }));
+    assert_eq!(step(&o, at(11)), Step::Release { abandoned: false });
+}
+
+#[test]
+fn without_a_usable_workspace_nothing_is_called() {
+    let with = |workspace| Observed { workspace, ..wanting(json!({ "tags": ["a"] })) };
+    assert_eq!(settled(&with(Workspace::Pending), at(60)).requeue, Requeue::OnChange);
+    let missing = settled(&with(Workspace::NotFound), at(60));
+    assert_eq!(ready(&missing.status), reason::WORKSPACE_NOT_FOUND);
+    assert!(settled(&with(Workspace::NotFound), at(1)).status.conditions.is_empty(), "it may be on its way");
+    let end = settled(&with(Workspace::NotReady("the key is refused".into())), at(60));
+    assert_eq!(ready(&end.status), reason::WORKSPACE_NOT_READY);
+    assert!(find(&end.status.conditions, READY).unwrap().message.contains("the key is refused"));
+}
+
+#[test]
+fn an_api_in_trouble_is_never_read_as_absence() {
+    let mut o = next(&answered(wanting(json!({})), json!({ "display_name": "Known" })), at(1));
+    o.look = true;
+    o.asked(Err(Error::Transient { retry_after: Some(Duration::from_secs(77)), message: "down".into() }));
+    let end = settled(&o, at(2));
+    assert_eq!(ready(&end.status), reason::API_UNAVAILABLE);
+    assert_eq!(end.status.display_name.as_deref(), Some("Known"));
+    assert!(is_true(&end.status.conditions, ACTIVE), "what was known stays");
+    assert_eq!(end.requeue, Requeue::Retry(Duration::from_secs(77)));
+    o.asked(Err(not_found()));
+    let end = settled(&o, at(2));
+    assert_eq!(ready(&end.status), reason::WORKFLOW_NOT_FOUND);
+    assert!(!is_true(&end.status.conditions, ACTIVE));
+    assert_eq!(end.status.display_name.as_deref(), Some("Known"));
+}
+
+#[test]
+fn a_refused_change_is_said_once_and_repeated_later_and_later() {
+    let mut o = answered(wanting(json!({ "tags": ["a"] })), json!({}));
+    o.changed(vec![Field::Tags], Err(Error::Rejected(refusal(422))), at(1));
+    let end = settled(&o, at(1));
+    assert_eq!(ready(&end.status), reason::CHANGE_REFUSED);
+    assert!(find(&end.status.conditions, READY).unwrap().message.contains("tags"));
+    let held = next(&o, at(1));
+    assert!(matches!(settled(&held, at(2)).requeue, Requeue::Hold(_)));
+    assert!(matches!(plan(&Observed { generation: Some(2), ..held }, at(2)), Decision::Act(Step::Get(_))));
+}
+
+#[test]
+fn deletion_is_bounded_and_never_asks_for_more_than_it_needs() {
+    let deleted =
+        |spec: Value| observed(json!({ "deletionTimestamp": at(10).to_string(), "finalizers": [FINALIZER] }), spec);
+    let mut o = deleted(json!({ "deletionPolicy": "Archive" }));
+    assert_eq!(step(&o, at(11)), Step::Get("invoices".into()));
+    o.asked(Ok(workflow(json!({}))));
+    assert_eq!(step(&o, at(11)), Step::SetArchived(ID.into(), true));
+    o.changed(vec![Field::Archived], Ok(Some(workflow(json!({ "archived": true })))), at(11));
+    assert_eq!(step(&o, at(11)), Step::Release { abandoned: false });
+
+    let mut o = deleted(json!({ "deletionPolicy": "Archive" }));
+    o.asked(Err(not_found()));
+    assert_eq!(step(&o, at(11)), Step::Release { abandoned: false });
+    o.asked(Err(Error::Unauthorized(refusal(401))));
+    assert_eq!(ready(&settled(&o, at(11)).status), reason::ARCHIVING);
+    assert_eq!(step(&o, at(10 + 301)), Step::Release { abandoned: true });
+    o.stop_with = None;
+    assert_eq!(ready(&settled(&o, at(11)).status), reason::ARCHIVING);
+    assert_eq!(step(&deleted(json!({})), at(11)), Step::Release { abandoned: false });
+}
+
+#[test]
+fn the_finalizer_is_there_only_while_deletion_does_something() {
+    let with = |finalizers: Value, policy: &str| {
+        observed(json!({ "finalizers": finalizers }), json!({ "deletionPolicy": policy }))
+    };
+    assert_eq!(step(&with(json!([]), "Archive"), at(1)), Step::SetFinalizer(true));
+    assert_eq!(step(&with(json!([FINALIZER]), "Retain"), at(1)), Step::SetFinalizer(false));
+    assert_eq!(step(&with(json!([FINALIZER]), "Archive"), at(1)), Step::Get("invoices".into()));
+}
+
+#[test]
+fn registrations_are_the_newest_twenty_and_the_newest_active_one_is_described() {
+    let registration = |n: usize, definition: Value| -> Registration {
+        let id = format!("0198a000-0000-7000-8000-0000000000{n:02}");
+        let row = json!({
+            "id": id, "workflow_id": ID, "deployment_name": format!("d{n}"), "definition": definition,
+        });
+        serde_json::from_value(row).unwrap()
+    };
+    let plain = json!({
+        "input_schema": { "type": "object" }, "output_schema": null, "signals": [{ "name": "stop" }],
+        "on_behalf_of": true, "execution_timeout": 3600.0,
+    });
+    let rows: Vec<Registration> = (10..35).map(|n| registration(n, plain.clone())).collect();
+    let active = vec![rows[3].id.clone(), rows[20].id.clone()];
+    let mut o = wanting(json!({}));
+    o.asked(Ok(workflow(json!({}))));
+    o.registrations_read(Ok((rows.clone(), active.clone())));
+    let status = settled(&o, at(1)).status;
+    assert_eq!(status.registrations.len(), 20);
+    assert_eq!(status.registrations[0].id, rows[24].id);
+    assert_eq!(status.registrations.iter().filter(|row| row.active).count(), 1, "the other is older");
+    let definition = status.definition.clone().unwrap();
+    assert_eq!(definition.registration_id, rows[20].id);
+    assert_eq!(
+        (definition.signals.as_slice(), definition.execution_timeout_seconds),
+        (&["stop".to_owned()][..], Some(3600))
+    );
+    assert!(is_true(&status.conditions, NEEDS_USER), "on behalf of a user");
+
+    let large = json!({ "input_schema": { "description": "x".repeat(40_000) }, "output_schema": {} });
+    o.registrations_read(Ok((vec![registration(10, large)], Vec::new())));
+    let definition = settled(&o, at(1)).status.definition.unwrap();
+    assert!(definition.input_schema.is_none() && definition.schemas_omitted.unwrap().contains("40"));
+}
+
+#[test]
+fn times_at_the_end_of_time_do_no_harm() {
+    let mut o = observed(
+        json!({ "deletionTimestamp": "9999-12-30T00:00:00Z", "finalizers": [FINALIZER] }),
+        json!({ "deletionPolicy": "Archive" }),
+    );
+    o.created = Timestamp::MAX;
+    plan(&o, Timestamp::MAX);
+    plan(
+        &Observed { deleted: None, workspace: Workspace::NotFound, ..o },
+        Timestamp::MAX - SignedDuration::from_secs(1),
+    );
+}
