@@ -77,7 +77,9 @@ async fn a_spec_that_cannot_run_is_refused_in_words() {
     let attributes = |count| (0..count).map(|n| (format!("key-{n}"), json!("x"))).collect::<Map<_, _>>();
     let cases = [
         ("two targets", echo(json!({ "registrationId": REGISTRATION })), "name exactly one target"),
-        ("no target", json!({}), "name exactly one target: either workflowIdentifier or registrationId"),
+        ("a reference beside a name", echo(json!({ "workflowRef": { "name": "w" } })), "name exactly one target"),
+        ("a reference without a name", json!({ "workflowRef": {} }), "spec.workflowRef.name: Required value"),
+        ("no target", json!({}), "name exactly one target: workflowRef, workflowIdentifier or registrationId"),
         ("null targets", json!({ "workflowIdentifier": null, "registrationId": null }), "name exactly one target"),
         (
             "a workflow with a dot",

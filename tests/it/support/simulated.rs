@@ -69,6 +69,11 @@ impl Simulated {
         self.send(self.http.patch(self.at(&format!("workflows/{workflow}"))).json(&fields)).await;
     }
 
+    /// Removes a workflow, as if nobody had ever registered it.
+    pub async fn unregister(&self, workflow: &str) {
+        self.send(self.http.delete(self.at(&format!("workflows/{workflow}")))).await;
+    }
+
     pub async fn revoke(&self, token: &str) {
         self.send(self.http.delete(self.at(&format!("tokens/{token}")))).await;
     }

@@ -1,0 +1,343 @@
+//! A Workflow: the registered workflow looks as the resource says, stays so, and costs next to nothing.
+
+mod reference;
+mod rules;
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const GET: &str = "/v1/workflows/{workflow_identifier}";
+
+/// What the API has under this name.
+async fn at_the_api(world: &World, name: &str) -> Value {
+    world.api.call("GET", &format!("/v1/workflows/{name}"), None).await["workflow"].clone()
+}
+
+/// Calls that changed something at the API.
+async fn changes(world: &World) -> u64 {
+    world.api.effects(None).await
+}
+
+#[tokio::test]
+async fn all_five_fields_are_set_as_the_spec_says() {
+    let world = World::new("wf-set").await;
+    let _operator = world.operator();
+    let spec = json!({
+        "displayName": "Echo", "description": "Says what it hears", "tags": ["b", " a ", "b"],
+        "availableInChatAssistant": true, "archived": true,
+    });
+    world.workflow("echo", spec).await;
+    let object = world.wait_for_workflow("echo", "InSync").await;
+    let there = at_the_api(&world, "echo").await;
+    assert_eq!(there["display_name"], "Echo");
+    assert_eq!(there["description"], "Says what it hears");
+    assert_eq!(there["tags"], json!(["b", "a"]));
+    assert_eq!((&there["available_in_chat_assistant"], &there["archived"]), (&json!(true), &json!(true)));
+    let status = workflow_status(&object);
+    assert_eq!(json!(status.workflow_id), there["id"]);
+    assert_eq!(status.name.as_deref(), Some("echo"));
+    assert_eq!(status.tags, Some(vec!["b".to_owned(), "a".to_owned()]));
+    assert_eq!((status.archived, status.active), (Some(true), Some(true)));
+    assert_eq!(workflow_condition(&object, "Active").unwrap().status, "True");
+    assert_eq!(changes(&world).await, 2, "one update, one archive");
+}
+
+#[tokio::test]
+async fn a_field_that_the_spec_leaves_out_is_left_alone() {
+    let world = World::new("wf-alone").await;
+    world.api.edit("echo", json!({ "display_name": "Theirs", "tags": ["x"], "archived": true })).await;
+    let _operator = world.operator();
+    world.workflow("mine", json!({ "identifier": "echo", "description": "ours" })).await;
+    world.wait_for_workflow("mine", "InSync").await;
+    let there = at_the_api(&world, "echo").await;
+    assert_eq!((&there["display_name"], &there["tags"]), (&json!("Theirs"), &json!(["x"])));
+    assert_eq!((&there["archived"], &there["description"]), (&json!(true), &json!("ours")));
+}
+
+#[tokio::test]
+async fn a_changed_tag_is_set_back_within_one_resync_with_one_event_and_no_write() {
+    let world = World::new("wf-drift").await;
+    world.resync("5s").await;
+    let _operator = world.operator();
+    world.workflow("echo", json!({ "displayName": "Echo", "tags": ["a", "b"] })).await;
+    let before = world.wait_for_workflow("echo", "InSync").await;
+    world.api.edit("echo", json!({ "tags": ["a", "hand-made"] })).await;
+    until(Duration::from_secs(8), "the tag", async || {
+        (at_the_api(&world, "echo").await["tags"] == json!(["a", "b"])).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let events = world.events("echo").await;
+    let drift: Vec<_> = events.iter().filter(|(reason, _)| reason == "DriftCorrected").collect();
+    assert_eq!(drift.len(), 1, "{events:?}");
+    assert!(drift[0].1.contains("tags") && drift[0].1.contains("hand-made"), "{drift:?}");
+    assert!(!drift[0].1.contains("displayName"), "{drift:?}");
+    let after = world.workflows().get("echo").await.unwrap();
+    assert_eq!(after.resource_version(), before.resource_version());
+}
+
+#[tokio::test]
+async fn a_hundred_at_rest_for_ten_resyncs_cost_no_write_and_a_few_lists() {
+    let world = World::new("wf-rest").await;
+    world.resync("5s").await;
+    for n in 0..100 {
+        world.api.register(json!({ "name": format!("w{n}"), "tags": ["a"] })).await;
+        world.workflow(&format!("w{n}"), json!({ "tags": ["a"], "displayName": format!("Workflow {n}") })).await;
+    }
+    let _operator = world.operator();
+    for n in 0..100 {
+        world.wait_for_workflow(&format!("w{n}"), "InSync").await;
+    }
+    // A sweep that began before the last change may still compare with the lists from before.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let versions = async || {
+        let all = world.workflows().list(&Default::default()).await.unwrap();
+        let mut all: Vec<_> = all.into_iter().map(|object| (object.name_any(), object.resource_version())).collect();
+        all.sort();
+        all
+    };
+    let before = versions().await;
+    world.api.forget_calls().await;
+    let sweeps = async || world.api.arrivals(Some(("GET", "/v1/workflows/registrations"))).await;
+    until(Duration::from_secs(75), "ten sweeps", async || (sweeps().await >= 10).then_some(())).await;
+    let (calls, sweeps) = (world.api.arrivals(None).await, sweeps().await);
+    println!("{calls} calls in {sweeps} resyncs of 100 workflows");
+    assert!(calls <= 4 * sweeps + 4, "{calls} calls in {sweeps} resyncs");
+    assert_eq!(world.api.arrivals(Some(("GET", GET))).await, 0, "no question about a single one");
+    assert_eq!(versions().await, before);
+}
+
+#[tokio::test]
+async fn two_resources_with_different_wishes_stop_fighting_and_say_so() {
+    let world = World::new("wf-fight").await;
+    world.resync("5s").await;
+    let _operator = world.operator();
+    world.workflow("one", json!({ "identifier": "echo", "tags": ["one"], "displayName": "Echo" })).await;
+    world.workflow("two", json!({ "identifier": "echo", "tags": ["two"] })).await;
+    let one = world.wait_for_workflow("one", "Contested").await;
+    let contested = workflow_condition(&one, "Contested").unwrap();
+    assert!(contested.message.contains("tags") && !contested.message.contains("displayName"), "{}", contested.message);
+    // The other may be the one whose wish holds; it has had to set it three times as well.
+    world.api.forget_calls().await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let calls = world.api.effects(None).await;
+    assert!(calls <= 1, "{calls} changes after they had given up");
+    let events = world.events("one").await;
+    assert_eq!(events.iter().filter(|(reason, _)| reason == "Contested").count(), 1, "{events:?}");
+}
+
+#[tokio::test]
+async fn a_workflow_that_is_not_registered_yet_is_waited_for() {
+    let world = World::new("wf-wait").await;
+    let _operator = world.operator();
+    world.workflow("later", json!({ "displayName": "Later" })).await;
+    let object = world.wait_for_workflow("later", "WorkflowNotFound").await;
+    assert!(workflow_condition(&object, "Ready").unwrap().message.contains("start the worker"));
+    world.api.register(json!({ "name": "later" })).await;
+    world.wait_for_workflow("later", "InSync").await;
+    assert_eq!(at_the_api(&world, "later").await["display_name"], "Later");
+}
+
+#[tokio::test]
+async fn deleting_archives_only_where_the_policy_says_so() {
+    let world = World::new("wf-delete").await;
+    let _operator = world.operator();
+    world.workflow("echo", json!({ "deletionPolicy": "Archive" })).await;
+    world.workflow("slow", json!({})).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    world.wait_for_workflow("slow", "InSync").await;
+    for (name, archived) in [("echo", true), ("slow", false)] {
+        world.workflows().delete(name, &DeleteParams::default()).await.unwrap();
+        until(SOON, "the deletion", async || world.workflows().get_opt(name).await.unwrap().is_none().then_some(()))
+            .await;
+        assert_eq!(at_the_api(&world, name).await["archived"], json!(archived), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_the_spec_newly_names_is_set_and_announced_as_an_update() {
+    let world = World::new("wf-edit").await;
+    let _operator = world.operator();
+    world.workflow("echo", json!({})).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    assert_eq!(changes(&world).await, 0);
+    world.patch_workflow("echo", json!({ "description": "new" })).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    assert_eq!(at_the_api(&world, "echo").await["description"], "new");
+    let reasons: Vec<String> = world.events("echo").await.into_iter().map(|(reason, _)| reason).collect();
+    assert_eq!(reasons, ["InSync", "Updated"]);
+}
+
+#[tokio::test]
+async fn an_observed_workflow_is_never_changed_and_its_news_are_told() {
+    let world = World::new("wf-observe").await;
+    world.resync("5s").await;
+    let _operator = world.operator();
+    world.workflow("echo", json!({ "managementPolicy": "Observe", "tags": ["wanted"] })).await;
+    let object = world.wait_for_workflow("echo", "Observed").await;
+    assert!(workflow_condition(&object, "Ready").unwrap().message.contains("tags"));
+    let deployments = json!([{ "name": "default", "active": false }]);
+    world.api.edit("echo", json!({ "display_name": "Theirs", "deployments": deployments })).await;
+    let object = world
+        .wait_workflow("echo", SOON, |object| workflow_status(object).display_name.as_deref() == Some("Theirs"))
+        .await;
+    assert_eq!(workflow_condition(&object, "Active").unwrap().reason, "NoWorker");
+    assert_eq!(changes(&world).await, 0);
+}
+
+#[tokio::test]
+async fn a_suspended_workflow_is_left_alone_until_it_is_not() {
+    let world = World::new("wf-suspend").await;
+    let _operator = world.operator();
+    world.workflow("echo", json!({ "suspend": true, "tags": ["a"] })).await;
+    world.wait_for_workflow("echo", "Suspended").await;
+    assert_eq!(world.api.arrivals(Some(("GET", GET))).await, 0);
+    world.patch_workflow("echo", json!({ "suspend": false })).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    assert_eq!(at_the_api(&world, "echo").await["tags"], json!(["a"]));
+}
+
+#[tokio::test]
+async fn a_workflow_that_vanishes_is_said_to_and_is_set_again_when_it_comes_back() {
+    let world = World::new("wf-vanish").await;
+    world.resync("5s").await;
+    let _operator = world.operator();
+    // Two, so that the lists tell and not a question about each.
+    world.workflow("echo", json!({ "tags": ["a"] })).await;
+    world.workflow("slow", json!({})).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    world.api.unregister("echo").await;
+    let object = world.wait_for_workflow("echo", "WorkflowNotFound").await;
+    assert_eq!(workflow_condition(&object, "Active").unwrap().status, "False");
+    let first = workflow_status(&object).workflow_id;
+    world.api.register(json!({ "name": "echo" })).await;
+    let object = world.wait_for_workflow("echo", "InSync").await;
+    assert_ne!(workflow_status(&object).workflow_id, first, "another one of the same name");
+    assert_eq!(at_the_api(&world, "echo").await["tags"], json!(["a"]));
+}
+
+#[tokio::test]
+async fn a_workflow_whose_name_is_a_route_is_managed_by_its_uuid() {
+    let world = World::new("wf-route").await;
+    let made = world.api.register(json!({ "name": "runs" })).await;
+    world.api.register(json!({ "name": "runs-of-old" })).await;
+    let _operator = world.operator();
+    world.workflow("runs", json!({ "tags": ["a"], "archived": true })).await;
+    let object = world.wait_for_workflow("runs", "InSync").await;
+    assert_eq!(json!(workflow_status(&object).workflow_id), made["id"]);
+    let there = at_the_api(&world, made["id"].as_str().unwrap()).await;
+    assert_eq!((&there["tags"], &there["archived"]), (&json!(["a"]), &json!(true)));
+}
+
+#[tokio::test]
+async fn versions_and_schemas_are_in_the_status() {
+    let world = World::new("wf-versions").await;
+    let schema = json!({ "type": "object", "properties": { "customer": { "type": "string" } } });
+    let deployments = json!([{ "name": "blue", "active": true }, { "name": "green", "active": false }]);
+    let signals = json!([{ "name": "stop", "input_schema": {} }]);
+    let made = json!({
+        "name": "invoices", "input_schema": schema, "deployments": deployments, "signals": signals,
+        "on_behalf_of": true,
+    });
+    world.api.register(made).await;
+    let _operator = world.operator();
+    world.workflow("invoices", json!({})).await;
+    let object = world.wait_for_workflow("invoices", "InSync").await;
+    let status = workflow_status(&object);
+    let mut versions: Vec<_> =
+        status.registrations.iter().map(|it| (it.deployment.clone().unwrap(), it.active)).collect();
+    versions.sort();
+    assert_eq!(versions, [("blue".into(), true), ("green".into(), false)]);
+    let definition = status.definition.unwrap();
+    assert_eq!(definition.input_schema, Some(schema));
+    assert_eq!(definition.signals, ["stop"]);
+    assert!(status.registrations.iter().any(|it| it.active && it.id == definition.registration_id));
+    let user = workflow_condition(&object, "NeedsUser").unwrap();
+    assert_eq!((user.status.as_str(), user.reason.as_str()), ("True", "OnBehalfOf"));
+    let events = world.events("invoices").await;
+    assert_eq!(events.iter().filter(|(reason, _)| reason == "OnBehalfOf").count(), 1, "{events:?}");
+}
+
+#[tokio::test]
+async fn a_refused_change_is_said_in_the_apis_words_and_corrected_by_an_edit() {
+    let world = World::new("wf-refused").await;
+    let _operator = world.operator();
+    let fault = json!({
+        "method": "PUT", "route": GET,
+        "kind": { "error": { "status": 422, "body": { "detail": "tags are frozen this week", "code": "WF_1001" } } },
+    });
+    world.api.faults(json!({ "faults": [fault] })).await;
+    world.workflow("echo", json!({ "tags": ["a"] })).await;
+    let object = world.wait_for_workflow("echo", "ChangeRefused").await;
+    let message = &workflow_condition(&object, "Ready").unwrap().message;
+    for words in ["tags", "tags are frozen this week", "WF_1001"] {
+        assert!(message.contains(words), "{message}");
+    }
+    world.api.forget_calls().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.api.arrivals(Some(("PUT", GET))).await, 0, "not before it is due");
+    world.api.heal().await;
+    world.patch_workflow("echo", json!({ "tags": ["b"] })).await;
+    world.wait_for_workflow("echo", "InSync").await;
+}
+
+#[tokio::test]
+async fn an_api_that_is_down_is_waited_for() {
+    let world = World::new("wf-down").await;
+    let _operator = world.operator();
+    world.wait_for_workspace("default", "Connected").await;
+    world
+        .api
+        .faults(json!({ "faults": [{ "route": "/v1/workflows*", "kind": { "error": { "status": 503 } } }] }))
+        .await;
+    world.workflow("echo", json!({ "tags": ["a"] })).await;
+    world.wait_for_workflow("echo", "APIUnavailable").await;
+    world.api.heal().await;
+    world.wait_for_workflow("echo", "InSync").await;
+}
+
+#[tokio::test]
+async fn a_workflow_of_a_deleted_workspace_says_so_and_lets_itself_be_deleted() {
+    let world = World::new("wf-orphan").await;
+    let _operator = world.operator();
+    world.workflow("echo", json!({ "deletionPolicy": "Archive" })).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    world.workspaces().delete("default", &DeleteParams::default()).await.unwrap();
+    world.wait_for_workflow("echo", "WorkspaceNotFound").await;
+    // The last good connection may still be used to archive.
+    world.workflows().delete("echo", &DeleteParams::default()).await.unwrap();
+    let gone = async || world.workflows().get_opt("echo").await.unwrap().is_none().then_some(());
+    until(SOON, "the deletion", gone).await;
+    assert_eq!(at_the_api(&world, "echo").await["archived"], true);
+}
+
+#[tokio::test]
+async fn a_restart_at_rest_changes_nothing_and_asks_by_list() {
+    let world = World::new("wf-restart").await;
+    for n in 0..20 {
+        world.api.register(json!({ "name": format!("w{n}") })).await;
+        world.workflow(&format!("w{n}"), json!({ "tags": ["a"] })).await;
+    }
+    {
+        let _operator = world.operator();
+        for n in 0..20 {
+            world.wait_for_workflow(&format!("w{n}"), "InSync").await;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let version = async || world.workflows().get("w7").await.unwrap().resource_version();
+    let before = version().await;
+    world.api.forget_calls().await;
+    let _operator = world.operator();
+    let swept = async || world.api.arrivals(Some(("GET", "/v1/workflows/registrations"))).await;
+    until(SOON, "the first sweep", async || (swept().await > 0).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.api.arrivals(Some(("GET", GET))).await, 0);
+    assert_eq!(world.api.effects(None).await, 0);
+    assert_eq!(version().await, before);
+}

@@ -1,0 +1,86 @@
+//! `spec.workflowRef`: an execution waits for its Workflow, and runs what that resource stands for.
+
+use kube::api::DeleteParams;
+use mistral_workflows_operator::api::WorkflowExecution;
+use serde_json::json;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn an_execution_waits_for_its_workflow_and_runs_it() {
+    let world = World::new("ref-wait").await;
+    let _operator = world.operator();
+    world.execute("run", json!({ "workflowRef": { "name": "greeter" }, "input": { "a": 1 } })).await;
+    let waiting = world.wait_for_reason("run", "WorkflowNotFound").await;
+    assert!(condition(&waiting, "Ready").unwrap().message.contains("\"greeter\""));
+    world.workflow("greeter", json!({ "identifier": "echo" })).await;
+    let done = world.wait_for_reason("run", "Completed").await;
+    assert_eq!(status(&done).workflow_name.as_deref(), Some("echo"));
+    assert_eq!(status(&done).result, Some(json!({ "a": 1 })));
+    assert_eq!(world.api.starts().await, 1);
+}
+
+#[tokio::test]
+async fn both_in_one_manifest_start_without_a_detour() {
+    let world = World::new("ref-together").await;
+    let _operator = world.operator();
+    world.wait_for_workspace("default", "Connected").await;
+    world.execute("run", json!({ "workflowRef": { "name": "echo" } })).await;
+    world.workflow("echo", json!({ "displayName": "Echo" })).await;
+    world.wait_for_reason("run", "Completed").await;
+    let reasons: Vec<String> = world.events("run").await.into_iter().map(|(reason, _)| reason).collect();
+    assert!(!reasons.contains(&"WorkflowNotFound".to_owned()), "{reasons:?}");
+}
+
+#[tokio::test]
+async fn a_workflow_that_cannot_run_holds_its_executions_with_the_reason() {
+    let world = World::new("ref-held").await;
+    let _operator = world.operator();
+    world.workflow("unregistered", json!({})).await;
+    world.workflow("archived", json!({ "identifier": "echo", "archived": true })).await;
+    world.workflow("elsewhere", json!({ "identifier": "echo", "workspaceRef": { "name": "other" } })).await;
+    world.wait_for_workflow("archived", "InSync").await;
+    for (name, words) in [
+        ("unregistered", "start the worker"),
+        ("archived", "set archived to false"),
+        ("elsewhere", "Workspace \"other\""),
+    ] {
+        world.execute(name, json!({ "workflowRef": { "name": name } })).await;
+        let told = |object: &WorkflowExecution| condition(object, "Ready").is_some_and(|ready| ready.message.contains(words));
+        let held = world.wait(name, SOON, told).await;
+        assert_eq!(ready_reason(&held), Some("WorkflowNotReady"), "{name}");
+    }
+    assert_eq!(world.api.starts().await, 0);
+    world.patch_workflow("archived", json!({ "archived": false })).await;
+    world.api.register(json!({ "name": "unregistered" })).await;
+    world.wait_for_reason("archived", "Completed").await;
+    world.wait_for_reason("unregistered", "Completed").await;
+    assert_eq!(world.api.starts().await, 2);
+}
+
+#[tokio::test]
+async fn no_live_worker_is_said_and_no_reason_not_to_start() {
+    let world = World::new("ref-worker").await;
+    let deployments = json!([{ "name": "default", "active": false }]);
+    world.api.register(json!({ "name": "asleep", "deployments": deployments })).await;
+    let _operator = world.operator();
+    world.workflow("asleep", json!({})).await;
+    world.wait_for_workflow("asleep", "InSync").await;
+    world.execute("run", json!({ "workflowRef": { "name": "asleep" } })).await;
+    let running = world.wait_for_reason("run", "Running").await;
+    let message = &condition(&running, "Ready").unwrap().message;
+    assert!(message.contains("no live worker"), "{message}");
+    assert_eq!(world.api.starts().await, 1);
+}
+
+#[tokio::test]
+async fn a_run_outlives_the_workflow_that_it_was_started_through() {
+    let world = World::new("ref-outlive").await;
+    let _operator = world.operator();
+    world.workflow("slow", json!({})).await;
+    world.execute("run", json!({ "workflowRef": { "name": "slow" } })).await;
+    world.wait_for_reason("run", "Running").await;
+    world.workflows().delete("slow", &DeleteParams::default()).await.unwrap();
+    world.wait_for_reason("run", "Completed").await;
+    assert_eq!(world.api.starts().await, 1);
+}
