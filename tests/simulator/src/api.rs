@@ -6,7 +6,7 @@ use crate::reply::{ApiError, Reply};
 use crate::request::{Answer, Handled, Request};
 use crate::route::{Endpoint, Target};
 use crate::state::State;
-use crate::{events, executions, registrations, runs, workflows};
+use crate::{deployments, events, executions, registrations, runs, schedules, stream, workflows};
 
 /// Checks the token, finds the endpoint and applies the request.
 pub(crate) fn dispatch(state: &mut State, request: &Request) -> Handled {
@@ -41,9 +41,18 @@ pub(crate) fn dispatch(state: &mut State, request: &Request) -> Handled {
         Endpoint::GetExecution => executions::get(ws, cx, id, request),
         Endpoint::Cancel => executions::cancel(ws, cx, id),
         Endpoint::Terminate => executions::terminate(ws, cx, id),
+        Endpoint::BatchCancel => executions::cancel_batch(ws, cx, request),
+        Endpoint::BatchTerminate => executions::terminate_batch(ws, cx, request),
+        Endpoint::StreamExecution => stream::of_execution(ws, cx, id, request),
         Endpoint::ListRuns => runs::list(ws, cx, request),
         Endpoint::GetRun => runs::get(ws, cx, id),
         Endpoint::ListEvents => events::list(ws, cx, request),
+        Endpoint::StreamEvents => stream::of_workspace(cx, request),
+        Endpoint::ListDeployments => deployments::list(ws, request),
+        Endpoint::GetDeployment => deployments::get(ws, cx, id, request),
+        Endpoint::ListWorkers => deployments::list_workers(ws, cx, id, request),
+        Endpoint::ListSchedules => schedules::list(request),
+        Endpoint::GetSchedule => schedules::get(),
         Endpoint::WhoAmI => registrations::whoami(ws),
     }
 }

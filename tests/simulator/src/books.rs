@@ -62,6 +62,11 @@ impl Books {
         &self.events
     }
 
+    /// When time alone will next change the books.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
     pub(crate) fn executions(&self) -> impl Iterator<Item = (&String, &Execution)> {
         self.executions.iter()
     }

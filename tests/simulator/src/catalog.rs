@@ -8,8 +8,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::Error;
+use crate::deployments::Deployments;
 use crate::run::Worker;
 use crate::spec::{Behaviour, DeploymentSpec, WorkflowSpec};
+use crate::switches::Reregistration;
 use crate::wire::Definition;
 
 const MAX_NAME: usize = 128;
@@ -19,6 +21,7 @@ const MAX_NAME: usize = 128;
 pub(crate) struct Catalog {
     workflows: BTreeMap<Uuid, Workflow>,
     names: HashMap<String, Uuid>,
+    pub(crate) deployments: Deployments,
 }
 
 impl Catalog {
@@ -50,9 +53,9 @@ impl Catalog {
     }
 
     /// What a worker does when it starts: registers a workflow, or the new shape of one that exists.
-    pub(crate) fn register(&mut self, spec: WorkflowSpec) -> Result<&Workflow, Error> {
+    pub(crate) fn register(&mut self, spec: WorkflowSpec, rule: Reregistration) -> Result<&Workflow, Error> {
         check_name(&spec.name)?;
-        let spec = spec.complete();
+        let mut spec = spec.complete();
         let validator = compile(spec.input_schema.as_ref())?;
         let known = self.names.get(&spec.name).copied();
         let id = known.or(spec.id).unwrap_or_else(Uuid::now_v7);
@@ -60,8 +63,14 @@ impl Catalog {
             return Err(Error::Workflow(format!("id {id} is taken")));
         }
         self.names.insert(spec.name.clone(), id);
+        self.deployments.take_in(spec.deployments.iter().flatten());
         let entry = self.workflows.entry(id);
         let workflow = entry.or_insert_with(|| Workflow::new(id, &spec.name));
+        match rule {
+            Reregistration::Keep if workflow.updated_by_client => spec.leave_display_fields(),
+            Reregistration::Keep => {}
+            Reregistration::Overwrite => spec.reset_display_fields(),
+        }
         workflow.apply(spec, validator);
         Ok(workflow)
     }
@@ -73,6 +82,7 @@ impl Catalog {
         let Some(workflow) = id.and_then(|id| self.workflows.get_mut(id)) else {
             return Ok(false);
         };
+        self.deployments.take_in(spec.deployments.iter().flatten());
         workflow.apply(spec, validator);
         Ok(true)
     }
@@ -104,6 +114,8 @@ pub(crate) struct Workflow {
     pub(crate) definition: Definition,
     pub(crate) registrations: Vec<Registration>,
     pub(crate) behaviour: Behaviour,
+    /// Whether a client has updated, archived or unarchived the workflow.
+    pub(crate) updated_by_client: bool,
     validator: Option<Validator>,
 }
 
@@ -141,6 +153,7 @@ impl Workflow {
             definition: Definition::default(),
             registrations: Vec::new(),
             behaviour: Behaviour::default(),
+            updated_by_client: false,
             validator: None,
         }
     }
@@ -159,6 +172,12 @@ impl Workflow {
     pub(crate) fn reject_input(&self, input: &Value) -> Option<String> {
         let error = self.validator.as_ref()?.validate(input).err()?;
         Some(error.to_string())
+    }
+
+    /// Archives or unarchives. Tells whether that was news.
+    pub(crate) fn archive(&mut self, archived: bool) -> bool {
+        self.updated_by_client = true;
+        std::mem::replace(&mut self.archived, archived) != archived
     }
 
     /// Finds a worker for an execution.

@@ -2,6 +2,7 @@
 //!
 //! `?workspace=NAME` picks a workspace: of the lists the absent parameter means all, elsewhere the workspace `default`.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -52,7 +53,12 @@ impl From<Refusal> for Reply {
 pub(crate) fn handle(shared: &Shared, method: &str, path: &str, query: &str, body: &[u8]) -> Reply {
     let query = parse_query(query);
     let workspace = query.iter().find(|(key, _)| key == "workspace");
-    let control = Control { state: &mut shared.lock(), workspace: workspace.map(|(_, name)| name.as_str()), body };
+    let control = Control {
+        state: &mut shared.lock(),
+        open_streams: shared.streams.load(Ordering::Relaxed),
+        workspace: workspace.map(|(_, name)| name.as_str()),
+        body,
+    };
     let segments = decode_segments(path);
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let reply = control.dispatch(method, &segments);
@@ -63,6 +69,7 @@ pub(crate) fn handle(shared: &Shared, method: &str, path: &str, query: &str, bod
 
 struct Control<'a> {
     state: &'a mut State,
+    open_streams: usize,
     workspace: Option<&'a str>,
     body: &'a [u8],
 }
@@ -75,6 +82,7 @@ impl Control<'_> {
                 self.state.calls.reset();
                 Ok(Reply::no_content())
             }
+            ("GET", ["streams"]) => Ok(Reply::ok(&json!({ "open": self.open_streams }))),
             ("GET", ["executions"]) => Ok(self.executions()),
             ("POST", ["executions", id, "finish"]) => self.finish(id),
             ("DELETE", ["executions", id]) => self.forget(id),
@@ -132,8 +140,9 @@ impl Control<'_> {
 
     fn register(&mut self) -> Result<Reply, Refusal> {
         let spec: WorkflowSpec = self.parse()?;
+        let rule = self.state.switches.reregistration;
         let workspace = self.one();
-        let reply = Reply::ok(&describe(workspace.catalog.register(spec)?));
+        let reply = Reply::ok(&describe(workspace.catalog.register(spec, rule)?));
         workspace.serve_waiting(clock::now());
         Ok(reply)
     }

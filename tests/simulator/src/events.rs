@@ -1,4 +1,4 @@
-//! What happened in runs: the event log and the endpoint that reads it.
+//! What happened in runs: the event log and the endpoint that lists it; `stream` tells it as it happens.
 //!
 //! Only what a worker tells is here: no event says that a run timed out or was terminated, and a continued run shows as a new
 //! start.
@@ -13,6 +13,11 @@ use crate::reply::Reply;
 use crate::request::{Answer, Handled, Request};
 use crate::run::Run;
 use crate::state::{Context, Workspace};
+use crate::switches::Switches;
+
+/// The one activity that runs are made of.
+pub(crate) const ACTIVITY_NAME: &str = "activity";
+pub(crate) const ACTIVITY_ID: &str = "1";
 
 /// One event.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ pub(crate) enum EventKind {
 }
 
 impl EventKind {
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Started => "WORKFLOW_EXECUTION_STARTED",
             Self::Completed => "WORKFLOW_EXECUTION_COMPLETED",
@@ -72,8 +77,8 @@ impl EventKind {
             }),
             Self::Canceled => json!({ "task_id": task_id, "reason": null, "attempt": 1 }),
             Self::ActivityFailed { message } => json!({
-                "task_id": "1",
-                "activity_name": "activity",
+                "task_id": ACTIVITY_ID,
+                "activity_name": ACTIVITY_NAME,
                 "attempt": 1,
                 "failure": { "message": message },
             }),
@@ -82,7 +87,12 @@ impl EventKind {
 }
 
 impl Event {
-    fn to_json(&self, run: &Run) -> Value {
+    /// Whether the event got lost on its way from the worker.
+    pub(crate) fn is_lost(&self, switches: &Switches) -> bool {
+        switches.drop_terminal_events && self.kind.ends_the_run()
+    }
+
+    pub(crate) fn to_json(&self, run: &Run) -> Value {
         json!({
             "event_id": self.id,
             "event_timestamp": i64::try_from(self.at.as_nanosecond()).unwrap_or(i64::MAX),
@@ -118,13 +128,12 @@ pub(crate) fn list(workspace: &Workspace, cx: &Context<'_>, request: &Request) -
             && execution.is_none_or(|it| it == run.job.execution_id)
             && run_id.is_none_or(|it| it == run.engine_id.to_string())
     };
-    let lost = |event: &Event| cx.switches.drop_terminal_events && event.kind.ends_the_run();
     let books = &workspace.books;
     let rows: Vec<(usize, &Event, &Run)> = books
         .events()
         .iter()
         .enumerate()
-        .filter(|(_, event)| !lost(event))
+        .filter(|(_, event)| !event.is_lost(cx.switches))
         .filter_map(|(sequence, event)| Some((sequence, event, books.run(event.run)?)))
         .filter(|(_, _, run)| is_wanted(run))
         .collect();

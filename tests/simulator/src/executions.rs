@@ -1,9 +1,10 @@
-//! The endpoints of executions: execute, get, cancel, terminate.
+//! The endpoints of executions: execute, get, cancel, terminate; `stream` has their event streams.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::catalog::{Placement, Workflow};
@@ -19,6 +20,7 @@ use crate::wire::{ExecutionObject, SyncResult};
 use crate::workflows::unknown;
 
 const MAX_EXECUTION_ID: usize = 256;
+const MAX_BATCH: usize = 100;
 
 /// The documented 2 MB, taken as a power of two, as the workflow engine does.
 const MAX_INPUT_BYTES: usize = 2 * 1024 * 1024;
@@ -176,16 +178,22 @@ fn start(workspace: &mut Workspace, cx: &Context<'_>, job: Job, worker: Option<W
         return Err(ApiError::coded(StatusCode::CONFLICT, "WF_1101", "Workflow execution already started"));
     }
     let index = books.start(job, worker, cx.now);
+    let run = books.run(index).ok_or_else(not_found)?;
     if order.wait {
         let seconds = order.timeout_s.unwrap_or(cx.switches.wait_default_timeout_s);
         return Ok(Answer::Wait(Wait {
             execution_id: order.execution_id.clone(),
-            limit: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
+            first_engine_id: run.first_engine_id,
+            limit: seconds_to_wait(seconds),
         }));
     }
-    let run = books.run(index).ok_or_else(not_found)?;
     let object = ExecutionObject::started(run, cx.switches);
     Answer::write(Reply::ok(&object), true)
+}
+
+/// Less than nothing is no wait at all, and more than a `Duration` holds is for ever.
+fn seconds_to_wait(seconds: f64) -> Duration {
+    if seconds > 0.0 { Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX) } else { Duration::ZERO }
 }
 
 /// How a `wait_for_result` stands.
@@ -196,8 +204,10 @@ pub(crate) enum Waiting {
 }
 
 /// Looks after an execution that somebody waits for.
-pub(crate) fn look(workspace: &Workspace, cx: &Context<'_>, execution_id: &str) -> Waiting {
-    let newest = workspace.books.newest(execution_id, |run| !run.forgotten);
+pub(crate) fn look(workspace: &Workspace, cx: &Context<'_>, wait: &Wait) -> Waiting {
+    let execution_id = wait.execution_id.as_str();
+    let own = |run: &Run| run.first_engine_id == wait.first_engine_id && !run.forgotten;
+    let newest = workspace.books.newest(execution_id, own);
     let failure = || {
         let status = cx.switches.wait_failure_status;
         Waiting::Over(internal(status).into())
@@ -226,12 +236,16 @@ fn internal(status: u16) -> ApiError {
     ApiError::internal(status, "WF_1103")
 }
 
-fn not_found() -> ApiError {
+pub(crate) fn not_found() -> ApiError {
     ApiError::not_found("Workflow execution not found")
 }
 
 /// The newest run of an execution that readers can see.
-fn visible<'a>(workspace: &'a Workspace, cx: &Context<'_>, execution_id: &str) -> Result<(usize, &'a Run), ApiError> {
+pub(crate) fn visible<'a>(
+    workspace: &'a Workspace,
+    cx: &Context<'_>,
+    execution_id: &str,
+) -> Result<(usize, &'a Run), ApiError> {
     workspace.books.newest(execution_id, |run| run.is_visible(cx.now, cx.hiding)).ok_or_else(not_found)
 }
 
@@ -248,23 +262,65 @@ pub(crate) fn get(workspace: &Workspace, cx: &Context<'_>, execution_id: &str, r
 
 /// `POST /v1/workflows/executions/{execution_id}/cancel`: a request, which the workflow honours in its own time.
 pub(crate) fn cancel(workspace: &mut Workspace, cx: &Context<'_>, execution_id: &str) -> Handled {
-    let (index, run) = visible(workspace, cx, execution_id)?;
-    if run.end.is_some() {
-        return match cx.switches.cancel_finished {
-            204 => Answer::write(Reply::no_content(), false),
-            _ => Err(ApiError::not_running(run.status().word())),
-        };
-    }
-    let news = workspace.books.request_cancel(index, cx.now);
+    let news = cancel_one(workspace, cx, execution_id)?;
     Answer::write(Reply::no_content(), news)
 }
 
 /// `POST /v1/workflows/executions/{execution_id}/terminate`: at once.
 pub(crate) fn terminate(workspace: &mut Workspace, cx: &Context<'_>, execution_id: &str) -> Handled {
+    let news = terminate_one(workspace, cx, execution_id)?;
+    Answer::write(Reply::no_content(), news)
+}
+
+/// `POST /v1/workflows/executions/cancel`
+pub(crate) fn cancel_batch(workspace: &mut Workspace, cx: &Context<'_>, request: &Request) -> Handled {
+    batch(request, |id| cancel_one(workspace, cx, id))
+}
+
+/// `POST /v1/workflows/executions/terminate`
+pub(crate) fn terminate_batch(workspace: &mut Workspace, cx: &Context<'_>, request: &Request) -> Handled {
+    batch(request, |id| terminate_one(workspace, cx, id))
+}
+
+/// Does the same to several executions: each succeeds or fails by itself.
+fn batch(request: &Request, mut one: impl FnMut(&str) -> Result<bool, ApiError>) -> Handled {
+    let mut fields = Fields::parse(&request.body, request.content_type.as_deref())?;
+    let check = |value| validate::filled_list(value, MAX_BATCH, validate::text);
+    let ids: BTreeSet<String> = fields.required("execution_ids", check).into_iter().collect();
+    fields.finish()?;
+
+    let mut results = Map::new();
+    let mut changed = false;
+    for id in ids {
+        let outcome = one(&id);
+        changed |= matches!(outcome, Ok(true));
+        let result = match outcome {
+            Ok(_) => json!({ "status": "success", "error": null }),
+            Err(error) => json!({ "status": "failure", "error": error.detail() }),
+        };
+        results.insert(id, result);
+    }
+    Answer::write(Reply::ok(&json!({ "results": results })), changed)
+}
+
+/// Asks an execution to end. Tells whether it had not been asked before.
+fn cancel_one(workspace: &mut Workspace, cx: &Context<'_>, execution_id: &str) -> Result<bool, ApiError> {
+    let (index, run) = visible(workspace, cx, execution_id)?;
+    if run.end.is_some() {
+        return match cx.switches.cancel_finished {
+            204 => Ok(false),
+            _ => Err(ApiError::not_running(run.status().word())),
+        };
+    }
+    Ok(workspace.books.request_cancel(index, cx.now))
+}
+
+/// Ends an execution.
+fn terminate_one(workspace: &mut Workspace, cx: &Context<'_>, execution_id: &str) -> Result<bool, ApiError> {
     let (index, run) = visible(workspace, cx, execution_id)?;
     if run.end.is_some() {
         return Err(ApiError::not_running(run.status().word()));
     }
     workspace.books.terminate(index, cx.now);
-    Answer::write(Reply::no_content(), true)
+    Ok(true)
 }

@@ -1,6 +1,7 @@
 //! Faults that tests inject: what may go wrong between a request and its answer.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,10 @@ enum Kind {
     Close(When),
     /// Send half of the answer's body and close the connection.
     Truncate(bool),
+    /// Break a stream off in the middle.
+    CutStreamAfterMs(u64),
+    /// End a stream with an error frame, as the API does.
+    FailStreamAfterMs(u64),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,11 +86,20 @@ struct ErrorAnswer {
 /// One thing that happens to a request.
 #[derive(Debug)]
 pub(crate) enum Mishap {
-    Sleep(std::time::Duration),
+    Sleep(Duration),
     Hold,
     Close,
     Answer(Reply),
     Truncate,
+    EndStream(StreamEnd),
+}
+
+/// How a fault ends a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamEnd {
+    pub(crate) after: Duration,
+    /// By an error frame; else the connection breaks off.
+    pub(crate) with_error: bool,
 }
 
 /// All that happens to a request, in order.
@@ -133,6 +147,7 @@ impl Faults {
             for fault in &mut self.list {
                 let strikes = fault.kind.when() == when
                     && fault.times.is_none_or(|times| fault.fired < times)
+                    && (!fault.kind.is_for_streams() || request.is_for_a_stream())
                     && fault.concerns(request, workspace, execution_id.as_deref())
                     && fault.rate.is_none_or(|rate| self.dice.roll() < rate);
                 let Some(mishap) = fault.kind.mishap().filter(|_| strikes) else {
@@ -176,17 +191,27 @@ impl Kind {
             Self::Error(answer) if answer.after_effect => When::AfterEffect,
             Self::Error(_) => When::BeforeEffect,
             Self::Hold(when) | Self::Close(when) => *when,
-            Self::Truncate(_) => When::AfterEffect,
+            Self::Truncate(_) | Self::CutStreamAfterMs(_) | Self::FailStreamAfterMs(_) => When::AfterEffect,
         }
+    }
+
+    fn is_for_streams(&self) -> bool {
+        matches!(self, Self::CutStreamAfterMs(_) | Self::FailStreamAfterMs(_))
     }
 
     fn mishap(&self) -> Option<Mishap> {
         match self {
-            Self::LatencyMs(ms) => Some(Mishap::Sleep(std::time::Duration::from_millis(*ms))),
+            Self::LatencyMs(ms) => Some(Mishap::Sleep(Duration::from_millis(*ms))),
             Self::Error(answer) => Some(Mishap::Answer(answer.reply())),
             Self::Hold(_) => Some(Mishap::Hold),
             Self::Close(_) => Some(Mishap::Close),
             Self::Truncate(on) => on.then_some(Mishap::Truncate),
+            Self::CutStreamAfterMs(ms) => {
+                Some(Mishap::EndStream(StreamEnd { after: Duration::from_millis(*ms), with_error: false }))
+            }
+            Self::FailStreamAfterMs(ms) => {
+                Some(Mishap::EndStream(StreamEnd { after: Duration::from_millis(*ms), with_error: true }))
+            }
         }
     }
 }

@@ -13,10 +13,11 @@
 //! |---|---|
 //! | `GET /__sim/calls`, `DELETE` | per workspace, method and route: arrivals, effects (calls that changed something) and statuses; resets them |
 //! | `GET /__sim/executions` | per execution id: workflow, input, how often it was started, status |
+//! | `GET /__sim/streams` | `{"open"}`: how many event streams of all workspaces are open |
 //! | `POST /__sim/executions/{id}/finish` | ends a running execution: `{"outcome", "result"?, "error"?}` |
 //! | `DELETE /__sim/executions/{id}` | forgets an execution, as if its retention had passed |
 //! | `POST /__sim/workflows` | registers a [`WorkflowSpec`], or registers it again |
-//! | `PATCH`, `DELETE /__sim/workflows/{name}` | changes the mentioned fields, as a person in Mistral's console would; removes it |
+//! | `PATCH`, `DELETE /__sim/workflows/{name}` | changes the mentioned fields, as a person in Mistral's console would, or as its workers come and go (`"deployments": [{"name", "active"}]`); removes it |
 //! | `PUT /__sim/faults`, `GET` | replaces all faults and releases all held requests: `{"faults", "hide_new_executions_ms"?, "seed"?}` |
 //! | `GET /__sim/held`, `POST /__sim/held/{id}/release`, `POST /__sim/held/release` | requests that a fault holds; lets them go on |
 //! | `PUT /__sim/switches`, `GET` | the answers to what is documented nowhere; an absent field means its default |
@@ -34,10 +35,13 @@
 //!   is usual for the status;
 //! - `{"hold": "before_effect" | "after_effect"}`: wait for a release;
 //! - `{"close": "before_effect" | "after_effect"}`: close the connection without an answer;
-//! - `{"truncate": true}`: send half of the answer's body and close the connection.
+//! - `{"truncate": true}`: send half of the answer's body and close the connection;
+//! - `{"cut_stream_after_ms": 100}`: break an event stream off;
+//! - `{"fail_stream_after_ms": 100}`: end an event stream with an error frame.
 //!
 //! `hide_new_executions_ms` keeps executions that start from now on out of reads, cancels and terminates for so long, also when
-//! they have ended by then; their ids are taken all the same. Faults strike in the order of the list, those before the effect first. A client that leaves before the effect has had none.
+//! they have ended by then; their ids are taken all the same, and event streams, which come from elsewhere, tell of them.
+//! Faults strike in the order of the list, those before the effect first. A client that leaves before the effect has had none.
 //!
 //! # Switches
 //!
@@ -48,14 +52,33 @@
 //! | `cancel_finished` | `409` | `204` |
 //! | `reuse_finished_id` | `"new_run"` | `"conflict"`: `409 WF_1101` |
 //! | `put_null` | `"untouched"` | `"clear"` |
-//! | `running_status` | `"RUNNING"` | any word, or `null` |
+//! | `reregistration` | `"keep"`: a client's updates of a workflow outlive that it is registered again | `"overwrite"`: display name and description are the worker's again, and the workflow is not archived |
+//! | `repeated_archive` | `200` | `409`, also for unarchiving what is not archived; never for the bulk calls, which are documented to allow it |
+//! | `null_workflow` | `false` | `true`: updates, archiving and unarchiving answer with `null` in place of the workflow |
+//! | `running_status` | `"RUNNING"` | any word, such as `"RETRYING_AFTER_ERROR"`, or `null` |
 //! | `failed_result` | `null` | any JSON |
 //! | `archived_as_string` | `false` | `true`: `"true"` and `"false"` |
-//! | `drop_terminal_events` | `false` | `true`: COMPLETED, FAILED and CANCELED events get lost |
+//! | `drop_terminal_events` | `false` | `true`: COMPLETED, FAILED and CANCELED events get lost, in the list and in the streams |
+//! | `unscoped_stream` | `"accept"` | `"reject"`: `422` for an event stream that names no execution, root or parent; newer documents say so |
+//! | `stream_ids` | `false` | `true`: frames have an `id`, the `broker_sequence` |
+//! | `execution_stream_ends` | `true` | `false`: the stream of an execution stays open after its end |
+//! | `heartbeat_ms` | `15000` | another time after which a silent stream sends a comment |
 //! | `wait_timeout_status`, `wait_failure_status` | `504`, `500` | other statuses of a `wait_for_result` |
 //! | `wait_default_timeout_s` | `60` | how long it waits when the client does not say |
 //!
+//! # Event streams
+//!
+//! `GET /v1/workflows/events/stream` replays the events of the workspace from `start_seq` on, or after the `Last-Event-ID`, and
+//! then goes on live without an end. `GET /v1/workflows/executions/{execution_id}/stream` tells of the newest start of that id with
+//! all continuations; its `event_source` means what is stored (`DATABASE`), what is still to come (`LIVE`) or both. A
+//! `broker_sequence` counts the events of a workspace from 1, and no number is ever used again. As no event tells that a run timed
+//! out or was terminated, the stream of such an execution ends without a word.
+//!
 //! # Limits
+//!
+//! Schedules cannot be created: their list is empty and every id is unknown. Signals, queries, updates, resets, histories, traces
+//! and logs are not there, nor are managed deployments; a deployment is there because a workflow was registered with it, and has
+//! one worker.
 //!
 //! 2 MB of input are 2 MiB of compact JSON, and more is a `422`; a body above 4 MiB is a `413`. The size of results is not limited.
 
@@ -65,11 +88,13 @@ mod calls;
 mod catalog;
 mod clock;
 mod control;
+mod deployments;
 mod events;
 mod executions;
 mod faults;
 mod fields;
 mod held;
+mod live;
 mod page;
 mod query;
 mod registrations;
@@ -78,9 +103,11 @@ mod request;
 mod route;
 mod run;
 mod runs;
+mod schedules;
 mod server;
 mod spec;
 mod state;
+mod stream;
 mod switches;
 mod validate;
 mod wire;
@@ -96,6 +123,7 @@ pub use crate::spec::{Behaviour, DeploymentSpec, Outcome, WorkflowSpec};
 
 use crate::catalog::Catalog;
 use crate::state::{Shared, State, Tokens};
+use crate::switches::Reregistration;
 
 /// How a simulator begins.
 #[derive(Clone, Debug)]
@@ -144,7 +172,7 @@ impl Simulator {
     pub async fn start(options: Options) -> Result<Self, Error> {
         let mut trial = Catalog::default();
         for spec in &options.workflows {
-            trial.register(spec.clone())?;
+            trial.register(spec.clone(), Reregistration::Keep)?;
         }
         let mut tokens = Tokens::default();
         for (workspace, token) in options.workspaces {

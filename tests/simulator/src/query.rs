@@ -60,25 +60,32 @@ impl<'a> Query<'a> {
 
     /// A page size between 1 and 1000.
     pub(crate) fn page_size(&mut self, name: &str, default: usize) -> usize {
-        const MAX: i64 = 1000;
-        let Some(text) = self.text(name) else {
-            return default;
-        };
-        let input = Value::from(text);
-        let problem = match text.parse::<i64>() {
-            Ok(size @ 1..=MAX) => return usize::try_from(size).unwrap_or(default),
-            Ok(..=0) => Problem::new("greater_than_equal", "Input should be greater than or equal to 1", &input)
+        self.size(name, 1000).unwrap_or(default)
+    }
+
+    /// A number between 1 and `max`.
+    pub(crate) fn size(&mut self, name: &str, max: usize) -> Option<usize> {
+        let size = self.integer(name)?;
+        let input = Value::from(self.text(name));
+        let problem = match usize::try_from(size) {
+            Ok(size) if (1..=max).contains(&size) => return Some(size),
+            Ok(1..) => Problem::new("less_than_equal", format!("Input should be less than or equal to {max}"), &input)
+                .with_context(json!({ "le": max })),
+            Ok(0) | Err(_) => Problem::new("greater_than_equal", "Input should be greater than or equal to 1", &input)
                 .with_context(json!({ "ge": 1 })),
-            Ok(_) => Problem::new("less_than_equal", "Input should be less than or equal to 1000", &input)
-                .with_context(json!({ "le": MAX })),
-            Err(_) => Problem::new(
-                "int_parsing",
-                "Input should be a valid integer, unable to parse string as an integer",
-                &input,
-            ),
         };
         self.report(name, problem);
-        default
+        None
+    }
+
+    pub(crate) fn integer(&mut self, name: &str) -> Option<i64> {
+        let text = self.text(name)?;
+        let number = text.parse().ok();
+        if number.is_none() {
+            let message = "Input should be a valid integer, unable to parse string as an integer";
+            self.report(name, Problem::new("int_parsing", message, &text.into()));
+        }
+        number
     }
 
     pub(crate) fn time(&mut self, name: &str) -> Option<Timestamp> {

@@ -83,7 +83,7 @@ pub(crate) fn get(workspace: &Workspace, cx: &Context<'_>, id: &str, request: &R
 pub(crate) fn whoami(workspace: &Workspace) -> Handled {
     Answer::read(Reply::ok(&json!({
         "scheduler_url": "scheduler.simulator.invalid:443",
-        "namespace": format!("{}:{}", workspace.customer_id, workspace.id),
+        "namespace": workspace.namespace(),
         "tls": true,
         "features": {},
     })))

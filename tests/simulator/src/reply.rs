@@ -55,6 +55,11 @@ impl ApiError {
         Self { status, body }
     }
 
+    /// The text for people.
+    pub(crate) fn detail(&self) -> &Value {
+        &self.body["detail"]
+    }
+
     /// `{"detail"}`, the shape of errors without an application code.
     pub(crate) fn plain(status: StatusCode, detail: &str) -> Self {
         Self::new(status, json!({ "detail": detail }))

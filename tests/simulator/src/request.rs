@@ -5,9 +5,11 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::http::request::Parts;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::reply::{ApiError, Reply};
 use crate::route::{self, Endpoint, Target};
+use crate::stream::Feed;
 
 /// A request to the API.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(crate) struct Request {
     /// The bearer token, if there is one.
     pub(crate) token: Option<String>,
     pub(crate) content_type: Option<String>,
+    /// Where a client wants a stream to go on.
+    pub(crate) last_event_id: Option<String>,
     pub(crate) body: Bytes,
     /// The body was larger than the server reads.
     pub(crate) oversized: bool,
@@ -35,6 +39,7 @@ impl Request {
             query: parse_query(parts.uri.query().unwrap_or_default()),
             token: bearer(&parts.headers),
             content_type: header(&parts.headers, CONTENT_TYPE.as_str()).map(str::to_owned),
+            last_event_id: header(&parts.headers, "last-event-id").map(str::to_owned),
             body: Bytes::new(),
             oversized: false,
         }
@@ -48,13 +53,21 @@ impl Request {
         }
     }
 
+    /// Whether the answer is a stream, if it is not an error.
+    pub(crate) fn is_for_a_stream(&self) -> bool {
+        let streams = [Endpoint::StreamEvents, Endpoint::StreamExecution];
+        matches!(&self.target, Target::Endpoint { route, .. } if streams.contains(&route.endpoint))
+    }
+
     /// The execution that the request is about, as far as the request says.
     pub(crate) fn execution_id(&self) -> Option<String> {
         let Target::Endpoint { route, parameters } = &self.target else {
             return None;
         };
         match route.endpoint {
-            Endpoint::GetExecution | Endpoint::Cancel | Endpoint::Terminate => parameters.first().cloned(),
+            Endpoint::GetExecution | Endpoint::StreamExecution | Endpoint::Cancel | Endpoint::Terminate => {
+                parameters.first().cloned()
+            }
             Endpoint::Execute | Endpoint::ExecuteRegistration => {
                 let body: Value = serde_json::from_slice(&self.body).ok()?;
                 body.get("execution_id")?.as_str().map(str::to_owned)
@@ -73,6 +86,8 @@ pub(crate) enum Answer {
     Done { reply: Reply, changed: bool },
     /// The request started an execution, and the answer comes when that has ended.
     Wait(Wait),
+    /// The answer goes on for as long as there is something to tell.
+    Stream(Feed),
 }
 
 impl Answer {
@@ -88,6 +103,8 @@ impl Answer {
 /// An execution that somebody waits for.
 pub(crate) struct Wait {
     pub(crate) execution_id: String,
+    /// The engine's id of the run that the request started: a later start of the same id is not waited for.
+    pub(crate) first_engine_id: Uuid,
     pub(crate) limit: std::time::Duration,
 }
 

@@ -25,6 +25,7 @@ use crate::control;
 use crate::executions::{self, Waiting};
 use crate::faults::{Mishap, When};
 use crate::held;
+use crate::live;
 use crate::reply::{ApiError, Reply};
 use crate::request::{Answer, Request, Wait};
 use crate::state::Shared;
@@ -91,13 +92,21 @@ async fn answer(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Resul
             }
             Mishap::Answer(reply) => return Ok(sent(&shared, &key, whole(reply))),
             Mishap::Close | Mishap::Truncate => return Err(Closed),
+            // Only a stream that is open can end.
+            Mishap::EndStream(_) => {}
         }
     }
+    let mut feed = None;
     let reply = match act(&shared, &request, &key) {
         Ok(Answer::Done { reply, .. }) => reply,
         Ok(Answer::Wait(wait)) => await_end(&shared, &request, wait).await,
+        Ok(Answer::Stream(it)) => {
+            feed = Some(it);
+            Reply::text(StatusCode::OK, "text/event-stream; charset=utf-8", String::new())
+        }
         Err(error) => error.into(),
     };
+    let mut stream_end = None;
     for mishap in plan.after {
         match mishap {
             Mishap::Sleep(time) => tokio::time::sleep(time).await,
@@ -108,11 +117,20 @@ async fn answer(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Resul
             Mishap::Truncate if !reply.body.is_empty() => {
                 return Ok(sent(&shared, &key, half(reply)));
             }
-            // There is no half of nothing.
+            // There is no half of nothing, and none of a stream.
             Mishap::Truncate | Mishap::Close => return Err(Closed),
+            Mishap::EndStream(end) => stream_end = Some(end),
         }
     }
-    Ok(sent(&shared, &key, whole(reply)))
+    let response = match feed {
+        Some(feed) => {
+            let workspace = workspace.unwrap_or_default();
+            let frames = live::body(Arc::clone(&shared), workspace, feed, stream_end);
+            respond(&reply, StreamBody::new(frames))
+        }
+        None => whole(reply),
+    };
+    Ok(sent(&shared, &key, response))
 }
 
 /// Counts the arrival of a request.
@@ -130,7 +148,7 @@ fn register(shared: &Shared, request: &Request) -> (Option<String>, CallKey) {
 fn act(shared: &Shared, request: &Request, key: &CallKey) -> Result<Answer, ApiError> {
     let state = &mut *shared.lock();
     let answer = api::dispatch(state, request)?;
-    if !matches!(answer, Answer::Done { changed: false, .. }) {
+    if !matches!(answer, Answer::Done { changed: false, .. } | Answer::Stream(_)) {
         state.calls.took_effect(key);
         shared.changed.notify_waiters();
     }
@@ -148,7 +166,7 @@ async fn await_end(shared: &Shared, request: &Request, wait: Wait) -> Reply {
             let token = request.token.as_deref().unwrap_or_default();
             let workspace = state.tokens.workspace(token).to_owned();
             let (workspace, cx) = state.open(&workspace);
-            let due = match executions::look(workspace, &cx, &wait.execution_id) {
+            let due = match executions::look(workspace, &cx, &wait) {
                 Waiting::Over(reply) => return reply,
                 Waiting::Until(due) => due,
             };

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 /// A workflow as its workers would register it.
 ///
 /// For a workflow that exists already, absent display fields (`display_name` … `shared_namespace`) keep their values.
+/// Once one of the API's clients has updated the workflow, those that clients can set keep them in any case, unless a switch says
+/// otherwise.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkflowSpec {
@@ -83,6 +85,24 @@ impl WorkflowSpec {
         self.execution_timeout_s.get_or_insert(3600.0);
         self.behaviour.get_or_insert_default();
         self
+    }
+}
+
+impl WorkflowSpec {
+    /// What the API's clients can set is not mentioned any more.
+    pub(crate) fn leave_display_fields(&mut self) {
+        self.display_name = None;
+        self.description = None;
+        self.tags = None;
+        self.archived = None;
+        self.available_in_chat_assistant = None;
+    }
+
+    /// What is not mentioned is as a new workflow has it.
+    pub(crate) fn reset_display_fields(&mut self) {
+        self.display_name.get_or_insert_with(|| self.name.clone());
+        self.description.get_or_insert_default();
+        self.archived.get_or_insert_default();
     }
 }
 

@@ -1,6 +1,7 @@
 //! All that the simulator remembers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::clock;
 use crate::faults::Faults;
 use crate::held::Held;
 use crate::spec::WorkflowSpec;
-use crate::switches::Switches;
+use crate::switches::{Reregistration, Switches};
 
 /// The workspace of every token that no other workspace has.
 pub(crate) const DEFAULT_WORKSPACE: &str = "default";
@@ -24,13 +25,15 @@ pub(crate) const DEFAULT_WORKSPACE: &str = "default";
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// Wakes those who wait for a run to end whenever something other than time may have ended it.
+    /// Wakes those who wait for a run to end or for events whenever something other than time may have brought them.
     pub(crate) changed: Notify,
+    /// How many streams are open.
+    pub(crate) streams: AtomicUsize,
 }
 
 impl Shared {
     pub(crate) fn new(state: State) -> Self {
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self { state: Mutex::new(state), changed: Notify::new(), streams: AtomicUsize::new(0) }
     }
 
     /// The state. A panic of another request leaves nothing half done that would matter more than going on.
@@ -102,9 +105,14 @@ impl Workspace {
         let mut catalog = Catalog::default();
         for seed in seeds {
             // Cannot fail: the seeds were tried when the simulator started.
-            let _ = catalog.register(seed.clone());
+            let _ = catalog.register(seed.clone(), Reregistration::Keep);
         }
         Self { id: Uuid::new_v4(), customer_id, user_id: Uuid::new_v4(), catalog, books: Books::default() }
+    }
+
+    /// The name of the workspace in the workflow engine.
+    pub(crate) fn namespace(&self) -> String {
+        format!("{}:{}", self.customer_id, self.id)
     }
 
     /// Hands the runs that wait for a worker to those that are alive now.

@@ -19,6 +19,12 @@ pub(crate) struct Switches {
     pub(crate) reuse_finished_id: Reuse,
     /// What `null` in a workflow update does to the field.
     pub(crate) put_null: NullField,
+    /// Whether a client's updates of a workflow outlive that its worker registers it again.
+    pub(crate) reregistration: Reregistration,
+    /// The status of archiving a workflow that is archived already, or unarchiving one that is not: 200 or 409.
+    pub(crate) repeated_archive: u16,
+    /// Whether updates, archiving and unarchiving answer with `null` in place of the workflow.
+    pub(crate) null_workflow: bool,
     /// The status word of running executions; `null` and words that no client knows are possible.
     pub(crate) running_status: Option<String>,
     /// The result of failed executions.
@@ -27,6 +33,15 @@ pub(crate) struct Switches {
     pub(crate) archived_as_string: bool,
     /// Whether COMPLETED, FAILED and CANCELED events get lost.
     pub(crate) drop_terminal_events: bool,
+    /// Whether the stream of a whole workspace can be had without naming an execution, its root or its parent; a refusal is a
+    /// `422`.
+    pub(crate) unscoped_stream: Admission,
+    /// Whether frames of streams have an `id`, which is then the event's `broker_sequence`.
+    pub(crate) stream_ids: bool,
+    /// Whether an execution's own stream ends with the execution.
+    pub(crate) execution_stream_ends: bool,
+    /// How long a stream is silent before it sends a heartbeat.
+    pub(crate) heartbeat_ms: u64,
     /// The status of a `wait_for_result` that took too long.
     pub(crate) wait_timeout_status: u16,
     /// The status of a `wait_for_result` whose execution did not complete.
@@ -44,10 +59,17 @@ impl Default for Switches {
             cancel_finished: 409,
             reuse_finished_id: Reuse::NewRun,
             put_null: NullField::Untouched,
+            reregistration: Reregistration::Keep,
+            repeated_archive: 200,
+            null_workflow: false,
             running_status: Some("RUNNING".to_owned()),
             failed_result: Value::Null,
             archived_as_string: false,
             drop_terminal_events: false,
+            unscoped_stream: Admission::Accept,
+            stream_ids: false,
+            execution_stream_ends: true,
+            heartbeat_ms: 15_000,
             wait_timeout_status: 504,
             wait_failure_status: 500,
             wait_default_timeout_s: 60.0,
@@ -80,4 +102,14 @@ pub(crate) enum NullField {
     Untouched,
     /// Back to what a new workflow has.
     Clear,
+}
+
+/// What becomes of a client's updates when a worker registers the workflow again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reregistration {
+    /// They stay, and so does the archive flag.
+    Keep,
+    /// Display name and description are the worker's again, and the workflow is not archived.
+    Overwrite,
 }

@@ -117,6 +117,20 @@ pub(crate) fn list<T>(
     checked.map(|(index, item)| check(item).map_err(|problem| problem.inside(index))).collect()
 }
 
+/// A list of 1 to `max` items that each pass `check`.
+pub(crate) fn filled_list<T>(
+    value: Value,
+    max: usize,
+    check: impl Fn(Value) -> Result<T, Problem>,
+) -> Result<Vec<T>, Problem> {
+    if value.as_array().is_some_and(Vec::is_empty) {
+        let message = "List should have at least 1 item after validation, not 0";
+        let context = json!({ "field_type": "List", "min_length": 1, "actual_length": 0 });
+        return Err(Problem::new("too_short", message, &value).with_context(context));
+    }
+    list(value, Some(max), check)
+}
+
 pub(crate) fn too_long(input: &Value, length: usize, max: usize) -> Problem {
     let message = format!("List should have at most {max} items after validation, not {length}");
     Problem::new("too_long", message, input).with_context(json!({

@@ -120,6 +120,7 @@ pub(crate) fn update(workspace: &mut Workspace, cx: &Context<'_>, identifier: &s
         put(&mut workflow.tags, tags, nulls, Vec::new()),
     ]
     .contains(&true);
+    workflow.updated_by_client = true;
     answer_with(workspace, cx, identifier, changed)
 }
 
@@ -180,11 +181,15 @@ pub(crate) fn add_tags(workspace: &mut Workspace, cx: &Context<'_>, identifier: 
     Answer::write(Reply::no_content(), workflow.tags.len() > before)
 }
 
-/// `PUT /v1/workflows/{workflow_identifier}/archive` and `…/unarchive`: to repeat them is no error.
+/// `PUT /v1/workflows/{workflow_identifier}/archive` and `…/unarchive`: to repeat them is no error, unless the switch says so.
 pub(crate) fn set_archived(workspace: &mut Workspace, cx: &Context<'_>, identifier: &str, archived: bool) -> Handled {
     let workflow = workspace.catalog.resolve_mut(identifier);
     let workflow = workflow.ok_or_else(|| unknown(cx.switches, "Workflow"))?;
-    let changed = std::mem::replace(&mut workflow.archived, archived) != archived;
+    let changed = workflow.archive(archived);
+    if !changed && cx.switches.repeated_archive == 409 {
+        let state = if archived { "archived already" } else { "not archived" };
+        return Err(ApiError::plain(StatusCode::CONFLICT, &format!("Workflow is {state}")));
+    }
     answer_with(workspace, cx, identifier, changed)
 }
 
@@ -203,13 +208,13 @@ pub(crate) fn set_archived_in_bulk(
     let mut changed = false;
     for id in &ids {
         if let Some(workflow) = workspace.catalog.resolve_mut(&id.to_string()) {
-            changed |= std::mem::replace(&mut workflow.archived, archived) != archived;
+            changed |= workflow.archive(archived);
         }
     }
     let (mut done, mut errored) = (Vec::new(), Vec::new());
     for id in ids {
         match workspace.catalog.by_id(id) {
-            Some(workflow) => done.push(WorkflowObject::new(workflow, workspace, cx.switches)),
+            Some(workflow) => done.push(answered(workflow, workspace, cx.switches)),
             None => errored.push(json!({
                 "workflow_id": id, "workflow": null, "message": "Workflow not found",
             })),
@@ -222,6 +227,11 @@ pub(crate) fn set_archived_in_bulk(
 fn answer_with(workspace: &Workspace, cx: &Context<'_>, identifier: &str, changed: bool) -> Handled {
     let workflow = workspace.catalog.resolve(identifier);
     let workflow = workflow.ok_or_else(|| unknown(cx.switches, "Workflow"))?;
-    let object = WorkflowObject::new(workflow, workspace, cx.switches);
+    let object = answered(workflow, workspace, cx.switches);
     Answer::write(Reply::ok(&json!({ "workflow": object })), changed)
+}
+
+/// A workflow in the answer to a request that changed it.
+fn answered<'a>(workflow: &'a Workflow, workspace: &Workspace, switches: &Switches) -> Option<WorkflowObject<'a>> {
+    (!switches.null_workflow).then(|| WorkflowObject::new(workflow, workspace, switches))
 }

@@ -12,6 +12,10 @@ async fn without_a_token_every_route_is_401() {
         ("GET", "/v1/workflows/workers/whoami"),
         ("POST", "/v1/workflows/job/execute"),
         ("GET", "/v1/workflows/runs"),
+        ("GET", "/v1/workflows/events/stream"),
+        ("GET", "/v1/workflows/deployments"),
+        ("GET", "/v1/workflows/schedules"),
+        ("POST", "/v1/workflows/executions/terminate"),
     ] {
         for header in [None, Some(""), Some("Bearer "), Some("Basic dG9rZW4="), Some("token")] {
             let method = method.parse().unwrap();

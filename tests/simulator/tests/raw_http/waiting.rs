@@ -69,3 +69,32 @@ async fn the_statuses_of_unlucky_waits_are_switches() {
     sim.register(json!({ "name": "job", "behaviour": { "outcome": "fail" } })).await;
     assert_eq!(sim.execute(waiting(Value::Null)).await.0, 422);
 }
+
+#[tokio::test]
+async fn a_wait_is_for_its_own_start_of_the_id_and_no_later_one() {
+    let sim = Sim::with_job(json!({ "duration_ms": 200, "result": 7 })).await;
+    let ids = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|number| format!("e{number}"));
+    let mut pending = Vec::new();
+    for id in &ids {
+        let body = json!({ "execution_id": id, "wait_for_result": true, "timeout_seconds": 2 });
+        pending.push(tokio::spawn(sim.request("POST", "/v1/workflows/job/execute").json(&body).send()));
+        while sim.booked(id).await.is_none() {}
+    }
+    sim.register(json!({ "name": "job", "behaviour": { "outcome": "hang" } })).await;
+    // Each starts again the moment that it ends, mostly before the one who waits has looked.
+    for id in &ids {
+        while sim.execute(json!({ "execution_id": id })).await.0 != 200 {}
+    }
+    for (id, one) in ids.iter().zip(pending) {
+        let body: Value = one.await.unwrap().unwrap().json().await.unwrap();
+        assert_eq!(body["result"], 7, "{body}");
+        assert_eq!(sim.status_of(id).await, "RUNNING");
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_beyond_all_bounds_is_a_long_wait_and_one_below_zero_none() {
+    let sim = Sim::with_job(json!({ "duration_ms": 50 })).await;
+    assert_eq!(sim.execute(waiting(json!(1e300))).await.0, 200);
+    assert_eq!(sim.execute(waiting(json!(-1))).await.0, 504);
+}
