@@ -42,7 +42,7 @@ struct Run {
     /// Watch this namespace only, instead of all.
     #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAME")]
     namespace: Option<String>,
-    /// Where to answer /healthz and /readyz.
+    /// Where to answer /healthz, /readyz and /metrics.
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
     /// How to write logs.

@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
+use super::facts;
 use super::identity::Reservations;
 use super::observed::{Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings, Target};
 use super::plan::{Decision, Requeue, Settled, Step, plan};
@@ -23,9 +24,10 @@ use super::tracker::Tracker;
 use crate::api::{self, WorkflowExecution};
 use crate::mistral::wire::{Event, ExecuteRequest};
 use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
+use crate::operator::crash;
 use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, Written, call, write_status};
-use crate::operator::{crash, kubernetes::after_error};
+use crate::operator::metrics::Metrics;
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 
@@ -61,6 +63,8 @@ pub struct Context {
     pub publisher: Arc<Publisher>,
     /// Set when the process is to end: nothing new is started then.
     pub stop: CancellationToken,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     memory: Mutex<HashMap<String, Kept>>,
     reservations: Reservations,
 }
@@ -106,6 +110,7 @@ impl Context {
         tracker: Arc<Tracker>,
         publisher: Arc<Publisher>,
         stop: CancellationToken,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let (memory, reservations) = (Mutex::default(), Reservations::default());
         Self {
@@ -119,6 +124,7 @@ impl Context {
             tracker,
             publisher,
             stop,
+            metrics,
             memory,
             reservations,
         }
@@ -155,12 +161,8 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {
-            tracing::warn!(
-                namespace = invalid.metadata.namespace,
-                name = invalid.metadata.name,
-                error = invalid.error,
-                "a WorkflowExecution cannot be decoded and is skipped; was it written by a newer version?"
-            );
+            let problem = "this WorkflowExecution cannot be decoded and is skipped; was it written by a newer version?";
+            tracing::warn!(error = invalid.error, "{problem}");
             return kubernetes::let_go_of_undecodable::<WorkflowExecution>(
                 &context.client,
                 &invalid.metadata,
@@ -178,7 +180,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     for _ in 0..MAX_STEPS {
         match plan(&pass.observed, Timestamp::now()) {
             Decision::Act(step) => {
-                tracing::debug!(object = %pass.name(), step = ?step_name(&step), "step");
+                tracing::debug!(step = step_name(&step), "step");
                 match pass.act(step).await {
                     Ok(Flow::PlanAgain) => {}
                     Ok(Flow::End(action)) => return Ok(action),
@@ -192,17 +194,8 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
             Decision::Settle(settled) => return pass.settle(*settled).await,
         }
     }
-    tracing::error!(object = %pass.name(), "the plan does not settle; this is a bug in the operator");
+    tracing::error!("the plan does not settle; this is a bug in the operator");
     Ok(Action::requeue(Duration::from_secs(60)))
-}
-
-/// What to do when a pass fails.
-pub fn on_error(object: Arc<Guarded>, error: &Error, _: Arc<Context>) -> Action {
-    if !error.is_conflict() && !error.is_not_found() {
-        let name = ObjectRef::from_obj(object.as_ref());
-        tracing::warn!(object = %name, %error, "a pass over a WorkflowExecution failed and is repeated");
-    }
-    after_error(error)
 }
 
 enum Flow {
@@ -257,7 +250,6 @@ impl<'a> Pass<'a> {
             Step::Release { abandoned } => {
                 if abandoned {
                     tracing::warn!(
-                        object = %self.name(),
                         execution_id = self.observed.execution_id(),
                         "the run could not be stopped within five minutes of the deletion and is left alone; look after it in Mistral's console"
                     );
@@ -300,7 +292,7 @@ impl<'a> Pass<'a> {
                     StopCall::Cancel => client.cancel(&id).await,
                     StopCall::Terminate => client.terminate(&id).await,
                 };
-                tracing::info!(object = %self.name(), execution_id = id, ?stop, ok = outcome.is_ok(), "asked the API to stop the run");
+                tracing::info!(execution_id = id, ?stop, ok = outcome.is_ok(), "asked the API to stop the run");
                 self.observed.stop_sent(stop, outcome);
             }
             Step::WriteClaim { .. } | Step::SetFinalizer(_) | Step::Release { .. } => {}
@@ -320,6 +312,7 @@ impl<'a> Pass<'a> {
             self.permit = Some(permit);
             return Ok(live.client);
         }
+        let _waiting = self.context.metrics.waits();
         let turn = Arc::clone(&live.permits).acquire_owned();
         match tokio::time::timeout(TURN, self.context.stop.run_until_cancelled(turn)).await {
             Ok(Some(Ok(permit))) if self.is_current(&live) => {
@@ -363,7 +356,8 @@ impl<'a> Pass<'a> {
         }
         let annotations = BTreeMap::from([(CLAIM, claim.to_annotation())]);
         self.patch(json!({ "annotations": annotations, "finalizers": self.finalizers(finalizer) })).await?;
-        tracing::debug!(object = %self.name(), execution_id = claim.execution_id, attempt = claim.attempt, "claimed");
+        tracing::debug!(execution_id = claim.execution_id, attempt = claim.attempt, send, "claimed");
+        facts::claimed(&self.context.metrics, &self.observed.note, &claim, send);
         if claim.refused {
             self.context.reservations.release(&self.observed.uid, &claim);
         }
@@ -381,16 +375,19 @@ impl<'a> Pass<'a> {
         let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
             && matches!(&self.observed.note, Note::Claim(claim) if Timestamp::now() < claim.send_before);
         if !in_time {
-            tracing::warn!(object = %self.name(), "the claim grew too old before the call could be sent; nothing was sent");
+            tracing::warn!("the claim grew too old before the call could be sent; nothing was sent");
             self.observed.too_late();
             return;
         }
         let outcome = client.execute(target(&self.observed), &request).await;
         crash::point!("crash-point-answered");
         match &outcome {
-            Ok(_) => tracing::info!(object = %self.name(), execution_id = request.execution_id, "started"),
+            // Once the status has it, that it has started is told for everyone to hear.
+            Ok(_) => tracing::debug!(execution_id = request.execution_id, "started"),
             Err(error) => {
-                tracing::info!(object = %self.name(), execution_id = request.execution_id, %error, "the start met with trouble")
+                // As a string, whose line breaks are escaped: the words are the API's.
+                let (execution_id, error) = (&request.execution_id, error.to_string());
+                tracing::info!(execution_id, error, "the start met with trouble");
             }
         }
         if let Err(mistral::Error::Unauthorized(_)) = &outcome {
@@ -414,7 +411,8 @@ impl<'a> Pass<'a> {
         };
         if let Some(version) = version {
             self.wrote(version);
-            self.context.publisher.publish(&kubernetes::reference(self.object), notices).await;
+            facts::settled(&self.context.metrics, &self.observed, &status);
+            self.context.publisher.publish(&kubernetes::reference(self.object), notices);
         }
         self.track(&status);
         self.observed.settled(requeue, Timestamp::now());
@@ -479,10 +477,6 @@ impl<'a> Pass<'a> {
     fn forget(&self) {
         self.context.lock().remove(&self.observed.uid);
         self.context.tracker.untrack(&self.key, &reference(self.object));
-    }
-
-    fn name(&self) -> impl std::fmt::Display {
-        format!("{}/{}", self.key.namespace, self.object.name_any())
     }
 }
 

@@ -4,6 +4,7 @@ mod backoff;
 pub mod claim;
 pub mod controller;
 mod deletion;
+pub mod facts;
 mod identity;
 pub mod observed;
 pub mod plan;

@@ -75,6 +75,42 @@ pub mod reason {
     pub const INPUT_REJECTED: &str = "InputRejected";
     /// The API has not known the run for a day.
     pub const LOST: &str = "Lost";
+
+    /// All of them.
+    pub const ALL: [&str; 32] = [
+        SUSPENDED,
+        WORKFLOW_NOT_FOUND,
+        WORKFLOW_NOT_READY,
+        WORKSPACE_NOT_FOUND,
+        WORKSPACE_NOT_READY,
+        WORKSPACE_CHANGED,
+        CREDENTIAL_REFUSED,
+        TARGET_NOT_FOUND,
+        AMBIGUOUS_DEPLOYMENT,
+        REQUEST_REFUSED,
+        API_UNAVAILABLE,
+        OUTCOME_UNKNOWN,
+        EXECUTION_ID_TAKEN,
+        EXECUTION_ID_CLAIMED,
+        STALE_CLAIM,
+        FOREIGN_CLAIM,
+        CLAIM_UNREADABLE,
+        CLAIM_IGNORED,
+        INPUT_CHANGED,
+        EDITED,
+        STARTED,
+        ADOPTED,
+        RUNNING,
+        MISSING,
+        STOPPING,
+        COMPLETED,
+        WORKFLOW_FAILED,
+        CANCELED,
+        TERMINATED,
+        TIMED_OUT,
+        INPUT_REJECTED,
+        LOST,
+    ];
 }
 
 /// Whether the run has ended, in whichever way.

@@ -12,6 +12,7 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
+use super::claim::later;
 use super::controller::Guarded;
 use crate::mistral::wire::TERMINAL;
 use crate::mistral::{Client, Error, RunFilter};
@@ -63,6 +64,8 @@ struct Run {
     next_look: Instant,
     /// When a question is due, whatever sweeps say.
     next_question: Instant,
+    /// When a complete sweep or an answer last told how it is.
+    looked: Instant,
 }
 
 /// What a Workspace needs now.
@@ -81,6 +84,8 @@ struct Swept {
     ended: HashMap<String, Option<String>>,
     newest_end: Option<Timestamp>,
     pages: usize,
+    /// The list was read to its end.
+    complete: bool,
 }
 
 impl Tracker {
@@ -103,6 +108,7 @@ impl Tracker {
                 started,
                 next_look: now + look_interval(age),
                 next_question: now + question_interval(age, execution_id),
+                looked: now,
             };
             watched.runs.insert(object.clone(), run);
         } else if !watched.runs.contains_key(object) {
@@ -113,6 +119,7 @@ impl Tracker {
                 started,
                 next_look: now,
                 next_question: now + question_interval(age, execution_id),
+                looked: now,
             };
             watched.runs.insert(object.clone(), run);
         }
@@ -142,6 +149,12 @@ impl Tracker {
             return false;
         }
         watched.pause(retry_after)
+    }
+
+    /// The longest time for which a run that goes on was not looked at; none where no run goes on.
+    pub fn longest_unseen(&self) -> Option<Duration> {
+        let watched = lock(&self.watched);
+        watched.values().flat_map(|watched| watched.runs.values()).map(|run| run.looked.elapsed()).max()
     }
 
     /// Runs until `stop`, dropping objects that `exists` does not know any more.
@@ -197,7 +210,8 @@ impl Tracker {
     async fn sweep_safely(self: Arc<Self>, key: Key, client: Client, connections: Arc<Connections>) {
         let sweep = tokio::spawn(Arc::clone(&self).sweep(key.clone(), client, connections));
         if let Err(error) = sweep.await {
-            tracing::error!(%error, "a sweep died; this is a bug in the operator");
+            let object = format_args!("{}/{}", key.namespace, key.name);
+            tracing::error!(kind = "Workspace", %object, %error, "a sweep died; this is a bug in the operator");
             if let Some(watched) = lock(&self.watched).get_mut(&key) {
                 watched.sweeping = false;
                 watched.pause(None);
@@ -207,7 +221,8 @@ impl Tracker {
 
     async fn sweep(self: Arc<Self>, key: Key, client: Client, connections: Arc<Connections>) {
         let since = lock(&self.watched).get(&key).and_then(|watched| watched.swept_until);
-        let outcome = read_pages(&client, since.map(|since| since - OVERLAP)).await;
+        let begun = Instant::now();
+        let outcome = read_pages(&client, since.map(|since| later(since, -OVERLAP))).await;
         if let Err(error) = &outcome {
             let lasting = lock(&self.watched).entry(key.clone()).or_default().pause(error.retry_after());
             if lasting || matches!(error, Error::Unauthorized(_)) {
@@ -227,11 +242,24 @@ impl Tracker {
         let mut looks = lock(&self.looks);
         for (object, run) in &mut watched.runs {
             run.next_look = now + look_interval(age(run.started, wall));
+            if swept.complete && run.is_covered(since, wall) {
+                run.looked = run.looked.max(begun);
+            }
             if let Some(run_id) = swept.ended.get(&run.execution_id) {
                 looks.insert(object.clone(), run_id.clone());
                 let _ = self.wake.send(object.clone());
             }
         }
+    }
+}
+
+impl Run {
+    /// Whether a list from `since` on leaves no gap behind the last look: a sweep before this one may have
+    /// been cut short, and what it did not read is not in this one either.
+    fn is_covered(&self, since: Option<Timestamp>, wall: Timestamp) -> bool {
+        let unseen = SignedDuration::try_from(self.looked.elapsed()).unwrap_or(SignedDuration::MAX);
+        let looked = wall.saturating_sub(unseen).unwrap_or(Timestamp::MIN);
+        since.is_none_or(|since| later(since, -OVERLAP) <= looked)
     }
 }
 
@@ -306,7 +334,7 @@ async fn read_pages(client: &Client, since: Option<Timestamp>) -> Result<Swept, 
         page_size: PAGE_SIZE,
         ..RunFilter::default()
     };
-    let mut swept = Swept { ended: HashMap::new(), newest_end: None, pages: 0 };
+    let mut swept = Swept { ended: HashMap::new(), newest_end: None, pages: 0, complete: false };
     loop {
         let page = client.list_runs(&filter).await?;
         swept.pages += 1;
@@ -319,7 +347,7 @@ async fn read_pages(client: &Client, since: Option<Timestamp>) -> Result<Swept, 
             Some(token) if swept.pages < MAX_PAGES && filter.page_token.as_ref() != Some(&token) => {
                 filter.page_token = Some(token);
             }
-            _ => return Ok(swept),
+            next => return Ok(Swept { complete: next.is_none(), ..swept }),
         }
     }
 }
@@ -338,6 +366,7 @@ mod tests {
             started: Timestamp::UNIX_EPOCH,
             next_look: now,
             next_question: now + Duration::from_secs(60),
+            looked: now,
         };
         let runs = (0..runs).map(|n| (Ref::new(&format!("run-{n}")), run(n))).collect();
         Watched { runs, ..Watched::default() }
@@ -363,6 +392,39 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(61);
         assert!(matches!(watched(50, now).due(later, Timestamp::UNIX_EPOCH), Due::Sweep(asked) if asked.len() == 50));
+    }
+
+    #[test]
+    fn how_long_no_run_was_seen_is_told_only_where_one_goes_on() {
+        let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
+        let tracker = Tracker::new(wake);
+        let (key, run) = (Key { namespace: "n".into(), name: "default".into() }, Ref::new("run"));
+        assert_eq!(tracker.longest_unseen(), None);
+        tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, false);
+        let unseen_for = |wait| {
+            let mut all = lock(&tracker.watched);
+            all.get_mut(&key).unwrap().runs.get_mut(&run).unwrap().looked -= wait;
+        };
+        unseen_for(Duration::from_secs(30));
+        assert_eq!(tracker.longest_unseen().map(|age| age.as_secs()), Some(30));
+        // The operator's own writes wake the resource: that is no look at the run.
+        tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, false);
+        assert_eq!(tracker.longest_unseen().map(|age| age.as_secs()), Some(30));
+        tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, true);
+        assert_eq!(tracker.longest_unseen().map(|age| age.as_secs()), Some(0));
+        tracker.untrack(&key, &run);
+        assert_eq!(tracker.longest_unseen(), None);
+    }
+
+    #[test]
+    fn a_sweep_after_one_that_was_cut_short_does_not_make_up_for_it() {
+        let wall = Timestamp::now();
+        let mut run = watched(1, Instant::now()).runs.into_values().next().unwrap();
+        assert!(run.is_covered(Some(wall), wall) && run.is_covered(None, wall));
+        run.looked -= Duration::from_secs(300);
+        assert!(!run.is_covered(Some(wall), wall));
+        assert!(run.is_covered(Some(wall - SignedDuration::from_secs(300)), wall));
+        assert!(run.is_covered(Some(Timestamp::MIN), wall));
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! One connection to the API: an origin and a key.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
 use reqwest::header::{ACCEPT, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::error::Category;
 use url::Url;
 
+use super::calls::{Calls, OneMore, Status};
 use super::error::{ApiError, Error};
 use super::wire::{BulkOutcome, Event, ExecuteRequest, Execution, Page, Registration, UpdateRequest, WhoAmI, Workflow};
 
@@ -26,12 +27,16 @@ const MAX_ANSWER: usize = 32 << 20;
 /// The longest `Retry-After` that is believed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
+/// The route of one workflow.
+const WORKFLOW: &str = "/v1/workflows/{workflow_identifier}";
+
 /// A client of one Mistral workspace. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
     base: Url,
     token: Arc<SecretString>,
+    calls: Calls,
 }
 
 /// What to start.
@@ -90,6 +95,19 @@ pub struct RunFilter {
     pub page_size: u16,
 }
 
+/// A request that is ready to be sent, and what it is counted as.
+struct Request {
+    http: RequestBuilder,
+    route: &'static str,
+    method: String,
+}
+
+impl Request {
+    fn json(self, body: &impl Serialize) -> Self {
+        Self { http: self.http.json(body), ..self }
+    }
+}
+
 /// Whether a call may be made again when its outcome is not known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeat {
@@ -116,7 +134,13 @@ impl Client {
             .retry(reqwest::retry::never())
             .build()
             .map_err(|error| with_causes(&error))?;
-        Ok(Self { http, base, token: Arc::new(token) })
+        Ok(Self { http, base, token: Arc::new(token), calls: Calls::default() })
+    }
+
+    /// The same client, whose calls are counted there.
+    #[must_use]
+    pub fn counted_in(self, calls: Calls) -> Self {
+        Self { calls, ..self }
     }
 
     /// Whether it calls this address with this key.
@@ -129,7 +153,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn whoami(&self) -> Result<WhoAmI, Error> {
-        self.get(&["workers", "whoami"], &[]).await
+        self.get("/v1/workflows/workers/whoami", &[], &[]).await
     }
 
     /// `GET /v1/workflows`: one page of workflows, in the order of their display names.
@@ -150,7 +174,7 @@ impl Client {
         query.extend(filter.available_in_chat_assistant.map(|is| ("available_in_chat_assistant", is.to_string())));
         query.extend(filter.search.clone().map(|text| ("search", text)));
         query.extend(filter.cursor.clone().map(|cursor| ("cursor", cursor)));
-        let body: Body = self.get(&[], &query).await?;
+        let body: Body = self.get("/v1/workflows", &[], &query).await?;
         Ok(page(body.workflows, body.next_cursor))
     }
 
@@ -170,7 +194,7 @@ impl Client {
         query.extend(filter.active_only.then(|| ("active_only", "true".to_owned())));
         query.extend(filter.cursor.clone().map(|cursor| ("cursor", cursor)));
         // The twin under the deprecated name would be a duplicate field to serde.
-        let mut body: Value = self.get(&["registrations"], &query).await?;
+        let mut body: Value = self.get("/v1/workflows/registrations", &[], &query).await?;
         if let Some(object) = body.as_object_mut()
             && object.contains_key("workflow_registrations")
         {
@@ -185,7 +209,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn get_workflow(&self, identifier: &str) -> Result<Workflow, Error> {
-        Ok(self.get::<WorkflowBody>(&[identifier], &[]).await?.workflow)
+        Ok(self.get::<WorkflowBody>(WORKFLOW, &[identifier], &[]).await?.workflow)
     }
 
     /// `GET /v1/workflows/registrations/{id}`: one registration, by UUID, with `active`.
@@ -197,7 +221,8 @@ impl Client {
         struct Body {
             workflow_registration: Registration,
         }
-        Ok(self.get::<Body>(&["registrations", id], &[]).await?.workflow_registration)
+        let route = "/v1/workflows/registrations/{workflow_registration_id}";
+        Ok(self.get::<Body>(route, &[id], &[]).await?.workflow_registration)
     }
 
     /// `PUT /v1/workflows/{identifier}`: the workflow as it is then, if the API tells.
@@ -205,7 +230,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn update_workflow(&self, identifier: &str, update: &UpdateRequest) -> Result<Option<Workflow>, Error> {
-        let request = self.request(Method::PUT, &[identifier]).json(update);
+        let request = self.request(Method::PUT, WORKFLOW, &[identifier]).json(update);
         Ok(self.json::<MaybeWorkflowBody>(request, Repeat::Harmless).await?.workflow)
     }
 
@@ -214,7 +239,12 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn set_archived(&self, identifier: &str, archived: bool) -> Result<Option<Workflow>, Error> {
-        let request = self.request(Method::PUT, &[identifier, archive_verb(archived)]);
+        let route = if archived {
+            "/v1/workflows/{workflow_identifier}/archive"
+        } else {
+            "/v1/workflows/{workflow_identifier}/unarchive"
+        };
+        let request = self.request(Method::PUT, route, &[identifier]);
         Ok(self.json::<MaybeWorkflowBody>(request, Repeat::Harmless).await?.workflow)
     }
 
@@ -223,8 +253,8 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn set_archived_many(&self, ids: &[String], archived: bool) -> Result<BulkOutcome, Error> {
-        let request =
-            self.request(Method::PUT, &[archive_verb(archived)]).json(&serde_json::json!({ "workflow_ids": ids }));
+        let route = if archived { "/v1/workflows/archive" } else { "/v1/workflows/unarchive" };
+        let request = self.request(Method::PUT, route, &[]).json(&serde_json::json!({ "workflow_ids": ids }));
         self.json(request, Repeat::Harmless).await
     }
 
@@ -236,8 +266,13 @@ impl Client {
     /// have: no connection, or HTTP 429.
     pub async fn execute(&self, target: ExecuteTarget<'_>, body: &ExecuteRequest) -> Result<Execution, Error> {
         let request = match target {
-            ExecuteTarget::Workflow(identifier) => self.request(Method::POST, &[identifier, "execute"]),
-            ExecuteTarget::Registration(id) => self.request(Method::POST, &["registrations", id, "execute"]),
+            ExecuteTarget::Workflow(identifier) => {
+                self.request(Method::POST, "/v1/workflows/{workflow_identifier}/execute", &[identifier])
+            }
+            ExecuteTarget::Registration(id) => {
+                let route = "/v1/workflows/registrations/{workflow_registration_id}/execute";
+                self.request(Method::POST, route, &[id])
+            }
         };
         self.json(request.json(body), Repeat::Harmful).await
     }
@@ -247,7 +282,7 @@ impl Client {
     /// # Errors
     /// See [`Error`]. A new execution may be unknown for a while after its start.
     pub async fn get_execution(&self, execution_id: &str) -> Result<Execution, Error> {
-        self.get(&["executions", execution_id], &[]).await
+        self.get("/v1/workflows/executions/{execution_id}", &[execution_id], &[]).await
     }
 
     /// `POST /v1/workflows/executions/{id}/cancel`: asks the run to stop, which it may ignore.
@@ -255,7 +290,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn cancel(&self, execution_id: &str) -> Result<(), Error> {
-        self.stop(execution_id, "cancel").await
+        self.stop("/v1/workflows/executions/{execution_id}/cancel", execution_id).await
     }
 
     /// `POST /v1/workflows/executions/{id}/terminate`: ends the run at once.
@@ -263,11 +298,11 @@ impl Client {
     /// # Errors
     /// See [`Error`]; [`Error::Conflict`] when it has ended already.
     pub async fn terminate(&self, execution_id: &str) -> Result<(), Error> {
-        self.stop(execution_id, "terminate").await
+        self.stop("/v1/workflows/executions/{execution_id}/terminate", execution_id).await
     }
 
-    async fn stop(&self, execution_id: &str, verb: &str) -> Result<(), Error> {
-        let request = self.request(Method::POST, &["executions", execution_id, verb]);
+    async fn stop(&self, route: &'static str, execution_id: &str) -> Result<(), Error> {
+        let request = self.request(Method::POST, route, &[execution_id]);
         self.send(request, Repeat::Harmless).await.map(|_| ())
     }
 
@@ -292,7 +327,7 @@ impl Client {
         query.extend(filter.root_execution_id.clone().map(|id| ("root_execution_id", id)));
         query.extend(filter.end_time_after.map(|time| ("end_time_after", time.to_string())));
         query.extend(filter.page_token.clone().map(|token| ("next_page_token", token)));
-        let body: Body = self.get(&["runs"], &query).await?;
+        let body: Body = self.get("/v1/workflows/runs", &[], &query).await?;
         Ok(page(body.executions, body.next_page_token))
     }
 
@@ -301,7 +336,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn get_run(&self, run_id: &str) -> Result<Execution, Error> {
-        self.get(&["runs", run_id], &[]).await
+        self.get("/v1/workflows/runs/{run_id}", &[run_id], &[]).await
     }
 
     /// `GET /v1/workflows/events/list`: one page of an execution's events.
@@ -316,27 +351,40 @@ impl Client {
         }
         let mut query = vec![("workflow_exec_id", execution_id.to_owned()), ("limit", "1000".to_owned())];
         query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
-        let body: Body = self.get(&["events", "list"], &query).await?;
+        let body: Body = self.get("/v1/workflows/events/list", &[], &query).await?;
         Ok(page(body.events, body.next_cursor))
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, String)]) -> Result<T, Error> {
-        self.json(self.request(Method::GET, path).query(query), Repeat::Harmless).await
+    async fn get<T: DeserializeOwned>(
+        &self,
+        route: &'static str,
+        parameters: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<T, Error> {
+        let request = self.request(Method::GET, route, parameters);
+        self.json(Request { http: request.http.query(query), ..request }, Repeat::Harmless).await
     }
 
-    /// A request to `/v1/workflows/…`; each segment is percent-encoded.
-    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+    /// A request to this route; each parameter in turn becomes a percent-encoded segment.
+    fn request(&self, method: Method, route: &'static str, parameters: &[&str]) -> Request {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            // The URL standard resolves `.` and `..`; nothing has such a name, nor the one sent instead.
-            let dots = |segment: &str| segment.trim_matches(['.', '\t', '\r', '\n']).is_empty();
-            let path = path.iter().map(|segment| if dots(segment) { "%" } else { segment });
-            segments.clear().extend(["v1", "workflows"]).extend(path);
+            let mut parameters = parameters.iter();
+            segments.clear();
+            for part in route.split('/').skip(1) {
+                let segment = if part.starts_with('{') { parameters.next().unwrap_or(&part) } else { part };
+                // The URL standard resolves `.` and `..`; nothing has such a name, nor the one sent instead.
+                let dots = segment.trim_matches(['.', '\t', '\r', '\n']).is_empty();
+                segments.push(if dots { "%" } else { segment });
+            }
         }
-        self.http.request(method, url).header(ACCEPT, "application/json").bearer_auth(self.token.expose_secret())
+        let name = method.to_string();
+        let http =
+            self.http.request(method, url).header(ACCEPT, "application/json").bearer_auth(self.token.expose_secret());
+        Request { http, route, method: name }
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder, repeat: Repeat) -> Result<T, Error> {
+    async fn json<T: DeserializeOwned>(&self, request: Request, repeat: Repeat) -> Result<T, Error> {
         let body = self.send(request, repeat).await?;
         serde_json::from_slice(&body).map_err(|error| match repeat {
             Repeat::Harmless => not_understood(&error),
@@ -345,26 +393,42 @@ impl Client {
     }
 
     /// Sends and sorts what comes back. No text that leaves here contains the key.
-    async fn send(&self, request: RequestBuilder, repeat: Repeat) -> Result<Vec<u8>, Error> {
-        let outcome = match request.send().await {
+    async fn send(&self, request: Request, repeat: Repeat) -> Result<Vec<u8>, Error> {
+        let Request { http, route, method } = request;
+        let begun = Instant::now();
+        let under_way = OneMore::of(&self.calls.in_flight);
+        let (status, outcome) = match http.send().await {
             Ok(response) => self.answer(response, repeat).await,
             Err(error) if error.is_connect() || error.is_builder() => {
-                Err(Error::Transient { retry_after: None, message: self.unreachable(&error) })
+                let message = self.unreachable(&error);
+                (Status::of(&error), Err(Error::Transient { retry_after: None, message }))
             }
-            Err(error) => Err(self.lost(repeat, self.unreachable(&error))),
+            Err(error) => (Status::of(&error), Err(self.lost(repeat, self.unreachable(&error)))),
         };
+        drop(under_way);
+        self.calls.made(route, method, status, begun);
         outcome.map_err(|error| self.redact(error))
     }
 
-    async fn answer(&self, response: Response, repeat: Repeat) -> Result<Vec<u8>, Error> {
+    async fn answer(&self, response: Response, repeat: Repeat) -> (Status, Result<Vec<u8>, Error>) {
         let status = response.status();
         let retry_after = retry_after(response.headers());
-        let body = match read(response).await {
-            Ok(body) => body,
+        let code = Status::Code(status.as_u16());
+        match read(response).await {
+            Ok(body) => (code, self.sort(status, retry_after, body, repeat)),
             // The status alone is enough to sort a refusal.
-            Err(_) if status.is_client_error() => Vec::new(),
-            Err(message) => return Err(self.lost(repeat, message)),
-        };
+            Err(_) if status.is_client_error() => (code, self.sort(status, retry_after, Vec::new(), repeat)),
+            Err((status, message)) => (status, Err(self.lost(repeat, message))),
+        }
+    }
+
+    fn sort(
+        &self,
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        body: Vec<u8>,
+        repeat: Repeat,
+    ) -> Result<Vec<u8>, Error> {
         if status.is_success() {
             return Ok(body);
         }
@@ -436,22 +500,20 @@ struct MaybeWorkflowBody {
     workflow: Option<Workflow>,
 }
 
-fn archive_verb(archived: bool) -> &'static str {
-    if archived { "archive" } else { "unarchive" }
-}
-
 /// An empty token ends a list as null does.
 fn page<T>(items: Vec<T>, next: Option<String>) -> Page<T> {
     Page { items, next: next.filter(|token| !token.is_empty()) }
 }
 
-async fn read(response: Response) -> Result<Vec<u8>, String> {
+/// The body; or what came of the call then, and why in words.
+async fn read(response: Response) -> Result<Vec<u8>, (Status, String)> {
     let mut body = Vec::new();
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| format!("the answer broke off: {}", root_cause(&error)))?;
+        let chunk =
+            chunk.map_err(|error| (Status::of(&error), format!("the answer broke off: {}", root_cause(&error))))?;
         if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(format!("the answer is longer than {MAX_ANSWER} bytes"));
+            return Err((Status::Broken, format!("the answer is longer than {MAX_ANSWER} bytes")));
         }
         body.extend_from_slice(&chunk);
     }

@@ -1,21 +1,30 @@
 //! Kubernetes Events: what a person should hear of once.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::FutureExt;
+use governor::clock::DefaultClock;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::kubernetes::call;
+use super::limits::{Limits, Refusal};
+use super::metrics::Metrics;
 use crate::api::conditions::truncate;
 
 /// The longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
 /// Who reports.
 const CONTROLLER: &str = "workflows.mistral.ai/operator";
+/// Events that may wait to be written: what the limits let through at once.
+const QUEUE: usize = 1000;
 
 /// Something that happened to a resource. A plan makes one per change, not one per pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,51 +49,109 @@ impl Notice {
     }
 }
 
-/// Publishes notices. kube's own recorder tells Events apart without their note, so a second one of
-/// the same reason would repeat the first one's text.
+/// Tells notices: in the log, and as Events as far as the [limits](super::limits) let them.
+///
+/// kube's own recorder tells Events apart without their note, so a second one of the same reason would
+/// repeat the first one's text.
 pub struct Publisher {
-    client: Client,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    queue: Sender<Event>,
     instance: String,
     count: AtomicU64,
 }
 
+/// Writes the Events of one [`Publisher`], so that no pass waits for that.
+pub struct Writer {
+    client: Client,
+    metrics: Arc<Metrics>,
+    queue: Receiver<Event>,
+}
+
+/// A publisher that signs as `instance`, and the writer that has to [run](Writer::run) beside it.
+pub fn publisher(client: Client, instance: String, metrics: Arc<Metrics>) -> (Publisher, Writer) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let limits = Limits::new(DefaultClock::default());
+    let publisher =
+        Publisher { limits, metrics: Arc::clone(&metrics), queue: sender, instance, count: AtomicU64::new(0) };
+    (publisher, Writer { client, metrics, queue: receiver })
+}
+
 impl Publisher {
-    /// A publisher that signs as `instance`.
-    pub fn new(client: Client, instance: String) -> Self {
-        Self { client, instance, count: AtomicU64::new(0) }
+    /// Tells notices about `about`. Each is logged, also where no Event can be written.
+    pub fn publish(&self, about: &ObjectReference, notices: Vec<Notice>) {
+        for notice in notices {
+            // A workflow's own words may have several lines, even some that look like ours.
+            let line = notice.note.replace(char::is_control, " ");
+            if notice.type_ == "Normal" {
+                tracing::info!(reason = notice.reason, "{line}");
+            } else {
+                tracing::warn!(reason = notice.reason, "{line}");
+            }
+            let dropped = match self.limits.check(about.uid.as_deref().unwrap_or_default(), &notice) {
+                Ok(()) if self.queue.try_send(self.event(about, notice)).is_ok() => continue,
+                Ok(()) => "queue",
+                Err(Refusal::Repeated) => "repeated",
+                Err(Refusal::Object) => "object",
+                Err(Refusal::Overall) => "overall",
+            };
+            tracing::debug!(dropped, "no Event is written of it");
+            self.metrics.event_dropped(dropped);
+        }
     }
 
-    /// Publishes notices about `about`, as far as that is possible: an Event that cannot be written
-    /// (in a namespace that is going away, say) is logged and dropped.
-    pub async fn publish(&self, about: &ObjectReference, notices: Vec<Notice>) {
-        let namespace = about.namespace.clone().unwrap_or_default();
-        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        for Notice { type_, reason, mut note } in notices {
-            truncate(&mut note, MAX_NOTE);
-            let now = Timestamp::now();
-            let mut name = about.name.clone().unwrap_or_default();
-            truncate(&mut name, 200);
-            name.truncate(name.trim_end_matches(['.', '-']).len());
-            let unique = self.count.fetch_add(1, Ordering::Relaxed);
-            let event = Event {
-                metadata: ObjectMeta {
-                    name: Some(format!("{name}.{:x}{unique:x}", now.as_nanosecond())),
-                    namespace: Some(namespace.clone()),
-                    ..ObjectMeta::default()
+    fn event(&self, about: &ObjectReference, notice: Notice) -> Event {
+        let Notice { type_, reason, mut note } = notice;
+        truncate(&mut note, MAX_NOTE);
+        let now = Timestamp::now();
+        let mut name = about.name.clone().unwrap_or_default();
+        truncate(&mut name, 200);
+        name.truncate(name.trim_end_matches(['.', '-']).len());
+        let unique = self.count.fetch_add(1, Ordering::Relaxed);
+        Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{:x}{unique:x}", now.as_nanosecond())),
+                namespace: about.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            action: Some(reason.clone()),
+            event_time: Some(MicroTime(now)),
+            note: Some(note),
+            reason: Some(reason),
+            regarding: Some(about.clone()),
+            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            type_: Some(type_.to_owned()),
+            ..Event::default()
+        }
+    }
+}
+
+impl Writer {
+    /// Writes Events until `ended` and nothing is left to be written.
+    pub async fn run(mut self, ended: impl Future<Output = ()>) {
+        let mut ended = pin!(ended.fuse());
+        loop {
+            tokio::select! {
+                () = &mut ended => self.queue.close(),
+                event = self.queue.recv() => match event {
+                    Some(event) => self.write(event).await,
+                    None => return,
                 },
-                action: Some(reason.clone()),
-                event_time: Some(MicroTime(now)),
-                note: Some(note),
-                reason: Some(reason),
-                regarding: Some(about.clone()),
-                reporting_controller: Some(CONTROLLER.to_owned()),
-                reporting_instance: Some(self.instance.clone()),
-                type_: Some(type_.to_owned()),
-                ..Event::default()
-            };
-            if let Err(error) = call(api.create(&PostParams::default(), &event)).await {
-                tracing::debug!(%error, "an Event could not be written");
             }
+        }
+    }
+
+    /// One that cannot be written, in a namespace that is going away, say, is dropped.
+    async fn write(&self, event: Event) {
+        let about = event.regarding.clone().unwrap_or_default();
+        let namespace = about.namespace.unwrap_or_default();
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        if let Err(error) = call(api.create(&PostParams::default(), &event)).await {
+            let (kind, name) = (about.kind.unwrap_or_default(), about.name.unwrap_or_default());
+            let object = format_args!("{namespace}/{name}");
+            tracing::debug!(%kind, %object, %error, "an Event could not be written");
+            self.metrics.event_dropped("failed");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Answers whether the process lives, and whether it is ready and if not, what it waits for.
+//! Answers whether the process lives, whether it is ready and if not, what it waits for, and what it has counted.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use tokio::net::TcpListener;
+
+use super::metrics::{self, Metrics};
 
 /// What is still waited for.
 #[derive(Debug)]
@@ -36,10 +39,12 @@ impl Health {
     }
 }
 
-/// Serves `/healthz` and `/readyz` until the process ends.
-pub async fn serve(listener: TcpListener, health: Arc<Health>) {
-    let routes =
-        Router::new().route("/healthz", get(async || "alive\n")).route("/readyz", get(readiness)).with_state(health);
+/// Serves `/healthz`, `/readyz` and `/metrics` until the process ends.
+pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metrics>) {
+    let routes = Router::new()
+        .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(readiness).with_state(health))
+        .route("/metrics", get(async move || ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.render())));
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "the health server ended");
     }

@@ -4,6 +4,8 @@ pub mod crash;
 pub mod events;
 pub mod health;
 pub mod kubernetes;
+pub mod limits;
+pub mod metrics;
 pub mod retry;
 
 use std::collections::HashSet;
@@ -35,8 +37,8 @@ use crate::workflow;
 use crate::workflow::inventory::{self, Inventory};
 use crate::workspace;
 use crate::workspace::connections::{Connections, Key};
-use events::Publisher;
 use health::Health;
+use metrics::Metrics;
 
 /// How long passes that are under way may take to end once the process is to stop. Pods get 30 s.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
@@ -78,10 +80,11 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         "the list of Workflows",
         "the list of WorkflowExecutions",
     ]));
+    let metrics = Arc::new(Metrics::default());
     if let Some(address) = config.listen {
         let listener =
             tokio::net::TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-        tokio::spawn(health::serve(listener, Arc::clone(&health)));
+        tokio::spawn(health::serve(listener, Arc::clone(&health), Arc::clone(&metrics)));
     }
     let instance = Instance { name: format!("{}-{}", host_name(), Uuid::new_v4().simple()), since: Timestamp::now() };
     tracing::info!(
@@ -99,7 +102,8 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     let (wake, woken) = unbounded_channel();
     let (wake_workflow, woken_workflows) = unbounded_channel();
     let connections = Arc::new(Connections::new(vec![changed, changed_too], suspect));
-    let publisher = Arc::new(Publisher::new(client.clone(), instance.name.clone()));
+    let (publisher, writer) = events::publisher(client.clone(), instance.name.clone(), Arc::clone(&metrics));
+    let publisher = Arc::new(publisher);
     let tracker = Arc::new(Tracker::new(wake));
     let inventory = Arc::new(Inventory::new(wake_workflow));
 
@@ -110,11 +114,18 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         Arc::clone(&connections),
         Arc::clone(&publisher),
         config.allow_base_urls.clone(),
+        Arc::clone(&metrics),
     ));
     let suspected = receive(suspects).map(|key: Key| ObjectRef::new(&key.name).within(&key.namespace));
     let workspaces = workspaces.reconcile_on(suspected).graceful_shutdown_on(stop.clone().cancelled_owned()).run(
-        |object, context| kubernetes::contained(workspace::controller::reconcile(object, context)).boxed(),
-        |_, error, _| after_error("a Workspace", error),
+        |object, context| {
+            async move {
+                let pass = workspace::controller::reconcile(Arc::clone(&object), Arc::clone(&context));
+                context.metrics.pass(&object, pass).await
+            }
+            .boxed()
+        },
+        |_, error, _| kubernetes::after_error(error),
         Arc::clone(&workspace_context),
     );
 
@@ -127,6 +138,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         Arc::clone(&inventory),
         Arc::clone(&publisher),
         stop.clone(),
+        Arc::clone(&metrics),
     ));
     let (of_changes, of_workspaces) = (workflow_store.clone(), workflow_store.clone());
     let workflows = workflows
@@ -138,8 +150,14 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         })
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
-            |object, context| kubernetes::contained(workflow::controller::reconcile(object, context)).boxed(),
-            |_, error, _| after_error("a Workflow", error),
+            |object, context| {
+                async move {
+                    let pass = workflow::controller::reconcile(Arc::clone(&object), Arc::clone(&context));
+                    context.metrics.pass(&object, pass).await
+                }
+                .boxed()
+            },
+            |_, error, _| kubernetes::after_error(error),
             Arc::clone(&workflow_context),
         );
 
@@ -156,6 +174,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         Arc::clone(&tracker),
         publisher,
         stop.clone(),
+        Arc::clone(&metrics),
     ));
     let (of_changes, of_workspaces) = (execution_store.clone(), execution_store.clone());
     let of_workflows = execution_store.clone();
@@ -175,10 +194,29 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         })
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
-            |object, context| kubernetes::contained(execution::controller::reconcile(object, context)).boxed(),
-            execution::controller::on_error,
+            |object, context| {
+                async move {
+                    let pass = execution::controller::reconcile(Arc::clone(&object), Arc::clone(&context));
+                    context.metrics.pass(&object, pass).await
+                }
+                .boxed()
+            },
+            |_, error, _| kubernetes::after_error(error),
             Arc::clone(&execution_context),
         );
+
+    let (executions_now, workspaces_now) = (execution_store.clone(), workspace_store.clone());
+    let (tracker_now, inventory_now) = (Arc::clone(&tracker), Arc::clone(&inventory));
+    metrics.at_each_scrape(move |metrics| {
+        metrics.set_executions(executions_now.state().iter().map(|object| execution::facts::state(object)));
+        let of_workspace = |object: &DeserializeGuard<Workspace>| match &object.0 {
+            Ok(workspace) => workspace::plan::state(workspace.status.as_ref()),
+            Err(_) => ("Unknown", "Undecodable"),
+        };
+        metrics.set_workspaces(workspaces_now.state().iter().map(|object| of_workspace(object)));
+        metrics.set_sweep_age("runs", tracker_now.longest_unseen());
+        metrics.set_sweep_age("workflows", inventory_now.age());
+    });
 
     // These run for as long as the process does: if one of them dies, so does the process.
     let exists = execution_store.clone();
@@ -214,7 +252,12 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         };
         futures::join!(report(workflows, "Workflow"), executions, listed);
     };
-    let all = async { futures::join!(report(workspaces, "Workspace"), ready, tracking, sweeping, forgetting) };
+    let ended = CancellationToken::new();
+    let passes = async {
+        futures::join!(report(workspaces, "Workspace"), ready, tracking, sweeping, forgetting);
+        ended.cancel();
+    };
+    let all = async { futures::join!(passes, writer.run(ended.cancelled())) };
     let limit = async {
         stop.cancelled().await;
         if !health.is_ready() {
@@ -268,13 +311,6 @@ fn waiting_for(store: &Store<Guarded>, key: &Key) -> Vec<ObjectRef<Guarded>> {
 fn using(store: &Store<inventory::Guarded>, key: &Key) -> Vec<ObjectRef<inventory::Guarded>> {
     let uses = |object: &Arc<inventory::Guarded>| workflow::controller::uses(object, key);
     store.state().iter().filter(|object| uses(object)).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
-}
-
-fn after_error(kind: &str, error: &kubernetes::Error) -> Action {
-    if !error.is_conflict() && !error.is_not_found() {
-        tracing::warn!(%error, "a pass over {kind} failed and is repeated");
-    }
-    kubernetes::after_error(error)
 }
 
 /// Drives a controller to its end. What passes return is theirs to log; what is left is the watch.

@@ -25,6 +25,7 @@ use crate::mistral::wire::Registration;
 use crate::mistral::{self, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
 use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, Written, call, write_status};
+use crate::operator::metrics::Metrics;
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 
@@ -49,6 +50,8 @@ pub struct Context {
     pub publisher: Arc<Publisher>,
     /// Set when the process is to end: nothing is changed at the API then.
     pub stop: CancellationToken,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     memory: Mutex<HashMap<String, Kept>>,
 }
 
@@ -83,8 +86,9 @@ impl Context {
         inventory: Arc<Inventory>,
         publisher: Arc<Publisher>,
         stop: CancellationToken,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { client, connections, workspaces, inventory, publisher, stop, memory: Mutex::default() }
+        Self { client, connections, workspaces, inventory, publisher, stop, metrics, memory: Mutex::default() }
     }
 
     /// Forgets all resources but those with these UIDs.
@@ -105,12 +109,8 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {
-            tracing::warn!(
-                namespace = invalid.metadata.namespace,
-                name = invalid.metadata.name,
-                error = invalid.error,
-                "a Workflow cannot be decoded and is skipped; was it written by a newer version?"
-            );
+            let problem = "this Workflow cannot be decoded and is skipped; was it written by a newer version?";
+            tracing::warn!(error = invalid.error, "{problem}");
             return kubernetes::let_go_of_undecodable::<Workflow>(&context.client, &invalid.metadata, FINALIZER).await;
         }
     };
@@ -122,7 +122,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     for _ in 0..MAX_STEPS {
         match plan(&pass.observed, Timestamp::now()) {
             Decision::Act(step) => {
-                tracing::debug!(object = %pass.name(), ?step, "step");
+                tracing::debug!(?step, "step");
                 match pass.act(step).await {
                     Ok(None) => {}
                     Ok(Some(action)) => return Ok(action),
@@ -136,7 +136,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
             Decision::Settle(settled) => return pass.settle(*settled).await,
         }
     }
-    tracing::error!(object = %pass.name(), "the plan does not settle; this is a bug in the operator");
+    tracing::error!("the plan does not settle; this is a bug in the operator");
     Ok(Action::requeue(Duration::from_secs(60)))
 }
 
@@ -172,7 +172,6 @@ impl<'a> Pass<'a> {
             Step::Release { abandoned } => {
                 if abandoned {
                     tracing::warn!(
-                        object = %self.name(),
                         "the workflow could not be archived within five minutes of the deletion; archive it in Mistral's console"
                     );
                 }
@@ -228,6 +227,7 @@ impl<'a> Pass<'a> {
         let live = self.connection.clone()?;
         if self.permit.is_none() {
             let turn = Arc::clone(&live.permits).acquire_owned();
+            let _waits = self.context.metrics.waits();
             let turn = tokio::time::timeout(TURN, self.context.stop.run_until_cancelled(turn)).await;
             self.permit = Some(turn.ok()??.ok()?);
         }
@@ -238,19 +238,16 @@ impl<'a> Pass<'a> {
     async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { status, done, news, requeue } = settled;
         for field in plan::drifted(&self.observed) {
-            tracing::info!(object = %self.name(), field = field.name(), "set back what was changed at the API");
+            self.context.metrics.drift_corrected(field.name());
         }
         let about = kubernetes::reference(self.object);
         // What has been done at the API is done, whatever becomes of the status.
-        self.context.publisher.publish(&about, done).await;
+        self.context.publisher.publish(&about, done);
         let old = self.object.status.as_ref();
         match write_status(&self.context.client, self.object, &self.resource_version, old, &status).await {
             Ok(Some(version)) => {
                 self.wrote(version);
-                for notice in &news {
-                    tracing::info!(object = %self.name(), reason = notice.reason, "{}", notice.note);
-                }
-                self.context.publisher.publish(&about, news).await;
+                self.context.publisher.publish(&about, news);
             }
             Ok(None) => {}
             Err(error) => {
@@ -302,10 +299,6 @@ impl<'a> Pass<'a> {
     fn keep(&self, look: bool) {
         let kept = Kept { memory: self.observed.memory.clone(), look, written: self.written.clone() };
         self.context.lock().insert(self.observed.uid.clone(), kept);
-    }
-
-    fn name(&self) -> impl std::fmt::Display {
-        format!("{}/{}", self.key.namespace, self.object.name_any())
     }
 }
 

@@ -168,6 +168,12 @@ fn compare(o: &Observed, connection: &Connection, workflow: &Workflow, now: Time
     let (held, free): (Vec<Field>, Vec<Field>) =
         differing.iter().partition(|field| held_until(o, **field, workflow, now).is_some());
     if !free.is_empty() {
+        // A look may come at any time; a refused change is repeated only when that is due.
+        if let Some(wait) = o.memory.hold.as_ref().and_then(|hold| hold.left(o.generation, connection, now))
+            && conditions::find(&o.status.conditions, READY).is_some_and(|it| it.reason == reason::CHANGE_REFUSED)
+        {
+            return settle(o, o.status.clone(), Requeue::Hold(wait));
+        }
         // One change a pass; and the API may keep a value otherwise than it was sent.
         return match &o.change {
             Change::None => Decision::Act(change(o, workflow, &free)),

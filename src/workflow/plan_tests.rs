@@ -326,6 +326,10 @@ fn a_refused_change_is_said_once_and_repeated_later_and_later() {
     assert!(find(&end.status.conditions, READY).unwrap().message.contains("tags"));
     let held = next(&o, at(1));
     assert!(matches!(settled(&held, at(2)).requeue, Requeue::Hold(_)));
+    // Nor by a look that comes before: only what the API newly says is taken in then.
+    let look = answered(Observed { look: true, ..held.clone() }, json!({}));
+    assert!(matches!(settled(&look, at(2)).requeue, Requeue::Hold(_)));
+    assert!(matches!(plan(&look, at(120)), Decision::Act(Step::Update(..))));
     assert!(matches!(plan(&Observed { generation: Some(2), ..held }, at(2)), Decision::Act(Step::Get(_))));
 }
 

@@ -18,6 +18,7 @@ use crate::api::{Workspace, WorkspaceStatus};
 use crate::mistral::{self, wire::WhoAmI};
 use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, call, write_status};
+use crate::operator::metrics::Metrics;
 
 /// What reconciles share.
 pub struct Context {
@@ -29,6 +30,8 @@ pub struct Context {
     pub publisher: Arc<Publisher>,
     /// The addresses that may be called.
     pub allowed: Vec<Url>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     memory: Mutex<HashMap<Key, Memory>>,
 }
 
@@ -42,8 +45,14 @@ struct Memory {
 
 impl Context {
     /// Nothing remembered yet.
-    pub fn new(client: Client, connections: Arc<Connections>, publisher: Arc<Publisher>, allowed: Vec<Url>) -> Self {
-        Self { client, connections, publisher, allowed, memory: Mutex::default() }
+    pub fn new(
+        client: Client,
+        connections: Arc<Connections>,
+        publisher: Arc<Publisher>,
+        allowed: Vec<Url>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { client, connections, publisher, allowed, metrics, memory: Mutex::default() }
     }
 
     /// Forgets Workspaces that are gone.
@@ -64,11 +73,7 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     let workspace = match &object.0 {
         Ok(workspace) => workspace,
         Err(invalid) => {
-            tracing::warn!(
-                name = invalid.metadata.name,
-                error = invalid.error,
-                "a Workspace cannot be decoded and is skipped"
-            );
+            tracing::warn!(error = invalid.error, "this Workspace cannot be decoded and is skipped");
             return Ok(Action::await_change());
         }
     };
@@ -79,7 +84,7 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     let mut memory = context.lock().get(&key).cloned().unwrap_or_default();
 
     let (outcome, wait) = look(&context, workspace, &key, &mut memory).await?;
-    connect(&context.connections, &key, workspace, &outcome, memory.check.as_ref());
+    connect(&context, &key, workspace, &outcome, memory.check.as_ref());
     context.lock().insert(key, memory);
 
     let old = workspace.status.clone();
@@ -87,14 +92,8 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     let (status, notice) =
         plan::report(old.as_ref().unwrap_or(&blank), workspace.metadata.generation, &outcome, Timestamp::now());
     let version = workspace.resource_version().unwrap_or_default();
-    if write_status(&context.client, workspace, &version, old.as_ref(), &status).await?.is_some() {
-        tracing::info!(
-            workspace = %format_args!("{}/{}", workspace.namespace().unwrap_or_default(), workspace.name_any()),
-            outcome = outcome.as_ref().err().map_or("Connected", |problem| problem.reason),
-            "the Workspace's state changed"
-        );
-    }
-    context.publisher.publish(&kubernetes::reference(workspace), notice.into_iter().collect()).await;
+    write_status(&context.client, workspace, &version, old.as_ref(), &status).await?;
+    context.publisher.publish(&kubernetes::reference(workspace), notice.into_iter().collect());
     Ok(Action::requeue(wait))
 }
 
@@ -133,7 +132,7 @@ async fn look(
         }
         (Ok(()), _) | (Err(_), None) => {
             context.connections.checking(key);
-            let outcome = check(&of, &workspace.spec.auth.api_key_secret_ref.name).await;
+            let outcome = check(context, &of, &workspace.spec.auth.api_key_secret_ref.name).await;
             memory.retries = if outcome.is_ok() { 0 } else { memory.retries.saturating_add(1) };
             let wait = if outcome.is_ok() { READ_EVERY } else { soon.max(Duration::from_secs(2)) };
             memory.check = Some(Check { of, at: Timestamp::now(), outcome: outcome.clone() });
@@ -165,8 +164,8 @@ async fn read_secret(
     }
 }
 
-async fn check(of: &(Url, SecretString), secret: &str) -> Result<Accepted, Problem> {
-    let client = client(&of.0, &of.1)?;
+async fn check(context: &Context, of: &(Url, SecretString), secret: &str) -> Result<Accepted, Problem> {
+    let client = client(context, &of.0, &of.1)?;
     let answer = match client.whoami().await {
         // Not in every published description of the API; a list of one tells as well whether the key is good.
         Err(mistral::Error::NotFound(_) | mistral::Error::Rejected(_)) => {
@@ -178,8 +177,9 @@ async fn check(of: &(Url, SecretString), secret: &str) -> Result<Accepted, Probl
     plan::judge(answer, secret)
 }
 
-fn client(address: &Url, token: &SecretString) -> Result<mistral::Client, Problem> {
-    mistral::Client::new(address.clone(), token.clone()).map_err(|error| Problem {
+fn client(context: &Context, address: &Url, token: &SecretString) -> Result<mistral::Client, Problem> {
+    let client = mistral::Client::new(address.clone(), token.clone());
+    client.map(|client| client.counted_in(context.metrics.calls.clone())).map_err(|error| Problem {
         reason: reason::API_UNAVAILABLE,
         message: format!("The operator cannot make an HTTP client; look at its container image: {error}"),
         passing: true,
@@ -188,12 +188,13 @@ fn client(address: &Url, token: &SecretString) -> Result<mistral::Client, Proble
 
 /// Hands the connection to the others, if it is another one than they have.
 fn connect(
-    connections: &Connections,
+    context: &Context,
     key: &Key,
     workspace: &Workspace,
     outcome: &Result<Accepted, Problem>,
     check: Option<&Check>,
 ) {
+    let connections = &context.connections;
     let uid = &workspace.uid().unwrap_or_default();
     let resync = Duration::from(workspace.spec.resync_interval);
     match (outcome, check) {
@@ -202,7 +203,7 @@ fn connect(
                 if live.client.uses(address, token)
                     && live.workspace_id == accepted.workspace_id
                     && live.resync == resync => {}
-            _ => match client(address, token) {
+            _ => match client(context, address, token) {
                 Ok(client) => {
                     let origin = address.origin().ascii_serialization();
                     connections.ready(key, uid, Live::new(client, origin, accepted.workspace_id.clone(), resync));

@@ -33,6 +33,18 @@ pub mod reason {
     pub const REQUEST_REFUSED: &str = "RequestRefused";
     /// The API does not answer, or not usefully.
     pub const API_UNAVAILABLE: &str = "APIUnavailable";
+
+    /// All of them.
+    pub const ALL: [&str; 8] = [
+        CONNECTED,
+        BASE_URL_NOT_ALLOWED,
+        SECRET_NOT_FOUND,
+        SECRET_INVALID,
+        SECRET_FORBIDDEN,
+        CREDENTIAL_REFUSED,
+        REQUEST_REFUSED,
+        API_UNAVAILABLE,
+    ];
 }
 
 /// How often the Secret is read while all is well.
@@ -199,6 +211,15 @@ pub fn judge(answer: Result<WhoAmI, Error>, secret: &str) -> Result<Accepted, Pr
             Err(Problem { reason: reason::API_UNAVAILABLE, message, passing: true })
         }
     }
+}
+
+/// Status and reason of `Ready`, for whoever counts: words that are not known stay out.
+pub fn state(status: Option<&WorkspaceStatus>) -> (&'static str, &'static str) {
+    let Some(ready) = status.and_then(|status| conditions::find(&status.conditions, READY)) else {
+        return ("Unknown", "None");
+    };
+    let is = ["True", "False"].into_iter().find(|is| *is == ready.status).unwrap_or("Unknown");
+    (is, reason::ALL.into_iter().find(|known| *known == ready.reason).unwrap_or("Other"))
 }
 
 /// The status, and what a person should hear of.

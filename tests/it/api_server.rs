@@ -491,10 +491,10 @@ async fn kubectl_get_shows_whether_it_is_well_and_what_it_does() {
         table(&text)
     };
     let lines = kubectl(&["get", "mwfx"]).await;
-    assert_eq!(lines[0], "NAME WORKFLOW STATUS READY REASON AGE");
+    assert_eq!(lines[0], "NAME WORKFLOW REF STATUS READY REASON AGE");
     assert!(lines[2].starts_with("run echo RUNNING False Running "), "{lines:?}");
     let lines = kubectl(&["get", "workflowexecutions", "-o", "wide"]).await;
-    assert_eq!(lines[0], "NAME WORKFLOW STATUS READY REASON EXECUTION ID REGISTRATION MESSAGE AGE");
+    assert_eq!(lines[0], "NAME WORKFLOW REF STATUS READY REASON EXECUTION ID REGISTRATION MESSAGE AGE");
     assert!(lines[1].starts_with("pinned ") && lines[1].contains(REGISTRATION), "{lines:?}");
     assert!(lines[2].starts_with("run echo RUNNING False Running run-1 it runs "), "{lines:?}");
     let lines = kubectl(&["get", "mws"]).await;

@@ -9,6 +9,7 @@ mod api_server;
 mod client;
 mod execution;
 mod kill;
+mod observe;
 mod process;
 mod support;
 mod trouble;

@@ -17,15 +17,8 @@ use crate::support::*;
 
 const EXECUTE: &str = "/v1/workflows/{workflow_identifier}/execute";
 
-/// Status and body of a health question; none while nobody listens.
-async fn ask(process: &Process, path: &str) -> Option<(u16, String)> {
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
-    let response = client.get(format!("http://{}{path}", process.listen)).send().await.ok()?;
-    Some((response.status().as_u16(), response.text().await.ok()?))
-}
-
 async fn wait_until_ready(process: &Process) {
-    until(SOON, "readiness", async || (ask(process, "/readyz").await == Some((200, "ready\n".into()))).then_some(()))
+    until(SOON, "readiness", async || (process.ask("/readyz").await == Some((200, "ready\n".into()))).then_some(()))
         .await;
 }
 
@@ -154,7 +147,7 @@ async fn an_idle_operator_is_healthy_and_ready_and_ends_at_once_when_asked() {
     for signal in ["TERM", "INT"] {
         let mut process = world.process(&[]);
         wait_until_ready(&process).await;
-        assert_eq!(ask(&process, "/healthz").await, Some((200, "alive\n".into())));
+        assert_eq!(process.ask("/healthz").await, Some((200, "alive\n".into())));
         world.wait_for_workspace("default", "Connected").await;
         // Something to look after, at times.
         world.execute(&signal.to_lowercase(), json!({ "workflowIdentifier": "hang" })).await;
@@ -177,8 +170,8 @@ async fn without_the_kubernetes_api_it_is_alive_and_says_what_it_waits_for_until
     let mut given_up = world.process(&environment);
     let process = world.process(&environment);
     wait_for_line(&process, "asking again").await;
-    assert_eq!(ask(&process, "/healthz").await, Some((200, "alive\n".into())));
-    let (status, body) = ask(&process, "/readyz").await.unwrap();
+    assert_eq!(process.ask("/healthz").await, Some((200, "alive\n".into())));
+    let (status, body) = process.ask("/readyz").await.unwrap();
     assert_eq!(status, 503);
     assert!(body.contains("waiting for the Kubernetes API"), "{body}");
 

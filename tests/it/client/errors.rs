@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimePrinter};
+use mistral_workflows_operator::mistral::calls::Calls;
 use mistral_workflows_operator::mistral::wire::Execution;
 use mistral_workflows_operator::mistral::{REQUEST_TIMEOUT, RegistrationFilter};
 use proptest::prelude::*;
@@ -197,7 +198,9 @@ async fn a_lost_answer_leaves_the_outcome_of_a_start_open_and_is_not_asked_for_a
 
 #[tokio::test]
 async fn an_api_that_hangs_is_given_up_and_a_start_that_hung_may_have_happened() {
-    let remote = remote().await;
+    let mut remote = remote().await;
+    let calls = Calls::default();
+    remote.client = remote.client.counted_in(calls.clone());
     for when in ["before_effect", "after_effect"] {
         remote.api.faults(json!({ "faults": [{ "kind": { "hold": when }, "execution_id": when }] })).await;
     }
@@ -218,6 +221,66 @@ async fn an_api_that_hangs_is_given_up_and_a_start_that_hung_may_have_happened()
     assert_eq!(text, format!("{} did not answer in time", remote.api.url));
     let ids: Vec<_> = remote.api.executions().await.iter().map(|it| it["execution_id"].clone()).collect();
     assert_eq!(ids, ["there", "after"]);
+    let counted = counted(&calls);
+    let execute = "/v1/workflows/{workflow_identifier}/execute";
+    for (route, method, count) in [("/v1/workflows/executions/{execution_id}", "GET", 1), (execute, "POST", 2)] {
+        let line = format!("calls_count{{route=\"{route}\",method=\"{method}\",status=\"timeout\"}} {count}\n");
+        assert!(counted.contains(&line), "{line} in {counted}");
+    }
+}
+
+/// What is counted, as it is exposed.
+fn counted(calls: &Calls) -> String {
+    let mut registry = prometheus_client::registry::Registry::default();
+    registry.register("calls", "Calls", calls.durations.clone());
+    registry.register("in_flight", "Calls under way", calls.in_flight.clone());
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_route_and_outcome_and_the_same_whatever_is_named() {
+    let remote = remote().await;
+    let calls = Calls::default();
+    let client = remote.client.clone().counted_in(calls.clone());
+    for name in ["specimen-1", "specimen-2"] {
+        client.execute(ExecuteTarget::Workflow("echo"), &start(name)).await.unwrap();
+        client.get_execution(name).await.unwrap();
+        client.get_workflow(name).await.unwrap_err();
+    }
+    let hold = json!({ "method": "PUT", "kind": { "hold": "before_effect" } });
+    let cut = json!({ "route": "/v1/workflows/executions/*", "kind": { "truncate": true } });
+    let close = json!({ "route": "/v1/workflows/registrations", "kind": { "close": "before_effect" } });
+    remote.api.faults(json!({ "faults": [hold, cut, close] })).await;
+    client.get_execution("specimen-1").await.unwrap_err();
+    client.list_registrations(&RegistrationFilter { limit: 10, ..RegistrationFilter::default() }).await.unwrap_err();
+    {
+        let held = client.set_archived("specimen-1", true);
+        let mut held = std::pin::pin!(held);
+        assert!(tokio::time::timeout(std::time::Duration::from_secs(1), &mut held).await.is_err());
+        assert!(counted(&calls).contains("in_flight 1\n"));
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    super::client(&url).counted_in(calls.clone()).whoami().await.unwrap_err();
+
+    let text = counted(&calls);
+    // A call that nobody waited for to its end is no longer under way.
+    assert!(text.contains("in_flight 0\n"), "{text}");
+    for (route, method, status, count) in [
+        ("/v1/workflows/{workflow_identifier}/execute", "POST", "200", 2),
+        ("/v1/workflows/executions/{execution_id}", "GET", "200", 2),
+        ("/v1/workflows/executions/{execution_id}", "GET", "broken", 1),
+        ("/v1/workflows/{workflow_identifier}", "GET", "404", 2),
+        ("/v1/workflows/registrations", "GET", "broken", 1),
+        ("/v1/workflows/workers/whoami", "GET", "connect", 1),
+    ] {
+        let line = format!("calls_count{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}} {count}\n");
+        assert!(text.contains(&line), "{line} in {text}");
+    }
+    assert!(!text.contains("specimen") && !text.contains("echo"), "{text}");
 }
 
 #[tokio::test]

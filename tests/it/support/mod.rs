@@ -1,5 +1,6 @@
 //! A world for each test: a namespace, a simulator, and an operator that watches only that namespace.
 
+pub mod canary;
 mod simulated;
 mod workflows;
 
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use simulated::Simulated;
 pub use workflows::{workflow_condition, workflow_status};
 
-/// The key that the tests' Secrets hold. Searched for wherever it must not be.
+/// The key that the tests' Secrets hold. Searched for wherever it must not be: see [`canary`].
 pub const KEY: &str = "canary-5f1c6a0e9d";
 
 /// How long something that should come soon may take on a busy machine.
@@ -35,6 +36,26 @@ pub struct World {
     pub namespace: String,
     pub api: Simulated,
     _simulator: Simulator,
+}
+
+/// Every test ends with a search for its secrets.
+impl Drop for World {
+    fn drop(&mut self) {
+        let mut found = canary::logs().found();
+        found.extend(canary::in_files(control_plane().folder(), &format!("operator-{}-", self.namespace)));
+        // This thread's runtime cannot be waited for here, nor can a client that belongs to it.
+        let namespace = self.namespace.clone();
+        let search = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { canary::in_objects(&control_plane().client().await.unwrap(), &namespace).await })
+        });
+        if let Ok(objects) = search.join() {
+            found.extend(objects);
+        } else {
+            found.push("the objects could not be searched".into());
+        }
+        canary::assert_none(&found);
+    }
 }
 
 /// An operator in this process; stops when dropped.
@@ -65,6 +86,7 @@ impl World {
 
     /// The same without Secret and Workspace.
     pub async fn bare(name: &str) -> Self {
+        canary::logs();
         let control_plane = tokio::task::spawn_blocking(control_plane).await.unwrap();
         let client = control_plane.client().await.unwrap();
         install_crds(&client).await;
@@ -237,7 +259,21 @@ pub struct Process {
     pub listen: SocketAddr,
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        let found: Vec<String> = canary::in_metrics(self.listen).into_iter().collect();
+        canary::assert_none(&found);
+    }
+}
+
 impl Process {
+    /// Status and body of an HTTP question; none while nobody listens.
+    pub async fn ask(&self, path: &str) -> Option<(u16, String)> {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+        let response = client.get(format!("http://{}{path}", self.listen)).send().await.ok()?;
+        Some((response.status().as_u16(), response.text().await.ok()?))
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.child.log()).unwrap_or_default()
     }

@@ -46,7 +46,8 @@ async fn a_workflow_that_cannot_run_holds_its_executions_with_the_reason() {
         ("elsewhere", "Workspace \"other\""),
     ] {
         world.execute(name, json!({ "workflowRef": { "name": name } })).await;
-        let told = |object: &WorkflowExecution| condition(object, "Ready").is_some_and(|ready| ready.message.contains(words));
+        let told =
+            |object: &WorkflowExecution| condition(object, "Ready").is_some_and(|ready| ready.message.contains(words));
         let held = world.wait(name, SOON, told).await;
         assert_eq!(ready_reason(&held), Some("WorkflowNotReady"), "{name}");
     }

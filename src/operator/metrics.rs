@@ -1,0 +1,377 @@
+//! What is counted, for Prometheus. `docs/observability.md` describes each metric.
+//!
+//! No label holds a name or anything else that grows with the cluster.
+
+use std::borrow::Cow;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::Resource;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
+use tracing::Instrument;
+
+use super::kubernetes::{Error, contained};
+use crate::mistral::calls::{Calls, OneMore};
+
+/// The media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// From a pass that finds nothing to do to one that waits for its turn and a slow API.
+const PASS: [f64; 11] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
+/// From a second to a day.
+const RUN: [f64; 11] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0];
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
+
+/// All metrics of one operator.
+pub struct Metrics {
+    /// Calls to the API.
+    pub calls: Calls,
+    waiting: Gauge,
+    passes: Histograms<Pass>,
+    executions: Family<Execution, Gauge>,
+    finished: Family<Outcome, Counter>,
+    ran: Histograms<Outcome>,
+    claims: Family<Outcome, Counter>,
+    drift: Family<Field, Counter>,
+    sweeps: Family<Kind, Gauge<f64, AtomicU64>>,
+    workspaces: Family<Workspace, Gauge>,
+    events: Family<Reason, Counter>,
+    registered: Registered,
+    refreshes: Mutex<Vec<Refresh>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Pass {
+    kind: Cow<'static, str>,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Execution {
+    status: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Workspace {
+    ready: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Field {
+    field: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Version {
+    version: &'static str,
+}
+
+/// The registry, and the names in it, which it does not tell.
+struct Registered {
+    registry: Registry,
+    names: Vec<&'static str>,
+}
+
+impl Registered {
+    fn add<M: Metric + Clone>(&mut self, name: &'static str, help: &str, metric: M) -> M {
+        self.names.push(name);
+        // The registry puts a full stop at the end.
+        self.registry.register(name, help, metric.clone());
+        metric
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let pass: fn() -> Histogram = || Histogram::new(PASS);
+        let run: fn() -> Histogram = || Histogram::new(RUN);
+        let mut all = Registered { registry: Registry::with_prefix("mistral_workflows"), names: Vec::new() };
+        let calls = Calls::default();
+        let version = Version { version: env!("CARGO_PKG_VERSION") };
+        all.add("build_info", "Version of the operator", Family::<Version, Gauge>::default())
+            .get_or_create(&version)
+            .set(1);
+        all.add(
+            "api_request_duration_seconds",
+            "How long calls to the Mistral API took, by route, method and HTTP status",
+            calls.durations.clone(),
+        );
+        all.add("api_calls_in_flight", "Calls to the Mistral API under way", calls.in_flight.clone());
+        let metrics = Self {
+            waiting: all.add("api_calls_waiting", "Passes that wait for their turn to call", Gauge::default()),
+            passes: all.add(
+                "reconcile_duration_seconds",
+                "How long passes over resources took, by kind and outcome",
+                Family::new_with_constructor(pass),
+            ),
+            executions: all.add("executions", "WorkflowExecutions that exist", Family::default()),
+            finished: all.add("executions_finished", "Executions that came to their end", Family::default()),
+            ran: all.add(
+                "execution_duration_seconds",
+                "How long runs took that have ended, as the API tells",
+                Family::new_with_constructor(run),
+            ),
+            claims: all.add("claims", "What became of claims on execution ids", Family::default()),
+            drift: all.add("drift_corrected", "Fields of workflows that were set right", Family::default()),
+            sweeps: all.add(
+                "last_complete_sweep_age_seconds",
+                "The longest time for which something that is watched at the API was not looked at",
+                Family::default(),
+            ),
+            workspaces: all.add("workspaces", "Workspaces that exist", Family::default()),
+            events: all.add("events_dropped", "Kubernetes Events that were not written", Family::default()),
+            calls,
+            registered: all,
+            refreshes: Mutex::default(),
+        };
+        // A counter that begins with its first increase hides it from rate() and increase().
+        for field in ["displayName", "description", "tags", "availableInChatAssistant", "archived"] {
+            metrics.drift.get_or_create(&Field { field }).inc_by(0);
+        }
+        for reason in ["repeated", "object", "overall", "queue", "failed"] {
+            metrics.events.get_or_create(&Reason { reason }).inc_by(0);
+        }
+        for outcome in ["written", "started", "recovered", "adopted", "refused", "taken", "foreign", "stale"] {
+            metrics.claims.get_or_create(&Outcome { outcome }).inc_by(0);
+        }
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Carries out one pass over an object: counted, timed, kept from ending the process by a panic, and in
+    /// a span that has the object's name, so that every line of it can be found.
+    ///
+    /// # Errors
+    /// Those of the pass, which are logged here.
+    pub async fn pass<K>(
+        &self,
+        object: &DeserializeGuard<K>,
+        pass: impl Future<Output = Result<Action, Error>>,
+    ) -> Result<Action, Error>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let kind = K::kind(&());
+        let meta = object.meta();
+        let name =
+            format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        // Of the highest level, so that it is there whatever is logged; and not within kube's span, which says
+        // the same in more words.
+        let span = tracing::error_span!(parent: None, "reconcile", %kind, object = %name);
+        let begun = Instant::now();
+        let result = async {
+            let result = contained(pass).await;
+            if let Err(error) = &result
+                && !error.is_conflict()
+                && !error.is_not_found()
+            {
+                tracing::warn!(error = error.to_string(), "the pass failed and is repeated");
+            }
+            result
+        }
+        .instrument(span)
+        .await;
+        let outcome = match &result {
+            Ok(_) if object.0.is_err() => "undecodable",
+            Ok(_) => "ok",
+            Err(error) if error.is_conflict() => "conflict",
+            Err(error) if error.is_not_found() => "gone",
+            Err(Error::Panicked) => "panicked",
+            Err(Error::Timeout) => "timeout",
+            Err(Error::Kube(_)) => "error",
+        };
+        self.passes.get_or_create(&Pass { kind, outcome }).observe(begun.elapsed().as_secs_f64());
+        result
+    }
+
+    /// A pass waits for its turn to call the API, for as long as what this returns lives.
+    pub fn waits(&self) -> OneMore {
+        OneMore::of(&self.waiting)
+    }
+
+    /// An execution has come to its end; `ran` is how long the run took, if there was one.
+    pub fn finished(&self, outcome: &'static str, ran: Option<Duration>) {
+        self.finished.get_or_create(&Outcome { outcome }).inc();
+        if let Some(ran) = ran {
+            self.ran.get_or_create(&Outcome { outcome }).observe(ran.as_secs_f64());
+        }
+    }
+
+    /// Something became of a claim.
+    pub fn claim(&self, outcome: &'static str) {
+        self.claims.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// A field of a workflow was not as the resource says, and was set right.
+    pub fn drift_corrected(&self, field: &'static str) {
+        self.drift.get_or_create(&Field { field }).inc();
+    }
+
+    /// An Event was not written.
+    pub fn event_dropped(&self, reason: &'static str) {
+        self.events.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// How many executions there are, by the API's word and the reason of `Ready`.
+    pub fn set_executions(&self, states: impl Iterator<Item = (&'static str, &'static str)>) {
+        self.executions.clear();
+        for (status, reason) in states {
+            self.executions.get_or_create(&Execution { status, reason }).inc();
+        }
+    }
+
+    /// How many Workspaces there are, by status and reason of `Ready`.
+    pub fn set_workspaces(&self, states: impl Iterator<Item = (&'static str, &'static str)>) {
+        self.workspaces.clear();
+        for (ready, reason) in states {
+            self.workspaces.get_or_create(&Workspace { ready, reason }).inc();
+        }
+    }
+
+    /// For how long something of this kind (`runs`, `workflows`) was not looked at; none if there is nothing
+    /// to look at, which is no reason for an alarm.
+    pub fn set_sweep_age(&self, kind: &'static str, age: Option<Duration>) {
+        match age {
+            Some(age) => {
+                self.sweeps.get_or_create(&Kind { kind }).set(age.as_secs_f64());
+            }
+            None => {
+                self.sweeps.remove(&Kind { kind });
+            }
+        }
+    }
+
+    /// Has something set before each scrape: what follows from what is there costs nothing until then.
+    pub fn at_each_scrape(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
+        self.refreshes().push(Box::new(refresh));
+    }
+
+    /// Everything, in the text format of OpenMetrics.
+    pub fn render(&self) -> String {
+        // Held to the end: two scrapes at a time would see each other's half.
+        let refreshes = self.refreshes();
+        refreshes.iter().for_each(|refresh| refresh(self));
+        let mut text = String::new();
+        if let Err(error) = encode(&mut text, &self.registered.registry) {
+            tracing::error!(%error, "the metrics cannot be written; this is a bug in the operator");
+        }
+        text
+    }
+
+    fn refreshes(&self) -> MutexGuard<'_, Vec<Refresh>> {
+        self.refreshes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::api;
+
+    /// Every metric with a value.
+    fn touched() -> Metrics {
+        let metrics = Metrics::default();
+        let call = crate::mistral::calls::Call {
+            route: "/v1/workflows",
+            method: "GET".into(),
+            status: crate::mistral::calls::Status::Timeout,
+        };
+        metrics.calls.durations.get_or_create(&call).observe(1.0);
+        metrics.passes.get_or_create(&Pass { kind: "Workspace".into(), outcome: "ok" }).observe(1.0);
+        metrics.set_executions([("RUNNING", "Running"); 3].into_iter());
+        metrics.set_workspaces([("True", "Connected")].into_iter());
+        metrics.finished("Completed", Some(Duration::from_secs(2)));
+        metrics.set_sweep_age("runs", Some(Duration::from_secs(7)));
+        metrics
+    }
+
+    /// Names as they are queried, and types, by the `# TYPE` lines.
+    fn exposed(text: &str) -> BTreeSet<(String, String)> {
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        types
+            .map(|(name, type_)| match type_ {
+                "counter" => (format!("{name}_total"), type_.to_owned()),
+                _ => (name.to_owned(), type_.to_owned()),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_metric_is_documented_and_every_documented_metric_exists() {
+        let rows = include_str!("../../docs/observability.md").lines().filter(|line| line.starts_with("| `mistral_"));
+        let documented: BTreeSet<(String, String)> = rows
+            .map(|row| row.split('|').map(|cell| cell.trim().trim_matches('`')).collect::<Vec<_>>())
+            .map(|cells| (cells[1].to_owned(), cells[2].to_owned()))
+            .collect();
+        let metrics = touched();
+        let exposed = exposed(&metrics.render());
+        assert_eq!(documented, exposed);
+        assert_eq!(exposed.len(), metrics.registered.names.len(), "not all have a value here");
+    }
+
+    #[test]
+    fn every_metric_has_a_help_text_and_values_of_this_moment() {
+        let metrics = touched();
+        metrics.at_each_scrape(|metrics| metrics.set_executions([("RUNNING", "Running")].into_iter()));
+        metrics.set_sweep_age("runs", None);
+        let text = metrics.render();
+        assert_eq!(text.matches("# HELP ").count(), text.matches("# TYPE ").count());
+        assert!(text.contains("mistral_workflows_executions{status=\"RUNNING\",reason=\"Running\"} 1\n"), "{text}");
+        assert!(text.contains("mistral_workflows_events_dropped_total{reason=\"object\"} 0\n"), "{text}");
+        assert!(text.contains("route=\"/v1/workflows\",method=\"GET\",status=\"timeout\""), "{text}");
+        assert!(!text.contains("sweep_age_seconds{"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[tokio::test]
+    async fn passes_are_counted_by_kind_and_outcome() {
+        let metrics = Metrics::default();
+        let object: DeserializeGuard<api::Workspace> = serde_json::from_value(serde_json::json!({
+            "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "Workspace",
+            "metadata": { "namespace": "team", "name": "default" }, "spec": { "auth": 1 },
+        }))
+        .unwrap();
+        let _ = metrics.pass(&object, async { panic!("a bug") }).await;
+        let _ = metrics.pass(&object, async { Err(Error::Timeout) }).await;
+        let _ = metrics.pass(&object, async { Ok(Action::await_change()) }).await;
+        let text = metrics.render();
+        for outcome in ["panicked", "timeout", "undecodable"] {
+            let count = format!(
+                "mistral_workflows_reconcile_duration_seconds_count{{kind=\"Workspace\",outcome=\"{outcome}\"}} 1"
+            );
+            assert!(text.contains(&count), "{count} in {text}");
+        }
+        assert!(!text.contains("team") && !text.contains("default"));
+    }
+}

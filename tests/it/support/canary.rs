@@ -1,0 +1,120 @@
+//! Secrets of the tests, searched for wherever they must not be. Each [`World`](super::World) does so when
+//! its test ends, so no test has to ask for it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::{Api, Client};
+use mistral_workflows_operator::api::crds;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// What each secret of the tests begins with, as it is and as a Secret's data has it.
+const MARKS: [&str; 2] = ["canary-", "Y2FuYXJ5L"];
+
+/// A text with a secret in it, and what stands around that.
+pub fn find(source: &str, text: &str) -> Option<String> {
+    let at = MARKS.iter().filter_map(|mark| text.find(mark)).min()?;
+    let from = text.floor_char_boundary(at.saturating_sub(300));
+    let to = text.floor_char_boundary(at + 40);
+    Some(format!("a secret in {source}: …{}…", &text[from..to]))
+}
+
+/// Log lines with a secret in them; the others are not kept.
+#[derive(Clone, Default)]
+pub struct Watched(Arc<Mutex<Vec<String>>>);
+
+impl Watched {
+    pub fn found(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Write for Watched {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let found = find("the log of an operator in this process", &String::from_utf8_lossy(line));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Watched {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// What operators in this process log, down to the finest, goes through here.
+pub fn subscriber(watched: &Watched) -> impl tracing::Subscriber + Send + Sync + use<> {
+    let filter = EnvFilter::new("mistral_workflows_operator=trace,kube=debug,kube_runtime=debug,reqwest=debug");
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(watched.clone()).finish()
+}
+
+/// The logs of all operators in this process, from the first call on.
+pub fn logs() -> &'static Watched {
+    static LOGS: OnceLock<Watched> = OnceLock::new();
+    LOGS.get_or_init(|| {
+        let watched = Watched::default();
+        tracing::subscriber::set_global_default(subscriber(&watched)).unwrap();
+        watched
+    })
+}
+
+/// Secrets in what people and programs can read of a namespace, but in its Secrets: its Events, and status
+/// and metadata of all resources of our kinds, whichever there are.
+pub async fn in_objects(client: &Client, namespace: &str) -> Vec<String> {
+    let all = ListParams::default();
+    let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let events = events.list(&all).await.unwrap().items;
+    let mut found: Vec<String> =
+        events.iter().filter_map(|event| find("an Event", &serde_json::to_string(event).unwrap())).collect();
+    for crd in crds() {
+        let kind = &crd.spec.names.kind;
+        let gvk = GroupVersionKind::gvk(&crd.spec.group, &crd.spec.versions[0].name, kind);
+        let resource = ApiResource::from_gvk_with_plural(&gvk, &crd.spec.names.plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        for object in api.list(&all).await.unwrap().items {
+            found.extend(find(&format!("metadata of a {kind}"), &serde_json::to_string(&object.metadata).unwrap()));
+            found.extend(find(&format!("status of a {kind}"), &object.data["status"].to_string()));
+        }
+    }
+    found
+}
+
+/// Secrets in the logs of the operators that ran as processes of their own.
+pub fn in_files(folder: &Path, prefix: &str) -> Vec<String> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let ours = files.filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
+    ours.filter_map(|file| find(&file.display().to_string(), &String::from_utf8_lossy(&std::fs::read(&file).unwrap())))
+        .collect()
+}
+
+/// A secret in the metrics of the operator that listens there, if it does.
+pub fn in_metrics(address: SocketAddr) -> Option<String> {
+    let limit = Duration::from_secs(2);
+    let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
+    stream.set_read_timeout(Some(limit)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+    let mut text = Vec::new();
+    // One that is stopped does not answer.
+    let _ = stream.read_to_end(&mut text);
+    find("metrics", &String::from_utf8_lossy(&text))
+}
+
+/// Fails the test if there is a secret somewhere; one that has failed already is let be.
+pub fn assert_none(found: &[String]) {
+    if !std::thread::panicking() {
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
