@@ -11,10 +11,11 @@ mod progress;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::events::v1::Event;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use mistral_workflows_operator::api::WorkflowExecution;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use place::Place;
@@ -121,6 +122,8 @@ async fn show(place: &Place, url: &str, key: &str) -> Result<()> {
     let connected = |seen: &progress::Seen| seen.get("workspace/default").is_some_and(|row| row.is_ready);
     progress.until("the Workspace did not become ready", PATIENCE, connected).await?;
 
+    manage(place, url, key, &mut progress).await?;
+
     heading("Running the examples, and one execution with a random token in its input");
     let token = Uuid::new_v4().simple().to_string();
     let mut names = Vec::new();
@@ -137,7 +140,7 @@ async fn show(place: &Place, url: &str, key: &str) -> Result<()> {
     drop(progress);
 
     heading("What kubectl shows");
-    place.kubectl(&["get", "workspaces,workflowexecutions"]).await?;
+    place.kubectl(&["get", "workspaces,workflows,workflowexecutions"]).await?;
     place.kubectl(&["events", "--for", &names[0]]).await?;
 
     heading("Results");
@@ -153,10 +156,71 @@ async fn show(place: &Place, url: &str, key: &str) -> Result<()> {
     Ok(())
 }
 
+/// Has workflows look as a manifest says, changes them on the other side, and shows that they are set back.
+async fn manage(place: &Place, url: &str, key: &str, progress: &mut Progress) -> Result<()> {
+    heading("How two workflows should look: examples/workflow.yaml");
+    let api = programs::Api::new(url, key)?;
+    print_workflows("Before:", &api).await?;
+    place.kubectl(&["apply", "-f", "examples/workflow.yaml"]).await?;
+    let in_sync = |seen: &progress::Seen| {
+        WORKFLOWS.iter().all(|name| seen.get(&format!("workflow/{name}")).is_some_and(|row| row.is_ready))
+    };
+    progress.until("the workflows did not become as the manifest says", PATIENCE, in_sync).await?;
+    let wanted = print_workflows("After, as the API shows them:", &api).await?;
+
+    heading("Somebody changes a display name, a tag and the archive in Mistral's console");
+    api.edit("hello-world", &json!({ "display_name": "Hullo", "tags": ["hand-made"] })).await?;
+    api.unarchive("old-report").await?;
+    print_workflows("Changed:", &api).await?;
+    let deadline = Instant::now() + PATIENCE;
+    while api.workflows(&WORKFLOWS).await? != wanted {
+        if Instant::now() > deadline {
+            return Err(format!("the changes were not set back within {} s.", PATIENCE.as_secs()).into());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    print_workflows("Set back by the operator, within one resync of 5 s:", &api).await?;
+    place.kubectl(&["get", "workflows"]).await?;
+    // Events are written a moment after the facts.
+    let events: Api<Event> = Api::namespaced(place.client().clone(), place.namespace());
+    let is_told = async || -> Result<bool> {
+        let all = events.list(&ListParams::default()).await.map_err(|error| format!("cannot list Events: {error}."))?;
+        Ok(all.iter().any(|event| event.reason.as_deref() == Some("DriftCorrected")))
+    };
+    while !is_told().await? {
+        if Instant::now() > deadline {
+            return Err("no Event tells of what was set back.".into());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    place.kubectl(&["events", "--for", "workflow/hello-world"]).await?;
+    Ok(())
+}
+
+/// The workflows of examples/workflow.yaml.
+const WORKFLOWS: [&str; 2] = ["hello-world", "old-report"];
+
+async fn print_workflows(title: &str, api: &programs::Api) -> Result<Vec<Value>> {
+    println!("{title}");
+    let workflows = api.workflows(&WORKFLOWS).await?;
+    for workflow in &workflows {
+        println!(
+            "  {:<12} display name {}, tags {}, archived {}",
+            workflow["name"].as_str().unwrap_or_default(),
+            workflow["display_name"],
+            workflow["tags"],
+            workflow["archived"],
+        );
+    }
+    Ok(workflows)
+}
+
 /// Writes examples/workspace.yaml with another address and key, and returns the file.
 fn write_connection(place: &Place, url: &str, key: &str) -> Result<String> {
     let mut text = include_str!("../../../examples/workspace.yaml").to_owned();
-    for (from, to) in [("https://api.mistral.ai", url), ("replace-me", key)] {
+    for (from, to) in
+        [("https://api.mistral.ai", url), ("replace-me", key), ("resyncInterval: 5m", "resyncInterval: 5s")]
+    {
         if !text.contains(from) {
             return Err(format!("examples/workspace.yaml no longer says {from}, which the demo replaces.").into());
         }
@@ -170,7 +234,7 @@ fn write_token_execution(place: &Place, token: &str) -> Result<String> {
         "apiVersion": "workflows.mistral.ai/v1alpha1",
         "kind": "WorkflowExecution",
         "metadata": { "name": "echo" },
-        "spec": { "workflowIdentifier": "hello-world", "input": { "token": token } },
+        "spec": { "workflowRef": { "name": "hello-world" }, "input": { "token": token } },
     });
     write(place, "echo.json", &execution.to_string())
 }

@@ -120,6 +120,46 @@ pub async fn books(url: &str) -> Result<Vec<Value>> {
     }
 }
 
+/// The simulated API as somebody else with the same key uses it.
+pub struct Api {
+    http: reqwest::Client,
+    url: String,
+    key: String,
+}
+
+impl Api {
+    /// At this address, with this key.
+    pub fn new(url: &str, key: &str) -> Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+        Ok(Self { http, url: format!("{url}/v1/workflows"), key: key.to_owned() })
+    }
+
+    /// These workflows, as the API describes them.
+    pub async fn workflows(&self, names: &[&str]) -> Result<Vec<Value>> {
+        let mut workflows = Vec::new();
+        for name in names {
+            let mut answer = self.send(self.http.get(format!("{}/{name}", self.url))).await?;
+            workflows.push(answer["workflow"].take());
+        }
+        Ok(workflows)
+    }
+
+    /// Changes what a workflow looks like.
+    pub async fn edit(&self, name: &str, fields: &Value) -> Result<()> {
+        self.send(self.http.put(format!("{}/{name}", self.url)).json(fields)).await.map(|_| ())
+    }
+
+    /// Takes a workflow out of the archive.
+    pub async fn unarchive(&self, name: &str) -> Result<()> {
+        self.send(self.http.put(format!("{}/{name}/unarchive", self.url))).await.map(|_| ())
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value> {
+        let answer = async { request.bearer_auth(&self.key).send().await?.error_for_status()?.json::<Value>().await };
+        Ok(answer.await.map_err(|error| format!("the simulator does not do what it was asked: {error}."))?)
+    }
+}
+
 /// The last lines of a program's log.
 pub fn tail(program: &Supervised) -> String {
     const LINES: usize = 20;
@@ -130,13 +170,14 @@ pub fn tail(program: &Supervised) -> String {
 }
 
 /// The workflows that `examples/` names. A run echoes its input in its result.
-fn workflows_of_the_examples() -> [WorkflowSpec; 3] {
+fn workflows_of_the_examples() -> [WorkflowSpec; 4] {
     let workflow = |name: &str, behaviour| WorkflowSpec { behaviour: Some(behaviour), ..WorkflowSpec::new(name) };
     let lasting = |seconds: u64| Behaviour { duration_ms: Some(seconds * 1000), ..Behaviour::default() };
     let error = Some("the payment of customer c-4711 was declined".to_owned());
     [
         workflow("hello-world", lasting(2)),
         workflow("nightly-report", lasting(4)),
+        workflow("old-report", lasting(4)),
         workflow("always-fails", Behaviour { outcome: Outcome::Fail, error, ..lasting(1) }),
     ]
 }

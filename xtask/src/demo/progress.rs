@@ -12,7 +12,7 @@ use k8s_openapi::serde::de::DeserializeOwned;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use mistral_workflows_operator::api::{WorkflowExecution, Workspace, conditions};
+use mistral_workflows_operator::api::{Workflow, WorkflowExecution, Workspace, conditions};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -49,6 +49,7 @@ impl Progress {
         let board = Arc::new(Board { began: Instant::now(), sender });
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(Api::namespaced(client.clone(), namespace), Arc::clone(&board), of_workspace));
+        tasks.spawn(follow(Api::namespaced(client.clone(), namespace), Arc::clone(&board), of_workflow));
         tasks.spawn(follow(Api::namespaced(client.clone(), namespace), board, of_execution));
         Self { seen, _tasks: tasks }
     }
@@ -105,6 +106,10 @@ where
 fn of_workspace(workspace: &Workspace) -> Row {
     let status = workspace.status.clone().unwrap_or_default();
     of_conditions(&status.conditions)
+}
+
+fn of_workflow(workflow: &Workflow) -> Row {
+    of_conditions(&workflow.status.clone().unwrap_or_default().conditions)
 }
 
 fn of_execution(execution: &WorkflowExecution) -> Row {
