@@ -83,6 +83,8 @@ pub struct Memory {
     pub hold: Option<Hold>,
     /// Fields that were set, and how often.
     pub contests: Contests,
+    /// Fields that had been as the spec says and are still to be set back: the status no longer tells.
+    pub drifted: Vec<Field>,
 }
 
 /// How to address the workflow.
@@ -230,10 +232,18 @@ impl Observed {
         }
     }
 
+    /// Whether the field had been as the spec says when it was last looked at.
+    pub fn had_been_set(&self, field: Field) -> bool {
+        let wanted = field.wanted(&self.spec);
+        wanted.is_some() && (field.last_seen(&self.status) == wanted || self.memory.drifted.contains(&field))
+    }
+
     /// The pass ends: what it found out about when to come back is remembered.
     pub fn settled(&mut self, requeue: Requeue, now: Timestamp) {
         if let Remote::Found(workflow) = &self.remote {
-            self.memory.contests.forget_settled(&fields::differing(&self.spec, workflow), now);
+            let differing = fields::differing(&self.spec, workflow);
+            self.memory.contests.forget_settled(&differing, now);
+            self.memory.drifted = differing.into_iter().filter(|field| self.had_been_set(*field)).collect();
         }
         match (requeue, &self.workspace) {
             (Requeue::Hold(_), _) => {}

@@ -390,13 +390,8 @@ fn done(o: &Observed) -> Vec<Notice> {
     notices
 }
 
-/// The fields that this pass has set back after somebody else had changed them: by the status they had
-/// been as the spec says.
+/// The fields that this pass has set back after somebody else had changed them.
 pub fn drifted(o: &Observed) -> Vec<Field> {
     let Change::Made { fields, .. } = &o.change else { return Vec::new() };
-    let was_in_place = |field: &&Field| {
-        let wanted = field.wanted(&o.spec);
-        wanted.is_some() && field.last_seen(&o.status) == wanted
-    };
-    fields.iter().filter(was_in_place).copied().collect()
+    fields.iter().copied().filter(|field| o.had_been_set(*field)).collect()
 }

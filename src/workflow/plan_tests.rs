@@ -414,3 +414,17 @@ fn times_at_the_end_of_time_do_no_harm() {
         Timestamp::MAX - SignedDuration::from_secs(1),
     );
 }
+
+#[test]
+fn drift_that_takes_two_changes_is_called_drift_both_times() {
+    let spec = json!({ "archived": false, "tags": ["ours"] });
+    let rest = next(&answered(wanting(spec), json!({ "tags": ["ours"] })), at(1));
+    let theirs = json!({ "tags": ["theirs"], "archived": true });
+    let mut first = answered(Observed { look: true, ..rest }, theirs);
+    assert_eq!(step(&first, at(2)), Step::SetArchived(ID.into(), false));
+    first.changed(vec![Field::Archived], Ok(Some(workflow(json!({ "tags": ["theirs"] })))), at(2));
+    assert_eq!(settled(&first, at(2)).done[0].reason, reason::DRIFT_CORRECTED);
+    let mut second = answered(next(&first, at(2)), json!({ "tags": ["theirs"] }));
+    second.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(3));
+    assert_eq!(settled(&second, at(3)).done[0].reason, reason::DRIFT_CORRECTED);
+}

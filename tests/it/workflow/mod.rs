@@ -49,6 +49,61 @@ async fn all_five_fields_are_set_as_the_spec_says() {
 }
 
 #[tokio::test]
+async fn drift_of_every_managed_field_is_corrected_also_of_a_workflow_named_by_uuid() {
+    let world = World::new("wf-five").await;
+    world.resync("5s").await;
+    let made = world.api.register(json!({ "name": "five" })).await;
+    let _operator = world.operator();
+    let spec = json!({
+        "identifier": made["id"], "displayName": "Five", "description": "All of them", "tags": ["a"],
+        "availableInChatAssistant": false, "archived": false,
+    });
+    world.workflow("named-by-uuid", spec).await;
+    let object = world.wait_for_workflow("named-by-uuid", "InSync").await;
+    assert_eq!(workflow_status(&object).name.as_deref(), Some("five"));
+    let theirs = json!({
+        "display_name": "Theirs", "description": "theirs", "tags": ["theirs"],
+        "available_in_chat_assistant": true, "archived": true,
+    });
+    world.api.edit("five", theirs).await;
+    let back = async || {
+        let there = at_the_api(&world, "five").await;
+        let ours = there["display_name"] == "Five"
+            && there["description"] == "All of them"
+            && there["tags"] == json!(["a"])
+            && there["available_in_chat_assistant"] == false
+            && there["archived"] == false;
+        ours.then_some(())
+    };
+    until(SOON, "all five fields", back).await;
+    let corrected = async || {
+        let events = world.events("named-by-uuid").await;
+        let drift = events.iter().filter(|(reason, _)| reason == "DriftCorrected").map(|(_, note)| note.as_str());
+        let all = drift.collect::<Vec<_>>().join(" ");
+        let fields = ["displayName", "description", "tags", "availableInChatAssistant", "archived"];
+        fields.iter().all(|field| all.contains(field)).then_some(())
+    };
+    until(SOON, "Events that name all five", corrected).await;
+}
+
+#[tokio::test]
+async fn a_workflow_that_another_workspace_shares_is_shown_and_not_changed() {
+    let world = World::new("wf-shared").await;
+    world.api.register(json!({ "name": "theirs", "shared_namespace": "shared:theirs" })).await;
+    world.api.register(json!({ "name": "sdk", "is_technical": true })).await;
+    let _operator = world.operator();
+    world.workflow("theirs", json!({ "tags": ["mine"], "deletionPolicy": "Archive" })).await;
+    world.workflow("sdk", json!({ "tags": ["mine"] })).await;
+    let object = world.wait_for_workflow("theirs", "Shared").await;
+    assert_eq!(workflow_status(&object).shared_namespace.as_deref(), Some("shared:theirs"));
+    world.wait_for_workflow("sdk", "Technical").await;
+    world.workflows().delete("theirs", &DeleteParams::default()).await.unwrap();
+    let gone = async || world.workflows().get_opt("theirs").await.unwrap().is_none().then_some(());
+    until(SOON, "the deletion", gone).await;
+    assert_eq!(changes(&world).await, 0);
+}
+
+#[tokio::test]
 async fn a_field_that_the_spec_leaves_out_is_left_alone() {
     let world = World::new("wf-alone").await;
     world.api.edit("echo", json!({ "display_name": "Theirs", "tags": ["x"], "archived": true })).await;

@@ -11,6 +11,9 @@ use crate::run::{Run, Status};
 use crate::state::Workspace;
 use crate::switches::Switches;
 
+/// The workspace from which workflows are shared.
+const OWNER_OF_SHARED: Uuid = Uuid::from_u128(0x7777_7777_7777_4777_8777_7777_7777_7777);
+
 /// A boolean that an API with a quirk spells as a string.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -86,7 +89,7 @@ impl<'a> WorkflowObject<'a> {
             r#type: "code",
             description: &workflow.description,
             customer_id: workspace.customer_id,
-            workspace_id: workspace.id,
+            workspace_id: if workflow.shared_namespace.is_some() { OWNER_OF_SHARED } else { workspace.id },
             shared_namespace: workflow.shared_namespace.as_deref(),
             available_in_chat_assistant: workflow.available_in_chat_assistant,
             is_technical: workflow.is_technical,
