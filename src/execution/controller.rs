@@ -18,7 +18,7 @@ use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
 use super::facts;
 use super::identity::Reservations;
 use super::observed::{Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings, Target};
-use super::plan::{Decision, Requeue, Settled, Step, plan};
+use super::plan::{Decision, Settled, Step, plan};
 use super::report::{is_finished, is_started};
 use super::tracker::Tracker;
 use crate::api::{self, WorkflowExecution};
@@ -28,6 +28,7 @@ use crate::operator::crash;
 use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, Written, call, write_status};
 use crate::operator::metrics::Metrics;
+use crate::operator::retry::Requeue;
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 
@@ -416,16 +417,13 @@ impl<'a> Pass<'a> {
         }
         self.track(&status);
         self.observed.settled(requeue, Timestamp::now());
-        let (look, action) = match requeue {
-            Requeue::OnChange => (false, Action::await_change()),
-            Requeue::After(wait) | Requeue::Retry(wait) | Requeue::Hold(wait) => (true, Action::requeue(wait)),
-        };
+        let look = requeue != Requeue::OnChange;
         if is_finished(&status) && !self.observed.finalizer {
             self.forget()
         } else {
             self.keep(look)
         }
-        Ok(action)
+        Ok(requeue.action())
     }
 
     fn track(&self, status: &api::WorkflowExecutionStatus) {

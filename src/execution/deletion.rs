@@ -6,11 +6,12 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::claim::{Claim, VISIBILITY, later};
 use super::observed::{Observed, Remote, StopCall};
-use super::plan::{Decision, Requeue, Standing, Step, is_taken, restored, settle, standing, write};
+use super::plan::{Decision, Standing, Step, is_taken, restored, settle, standing, write};
 use super::report::{self, is_finished, is_started};
 use crate::api::DeletionPolicy;
 use crate::mistral::Error;
 use crate::mistral::wire::is_terminal;
+use crate::operator::retry::Requeue;
 
 /// How long a run may take to stop after a cancel before it is terminated.
 const GRACE: SignedDuration = SignedDuration::from_secs(30);

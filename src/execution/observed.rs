@@ -4,12 +4,11 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::claim::{Claim, Claimant, FINALIZER, Note, Owner, TAKE_OVER, derived_id};
-use super::plan::Requeue;
 use crate::api::conditions::{self, READY};
 use crate::api::{Workflow, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::mistral::wire::{Event, Execution};
 use crate::mistral::{ApiError, Error, Trouble};
-use crate::operator::retry::Hold;
+use crate::operator::retry::{Requeue, Retries};
 use crate::workflow::report::reason::WORKFLOW_NOT_FOUND;
 use crate::workspace::access::{Connection, Workspace};
 
@@ -72,10 +71,8 @@ pub struct Observed {
 pub struct Memory {
     /// The claim that this process last wrote: `kubectl replace` may have dropped it.
     pub claim: Option<Claim>,
-    /// Passes in a row that ended with [`Requeue::Retry`].
-    pub retries: u32,
-    /// Until when a retry is put off.
-    pub hold: Option<Hold>,
+    /// Its retries.
+    pub retries: Retries,
     /// The stop that the API has last taken, to not ask twice.
     pub stop: Option<StopCall>,
     /// The API has said that the run exists, even if the status does not say so yet.
@@ -308,24 +305,13 @@ impl Observed {
 
     /// The pass ends: what it found out about when to come back is remembered.
     pub fn settled(&mut self, requeue: Requeue, now: Timestamp) {
-        match (requeue, &self.workspace) {
-            (Requeue::Hold(_), _) => {}
-            (Requeue::Retry(wait), Workspace::Ready(connection)) => {
-                self.memory.retries = self.memory.retries.saturating_add(1);
-                let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
-                self.memory.hold = Some(Hold { until, generation: self.generation, connection: connection.clone() });
-            }
-            (Requeue::OnChange | Requeue::After(_) | Requeue::Retry(_), _) => {
-                self.memory.retries = 0;
-                self.memory.hold = None;
-            }
-        }
+        self.memory.retries.settled(requeue, &self.workspace, self.generation, now);
     }
 
     /// A claim was written; `fresh` when its call is to be sent in this pass.
     pub fn claimed(&mut self, claim: Claim, fresh: bool) {
         self.memory.claim = Some(claim.clone());
-        self.memory.hold = None;
+        self.memory.retries.hold = None;
         self.note = Note::Claim(Box::new(claim));
         self.fresh = fresh;
     }

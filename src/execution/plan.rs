@@ -20,7 +20,7 @@ use crate::api::{DeletionPolicy, WorkflowExecutionStatus as Status};
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::mistral::{Trouble, TroubleKind};
 use crate::operator::events::Notice;
-use crate::operator::retry::jitter;
+use crate::operator::retry::{Requeue, jitter};
 use crate::workspace::access::{Connection, Workspace};
 
 /// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for.
@@ -88,20 +88,6 @@ pub struct Settled {
     pub requeue: Requeue,
 }
 
-/// When the next pass is due, if nothing changes before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Requeue {
-    /// Something will wake it: a change, the Workspace, the tracker.
-    OnChange,
-    /// After this time.
-    After(Duration),
-    /// After this time, which grows with each retry in a row, and not before: the operator's own
-    /// writes wake the resource too.
-    Retry(Duration),
-    /// When the retry that was put off is due.
-    Hold(Duration),
-}
-
 /// Whose claim it is.
 pub(super) enum Standing<'a> {
     /// None, or one that speaks of another resource here: a copied manifest.
@@ -147,7 +133,7 @@ pub fn plan(o: &Observed, now: Timestamp) -> Decision {
     if let Some(claim) = consented(o) {
         return take_over(o, claim);
     }
-    if let Some(wait) = o.memory.hold.as_ref().and_then(|hold| hold.left(o.generation, connection, now)) {
+    if let Some(wait) = o.memory.retries.held(o.generation, connection, now) {
         return settle(o, o.status.clone(), Requeue::Hold(wait));
     }
     match standing(o) {

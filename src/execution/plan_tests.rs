@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use super::claim::{Claim, Note, TAKE_OVER};
 use super::observed::{FailureText, Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings};
-use super::plan::{Decision, Requeue, Settled, Step, plan};
+use super::plan::{Decision, Settled, Step, plan};
 use super::report::reason;
 use crate::api::conditions::{COMPLETE, FAILED, MISSING, READY, STARTED, find, is_true};
 use crate::api::{DeletionPolicy, WorkflowExecution, WorkflowExecutionStatus};
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error};
+use crate::operator::retry::Requeue;
 use crate::workspace::access::{Connection, Workspace};
 
 fn at(seconds: i64) -> Timestamp {
@@ -680,7 +681,7 @@ fn backoff_doubles_to_a_limit_and_differs_by_resource() {
     let wait = |retries: u32, uid: &str| {
         let mut o = with_claim(|claim| claim.refused = true);
         o.uid = uid.into();
-        o.memory.retries = retries;
+        o.memory.retries.in_a_row = retries;
         o.asked(Err(transient()));
         match settled(&o, at(1)).requeue {
             Requeue::Retry(wait) => SignedDuration::try_from(wait).unwrap(),

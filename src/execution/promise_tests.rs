@@ -8,11 +8,12 @@ use serde_json::json;
 
 use super::claim::{CLAIM, Claim, FINALIZER, SEND_WITHIN, VISIBILITY};
 use super::observed::{Instance, Memory, Observed, Referent, Surroundings};
-use super::plan::{Decision, Requeue, Step, plan};
+use super::plan::{Decision, Step, plan};
 use super::report::{is_finished, reason};
 use crate::api::WorkflowExecution;
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, REQUEST_TIMEOUT};
+use crate::operator::retry::Requeue;
 use crate::workspace::access::{Connection, Workspace};
 
 /// A source of choices that runs dry: then nothing fails any more.

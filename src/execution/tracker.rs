@@ -16,7 +16,7 @@ use super::claim::later;
 use super::controller::Guarded;
 use crate::mistral::wire::TERMINAL;
 use crate::mistral::{Client, Error, RunFilter};
-use crate::workspace::connections::{Connections, Key, State};
+use crate::workspace::connections::{Connections, Key};
 
 /// How often the tracker looks what is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -167,7 +167,8 @@ impl Tracker {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            for (key, client) in self.connected(&connections) {
+            let connected = connections.ready_among(lock(&self.watched).keys());
+            for (key, live) in connected {
                 let due = match lock(&self.watched).get_mut(&key) {
                     Some(watched) => {
                         watched.runs.retain(|object, _| exists(object));
@@ -181,21 +182,11 @@ impl Tracker {
                     Due::Sweep(objects) => {
                         self.wake_all(objects);
                         // On a task of its own: an API that hangs holds up its own Workspace only.
-                        tokio::spawn(Arc::clone(&self).sweep_safely(key, client, Arc::clone(&connections)));
+                        tokio::spawn(Arc::clone(&self).sweep_safely(key, live.client, Arc::clone(&connections)));
                     }
                 }
             }
         }
-    }
-
-    fn connected(&self, connections: &Connections) -> Vec<(Key, Client)> {
-        let keys: Vec<Key> = lock(&self.watched).keys().cloned().collect();
-        keys.into_iter()
-            .filter_map(|key| match connections.get(&key) {
-                Some(State::Ready(live)) => Some((key, live.client)),
-                Some(State::NotReady(..)) | None => None,
-            })
-            .collect()
     }
 
     fn wake_all(&self, objects: Vec<Ref>) {

@@ -3,11 +3,64 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use kube::runtime::controller::Action;
 
-use crate::workspace::access::Connection;
+use crate::workspace::access::{Connection, Workspace};
 
-/// A retry that is put off: until a moment, or until what it failed with has changed. The operator's
-/// own writes wake the resource too, so a requeue alone would not put it off.
+/// When the next pass is due, if nothing changes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeue {
+    /// Something will wake it: a change, the Workspace, what watches the API.
+    OnChange,
+    /// After this time.
+    After(Duration),
+    /// After this time, which grows with each retry in a row, and not before: the operator's own
+    /// writes wake the resource too.
+    Retry(Duration),
+    /// When the retry that was put off is due.
+    Hold(Duration),
+}
+
+impl Requeue {
+    /// As the controller's runtime calls it.
+    pub fn action(self) -> Action {
+        match self {
+            Self::OnChange => Action::await_change(),
+            Self::After(wait) | Self::Retry(wait) | Self::Hold(wait) => Action::requeue(wait),
+        }
+    }
+}
+
+/// What is remembered of a resource's retries.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Retries {
+    /// Passes in a row that ended with [`Requeue::Retry`].
+    pub in_a_row: u32,
+    /// Until when the next is put off.
+    pub hold: Option<Hold>,
+}
+
+impl Retries {
+    /// How long the next retry is put off; none if it is due.
+    pub fn held(&self, generation: Option<i64>, connection: &Connection, now: Timestamp) -> Option<Duration> {
+        self.hold.as_ref()?.left(generation, connection, now)
+    }
+
+    /// A pass has ended.
+    pub fn settled(&mut self, requeue: Requeue, workspace: &Workspace, generation: Option<i64>, now: Timestamp) {
+        match (requeue, workspace) {
+            (Requeue::Hold(_), _) => {}
+            (Requeue::Retry(wait), Workspace::Ready(connection)) => {
+                self.in_a_row = self.in_a_row.saturating_add(1);
+                let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
+                self.hold = Some(Hold { until, generation, connection: connection.clone() });
+            }
+            (Requeue::OnChange | Requeue::After(_) | Requeue::Retry(_), _) => *self = Self::default(),
+        }
+    }
+}
+
+/// A retry that is put off: until a moment, or until what it failed with has changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hold {
     /// When it is due.
@@ -20,7 +73,7 @@ pub struct Hold {
 
 impl Hold {
     /// How long it still holds; none if it does not.
-    pub fn left(&self, generation: Option<i64>, connection: &Connection, now: Timestamp) -> Option<Duration> {
+    fn left(&self, generation: Option<i64>, connection: &Connection, now: Timestamp) -> Option<Duration> {
         if self.generation != generation || self.connection != *connection {
             return None;
         }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::fields;
 use super::inventory::{Guarded, Inventory, read_list, read_registrations};
 use super::observed::{Change, FINALIZER, Memory, Observed, Remote};
-use super::plan::{self, Decision, Requeue, Settled, Step, plan};
+use super::plan::{self, Decision, Settled, Step, plan};
 use super::report::reason;
 use crate::api::conditions::{self, READY};
 use crate::api::{self, Workflow, WorkflowStatus};
@@ -26,6 +26,7 @@ use crate::mistral::{self, RegistrationFilter, Trouble, TroubleKind, WorkflowFil
 use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, Written, call, write_status};
 use crate::operator::metrics::Metrics;
+use crate::operator::retry::Requeue;
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 
@@ -259,10 +260,7 @@ impl<'a> Pass<'a> {
         self.track(&status);
         self.observed.settled(requeue, Timestamp::now());
         self.keep(false);
-        Ok(match requeue {
-            Requeue::OnChange => Action::await_change(),
-            Requeue::After(wait) | Requeue::Retry(wait) | Requeue::Hold(wait) => Action::requeue(wait),
-        })
+        Ok(requeue.action())
     }
 
     /// The inventory compares with what the status says; of a workflow in trouble the retries take care.

@@ -16,7 +16,7 @@ use crate::api;
 use crate::api::WorkflowStatus;
 use crate::mistral::wire::{Page, Registration, Workflow};
 use crate::mistral::{Client, Error, RegistrationFilter, WorkflowFilter};
-use crate::workspace::connections::{Connections, Key, Live, State};
+use crate::workspace::connections::{Connections, Key, Live};
 
 /// A workflow as it is watched: one that cannot be decoded must not hide the others.
 pub type Guarded = DeserializeGuard<api::Workflow>;
@@ -144,7 +144,8 @@ impl Inventory {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            for (key, live) in self.connected(&connections) {
+            let connected = connections.ready_among(lock(&self.watched).keys());
+            for (key, live) in connected {
                 let due = match lock(&self.watched).get_mut(&key) {
                     Some(watched) => {
                         watched.workflows.retain(|object, _| exists(object));
@@ -162,16 +163,6 @@ impl Inventory {
                 }
             }
         }
-    }
-
-    fn connected(&self, connections: &Connections) -> Vec<(Key, Live)> {
-        let keys: Vec<Key> = lock(&self.watched).keys().cloned().collect();
-        keys.into_iter()
-            .filter_map(|key| match connections.get(&key) {
-                Some(State::Ready(live)) => Some((key, live)),
-                Some(State::NotReady(..)) | None => None,
-            })
-            .collect()
     }
 
     fn wake_all(&self, objects: Vec<Ref>) {

@@ -6,12 +6,11 @@ use serde_json::Value;
 
 use super::contest::Contests;
 use super::fields::{self, Field};
-use super::plan::Requeue;
 use crate::api::workflow::{Definition, RegistrationStatus};
 use crate::api::{Workflow as Resource, WorkflowSpec, WorkflowStatus};
 use crate::mistral::wire::{Registration, Workflow};
 use crate::mistral::{Error, Trouble};
-use crate::operator::retry::Hold;
+use crate::operator::retry::{Requeue, Retries};
 use crate::workspace::access::{Connection, Workspace};
 
 /// The finalizer that lets the operator archive a workflow before its resource goes.
@@ -77,10 +76,8 @@ pub struct Observed {
 /// What this process remembers of a resource. Losing it costs calls.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
-    /// Passes in a row that ended with [`Requeue::Retry`].
-    pub retries: u32,
-    /// Until when a retry is put off.
-    pub hold: Option<Hold>,
+    /// Its retries.
+    pub retries: Retries,
     /// Fields that were set, and how often.
     pub contests: Contests,
     /// Fields that had been as the spec says and are still to be set back: the status no longer tells.
@@ -245,18 +242,7 @@ impl Observed {
             self.memory.contests.forget_settled(&differing, now);
             self.memory.drifted = differing.into_iter().filter(|field| self.had_been_set(*field)).collect();
         }
-        match (requeue, &self.workspace) {
-            (Requeue::Hold(_), _) => {}
-            (Requeue::Retry(wait), Workspace::Ready(connection)) => {
-                self.memory.retries = self.memory.retries.saturating_add(1);
-                let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
-                self.memory.hold = Some(Hold { until, generation: self.generation, connection: connection.clone() });
-            }
-            (Requeue::OnChange | Requeue::After(_) | Requeue::Retry(_), _) => {
-                self.memory.retries = 0;
-                self.memory.hold = None;
-            }
-        }
+        self.memory.retries.settled(requeue, &self.workspace, self.generation, now);
     }
 }
 

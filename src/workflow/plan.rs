@@ -15,7 +15,7 @@ use crate::api::{ManagementPolicy, WorkflowDeletionPolicy, WorkflowStatus as Sta
 use crate::mistral::wire::Workflow;
 use crate::mistral::{Trouble, TroubleKind};
 use crate::operator::events::Notice;
-use crate::operator::retry::backoff;
+use crate::operator::retry::{Requeue, backoff};
 use crate::workspace::access::{Connection, Workspace};
 
 /// How long the resources of one manifest may take to arrive.
@@ -67,19 +67,6 @@ pub struct Settled {
     pub requeue: Requeue,
 }
 
-/// When the next pass is due, if nothing changes before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Requeue {
-    /// Something will wake it: a change, the Workspace, the inventory.
-    OnChange,
-    /// After this time.
-    After(Duration),
-    /// After this time, and not before: the operator's own writes wake the resource too.
-    Retry(Duration),
-    /// When the retry that was put off is due.
-    Hold(Duration),
-}
-
 /// The next step.
 pub fn plan(o: &Observed, now: Timestamp) -> Decision {
     if let Some(since) = o.deleted {
@@ -111,7 +98,7 @@ pub fn plan(o: &Observed, now: Timestamp) -> Decision {
         }
     };
     if !o.look {
-        if let Some(wait) = o.memory.hold.as_ref().and_then(|hold| hold.left(o.generation, connection, now)) {
+        if let Some(wait) = o.memory.retries.held(o.generation, connection, now) {
             return settle(o, o.status.clone(), Requeue::Hold(wait));
         }
         if is_up_to_date(o) && o.change == Change::None && o.remote == Remote::NotAsked {
@@ -163,13 +150,19 @@ fn compare(o: &Observed, connection: &Connection, workflow: &Workflow, now: Time
         && let Some((reason, message)) = not_ours(workflow, connection)
     {
         let message = format!("{message} It differs from the spec in {}.", fields::names(&differing));
-        return blocked(o, reason, &message, Requeue::Retry(backoff(o.memory.retries, &o.uid, 300, 3600)), now);
+        return blocked(
+            o,
+            reason,
+            &message,
+            Requeue::Retry(backoff(o.memory.retries.in_a_row, &o.uid, 300, 3600)),
+            now,
+        );
     }
     let (held, free): (Vec<Field>, Vec<Field>) =
         differing.iter().partition(|field| held_until(o, **field, workflow, now).is_some());
     if !free.is_empty() {
         // A look may come at any time; a refused change is repeated only when that is due.
-        if let Some(wait) = o.memory.hold.as_ref().and_then(|hold| hold.left(o.generation, connection, now))
+        if let Some(wait) = o.memory.retries.held(o.generation, connection, now)
             && conditions::find(&o.status.conditions, READY).is_some_and(|it| it.reason == reason::CHANGE_REFUSED)
         {
             return settle(o, o.status.clone(), Requeue::Hold(wait));
@@ -261,18 +254,18 @@ fn not_found(o: &Observed, now: Timestamp) -> Decision {
     let mut absent = o.clone();
     absent.remote = Remote::Absent;
     let status = report::unready(&absent, Wait::Stalled, reason::WORKFLOW_NOT_FOUND, &message, now);
-    settle(o, status, Requeue::Retry(backoff(o.memory.retries, &o.uid, 15, 300)))
+    settle(o, status, Requeue::Retry(backoff(o.memory.retries.in_a_row, &o.uid, 15, 300)))
 }
 
 /// A question met with trouble.
 fn troubled(o: &Observed, trouble: &Trouble, now: Timestamp) -> Decision {
     let Trouble { kind, message, retry_after } = trouble;
-    let patience = Requeue::Retry(backoff(o.memory.retries, &o.uid, 30, 300));
+    let patience = Requeue::Retry(backoff(o.memory.retries.in_a_row, &o.uid, 30, 300));
     match kind {
         TroubleKind::Unavailable => {
             let message = format!("The API cannot be used now; it is tried again: {message}");
             let status = report::unready(o, Wait::Working, reason::API_UNAVAILABLE, &message, now);
-            let wait = backoff(o.memory.retries, &o.uid, 2, 60).max(retry_after.unwrap_or_default());
+            let wait = backoff(o.memory.retries.in_a_row, &o.uid, 2, 60).max(retry_after.unwrap_or_default());
             settle(o, status, Requeue::Retry(wait))
         }
         TroubleKind::Unauthorized => {
@@ -296,7 +289,13 @@ fn change_failed(o: &Observed, fields: &[Field], trouble: &Trouble, now: Timesta
         fields::names(fields),
         trouble.message
     );
-    blocked(o, reason::CHANGE_REFUSED, &message, Requeue::Retry(backoff(o.memory.retries, &o.uid, 30, 3600)), now)
+    blocked(
+        o,
+        reason::CHANGE_REFUSED,
+        &message,
+        Requeue::Retry(backoff(o.memory.retries.in_a_row, &o.uid, 30, 3600)),
+        now,
+    )
 }
 
 /// The resource is being deleted: archive the workflow if that is asked for, then let go, in bounded time.

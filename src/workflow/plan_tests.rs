@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use super::fields::Field;
 use super::observed::{Address, Change, FINALIZER, Memory, Observed, Remote};
-use super::plan::{Decision, Requeue, Settled, Step, plan};
+use super::plan::{Decision, Settled, Step, plan};
 use super::report::reason;
 use crate::api::conditions::{ACTIVE, CONTESTED, NEEDS_USER, READY, STALLED, find, is_true};
 use crate::api::{Workflow as Resource, WorkflowStatus};
 use crate::mistral::wire::{Registration, Workflow};
 use crate::mistral::{ApiError, Error};
+use crate::operator::retry::Requeue;
 use crate::workspace::access::{Connection, Workspace};
 
 const ID: &str = "0198a000-0000-7000-8000-000000000001";

@@ -87,7 +87,17 @@ impl Connections {
         self.lock().get(key).map(|entry| entry.state.clone())
     }
 
-    /// The same, of the Workspace with this UID only.
+    /// Those of these Workspaces with which anything may be done.
+    pub fn ready_among<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Vec<(Key, Live)> {
+        let entries = self.lock();
+        keys.filter_map(|key| match entries.get(key)?.state {
+            State::Ready(ref live) => Some((key.clone(), live.clone())),
+            State::NotReady(..) => None,
+        })
+        .collect()
+    }
+
+    /// What may be done with the Workspace of this UID only.
     pub fn of(&self, key: &Key, uid: &str) -> Option<State> {
         self.lock().get(key).filter(|entry| entry.uid == uid).map(|entry| entry.state.clone())
     }
