@@ -142,7 +142,7 @@ impl Context {
         let at = ObjectRef::new(&named.name).within(&object.namespace().unwrap_or_default());
         match self.workflows.get(&at).as_deref() {
             Some(DeserializeGuard(Err(invalid))) => {
-                Referent::NotReady(format!("it cannot be decoded ({})", invalid.error))
+                Referent::NotReady { why: format!("it cannot be decoded ({})", invalid.error), workflow: None }
             }
             Some(DeserializeGuard(Ok(workflow))) => Referent::read(Some(workflow), &object.spec.workspace_ref.name),
             None => Referent::read(None, &object.spec.workspace_ref.name),
@@ -484,7 +484,7 @@ fn reference(object: &WorkflowExecution) -> ObjectRef<Guarded> {
 
 fn target(observed: &Observed) -> ExecuteTarget<'_> {
     match (&observed.referent, &observed.spec.workflow_identifier, &observed.spec.registration_id) {
-        (Referent::Known { id, .. }, ..) => ExecuteTarget::Workflow(id),
+        (Referent::Ready { workflow, .. }, ..) => ExecuteTarget::Workflow(&workflow.id),
         (_, Some(identifier), _) => ExecuteTarget::Workflow(identifier),
         (_, None, id) => ExecuteTarget::Registration(id.as_deref().unwrap_or_default()),
     }

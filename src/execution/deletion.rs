@@ -67,7 +67,9 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         (Some(Ok(())), _) => stopping(o, 2, now),
         (Some(Err(_)), _) | (None, Remote::Unknown(_)) => stopping(o, 5, now),
         (None, Remote::NotAsked) => Decision::Act(Step::Ask),
-        (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) || is_taken(o, run) => free,
+        (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) => free,
+        // Once started it is ours, whatever the spec's words mean by now.
+        (None, Remote::Found(run)) if !is_started(&o.status) && is_taken(o, run) => free,
         (None, Remote::Found(_)) => {
             let terminate = o.spec.deletion_policy == DeletionPolicy::Terminate || now > later(stop_since, GRACE);
             let call = if terminate { StopCall::Terminate } else { StopCall::Cancel };

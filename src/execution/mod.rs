@@ -12,5 +12,7 @@ pub mod plan;
 mod plan_tests;
 #[cfg(test)]
 mod promise_tests;
+#[cfg(test)]
+mod reference_tests;
 pub mod report;
 pub mod tracker;

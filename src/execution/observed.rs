@@ -101,46 +101,62 @@ pub enum Referent {
     NotNamed,
     /// There is no such resource.
     NotFound,
-    /// Its workflow cannot be run now: why.
-    NotReady(String),
+    /// Its workflow cannot be run now.
+    NotReady {
+        /// Why.
+        why: String,
+        /// Which one it is, as far as that is known.
+        workflow: Option<Named>,
+    },
     /// Its workflow can be run.
-    Known {
-        /// UUID.
-        id: String,
-        /// Name.
-        name: String,
+    Ready {
+        /// Which one it is.
+        workflow: Named,
         /// Whether a live worker serves it, when the API tells.
         active: Option<bool>,
     },
 }
 
+/// A workflow at the API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Named {
+    /// UUID.
+    pub id: String,
+    /// Name.
+    pub name: String,
+}
+
 impl Referent {
-    /// What the resource `name` says, if there is one.
-    pub fn read(workflow: Option<&Workflow>, workspace: &str) -> Self {
-        let Some(workflow) = workflow else { return Self::NotFound };
-        let status = workflow.status.clone().unwrap_or_default();
+    /// What the resource says, if there is one.
+    pub fn read(resource: Option<&Workflow>, workspace: &str) -> Self {
+        let Some(resource) = resource else { return Self::NotFound };
+        let status = resource.status.clone().unwrap_or_default();
         let ready = conditions::find(&status.conditions, READY);
-        let theirs = &workflow.spec.workspace_ref.name;
-        if workflow.metadata.deletion_timestamp.is_some() {
-            return Self::NotReady("it is being deleted".into());
-        }
+        let theirs = &resource.spec.workspace_ref.name;
         if theirs != workspace {
-            return Self::NotReady(format!(
+            let why = format!(
                 "it belongs to Workspace \"{theirs}\" and this execution to \"{workspace}\"; name one of the two in both"
-            ));
+            );
+            return Self::NotReady { why, workflow: None };
         }
-        match (status.workflow_id, status.name) {
-            _ if ready.is_some_and(|ready| ready.reason == WORKFLOW_NOT_FOUND) => {
-                Self::NotReady(ready.map(|ready| ready.message.clone()).unwrap_or_default())
+        let workflow = status.workflow_id.zip(status.name).map(|(id, name)| Named { id, name });
+        let why = match &workflow {
+            _ if resource.metadata.deletion_timestamp.is_some() => "it is being deleted".to_owned(),
+            Some(_) if status.archived == Some(true) => "it is archived; set archived to false there".to_owned(),
+            Some(workflow) if ready.is_none_or(|ready| ready.reason != WORKFLOW_NOT_FOUND) => {
+                return Self::Ready { workflow: workflow.clone(), active: status.active };
             }
-            (Some(_), Some(_)) if status.archived == Some(true) => {
-                Self::NotReady("it is archived; set archived to false there".into())
-            }
-            (Some(id), Some(name)) => Self::Known { id, name, active: status.active },
-            _ => Self::NotReady(match ready {
-                Some(ready) => ready.message.clone(),
-                None => "the API has not been asked about it yet".into(),
-            }),
+            _ => ready.map_or_else(|| "the API has not been asked about it yet".to_owned(), |it| it.message.clone()),
+        };
+        Self::NotReady { why, workflow }
+    }
+
+    /// The workflow, if it is known which one it is.
+    pub fn workflow(&self) -> Option<&Named> {
+        match self {
+            Self::Ready { workflow, .. } => Some(workflow),
+            Self::NotReady { workflow, .. } => workflow.as_ref(),
+            Self::NotNamed | Self::NotFound => None,
         }
     }
 }

@@ -226,6 +226,9 @@ fn begin(o: &Observed, connection: &Connection, ignored: bool, now: Timestamp) -
         Remote::NotAsked => Decision::Act(Step::Ask),
         Remote::Unknown(trouble) => troubled(o, trouble, now),
         Remote::Absent => claim_and_send(o, connection, 1, now),
+        Remote::Found(_) if is_unresolved(o) => {
+            unresolved(o, now).unwrap_or_else(|| settle(o, o.status.clone(), Requeue::OnChange))
+        }
         Remote::Found(run) if is_taken(o, run) => taken(o, run, now),
         Remote::Found(_) => {
             let claim = o.claim(connection, 1, now);
@@ -239,21 +242,8 @@ fn begin(o: &Observed, connection: &Connection, ignored: bool, now: Timestamp) -
 /// Claims, so that the call follows in this pass; unless another resource here has just claimed the same
 /// explicit id: its run may not show yet, and once ended it would be no obstacle to a second one.
 fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Timestamp) -> Decision {
-    let name = o.spec.workflow_ref.as_ref().map(|named| named.name.as_str()).unwrap_or_default();
-    match &o.referent {
-        Referent::NotNamed | Referent::Known { .. } => {}
-        // A manifest may well have the execution before its Workflow.
-        Referent::NotFound if now < later(o.created, APPLIED_TOGETHER) => {
-            return settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)));
-        }
-        Referent::NotFound => {
-            let message = format!("There is no Workflow \"{name}\" in this namespace; create it.");
-            return blocked(o, reason::WORKFLOW_NOT_FOUND, message, Requeue::OnChange, now);
-        }
-        Referent::NotReady(why) => {
-            let message = format!("Workflow \"{name}\" is not ready to be run: {why}");
-            return blocked(o, reason::WORKFLOW_NOT_READY, message, Requeue::OnChange, now);
-        }
+    if let Some(decision) = unresolved(o, now) {
+        return decision;
     }
     if o.rival.is_some_and(|until| now < until) {
         let message = format!(
@@ -264,6 +254,33 @@ fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Time
         return settle(o, status, Requeue::Retry(backoff(o, 2, 10)));
     }
     write(o, o.claim(connection, attempt, now), true)
+}
+
+/// Why it cannot be told which workflow the resource means that the spec names, or not be run; if so.
+fn unresolved(o: &Observed, now: Timestamp) -> Option<Decision> {
+    let name = o.spec.workflow_ref.as_ref().map(|named| named.name.as_str()).unwrap_or_default();
+    // The Workflow's own passes wake this one; the time is for what may get lost on the way.
+    let requeue = Requeue::After(Duration::from_secs(300));
+    match &o.referent {
+        Referent::NotNamed | Referent::Ready { .. } => None,
+        // A manifest may well have the execution before its Workflow.
+        Referent::NotFound if now < later(o.created, APPLIED_TOGETHER) => {
+            Some(settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1))))
+        }
+        Referent::NotFound => {
+            let message = format!("There is no Workflow \"{name}\" in this namespace; create it.");
+            Some(blocked(o, reason::WORKFLOW_NOT_FOUND, message, requeue, now))
+        }
+        Referent::NotReady { why, .. } => {
+            let message = format!("Workflow \"{name}\" is not ready to be run: {why}");
+            Some(blocked(o, reason::WORKFLOW_NOT_READY, message, requeue, now))
+        }
+    }
+}
+
+/// Whether it cannot be told if a run that was found is one of the workflow that the spec means.
+fn is_unresolved(o: &Observed) -> bool {
+    o.referent != Referent::NotNamed && o.referent.workflow().is_none()
 }
 
 /// The claim that was here once: `kubectl replace` drops annotations but not the status. Another
@@ -304,7 +321,7 @@ fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) 
     // A workflow that did not exist is looked for by one cheap question, not by claiming again.
     if ready_reason(&o.status) == Some(reason::TARGET_NOT_FOUND)
         && claim.refused
-        && matches!(o.referent, Referent::NotNamed | Referent::Known { .. })
+        && matches!(o.referent, Referent::NotNamed | Referent::Ready { .. })
     {
         match &o.target {
             Target::NotAsked => return Decision::Act(Step::Probe),
@@ -355,6 +372,9 @@ fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -> Decision 
     }
     match &o.remote {
         Remote::NotAsked => Decision::Act(Step::Ask),
+        Remote::Found(_) if is_unresolved(o) => {
+            unresolved(o, now).unwrap_or_else(|| settle(o, o.status.clone(), Requeue::OnChange))
+        }
         Remote::Found(run) if is_taken(o, run) => taken(o, run, now),
         Remote::Found(run) => observe(o, run, now),
         Remote::Unknown(trouble) => troubled(o, trouble, now),
@@ -503,8 +523,8 @@ fn troubled(o: &Observed, trouble: &Trouble, now: Timestamp) -> Decision {
 
 /// The API definitely started nothing.
 fn refused(o: &Observed, refusal: &Refusal, now: Timestamp) -> Decision {
-    let target = match (&o.referent, &o.spec.workflow_identifier, &o.spec.registration_id) {
-        (Referent::Known { name, .. }, ..) => format!("workflow \"{name}\""),
+    let target = match (o.referent.workflow(), &o.spec.workflow_identifier, &o.spec.registration_id) {
+        (Some(workflow), ..) => format!("workflow \"{}\"", workflow.name),
         (_, Some(name), _) => format!("workflow \"{name}\""),
         (_, None, id) => format!("registration \"{}\"", id.as_deref().unwrap_or_default()),
     };
@@ -535,19 +555,24 @@ fn refused(o: &Observed, refusal: &Refusal, now: Timestamp) -> Decision {
     }
 }
 
-/// The run under this id is one of another workflow, as far as the API tells.
+/// The run under this id is one of another workflow, as far as the API tells. That can only be so of an
+/// explicit id: a derived one has the resource's UID in it.
 pub(super) fn is_taken(o: &Observed, run: &Execution) -> bool {
-    let asked = match (&o.referent, &o.spec.workflow_identifier) {
-        (Referent::Known { id, .. }, _) if run.workflow_id.is_some() => id,
-        (Referent::Known { name, .. }, _) => name,
-        (_, Some(identifier)) => identifier,
-        (_, None) => return false,
-    };
-    let is = |known: &String| known.eq_ignore_ascii_case(asked);
+    if o.spec.execution_id.is_none() {
+        return false;
+    }
+    let is = |known: &String, asked: &str| known.eq_ignore_ascii_case(asked);
+    if let Some(workflow) = o.referent.workflow() {
+        // Either will do: a workflow that was registered anew has another UUID.
+        let names = run.workflow_name.as_ref().map(|name| is(name, &workflow.name));
+        let ids = run.workflow_id.as_ref().map(|id| is(id, &workflow.id));
+        return !matches!((names, ids), (Some(true), _) | (_, Some(true)) | (None, None));
+    }
+    let Some(asked) = &o.spec.workflow_identifier else { return false };
     match (&run.workflow_name, &run.workflow_id) {
-        (Some(name), Some(id)) => !is(name) && !is(id),
+        (Some(name), Some(id)) => !is(name, asked) && !is(id, asked),
         // The spec may name a UUID, which the API tells only later.
-        (Some(name), None) => !is(name) && !is_uuid(asked),
+        (Some(name), None) => !is(name, asked) && !is_uuid(asked),
         (None, _) => false,
     }
 }

@@ -543,6 +543,8 @@ fn a_run_of_another_workflow_is_not_stopped_by_a_deletion() {
     let mut other = run("RUNNING");
     other.workflow_name = Some("other".into());
     o.asked(Ok(other));
+    assert_eq!(step(&o, at(20)), Step::Stop(StopCall::Cancel), "a derived id is nobody else's");
+    o.spec.execution_id = Some("run-u-1".into());
     assert_eq!(step(&o, at(20)), Step::Release { abandoned: false });
 }
 

@@ -145,7 +145,7 @@ pub fn running(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     started(&mut status, o, now);
     conditions::remove(&mut status.conditions, MISSING);
     let message = match &o.referent {
-        Referent::Known { active: Some(false), .. } => {
+        Referent::Ready { active: Some(false), .. } => {
             "The run goes on, or waits: no live worker serves its workflow; start its worker."
         }
         _ => "The run goes on.",

@@ -141,6 +141,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         Arc::clone(&metrics),
     ));
     let (of_changes, of_workspaces) = (workflow_store.clone(), workflow_store.clone());
+    let (passed, passes_of_workflows) = unbounded_channel();
     let workflows = workflows
         .reconcile_on(receive(woken_workflows))
         .reconcile_on(receive(workflow_changes).flat_map(move |key| stream::iter(using(&of_changes, &key))))
@@ -150,7 +151,9 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         })
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
-            |object, context| {
+            move |object, context| {
+                // By now the store has what the executions wait for, which another watch could not promise.
+                let _ = passed.send(ObjectRef::from_obj(object.as_ref()));
                 async move {
                     let pass = workflow::controller::reconcile(Arc::clone(&object), Arc::clone(&context));
                     context.metrics.pass(&object, pass).await
@@ -181,16 +184,12 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     let executions = executions
         .reconcile_on(receive(woken))
         .reconcile_on(receive(changes).flat_map(move |key| stream::iter(waiting_for(&of_changes, &key))))
+        .reconcile_on(
+            receive(passes_of_workflows).flat_map(move |workflow| stream::iter(referring_to(&of_workflows, &workflow))),
+        )
         .watches(api::<DeserializeGuard<Workspace>>(&client, &config), watcher::Config::default(), move |workspace| {
             let key = Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() };
             waiting_for(&of_workspaces, &key)
-        })
-        .watches(api::<inventory::Guarded>(&client, &config), watcher::Config::default(), move |workflow| {
-            let (namespace, name) = (workflow.namespace().unwrap_or_default(), workflow.name_any());
-            let refers = |object: &Arc<Guarded>| execution::controller::refers_to(object, &namespace, &name);
-            let all = of_workflows.state();
-            let refs = all.iter().filter(|object| refers(object)).map(|object| ObjectRef::from_obj(object.as_ref()));
-            refs.collect::<Vec<_>>()
         })
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
@@ -231,6 +230,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
             workflow_context.forget_all_but(|uid| uids.contains(uid));
             let exists = |key: &Key| workspace_store.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
             workspace_context.forget_all_but(exists);
+            connections.gone_all_but(exists);
             connections.forget_all_but(exists);
         }
     };
@@ -306,6 +306,12 @@ fn receive<T>(mut receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
 fn waiting_for(store: &Store<Guarded>, key: &Key) -> Vec<ObjectRef<Guarded>> {
     let waits = |object: &Arc<Guarded>| execution::controller::waits_for(object, key);
     store.state().iter().filter(|object| waits(object)).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
+}
+
+fn referring_to(store: &Store<Guarded>, workflow: &ObjectRef<inventory::Guarded>) -> Vec<ObjectRef<Guarded>> {
+    let namespace = workflow.namespace.as_deref().unwrap_or_default();
+    let refers = |object: &Arc<Guarded>| execution::controller::refers_to(object, namespace, &workflow.name);
+    store.state().iter().filter(|object| refers(object)).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
 }
 
 fn using(store: &Store<inventory::Guarded>, key: &Key) -> Vec<ObjectRef<inventory::Guarded>> {

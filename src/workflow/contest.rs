@@ -35,9 +35,9 @@ impl Contests {
         Some(until).filter(|until| entry.exhausted && *until > now)
     }
 
-    /// Whether the same value was set back so often that this field is contested.
-    pub fn is_exhausted(&self, field: Field) -> bool {
-        self.0.get(&field).is_some_and(|entry| entry.exhausted)
+    /// Whether what is wanted was set back so often that this field is contested.
+    pub fn is_exhausted(&self, field: Field, wanted: &Value) -> bool {
+        self.0.get(&field).is_some_and(|entry| entry.exhausted && entry.wanted == *wanted)
     }
 
     /// A field that held `foreign` is being set. `known`: it was contested before this process began.
@@ -105,8 +105,8 @@ mod tests {
             contests.set(Field::Tags, json!("ours"), json!("theirs"), false, at(minute));
         }
         contests.forget_settled(&[], at(60));
-        assert!(contests.is_exhausted(Field::Tags));
+        assert!(contests.is_exhausted(Field::Tags, &json!("ours")));
         contests.forget_settled(&[], at(70));
-        assert!(!contests.is_exhausted(Field::Tags));
+        assert!(!contests.is_exhausted(Field::Tags, &json!("ours")));
     }
 }

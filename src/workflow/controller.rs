@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -15,7 +15,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::fields;
-use super::inventory::{Guarded, Inventory, read_list, read_registrations};
+use super::inventory::{Guarded, Inventory, Look};
+use super::lists::{REGISTRATIONS_PAGE, read_list, read_registrations};
 use super::observed::{Change, FINALIZER, Memory, Observed, Remote};
 use super::plan::{self, Decision, Settled, Step, plan};
 use super::report::reason;
@@ -26,7 +27,7 @@ use crate::mistral::{self, RegistrationFilter, Trouble, TroubleKind, WorkflowFil
 use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, Written, call, write_status};
 use crate::operator::metrics::Metrics;
-use crate::operator::retry::Requeue;
+use crate::operator::retry::{self, Requeue};
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 
@@ -34,8 +35,6 @@ use crate::workspace::connections::{Connections, Key, Live};
 const MAX_STEPS: usize = 12;
 /// How long a pass waits for its turn to call the API before it gives way to newer news of its object.
 const TURN: Duration = Duration::from_secs(5);
-/// Registrations a page: each comes with its schemas.
-const PAGE: u16 = 200;
 
 /// What reconciles share.
 pub struct Context {
@@ -76,6 +75,8 @@ struct Pass<'a> {
     connection: Option<Live>,
     permit: Option<OwnedSemaphorePermit>,
     written: Option<Written>,
+    /// When the API was last asked about the workflow in this pass, or told to change it.
+    asked: Option<Instant>,
 }
 
 impl Context {
@@ -159,6 +160,7 @@ impl<'a> Pass<'a> {
             connection: live.or(stopper),
             permit: None,
             written,
+            asked: None,
         }
     }
 
@@ -195,6 +197,9 @@ impl<'a> Pass<'a> {
     /// Makes one call to the API, or reads one list, and folds its outcome into what is known.
     async fn call(&mut self, client: &mistral::Client, step: Step) {
         let now = Timestamp::now();
+        if matches!(step, Step::Get(_) | Step::Update(..) | Step::SetArchived(..)) {
+            self.asked = Some(Instant::now());
+        }
         match step {
             Step::Find(name) => self.observed.found(find(client, &name).await),
             Step::Get(address) => self.observed.asked(client.get_workflow(&address).await),
@@ -252,8 +257,12 @@ impl<'a> Pass<'a> {
             }
             Ok(None) => {}
             Err(error) => {
-                self.observed.settled(Requeue::OnChange, Timestamp::now());
-                self.keep(true);
+                // A status that is refused each time must not make for a call each time.
+                let wait = retry::backoff(self.observed.memory.retries.in_a_row, &self.observed.uid, 5, 300);
+                if !error.is_conflict() {
+                    self.observed.settled(Requeue::Retry(wait), Timestamp::now());
+                }
+                self.keep(error.is_conflict());
                 return Err(error);
             }
         }
@@ -268,12 +277,13 @@ impl<'a> Pass<'a> {
         let object = reference(self.object);
         let reason = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str());
         let inventory = &self.context.inventory;
+        let look = Look { asked: self.asked, changed: self.observed.change != Change::None };
         if self.observed.deleted.is_some() || self.observed.spec.suspend {
             inventory.untrack(&self.key, &object);
         } else if reason == Some(reason::WORKFLOW_NOT_FOUND) {
-            inventory.track(&self.key, &object, status, Some(&self.observed.identifier));
+            inventory.track(&self.key, &object, status, Some(&self.observed.identifier), look);
         } else if status.workflow_id.is_some() {
-            inventory.track(&self.key, &object, status, None);
+            inventory.track(&self.key, &object, status, None, look);
         }
     }
 
@@ -305,11 +315,16 @@ pub fn reference(object: &Workflow) -> ObjectRef<Guarded> {
     ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
 }
 
-/// The UUID of the workflow with exactly this name.
+/// The UUID of the workflow with exactly this name; rather one of this Mistral workspace than a shared one.
 async fn find(client: &mistral::Client, name: &str) -> Result<Option<String>, mistral::Error> {
     let filter = WorkflowFilter { search: Some(name.to_owned()), limit: 1000, ..WorkflowFilter::default() };
-    let rows = read_list(client, &filter, &mut 0).await?;
-    Ok(rows.into_iter().find(|row| row.name == name).map(|row| row.id))
+    let mut rows = read_list(client, &filter, &mut 0).await?.items;
+    rows.retain(|row| row.name == name);
+    let is_shared = |row: &mistral::wire::Workflow| {
+        row.other.get("metadata").and_then(|metadata| metadata.get("shared_namespace")).is_some_and(|it| !it.is_null())
+    };
+    rows.sort_by_key(is_shared);
+    Ok(rows.into_iter().next().map(|row| row.id))
 }
 
 /// All registrations of a workflow, and the ids of those that a live worker serves.
@@ -318,14 +333,17 @@ async fn registrations(
     workflow_id: &str,
     has_worker: bool,
 ) -> Result<(Vec<Registration>, Vec<String>), mistral::Error> {
-    let all =
-        RegistrationFilter { workflow_id: Some(workflow_id.to_owned()), limit: PAGE, ..RegistrationFilter::default() };
-    let rows = read_registrations(client, &all, &mut 0).await?;
+    let all = RegistrationFilter {
+        workflow_id: Some(workflow_id.to_owned()),
+        limit: REGISTRATIONS_PAGE,
+        ..RegistrationFilter::default()
+    };
+    let rows = read_registrations(client, &all, &mut 0).await?.items;
     // Whether a row is active is told only by which list it stands in.
     if !has_worker {
         return Ok((rows, Vec::new()));
     }
-    let active = read_registrations(client, &RegistrationFilter { active_only: true, ..all }, &mut 0).await?;
+    let active = read_registrations(client, &RegistrationFilter { active_only: true, ..all }, &mut 0).await?.items;
     Ok((rows, active.into_iter().map(|registration| registration.id).collect()))
 }
 

@@ -4,6 +4,7 @@ mod contest;
 pub mod controller;
 pub mod fields;
 pub mod inventory;
+mod lists;
 pub mod observed;
 pub mod plan;
 #[cfg(test)]

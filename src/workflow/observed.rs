@@ -9,7 +9,7 @@ use super::fields::{self, Field};
 use crate::api::workflow::{Definition, RegistrationStatus};
 use crate::api::{Workflow as Resource, WorkflowSpec, WorkflowStatus};
 use crate::mistral::wire::{Registration, Workflow};
-use crate::mistral::{Error, Trouble};
+use crate::mistral::{Error, Trouble, TroubleKind};
 use crate::operator::retry::{Requeue, Retries};
 use crate::workspace::access::{Connection, Workspace};
 
@@ -31,7 +31,9 @@ const ROUTES: [&str; 10] = [
     "workers",
 ];
 /// Registrations that a status holds at most.
-const MAX_REGISTRATIONS: usize = 20;
+pub const MAX_REGISTRATIONS: usize = 20;
+/// Names of signals, queries or updates that a status holds at most.
+const MAX_HANDLERS: usize = 100;
 /// Bytes of schemas that a status holds at most.
 const MAX_SCHEMAS: usize = 32 << 10;
 
@@ -82,6 +84,8 @@ pub struct Memory {
     pub contests: Contests,
     /// Fields that had been as the spec says and are still to be set back: the status no longer tells.
     pub drifted: Vec<Field>,
+    /// The registrations could not be read and are to be read again.
+    pub incomplete: bool,
 }
 
 /// How to address the workflow.
@@ -213,7 +217,7 @@ impl Observed {
                 let held: Vec<Value> = fields.iter().map(|field| field.at_the_api(before)).collect();
                 for (field, foreign) in fields.iter().zip(&held) {
                     let wanted = field.wanted(&self.spec).unwrap_or_default();
-                    let known = self.status.contested_fields.iter().any(|name| name == field.name());
+                    let known = self.was_contested(*field);
                     self.memory.contests.set(*field, wanted, foreign.clone(), known, now);
                 }
                 // Whether a worker lives is told only when the workflow is asked for.
@@ -232,7 +236,15 @@ impl Observed {
     /// Whether the field had been as the spec says when it was last looked at.
     pub fn had_been_set(&self, field: Field) -> bool {
         let wanted = field.wanted(&self.spec);
-        wanted.is_some() && (field.last_seen(&self.status) == wanted || self.memory.drifted.contains(&field))
+        let same_spec = self.status.observed_generation == self.generation;
+        wanted.is_some()
+            && (field.last_seen(&self.status) == wanted || (same_spec && self.memory.drifted.contains(&field)))
+    }
+
+    /// Whether the status says that what this spec wants of the field is contested.
+    pub fn was_contested(&self, field: Field) -> bool {
+        self.status.observed_generation == self.generation
+            && self.status.contested_fields.iter().any(|name| name == field.name())
     }
 
     /// The pass ends: what it found out about when to come back is remembered.
@@ -241,6 +253,11 @@ impl Observed {
             let differing = fields::differing(&self.spec, workflow);
             self.memory.contests.forget_settled(&differing, now);
             self.memory.drifted = differing.into_iter().filter(|field| self.had_been_set(*field)).collect();
+        }
+        match &self.registrations {
+            Registrations::NotAsked => {}
+            Registrations::Read { .. } => self.memory.incomplete = false,
+            Registrations::Unknown(trouble) => self.memory.incomplete = trouble.kind == TroubleKind::Unavailable,
         }
         self.memory.retries.settled(requeue, &self.workspace, self.generation, now);
     }
@@ -263,7 +280,8 @@ fn definition(registration: &Registration) -> Definition {
     let of = |field: &str| registration.definition.get(field).filter(|value| !value.is_null());
     let names = |field: &str| -> Vec<String> {
         let handlers = of(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        handlers.iter().filter_map(|handler| Some(handler.get("name")?.as_str()?.to_owned())).collect()
+        let names = handlers.iter().filter_map(|handler| Some(handler.get("name")?.as_str()?.to_owned()));
+        names.take(MAX_HANDLERS).collect()
     };
     let (input, output) = (of("input_schema"), of("output_schema"));
     let bytes: usize = [input, output].into_iter().flatten().map(|schema| schema.to_string().len()).sum();

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use super::fields::{self, Field};
 use super::observed::{Address, Change, Observed, Registrations, Remote};
@@ -22,6 +23,8 @@ use crate::workspace::access::{Connection, Workspace};
 const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
 /// How long a deletion waits for the workflow to be archived before it lets go.
 const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
+/// Bytes of a value that an Event shows at most.
+const MAX_VALUE: usize = 80;
 
 /// What a pass does next.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +116,7 @@ fn is_up_to_date(o: &Observed) -> bool {
     o.status.observed_generation == o.generation
         && conditions::is_true(&o.status.conditions, READY)
         && o.status.contested_fields.is_empty()
+        && !o.memory.incomplete
 }
 
 /// Asks until all is known that the next decision needs.
@@ -163,17 +167,21 @@ fn compare(o: &Observed, connection: &Connection, workflow: &Workflow, now: Time
     if !free.is_empty() {
         // A look may come at any time; a refused change is repeated only when that is due.
         if let Some(wait) = o.memory.retries.held(o.generation, connection, now)
-            && conditions::find(&o.status.conditions, READY).is_some_and(|it| it.reason == reason::CHANGE_REFUSED)
+            && let Some(refused) = was_refused(o)
         {
-            return settle(o, o.status.clone(), Requeue::Hold(wait));
+            let status = report::unready(o, Wait::Stalled, reason::CHANGE_REFUSED, refused, now);
+            return settle(o, status, Requeue::Hold(wait));
         }
         // One change a pass; and the API may keep a value otherwise than it was sent.
         return match &o.change {
             Change::None => Decision::Act(change(o, workflow, &free)),
-            Change::Made { .. } | Change::Failed { .. } => {
+            Change::Made { fields: set, .. } | Change::Failed { fields: set, .. } => {
                 let message = format!("The workflow is being updated: {} to go.", fields::names(&free));
                 let status = report::unready(o, Wait::Working, reason::UPDATING, &message, now);
-                settle(o, status, Requeue::After(Duration::ZERO))
+                // What was just set and does not show may show in a while.
+                let soon = Requeue::Retry(backoff(o.memory.retries.in_a_row, &o.uid, 5, 60));
+                let unmoved = free.iter().any(|field| set.contains(field));
+                settle(o, status, if unmoved { soon } else { Requeue::After(Duration::ZERO) })
             }
         };
     }
@@ -191,11 +199,17 @@ fn compare(o: &Observed, connection: &Connection, workflow: &Workflow, now: Time
 /// The workflow is as it shall be, perhaps only since a moment ago.
 fn in_order(o: &Observed, mut status: Status, now: Timestamp) -> Decision {
     let still = |field: &Field| {
-        o.status.contested_fields.iter().any(|name| name == field.name()) && o.memory.contests.is_exhausted(*field)
+        let wanted = field.wanted(&o.spec);
+        o.was_contested(*field) && wanted.is_some_and(|wanted| o.memory.contests.is_exhausted(*field, &wanted))
     };
     let contested: Vec<Field> = fields::ALL.into_iter().filter(still).collect();
     report::contested(&mut status, o, &contested, now);
-    let requeue = if contested.is_empty() { Requeue::OnChange } else { Requeue::Retry(Duration::from_secs(600)) };
+    let unread = matches!(&o.registrations, Registrations::Unknown(it) if it.kind == TroubleKind::Unavailable);
+    let requeue = match (contested.is_empty(), unread) {
+        (true, false) => Requeue::OnChange,
+        (false, _) => Requeue::Retry(Duration::from_secs(600)),
+        (true, true) => Requeue::Retry(backoff(o.memory.retries.in_a_row, &o.uid, 30, 300)),
+    };
     settle(o, status, requeue)
 }
 
@@ -207,9 +221,7 @@ fn held_until(o: &Observed, field: Field, workflow: &Workflow, now: Timestamp) -
         return Some(until);
     }
     // Contested before this process began.
-    let known = o.status.observed_generation == o.generation
-        && o.status.contested_fields.iter().any(|name| name == field.name())
-        && !o.memory.contests.is_exhausted(field);
+    let known = o.was_contested(field) && !o.memory.contests.is_exhausted(field, &wanted);
     let since = conditions::find(&o.status.conditions, conditions::CONTESTED)?.last_transition_time.0;
     let until = since.saturating_add(SignedDuration::from_hours(1)).unwrap_or(Timestamp::MAX);
     Some(until).filter(|until| known && *until > now)
@@ -221,22 +233,30 @@ fn change(o: &Observed, workflow: &Workflow, free: &[Field]) -> Step {
     let rest: Vec<Field> = free.iter().copied().filter(|field| *field != Field::Archived).collect();
     match o.spec.archived.filter(|_| free.contains(&Field::Archived)) {
         Some(false) => Step::SetArchived(id, false),
-        Some(true) if rest.is_empty() => Step::SetArchived(id, true),
+        // A field that the API refuses is no reason to leave the workflow out of the archive.
+        Some(true) if rest.is_empty() || was_refused(o).is_some() => Step::SetArchived(id, true),
         Some(true) | None => Step::Update(id, rest),
     }
 }
 
+/// What the API said when it last refused to set a field, if it was the last thing that happened.
+fn was_refused(o: &Observed) -> Option<&str> {
+    let ready = conditions::find(&o.status.conditions, READY)?;
+    (ready.reason == reason::CHANGE_REFUSED).then_some(ready.message.as_str())
+}
+
 /// Why the operator does not change this workflow, if it does not.
 fn not_ours(workflow: &Workflow, connection: &Connection) -> Option<(&'static str, String)> {
+    let namespace = workflow.shared_namespace.as_deref().filter(|namespace| !namespace.is_empty());
     let elsewhere = match (&workflow.workspace_id, &connection.workspace_id) {
-        (Some(theirs), Some(ours)) => theirs != ours,
-        (None, _) | (_, None) => false,
+        (Some(theirs), Some(ours)) => !theirs.eq_ignore_ascii_case(ours),
+        // Whose it is cannot be told: what is shared may well be another's.
+        (None, _) | (_, None) => namespace.is_some(),
     };
-    if let Some(namespace) = &workflow.shared_namespace
-        && elsewhere
-    {
+    if elsewhere {
+        let name = namespace.map(|namespace| format!(" as \"{namespace}\"")).unwrap_or_default();
         let message = format!(
-            "The workflow belongs to another Mistral workspace, which shares it as \"{namespace}\" and alone can change it; use managementPolicy Observe."
+            "The workflow belongs to another Mistral workspace, which shares it{name} and alone can change it; use managementPolicy Observe."
         );
         return Some((reason::SHARED, message));
     }
@@ -254,7 +274,7 @@ fn not_found(o: &Observed, now: Timestamp) -> Decision {
     let mut absent = o.clone();
     absent.remote = Remote::Absent;
     let status = report::unready(&absent, Wait::Stalled, reason::WORKFLOW_NOT_FOUND, &message, now);
-    settle(o, status, Requeue::Retry(backoff(o.memory.retries.in_a_row, &o.uid, 15, 300)))
+    settle(o, status, Requeue::Retry(backoff(o.memory.retries.in_a_row, &o.uid, 15, 3600)))
 }
 
 /// A question met with trouble.
@@ -373,20 +393,37 @@ fn done(o: &Observed) -> Vec<Notice> {
     for (field, held) in fields.iter().zip(before) {
         let Some(wanted) = field.wanted(&o.spec) else { continue };
         if drifted.contains(field) {
-            drift.push(format!("{} back from {held} to {wanted}", field.name()));
+            drift.push((*field, format!("{} from {} to {}", field.name(), brief(held), brief(&wanted))));
         } else {
-            updated.push(format!("{} to {wanted}", field.name()));
+            updated.push((*field, format!("{} to {}", field.name(), brief(&wanted))));
         }
     }
     let mut notices = Vec::new();
     if !updated.is_empty() {
-        notices.push(Notice::normal(reason::UPDATED, format!("Set {}.", updated.join(", "))));
+        notices.push(Notice::normal(reason::UPDATED, told("Set", &updated)));
     }
     if !drift.is_empty() {
-        let note = format!("Changed at the API, not here: set {}.", drift.join(", "));
-        notices.push(Notice::normal(reason::DRIFT_CORRECTED, note));
+        notices
+            .push(Notice::normal(reason::DRIFT_CORRECTED, told("Changed at the API, not here, and set back:", &drift)));
     }
     notices
+}
+
+/// All names first: an Event is cut after 1 KiB.
+fn told(what: &str, fields: &[(Field, String)]) -> String {
+    let names: Vec<&str> = fields.iter().map(|(field, _)| field.name()).collect();
+    let values: Vec<&str> = fields.iter().map(|(_, value)| value.as_str()).collect();
+    format!("{what} {} ({}).", names.join(", "), values.join("; "))
+}
+
+/// A value for a sentence.
+fn brief(value: &Value) -> String {
+    let mut text = value.to_string();
+    if text.len() > MAX_VALUE {
+        conditions::truncate(&mut text, MAX_VALUE);
+        text.push('…');
+    }
+    text
 }
 
 /// The fields that this pass has set back after somebody else had changed them.

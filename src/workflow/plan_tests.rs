@@ -241,7 +241,7 @@ fn a_restart_does_not_begin_the_fight_anew() {
 fn a_value_that_the_api_keeps_otherwise_does_not_spin() {
     let mut o = wanting(json!({ "displayName": "Invoices" }));
     let mut sets = 0;
-    for second in 0..20 {
+    for second in (0..1000).step_by(10) {
         let mut pass = answered(o.clone(), json!({ "display_name": "INVOICES" }));
         if let Decision::Act(Step::Update(_, fields)) = plan(&pass, at(second)) {
             sets += 1;
@@ -327,9 +327,12 @@ fn a_refused_change_is_said_once_and_repeated_later_and_later() {
     assert!(find(&end.status.conditions, READY).unwrap().message.contains("tags"));
     let held = next(&o, at(1));
     assert!(matches!(settled(&held, at(2)).requeue, Requeue::Hold(_)));
-    // Nor by a look that comes before: only what the API newly says is taken in then.
-    let look = answered(Observed { look: true, ..held.clone() }, json!({}));
-    assert!(matches!(settled(&look, at(2)).requeue, Requeue::Hold(_)));
+    // Nor by a look that comes before: what the API newly says is taken in, and that is all.
+    let look = answered(Observed { look: true, ..held.clone() }, json!({ "active": false, "archived": true }));
+    let taken_in = settled(&look, at(2));
+    assert!(matches!(taken_in.requeue, Requeue::Hold(_)));
+    assert_eq!((taken_in.status.active, taken_in.status.archived), (Some(false), Some(true)));
+    assert_eq!(ready(&taken_in.status), reason::CHANGE_REFUSED);
     assert!(matches!(plan(&look, at(120)), Decision::Act(Step::Update(..))));
     assert!(matches!(plan(&Observed { generation: Some(2), ..held }, at(2)), Decision::Act(Step::Get(_))));
 }
@@ -428,4 +431,97 @@ fn drift_that_takes_two_changes_is_called_drift_both_times() {
     let mut second = answered(next(&first, at(2)), json!({ "tags": ["theirs"] }));
     second.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(3));
     assert_eq!(settled(&second, at(3)).done[0].reason, reason::DRIFT_CORRECTED);
+}
+
+#[test]
+fn what_was_just_set_and_does_not_show_is_not_set_again_at_once() {
+    let mut o = answered(wanting(json!({ "tags": ["a"] })), json!({}));
+    o.changed(vec![Field::Tags], Ok(Some(workflow(json!({})))), at(1));
+    let end = settled(&o, at(1));
+    assert!(matches!(end.requeue, Requeue::Retry(wait) if wait >= Duration::from_secs(4)), "{:?}", end.requeue);
+    assert!(matches!(settled(&next(&o, at(1)), at(2)).requeue, Requeue::Hold(_)));
+}
+
+#[test]
+fn a_field_that_is_refused_does_not_keep_the_workflow_out_of_the_archive() {
+    let mut o = answered(wanting(json!({ "tags": ["a"], "archived": true })), json!({}));
+    o.changed(vec![Field::Tags], Err(Error::Rejected(refusal(422))), at(1));
+    let o = answered(next(&o, at(1)), json!({}));
+    assert_eq!(step(&o, at(120)), Step::SetArchived(ID.into(), true));
+}
+
+/// A workflow that somebody fights for, at the time at which that is said.
+fn contested() -> Observed {
+    let mut o = wanting(json!({ "tags": ["ours"] }));
+    for minute in 0..4 {
+        let mut pass = answered(Observed { look: true, ..o.clone() }, json!({ "tags": ["theirs"] }));
+        if let Decision::Act(Step::Update(_, fields)) = plan(&pass, at(minute * 60)) {
+            pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(minute * 60));
+        }
+        o = next(&pass, at(minute * 60));
+    }
+    assert_eq!(ready(&o.status), reason::CONTESTED);
+    o
+}
+
+#[test]
+fn an_edit_ends_the_contest_whichever_way_it_goes() {
+    for spec in [json!({}), json!({ "tags": ["theirs"] })] {
+        let agreed = Observed { generation: Some(2), spec: wanting(spec.clone()).spec, ..contested() };
+        let end = settled(&answered(agreed, json!({ "tags": ["theirs"] })), at(300));
+        assert_eq!(ready(&end.status), reason::IN_SYNC, "{spec}");
+        assert!(find(&end.status.conditions, CONTESTED).is_none() && end.status.contested_fields.is_empty(), "{spec}");
+        assert_eq!(end.requeue, Requeue::OnChange);
+    }
+    // A new wish is tried at once, also by a process that remembers nothing, and after trouble.
+    let spec = wanting(json!({ "tags": ["new"] })).spec;
+    let mut edited = Observed { generation: Some(2), spec, memory: Memory::default(), ..contested() };
+    edited.asked(Err(Error::Transient { retry_after: None, message: "down".into() }));
+    let o = answered(next(&edited, at(300)), json!({ "tags": ["theirs"] }));
+    assert!(matches!(plan(&o, at(310)), Decision::Act(Step::Update(..))));
+}
+
+#[test]
+fn registrations_that_could_not_be_read_are_read_again_soon() {
+    let mut o = wanting(json!({}));
+    o.asked(Ok(workflow(json!({ "active": false }))));
+    o.registrations_read(Err(Error::Transient { retry_after: None, message: "down".into() }));
+    let end = settled(&o, at(1));
+    assert_eq!(ready(&end.status), reason::IN_SYNC);
+    assert!(matches!(end.requeue, Requeue::Retry(_)));
+    let o = next(&o, at(1));
+    assert!(matches!(settled(&o, at(2)).requeue, Requeue::Hold(_)));
+    assert_eq!(step(&o, at(120)), Step::Get("invoices".into()));
+    // Where that is not allowed, it is not insisted on.
+    let mut o = wanting(json!({}));
+    o.asked(Ok(workflow(json!({}))));
+    o.registrations_read(Err(Error::Rejected(refusal(403))));
+    assert_eq!(settled(&o, at(1)).requeue, Requeue::OnChange);
+}
+
+#[test]
+fn an_event_names_every_field_however_long_the_values_are() {
+    let spec = json!({ "description": "d".repeat(2000), "tags": ["ours"], "availableInChatAssistant": true });
+    let wanted = json!({
+        "description": "d".repeat(2000), "tags": ["ours"], "available_in_chat_assistant": true,
+    });
+    let rest = next(&answered(wanting(spec), wanted.clone()), at(1));
+    let mut o = answered(Observed { look: true, ..rest }, json!({ "description": "é".repeat(2000) }));
+    let fields = vec![Field::Description, Field::Tags, Field::AvailableInChatAssistant];
+    o.changed(fields, Ok(Some(workflow(wanted))), at(2));
+    let note = settled(&o, at(2)).done[0].note.clone();
+    assert!(note.len() < 1024, "{}", note.len());
+    for name in ["description", "tags", "availableInChatAssistant"] {
+        assert!(note.contains(name), "{note}");
+    }
+}
+
+#[test]
+fn a_shared_workflow_of_which_it_cannot_be_told_whose_it_is_is_left_alone() {
+    let mut o = answered(wanting(json!({ "tags": ["a"] })), json!({ "shared_namespace": "shared:x" }));
+    let unknown = Connection { workspace_id: None, ..connection() };
+    o.workspace = Workspace::Ready(unknown);
+    assert_eq!(ready(&settled(&o, at(1)).status), reason::SHARED);
+    let upper = answered(wanting(json!({ "tags": ["a"] })), json!({ "workspace_id": "WS" }));
+    assert!(matches!(step(&upper, at(1)), Step::Update(..)));
 }

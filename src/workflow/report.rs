@@ -8,6 +8,9 @@ use crate::api::WorkflowStatus as Status;
 use crate::api::conditions::{self, ACTIVE, CONTESTED, Is, NEEDS_USER, Wait};
 use crate::mistral::wire::Workflow;
 
+/// Characters of a description that a status holds at most; as many as a spec.
+const MAX_DESCRIPTION: usize = 16_384;
+
 /// Reasons of conditions and Events. They are part of the API: people and tools match on them.
 pub mod reason {
     /// The workflow looks as the spec says.
@@ -99,7 +102,7 @@ fn seen(o: &Observed, workflow: &Workflow, now: Timestamp) -> Status {
     status.name = Some(workflow.name.clone());
     status.type_ = text(&workflow.type_).or(status.type_);
     status.display_name = text(&workflow.display_name);
-    status.description = text(&workflow.description);
+    status.description = text(&workflow.description).map(|text| text.chars().take(MAX_DESCRIPTION).collect());
     status.tags = workflow.tags.clone().filter(|tags| !tags.is_empty());
     status.available_in_chat_assistant = workflow.available_in_chat_assistant;
     status.archived = workflow.archived;
@@ -140,6 +143,11 @@ fn absent(o: &Observed, now: Timestamp) -> Status {
 
 fn base(o: &Observed) -> Status {
     let mut status = o.status.clone();
+    if status.observed_generation != o.generation {
+        // It was what the spec said before that somebody contested.
+        status.contested_fields.clear();
+        conditions::remove(&mut status.conditions, CONTESTED);
+    }
     status.observed_generation = o.generation;
     // An edit that changes nothing here has been seen all the same.
     status.conditions.iter_mut().for_each(|condition| condition.observed_generation = o.generation);

@@ -130,12 +130,21 @@ impl Connections {
 
     /// The Workspace does not exist any more: nothing new is done with its connection.
     pub fn gone(&self, key: &Key) {
-        if let Some(entry) = self.lock().get_mut(key)
+        let mut entries = self.lock();
+        if let Some(entry) = entries.get_mut(key)
             && let State::Ready(live) = &entry.state
         {
             let state = State::NotReady("there is no such Workspace".into(), Some(live.clone()));
             *entry = Entry { uid: entry.uid.clone(), state, since: Instant::now() };
+            drop(entries);
+            self.tell(key);
         }
+    }
+
+    /// None but these Workspaces exist: whoever has not heard of that yet does now.
+    pub fn gone_all_but(&self, exists: impl Fn(&Key) -> bool) {
+        let missing: Vec<Key> = self.lock().keys().filter(|key| !exists(key)).cloned().collect();
+        missing.iter().for_each(|key| self.gone(key));
     }
 
     /// Someone had trouble with this connection: it shall be checked soon.
@@ -174,7 +183,12 @@ impl Connections {
         };
         entries.insert(key.clone(), Entry { uid: uid.to_owned(), state, since });
         drop(entries);
+        self.tell(key);
+    }
+
+    fn tell(&self, key: &Key) {
         for listener in &self.changed {
+            // A receiver that is gone means that the process is ending.
             let _ = listener.send(key.clone());
         }
     }

@@ -404,3 +404,20 @@ async fn a_restart_at_rest_changes_nothing_and_asks_by_list() {
     assert_eq!(world.api.effects(None).await, 0);
     assert_eq!(version().await, before);
 }
+
+#[tokio::test]
+async fn drift_is_found_also_where_a_list_is_refused() {
+    let world = World::new("wf-lists").await;
+    world.resync("5s").await;
+    let refused = json!({ "error": { "status": 403, "body": { "detail": "not for you" } } });
+    let fault = json!({ "route": "/v1/workflows/registrations", "kind": refused });
+    world.api.faults(json!({ "faults": [fault] })).await;
+    let _operator = world.operator();
+    world.workflow("echo", json!({ "tags": ["a"] })).await;
+    world.workflow("slow", json!({ "tags": ["a"] })).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    world.wait_for_workflow("slow", "InSync").await;
+    world.api.edit("echo", json!({ "tags": ["theirs"] })).await;
+    let back = async || (at_the_api(&world, "echo").await["tags"] == json!(["a"])).then_some(());
+    until(SOON, "the tag", back).await;
+}

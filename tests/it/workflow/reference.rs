@@ -28,7 +28,11 @@ async fn both_in_one_manifest_start_without_a_detour() {
     world.execute("run", json!({ "workflowRef": { "name": "echo" } })).await;
     world.workflow("echo", json!({ "displayName": "Echo" })).await;
     world.wait_for_reason("run", "Completed").await;
-    let reasons: Vec<String> = world.events("run").await.into_iter().map(|(reason, _)| reason).collect();
+    let events = until(SOON, "the Event of its end", async || {
+        let events = world.events("run").await;
+        events.iter().any(|(reason, _)| reason == "Completed").then_some(events)
+    });
+    let reasons: Vec<String> = events.await.into_iter().map(|(reason, _)| reason).collect();
     assert!(!reasons.contains(&"WorkflowNotFound".to_owned()), "{reasons:?}");
 }
 
@@ -57,6 +61,34 @@ async fn a_workflow_that_cannot_run_holds_its_executions_with_the_reason() {
     world.wait_for_reason("archived", "Completed").await;
     world.wait_for_reason("unregistered", "Completed").await;
     assert_eq!(world.api.starts().await, 2);
+}
+
+#[tokio::test]
+async fn none_of_many_executions_misses_that_its_workflow_can_be_run() {
+    const WORKFLOWS: usize = 60;
+    let world = World::new("ref-many").await;
+    for n in 0..WORKFLOWS {
+        world.api.register(json!({ "name": format!("w{n}"), "archived": true })).await;
+        world.workflow(&format!("w{n}"), json!({})).await;
+        for k in 0..3 {
+            world.execute(&format!("run-{n}-{k}"), json!({ "workflowRef": { "name": format!("w{n}") } })).await;
+        }
+    }
+    let _operator = world.operator();
+    for n in 0..WORKFLOWS {
+        for k in 0..3 {
+            world.wait_for_reason(&format!("run-{n}-{k}"), "WorkflowNotReady").await;
+        }
+    }
+    for n in 0..WORKFLOWS {
+        world.patch_workflow(&format!("w{n}"), json!({ "archived": false })).await;
+    }
+    for n in 0..WORKFLOWS {
+        for k in 0..3 {
+            world.wait_for_reason(&format!("run-{n}-{k}"), "Completed").await;
+        }
+    }
+    assert_eq!(world.api.starts().await, 3 * WORKFLOWS as u64);
 }
 
 #[tokio::test]

@@ -52,6 +52,8 @@ async fn what_the_api_would_refuse_is_refused_before_it_gets_there() {
     }
     assert_refused("a name with a dot", world.try_workflow("a.b", json!({})).await, "set spec.identifier");
     assert_refused("a long name", world.try_workflow(&"w".repeat(129), json!({})).await, "set spec.identifier");
+    let null = json!({ "identifier": null });
+    assert_refused("a null identifier", world.try_workflow("a.b", null).await, "set spec.identifier");
     world.workflow("a.b", json!({ "identifier": "Some_Workflow" })).await;
 }
 

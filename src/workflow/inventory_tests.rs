@@ -1,0 +1,199 @@
+//! What the inventory compares, and when.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::*;
+use crate::api::workflow::RegistrationStatus;
+use crate::mistral::wire::Workflow;
+
+fn workflow(id: &str, fields: serde_json::Value) -> Workflow {
+    let mut all = json!({ "id": id, "name": "w", "display_name": "W", "archived": false, "tags": ["a"] });
+    all.as_object_mut().unwrap().extend(fields.as_object().cloned().unwrap_or_default());
+    serde_json::from_value(all).unwrap()
+}
+
+fn seen() -> Seen {
+    Seen::Found(Box::new(WorkflowStatus {
+        workflow_id: Some("1".into()),
+        display_name: Some("W".into()),
+        tags: Some(vec!["a".into()]),
+        archived: Some(false),
+        active: Some(true),
+        available_in_chat_assistant: Some(false),
+        ..WorkflowStatus::default()
+    }))
+}
+
+fn swept(row: Workflow) -> Swept {
+    Swept {
+        names: HashSet::from([row.name.clone()]),
+        active: Some(HashSet::from([row.id.clone()])),
+        in_chat: Some(HashSet::new()),
+        registrations: Some(HashMap::new()),
+        rows: Some(HashMap::from([(row.id.clone(), row)])),
+        calls: LISTS,
+    }
+}
+
+#[test]
+fn a_workflow_as_it_was_seen_is_left_in_peace() {
+    assert!(!swept(workflow("1", json!({}))).differs(&seen()));
+    assert!(!swept(workflow("1", json!({ "description": "" }))).differs(&seen()));
+}
+
+#[test]
+fn every_field_that_a_list_tells_is_compared() {
+    for fields in [
+        json!({ "display_name": "X" }),
+        json!({ "description": "new" }),
+        json!({ "tags": ["a", "b"] }),
+        json!({ "tags": null }),
+        json!({ "archived": true }),
+        json!({ "id": "2" }),
+    ] {
+        assert!(swept(workflow("1", fields.clone())).differs(&seen()), "{fields}");
+    }
+    let row = || workflow("1", json!({}));
+    assert!(Swept { active: Some(HashSet::new()), ..swept(row()) }.differs(&seen()));
+    assert!(Swept { in_chat: Some(HashSet::from(["1".into()])), ..swept(row()) }.differs(&seen()));
+    let registrations = Some(HashMap::from([("1".to_owned(), BTreeSet::from(["r".to_owned()]))]));
+    assert!(Swept { registrations, ..swept(row()) }.differs(&seen()));
+}
+
+#[test]
+fn a_list_that_cannot_be_had_is_not_compared_and_without_the_main_one_each_is_asked_about() {
+    let row = || workflow("1", json!({}));
+    let bare = Swept { active: None, in_chat: None, registrations: None, ..swept(row()) };
+    assert!(!bare.differs(&seen()));
+    assert!(Swept { rows: None, ..swept(row()) }.differs(&seen()));
+}
+
+#[test]
+fn an_absent_archived_flag_is_as_good_as_false() {
+    for there in [json!(null), json!(false)] {
+        for known in [None, Some(false)] {
+            let Seen::Found(status) = seen() else { panic!() };
+            let seen = Seen::Found(Box::new(WorkflowStatus { archived: known, ..*status }));
+            assert!(!swept(workflow("1", json!({ "archived": there }))).differs(&seen), "{there} {known:?}");
+        }
+    }
+}
+
+#[test]
+fn an_active_version_older_than_the_twenty_that_a_status_holds_is_no_difference() {
+    let Seen::Found(status) = seen() else { panic!() };
+    let id = |n: usize| format!("0198a000-0000-7000-8000-0000000000{n:02}");
+    let registration = |n| RegistrationStatus { id: id(n), deployment: None, active: n == 40 };
+    let status = WorkflowStatus { registrations: (21..41).rev().map(registration).collect(), ..*status };
+    let listed = |ids: &[usize]| {
+        let all = ids.iter().map(|n| id(*n)).collect::<BTreeSet<_>>();
+        Swept { registrations: Some(HashMap::from([("1".to_owned(), all)])), ..swept(workflow("1", json!({}))) }
+    };
+    assert!(!listed(&[5, 40]).differs(&Seen::Found(Box::new(status.clone()))));
+    assert!(listed(&[5, 30, 40]).differs(&Seen::Found(Box::new(status))));
+}
+
+#[test]
+fn a_workflow_that_was_absent_is_looked_for_by_name_and_by_uuid() {
+    let swept = swept(workflow("1", json!({})));
+    for (identifier, there) in [("w", true), ("1", true), ("other", false)] {
+        assert_eq!(swept.differs(&Seen::Absent(identifier.into())), there, "{identifier}");
+    }
+}
+
+const RESYNC: Duration = Duration::from_secs(300);
+
+/// So many workflows, last asked about at `at`.
+fn watched(count: usize, at: Instant) -> Watched {
+    let mut watched = Watched::new(at);
+    for n in 0..count {
+        watched.track(&Ref::new(&n.to_string()), seen(), Look { asked: Some(at), changed: false });
+    }
+    watched
+}
+
+#[test]
+fn one_is_asked_about_and_many_are_swept() {
+    let now = Instant::now();
+    assert_eq!(watched(0, now).due(now, RESYNC), Due::Nothing);
+    assert!(matches!(watched(1, now).due(now, RESYNC), Due::Questions(objects) if objects.len() == 1));
+    let mut many = watched(2, now);
+    assert_eq!(many.due(now, RESYNC), Due::Sweep);
+    assert_eq!(many.due(now + RESYNC * 2, RESYNC), Due::Nothing, "one sweep at a time");
+}
+
+#[test]
+fn a_row_from_before_the_last_look_is_no_news() {
+    let began = Instant::now();
+    let swept = swept(workflow("1", json!({ "display_name": "X" })));
+    assert_eq!(watched(1, began + Duration::from_secs(1)).compare(&swept, began), []);
+    assert_eq!(watched(1, began).compare(&swept, began + Duration::from_secs(2)), [Ref::new("0")]);
+}
+
+#[test]
+fn a_pass_that_asked_nothing_does_not_make_the_lists_old() {
+    let began = Instant::now();
+    let mut watched = watched(1, began);
+    watched.track(&Ref::new("0"), seen(), Look { asked: None, changed: false });
+    let swept = swept(workflow("1", json!({ "display_name": "X" })));
+    assert_eq!(watched.compare(&swept, began + Duration::from_millis(1)), [Ref::new("0")]);
+}
+
+#[test]
+fn a_row_that_was_looked_into_in_vain_wakes_nobody_again_until_it_changes() {
+    let start = Instant::now();
+    let later = |seconds| start + Duration::from_secs(seconds);
+    let look = |seconds, changed| Look { asked: Some(later(seconds)), changed };
+    let object = Ref::new("0");
+    let mut watched = watched(1, start);
+    let odd = || swept(workflow("1", json!({ "tags": null })));
+    assert_eq!(watched.compare(&odd(), later(1)), std::slice::from_ref(&object));
+    watched.track(&object, seen(), look(2, false));
+    assert_eq!(watched.compare(&odd(), later(3)), []);
+    let other = swept(workflow("1", json!({ "tags": ["b"] })));
+    assert_eq!(watched.compare(&other, later(4)), std::slice::from_ref(&object));
+    // Drift that was corrected may come back in the same words.
+    watched.track(&object, seen(), look(5, true));
+    assert_eq!(watched.compare(&other, later(6)), [object]);
+}
+
+#[test]
+fn the_api_is_left_alone_for_as_long_as_it_asks_whatever_the_interval() {
+    let now = Instant::now();
+    let mut watched = watched(2, now);
+    assert_eq!(watched.due(now, Duration::from_secs(5)), Due::Sweep);
+    watched.put_off(Some(Duration::from_secs(600)));
+    assert_eq!(watched.due(now + Duration::from_secs(500), Duration::from_secs(5)), Due::Nothing);
+    assert_eq!(watched.due(now + Duration::from_secs(601), Duration::from_secs(5)), Due::Sweep);
+}
+
+#[test]
+fn another_mistral_workspace_is_looked_at_soon() {
+    let now = Instant::now();
+    let mut watched = watched(2, now);
+    watched.is_of(Some("one"));
+    assert_eq!(watched.due(now, RESYNC), Due::Sweep);
+    watched.sweeping = false;
+    let soon = now + Duration::from_secs(6);
+    assert_eq!(watched.due(soon, RESYNC), Due::Nothing);
+    watched.is_of(Some("one"));
+    assert_eq!(watched.due(soon, RESYNC), Due::Nothing);
+    watched.is_of(Some("two"));
+    assert_eq!(watched.due(soon, RESYNC), Due::Sweep);
+}
+
+#[test]
+fn an_api_that_does_not_answer_shows_in_the_age() {
+    let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
+    let inventory = Inventory::new(wake);
+    assert_eq!(inventory.age(), None);
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(3)).unwrap();
+    let key = Key { namespace: "n".into(), name: "default".into() };
+    let mut all = watched(1, long_ago);
+    all.complete = long_ago;
+    assert!(matches!(all.due(Instant::now(), RESYNC), Due::Questions(_)), "asking is not answering");
+    lock(&inventory.watched).insert(key, all);
+    assert!(inventory.age().unwrap() >= Duration::from_secs(3));
+}
