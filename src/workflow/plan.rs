@@ -196,11 +196,11 @@ fn compare(o: &Observed, connection: &Connection, workflow: &Workflow, now: Time
     settle(o, status, Requeue::Retry(wait_until(due, now)))
 }
 
-/// The workflow is as it shall be, perhaps only since a moment ago.
+/// The workflow is as it shall be, perhaps only since a moment ago and not for long.
 fn in_order(o: &Observed, mut status: Status, now: Timestamp) -> Decision {
     let still = |field: &Field| {
         let wanted = field.wanted(&o.spec);
-        o.was_contested(*field) && wanted.is_some_and(|wanted| o.memory.contests.is_exhausted(*field, &wanted))
+        wanted.is_some_and(|wanted| o.memory.contests.is_exhausted(*field, &wanted))
     };
     let contested: Vec<Field> = fields::ALL.into_iter().filter(still).collect();
     report::contested(&mut status, o, &contested, now);
@@ -372,15 +372,20 @@ fn settle(o: &Observed, status: Status, requeue: Requeue) -> Decision {
     if let Some(new) = conditions::find(&status.conditions, READY)
         && old.is_none_or(|old| old.reason != new.reason)
         && new.reason != reason::UPDATING
+        // Said already, when it was found out.
+        && !(new.reason == reason::CONTESTED && conditions::is_true(&o.status.conditions, conditions::CONTESTED))
     {
         let warning = conditions::is_true(&status.conditions, STALLED) || new.reason == reason::API_UNAVAILABLE;
         let notice = if warning { Notice::warning } else { Notice::normal };
         news.push(notice(&new.reason, &new.message));
     }
-    if let Some(new) = conditions::find(&status.conditions, conditions::NEEDS_USER)
-        && conditions::find(&o.status.conditions, conditions::NEEDS_USER).is_none()
-    {
-        news.push(Notice::warning(&new.reason, &new.message));
+    for type_ in [conditions::NEEDS_USER, conditions::CONTESTED] {
+        if let Some(new) = conditions::find(&status.conditions, type_)
+            && conditions::find(&o.status.conditions, type_).is_none()
+            && news.iter().all(|notice: &Notice| notice.reason != new.reason)
+        {
+            news.push(Notice::warning(&new.reason, &new.message));
+        }
     }
     Decision::Settle(Box::new(Settled { status, done: done(o), news, requeue }))
 }

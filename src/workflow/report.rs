@@ -89,7 +89,7 @@ pub fn contested(status: &mut Status, o: &Observed, fields: &[Field], now: Times
 /// What to do about contested fields.
 pub fn contested_message(fields: &[Field]) -> String {
     format!(
-        "Somebody else has set {} back three times within an hour, perhaps another Workflow resource, a worker that registers or a person; agree on one value, or take the field out of one of the two. It is set again once an hour.",
+        "Somebody else has set {} back three times within an hour, perhaps another Workflow resource, a worker that registers or a person; agree on one value, or take the field out of one of the two. From now on it is set at most once an hour.",
         fields::names(fields)
     )
 }
