@@ -4,10 +4,10 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::claim::{CLAIM, Claim, FINALIZER, SEND_WITHIN, VISIBILITY};
-use super::observed::{Instance, Memory, Observed, Referent, Surroundings};
+use super::observed::{Instance, Memory, Named, Observed, Referent, Surroundings};
 use super::plan::{Decision, Step, plan};
 use super::report::{is_finished, reason};
 use crate::api::WorkflowExecution;
@@ -129,20 +129,17 @@ fn unknown() -> Error {
 }
 
 impl World {
-    fn new(explicit_id: bool, fate: &mut Fate) -> Self {
+    fn new(spec: &Value, fate: &mut Fate) -> Self {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let mut object: WorkflowExecution = serde_json::from_value(json!({
+        let object: WorkflowExecution = serde_json::from_value(json!({
             "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
             "metadata": {
                 "name": "run", "namespace": "n", "uid": "uid", "resourceVersion": "1", "generation": 1,
                 "creationTimestamp": now.to_string(),
             },
-            "spec": { "workflowIdentifier": "w" },
+            "spec": spec,
         }))
         .unwrap();
-        if explicit_id {
-            object.spec.execution_id = Some("run".into());
-        }
         let operator = |n: i64, fate: &mut Fate| Operator {
             memory: Memory::default(),
             instance: Instance { name: format!("operator-{n}"), since: now - seconds(5) },
@@ -204,7 +201,7 @@ impl World {
             Surroundings {
                 workspace: Workspace::Ready(connection.clone()),
                 stop_with: Some(connection),
-                referent: Referent::NotNamed,
+                referent: referent(&seen, fate),
             },
             look,
         );
@@ -339,6 +336,21 @@ impl World {
     }
 }
 
+/// What the Workflow resource says, if the spec names one: it comes and goes.
+fn referent(object: &WorkflowExecution, fate: &mut Fate) -> Referent {
+    let named = |id: &str| Named { id: id.into(), name: "w".into() };
+    if object.spec.workflow_ref.is_none() {
+        return Referent::NotNamed;
+    }
+    match fate.choose(6) {
+        1 => Referent::NotFound,
+        2 => Referent::NotReady { why: "gone".into(), workflow: None },
+        3 => Referent::NotReady { why: "archived".into(), workflow: Some(named("1")) },
+        4 => Referent::Ready { workflow: named("2"), active: None },
+        _ => Referent::Ready { workflow: named("1"), active: Some(false) },
+    }
+}
+
 fn annotate(object: &mut WorkflowExecution, claim: &Claim, finalizer: bool) {
     let annotations = object.metadata.annotations.get_or_insert_default();
     annotations.insert(CLAIM.into(), claim.to_annotation());
@@ -349,9 +361,9 @@ fn set_finalizer(object: &mut WorkflowExecution, present: bool) {
     object.metadata.finalizers = present.then(|| vec![FINALIZER.to_owned()]);
 }
 
-fn live(explicit_id: bool, choices: Vec<u8>) {
+fn live(spec: &Value, choices: Vec<u8>) {
     let mut fate = Fate(choices.into_iter());
-    let mut world = World::new(explicit_id, &mut fate);
+    let mut world = World::new(spec, &mut fate);
     while !fate.is_over() {
         let who = usize::from(fate.choose(4) == 3);
         let look = fate.choose(2) == 0;
@@ -386,13 +398,24 @@ proptest! {
 
     #[test]
     fn a_run_happens_exactly_once_whatever_fails(choices in prop::collection::vec(any::<u8>(), 0..300)) {
-        live(false, choices);
+        live(&json!({ "workflowIdentifier": "w" }), choices);
     }
 
     #[test]
     fn a_run_with_an_explicit_id_happens_exactly_once_whatever_fails(
         choices in prop::collection::vec(any::<u8>(), 0..300)
     ) {
-        live(true, choices);
+        live(&json!({ "workflowIdentifier": "w", "executionId": "run" }), choices);
+    }
+
+    #[test]
+    fn a_run_through_a_workflow_resource_that_comes_and_goes_happens_exactly_once(
+        explicit in any::<bool>(), choices in prop::collection::vec(any::<u8>(), 0..300)
+    ) {
+        let mut spec = json!({ "workflowRef": { "name": "w" } });
+        if explicit {
+            spec["executionId"] = json!("run");
+        }
+        live(&spec, choices);
     }
 }
