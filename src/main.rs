@@ -25,6 +25,12 @@ enum Command {
     Run(Box<Run>),
     /// Print the CustomResourceDefinitions as YAML, for kubectl apply.
     Crds,
+    /// Take the operator's finalizers off all resources, for when no operator is left to do it. Runs that go on are not stopped. Stop the operator first, or it puts them back.
+    ReleaseFinalizers {
+        /// In this namespace only, instead of all.
+        #[arg(long, value_name = "NAME")]
+        namespace: Option<String>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,6 +51,12 @@ struct Run {
     /// Where to answer /healthz, /readyz and /metrics.
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// The Lease by which one of several operators is elected; empty for no election.
+    #[arg(long, env = "LEASE", value_name = "NAME", default_value = "mistral-workflows-operator")]
+    lease: String,
+    /// Where the Lease is [default: the pod's namespace; outside of a pod there is no election]
+    #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAME")]
+    lease_namespace: Option<String>,
     /// How to write logs.
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -59,10 +71,13 @@ enum LogFormat {
     Json,
 }
 
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(options) => run(*options),
+        Command::Run(options) => to_the_end(run(*options)),
         Command::Crds => print_crds(),
+        Command::ReleaseFinalizers { namespace } => to_the_end(release_finalizers(namespace)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,7 +88,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn print_crds() -> Result<(), Box<dyn std::error::Error>> {
+fn print_crds() -> Outcome {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     for crd in api::crds() {
@@ -82,9 +97,16 @@ fn print_crds() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-#[tokio::main]
-async fn run(options: Run) -> Result<(), Box<dyn std::error::Error>> {
-    let Run { allow_base_urls, namespace, listen, log_format, log } = options;
+/// Whatever still runs when the work has ended is not waited for: a process that leads no longer has to be gone at once.
+fn to_the_end(work: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(options: Run) -> Outcome {
+    let Run { allow_base_urls, namespace, listen, lease, lease_namespace, log_format, log } = options;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(log)
         .with_writer(std::io::stderr)
@@ -93,16 +115,7 @@ async fn run(options: Run) -> Result<(), Box<dyn std::error::Error>> {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
-    // One TLS provider for both clients, chosen here; a second call has no effect.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-
-    let mut config = kube::Config::infer().await?;
-    // kube would repeat writes up to 15 times by itself, and would send what is meant for the
-    // cluster through the proxy that HTTPS_PROXY names for the Mistral API.
-    config.default_retry = false;
-    config.proxy_url = None;
-    let client = kube::Client::try_from(config)?;
-
+    let (client, pod_namespace) = connect().await?;
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopping = stop.clone();
@@ -113,7 +126,36 @@ async fn run(options: Run) -> Result<(), Box<dyn std::error::Error>> {
         }
         stopping.cancel();
     });
-    let config = operator::Config { allow_base_urls, namespace, listen: Some(listen) };
+    let lease = match lease_namespace.or(pod_namespace) {
+        Some(namespace) if !lease.is_empty() => Some(operator::election::LeaseConfig { name: lease, namespace }),
+        _ => None,
+    };
+    let config = operator::Config { allow_base_urls, namespace, listen: Some(listen), lease };
     operator::run(config, client, stop).await?;
     Ok(())
+}
+
+async fn release_finalizers(namespace: Option<String>) -> Outcome {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let (client, _) = connect().await?;
+    let mut failed = 0;
+    for (kind, outcome) in operator::release::finalizers(&client, namespace.as_deref()).await? {
+        println!("{kind}: {} released", outcome.released);
+        failed += outcome.failed;
+    }
+    if failed > 0 { Err(format!("{failed} resources still have a finalizer; run it again").into()) } else { Ok(()) }
+}
+
+/// The cluster, by the kubeconfig or else by the pod's service account, and the pod's namespace if it is the latter.
+async fn connect() -> Result<(kube::Client, Option<String>), Box<dyn std::error::Error>> {
+    // One TLS provider for both clients, chosen here; a second call has no effect.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let by_pod = kube::Config::from_kubeconfig(&kube::config::KubeConfigOptions::default()).await.is_err();
+    let mut config = kube::Config::infer().await?;
+    // kube would repeat writes up to 15 times by itself, and would send what is meant for the
+    // cluster through the proxy that HTTPS_PROXY names for the Mistral API.
+    config.default_retry = false;
+    config.proxy_url = None;
+    let pod_namespace = by_pod.then(|| config.default_namespace.clone());
+    Ok((kube::Client::try_from(config)?, pod_namespace))
 }

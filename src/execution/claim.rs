@@ -27,8 +27,8 @@ const VERSION: u32 = 1;
 pub const SEND_WITHIN: SignedDuration = SignedDuration::from_secs(15);
 /// How long the API may take to show a run that it has accepted.
 pub const VISIBILITY: SignedDuration = SignedDuration::from_secs(30);
-/// How far clocks of two operators may be apart.
-const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(15);
+/// How far two clocks of a cluster may be apart.
+pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(15);
 /// How long the call itself may take: see [`crate::mistral::REQUEST_TIMEOUT`].
 const CALL: SignedDuration = SignedDuration::from_secs(crate::mistral::REQUEST_TIMEOUT.as_secs().cast_signed());
 

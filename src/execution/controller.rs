@@ -12,7 +12,6 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
 use super::facts;
@@ -27,6 +26,7 @@ use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
 use crate::operator::crash;
 use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, Written, call, write_status};
+use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
 use crate::operator::retry::Requeue;
 use crate::workspace::access::{self, Connection};
@@ -62,8 +62,8 @@ pub struct Context {
     pub tracker: Arc<Tracker>,
     /// Events.
     pub publisher: Arc<Publisher>,
-    /// Set when the process is to end: nothing new is started then.
-    pub stop: CancellationToken,
+    /// For how long this process may act.
+    pub term: Term,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     memory: Mutex<HashMap<String, Kept>>,
@@ -110,7 +110,7 @@ impl Context {
         workflows: Store<DeserializeGuard<api::Workflow>>,
         tracker: Arc<Tracker>,
         publisher: Arc<Publisher>,
-        stop: CancellationToken,
+        term: Term,
         metrics: Arc<Metrics>,
     ) -> Self {
         let (memory, reservations) = (Mutex::default(), Reservations::default());
@@ -124,7 +124,7 @@ impl Context {
             workflows,
             tracker,
             publisher,
-            stop,
+            term,
             metrics,
             memory,
             reservations,
@@ -179,7 +179,11 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     }
     let mut pass = Pass::new(&context, object, kept);
     for _ in 0..MAX_STEPS {
-        match plan(&pass.observed, Timestamp::now()) {
+        let decision = plan(&pass.observed, Timestamp::now());
+        if context.term.is_over() {
+            return Ok(Action::await_change());
+        }
+        match decision {
             Decision::Act(step) => {
                 tracing::debug!(step = step_name(&step), "step");
                 match pass.act(step).await {
@@ -261,6 +265,7 @@ impl<'a> Pass<'a> {
             }
             Step::Probe | Step::Ask | Step::Start | Step::ReadFailure | Step::Stop(_) => {
                 return match self.take_turn().await {
+                    Ok(_) if self.context.term.is_over() => Ok(Flow::End(Action::await_change())),
                     Ok(client) => Ok(self.call(&client, step).await),
                     Err(flow) => Ok(flow),
                 };
@@ -315,7 +320,7 @@ impl<'a> Pass<'a> {
         }
         let _waiting = self.context.metrics.waits();
         let turn = Arc::clone(&live.permits).acquire_owned();
-        match tokio::time::timeout(TURN, self.context.stop.run_until_cancelled(turn)).await {
+        match tokio::time::timeout(TURN, self.context.term.stop.run_until_cancelled(turn)).await {
             Ok(Some(Ok(permit))) if self.is_current(&live) => {
                 self.permit = Some(permit);
                 self.observed.waited();
@@ -338,7 +343,7 @@ impl<'a> Pass<'a> {
 
     async fn write_claim(&mut self, claim: Claim, finalizer: bool, send: bool) -> Result<Flow, Error> {
         if send {
-            if self.context.stop.is_cancelled() {
+            if self.context.term.stop.is_cancelled() {
                 // Whoever comes next starts it.
                 return Ok(Flow::End(Action::await_change()));
             }
@@ -369,13 +374,13 @@ impl<'a> Pass<'a> {
         Ok(Flow::PlanAgain)
     }
 
-    /// Sends the call that starts the run, if the claim is still young enough.
+    /// Sends the call that starts the run, if the claim is still young enough and this process still leads.
     async fn start(&mut self, client: &mistral::Client) {
-        crash::point!("crash-point-claimed");
         let request = request(&self.observed);
+        crash::point!("crash-point-claimed");
         let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
             && matches!(&self.observed.note, Note::Claim(claim) if Timestamp::now() < claim.send_before);
-        if !in_time {
+        if !in_time || self.context.term.is_over() {
             tracing::warn!("the claim grew too old before the call could be sent; nothing was sent");
             self.observed.too_late();
             return;

@@ -90,7 +90,8 @@ pub struct Memory {
 pub struct Instance {
     /// Its name in claims.
     pub name: String,
-    /// Since when it has watched: it saw everything that was created later from its beginning.
+    /// Since when nobody but it works: what was created later, it has seen from its beginning. By the API server's
+    /// clock where there is an election, else by its own.
     pub since: Timestamp,
 }
 

@@ -17,6 +17,8 @@ pub fn reached(name: &str) {
     if !REACHED.swap(true, Ordering::SeqCst) {
         let me = std::process::id().to_string();
         let _ = std::process::Command::new("kill").args(["-s", signal, &me]).status();
+        // A stop reaches one thread first, and the others, such as this one, a moment later.
+        std::thread::sleep(std::time::Duration::from_secs(1));
     }
 }
 

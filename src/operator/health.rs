@@ -1,6 +1,8 @@
 //! Answers whether the process lives, whether it is ready and if not, what it waits for, and what it has counted.
+//!
+//! A process that hangs does not answer, so to answer at all is to live.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -13,29 +15,56 @@ use tokio::net::TcpListener;
 use super::metrics::{self, Metrics};
 
 /// What is still waited for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Health {
-    waiting: Mutex<BTreeSet<&'static str>>,
+    state: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// For what, and what stands in the way, if that is known.
+    waiting: BTreeMap<String, Option<String>>,
+    /// Who leads while this process stands by; empty if nobody does.
+    leader: Option<String>,
 }
 
 impl Health {
     /// All of this has to come before the process is ready.
-    pub fn new(waiting: &[&'static str]) -> Self {
-        Self { waiting: Mutex::new(waiting.iter().copied().collect()) }
+    pub fn wait_for<S: Into<String>>(&self, waiting: impl IntoIterator<Item = S>) {
+        self.lock().waiting.extend(waiting.into_iter().map(|what| (what.into(), None)));
+    }
+
+    /// This has not come, and why. Logged when it is news.
+    pub fn waits(&self, what: &str, why: String) {
+        if self.lock().waiting.insert(what.to_owned(), Some(why.clone())) != Some(Some(why.clone())) {
+            tracing::warn!("waiting for {what}: {why}");
+        }
     }
 
     /// This has come.
     pub fn done(&self, what: &str) {
-        self.lock().remove(what);
+        if let Some(Some(_)) = self.lock().waiting.remove(what) {
+            tracing::info!("no longer waiting for {what}");
+        }
+    }
+
+    /// Another leads: to wait for that to end is what this process is there for.
+    pub fn stands_by(&self, leader: &str) {
+        self.lock().leader = Some(leader.to_owned());
+    }
+
+    /// This process leads.
+    pub fn leads(&self) {
+        self.lock().leader = None;
     }
 
     /// Whether all has come.
     pub fn is_ready(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().waiting.is_empty()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,10 +80,47 @@ pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metr
 }
 
 async fn readiness(State(health): State<Arc<Health>>) -> (StatusCode, String) {
-    let waiting: Vec<&str> = health.lock().iter().copied().collect();
-    if waiting.is_empty() {
-        (StatusCode::OK, "ready\n".into())
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", waiting.join(", ")))
+    answer(&health.lock())
+}
+
+fn answer(Waiting { waiting, leader }: &Waiting) -> (StatusCode, String) {
+    if !waiting.is_empty() {
+        let waiting: Vec<String> = waiting
+            .iter()
+            .map(|(what, why)| why.as_ref().map_or_else(|| what.clone(), |why| format!("{what} ({why})")))
+            .collect();
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", waiting.join(", ")));
+    }
+    let text = match leader.as_deref() {
+        None => "ready\n".into(),
+        Some("") => "ready (standby; nobody leads yet)\n".into(),
+        Some(leader) => format!("ready (standby; {leader} leads)\n"),
+    };
+    (StatusCode::OK, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_says_what_is_waited_for_and_why_and_a_standby_is_ready() {
+        let health = Health::default();
+        let says = |status: u16, text: &str| {
+            let (said, body) = answer(&health.lock());
+            assert_eq!((said.as_u16(), body.as_str()), (status, text));
+        };
+        health.wait_for(["the Kubernetes API", "the CRD x"]);
+        says(503, "waiting for the CRD x, the Kubernetes API\n");
+        health.done("the Kubernetes API");
+        health.waits("the CRD x", "it is missing".into());
+        says(503, "waiting for the CRD x (it is missing)\n");
+        health.done("the CRD x");
+        health.stands_by("");
+        says(200, "ready (standby; nobody leads yet)\n");
+        health.stands_by("pod-1");
+        says(200, "ready (standby; pod-1 leads)\n");
+        health.leads();
+        says(200, "ready\n");
     }
 }

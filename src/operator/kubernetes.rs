@@ -29,8 +29,8 @@ pub enum Error {
     #[error("the Kubernetes API: {0}")]
     Kube(#[source] Box<kube::Error>),
     /// The API server did not answer in time.
-    #[error("the Kubernetes API did not answer within {} s", TIMEOUT.as_secs())]
-    Timeout,
+    #[error("the Kubernetes API did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
     /// The pass panicked: a bug, but of this object's only.
     #[error("the pass panicked; this is a bug in the operator")]
     Panicked,
@@ -47,6 +47,16 @@ impl Error {
         self.has_code(404)
     }
 
+    /// This account may not do it.
+    pub fn is_forbidden(&self) -> bool {
+        self.has_code(403)
+    }
+
+    /// A list that was read in pages has changed too much since.
+    pub fn is_expired(&self) -> bool {
+        self.has_code(410)
+    }
+
     fn has_code(&self, code: u16) -> bool {
         matches!(self, Self::Kube(error) if matches!(&**error, kube::Error::Api(status) if status.code == code))
     }
@@ -57,9 +67,17 @@ impl Error {
 /// # Errors
 /// See [`Error`].
 pub async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
-    match tokio::time::timeout(TIMEOUT, call).await {
+    call_within(TIMEOUT, call).await
+}
+
+/// The same with a limit of its own.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn call_within<T>(limit: Duration, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map_err(|error| Error::Kube(Box::new(error))),
-        Err(_) => Err(Error::Timeout),
+        Err(_) => Err(Error::Timeout(limit)),
     }
 }
 
@@ -77,7 +95,7 @@ pub fn after_error(error: &Error) -> Action {
         // The newer version is on its way here, and will wake the object.
         error if error.is_conflict() => Action::requeue(Duration::from_secs(1)),
         error if error.is_not_found() => Action::await_change(),
-        Error::Kube(_) | Error::Timeout => Action::requeue(Duration::from_secs(5)),
+        Error::Kube(_) | Error::Timeout(_) => Action::requeue(Duration::from_secs(5)),
         Error::Panicked => Action::requeue(Duration::from_secs(60)),
     }
 }

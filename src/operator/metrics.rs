@@ -47,6 +47,7 @@ pub struct Metrics {
     sweeps: Family<Kind, Gauge<f64, AtomicU64>>,
     workspaces: Family<Workspace, Gauge>,
     events: Family<Reason, Counter>,
+    leader: Gauge,
     registered: Registered,
     refreshes: Mutex<Vec<Refresh>>,
 }
@@ -148,6 +149,7 @@ impl Default for Metrics {
             ),
             workspaces: all.add("workspaces", "Workspaces that exist", Family::default()),
             events: all.add("events_dropped", "Kubernetes Events that were not written", Family::default()),
+            leader: all.add("leader", "Whether this process may act", Gauge::default()),
             calls,
             registered: all,
             refreshes: Mutex::default(),
@@ -206,7 +208,7 @@ impl Metrics {
             Err(error) if error.is_conflict() => "conflict",
             Err(error) if error.is_not_found() => "gone",
             Err(Error::Panicked) => "panicked",
-            Err(Error::Timeout) => "timeout",
+            Err(Error::Timeout(_)) => "timeout",
             Err(Error::Kube(_)) => "error",
         };
         self.passes.get_or_create(&Pass { kind, outcome }).observe(begun.elapsed().as_secs_f64());
@@ -268,6 +270,11 @@ impl Metrics {
                 self.sweeps.remove(&Kind { kind });
             }
         }
+    }
+
+    /// Whether this process may act.
+    pub fn set_leader(&self, leads: bool) {
+        self.leader.set(leads.into());
     }
 
     /// Has something set before each scrape: what follows from what is there costs nothing until then.
@@ -363,7 +370,7 @@ mod tests {
         }))
         .unwrap();
         let _ = metrics.pass(&object, async { panic!("a bug") }).await;
-        let _ = metrics.pass(&object, async { Err(Error::Timeout) }).await;
+        let _ = metrics.pass(&object, async { Err(Error::Timeout(Duration::ZERO)) }).await;
         let _ = metrics.pass(&object, async { Ok(Action::await_change()) }).await;
         let text = metrics.render();
         for outcome in ["panicked", "timeout", "undecodable"] {

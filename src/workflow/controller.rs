@@ -1,4 +1,4 @@
-//! Carries out what [`plan`](super::plan) decides: each effect on a workflow is one arm of one match.
+//! Carries out what [`plan()`] decides: each effect on a workflow is one arm of one match.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,6 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 use super::fields;
 use super::inventory::{Guarded, Inventory, Look};
@@ -26,6 +25,7 @@ use crate::mistral::wire::Registration;
 use crate::mistral::{self, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
 use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, Written, call, write_status};
+use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
 use crate::operator::retry::{self, Requeue};
 use crate::workspace::access::{self, Connection};
@@ -48,8 +48,8 @@ pub struct Context {
     pub inventory: Arc<Inventory>,
     /// Events.
     pub publisher: Arc<Publisher>,
-    /// Set when the process is to end: nothing is changed at the API then.
-    pub stop: CancellationToken,
+    /// For how long this process may act.
+    pub term: Term,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     memory: Mutex<HashMap<String, Kept>>,
@@ -87,10 +87,10 @@ impl Context {
         workspaces: Store<DeserializeGuard<api::Workspace>>,
         inventory: Arc<Inventory>,
         publisher: Arc<Publisher>,
-        stop: CancellationToken,
+        term: Term,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { client, connections, workspaces, inventory, publisher, stop, metrics, memory: Mutex::default() }
+        Self { client, connections, workspaces, inventory, publisher, term, metrics, memory: Mutex::default() }
     }
 
     /// Forgets all resources but those with these UIDs.
@@ -122,7 +122,11 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     }
     let mut pass = Pass::new(&context, object, kept);
     for _ in 0..MAX_STEPS {
-        match plan(&pass.observed, Timestamp::now()) {
+        let decision = plan(&pass.observed, Timestamp::now());
+        if context.term.is_over() {
+            return Ok(Action::await_change());
+        }
+        match decision {
             Decision::Act(step) => {
                 tracing::debug!(?step, "step");
                 match pass.act(step).await {
@@ -188,6 +192,9 @@ impl<'a> Pass<'a> {
                     self.keep(true);
                     return Ok(Some(Action::requeue(Duration::from_millis(100))));
                 };
+                if self.context.term.is_over() {
+                    return Ok(Some(Action::await_change()));
+                }
                 self.call(&client, step).await;
             }
         }
@@ -234,7 +241,7 @@ impl<'a> Pass<'a> {
         if self.permit.is_none() {
             let turn = Arc::clone(&live.permits).acquire_owned();
             let _waits = self.context.metrics.waits();
-            let turn = tokio::time::timeout(TURN, self.context.stop.run_until_cancelled(turn)).await;
+            let turn = tokio::time::timeout(TURN, self.context.term.stop.run_until_cancelled(turn)).await;
             self.permit = Some(turn.ok()??.ok()?);
         }
         Some(live.client)

@@ -18,6 +18,7 @@ use crate::api::{Workspace, WorkspaceStatus};
 use crate::mistral::{self, wire::WhoAmI};
 use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, call, write_status};
+use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
 
 /// What reconciles share.
@@ -30,6 +31,8 @@ pub struct Context {
     pub publisher: Arc<Publisher>,
     /// The addresses that may be called.
     pub allowed: Vec<Url>,
+    /// For how long this process may act.
+    pub term: Term,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     memory: Mutex<HashMap<Key, Memory>>,
@@ -50,9 +53,10 @@ impl Context {
         connections: Arc<Connections>,
         publisher: Arc<Publisher>,
         allowed: Vec<Url>,
+        term: Term,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { client, connections, publisher, allowed, metrics, memory: Mutex::default() }
+        Self { client, connections, publisher, allowed, term, metrics, memory: Mutex::default() }
     }
 
     /// Forgets Workspaces that are gone.
@@ -92,6 +96,9 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     let (status, notice) =
         plan::report(old.as_ref().unwrap_or(&blank), workspace.metadata.generation, &outcome, Timestamp::now());
     let version = workspace.resource_version().unwrap_or_default();
+    if context.term.is_over() {
+        return Ok(Action::await_change());
+    }
     write_status(&context.client, workspace, &version, old.as_ref(), &status).await?;
     context.publisher.publish(&kubernetes::reference(workspace), notice.into_iter().collect());
     Ok(Action::requeue(wait))

@@ -111,8 +111,3 @@ async fn stopped_between_claim_and_call_the_first_wakes_to_a_finished_run_and_se
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 2);
     assert_eq!(world.api.starts().await, 2);
 }
-
-fn is_stopped(pid: u32) -> bool {
-    let output = std::process::Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).trim_start().starts_with('T')
-}

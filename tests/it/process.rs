@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -29,16 +28,6 @@ async fn wait_for_line(process: &Process, text: &str) {
 /// How the process ends, without holding up what else this test's runtime serves.
 async fn wait_for_end(process: &mut Process, limit: Duration) -> ExitStatus {
     until(limit, "the operator's end", async || process.child.wait_exit(Duration::ZERO).unwrap()).await
-}
-
-/// The kubeconfig with another port, and the port that it had.
-fn kubeconfig_with_port(port: u16) -> (PathBuf, u16) {
-    let text = std::fs::read_to_string(control_plane().kubeconfig()).unwrap();
-    let (before, rest) = text.split_once("https://127.0.0.1:").unwrap();
-    let (old, after) = rest.split_once('\n').unwrap();
-    let file = control_plane().folder().join(format!("kubeconfig-{port}"));
-    std::fs::write(&file, format!("{before}https://127.0.0.1:{port}\n{after}")).unwrap();
-    (file, old.parse().unwrap())
 }
 
 /// Passes connections on to this port of the loopback interface, as long as the tests run.
@@ -169,13 +158,13 @@ async fn without_the_kubernetes_api_it_is_alive_and_says_what_it_waits_for_until
     let environment = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
     let mut given_up = world.process(&environment);
     let process = world.process(&environment);
-    wait_for_line(&process, "asking again").await;
+    wait_for_line(&process, "waiting for the Kubernetes API").await;
     assert_eq!(process.ask("/healthz").await, Some((200, "alive\n".into())));
     let (status, body) = process.ask("/readyz").await.unwrap();
     assert_eq!(status, 503);
     assert!(body.contains("waiting for the Kubernetes API"), "{body}");
 
-    wait_for_line(&given_up, "asking again").await;
+    wait_for_line(&given_up, "waiting for the Kubernetes API").await;
     given_up.child.signal("TERM").unwrap();
     let end = wait_for_end(&mut given_up, Duration::from_secs(5)).await;
     assert!(end.success(), "{end}");

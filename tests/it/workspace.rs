@@ -49,6 +49,7 @@ fn operator_allowing(world: &World, urls: &[String]) -> DropGuard {
         allow_base_urls: urls.iter().map(|url| url.parse().unwrap()).collect(),
         namespace: Some(world.namespace.clone()),
         listen: None,
+        lease: None,
     };
     tokio::spawn(operator::run(config, world.client.clone(), stop.clone()));
     stop.drop_guard()

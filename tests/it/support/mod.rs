@@ -1,10 +1,12 @@
 //! A world for each test: a namespace, a simulator, and an operator that watches only that namespace.
 
+mod account;
 pub mod canary;
 mod simulated;
 mod workflows;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -16,11 +18,13 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions::is_crd_established};
 use kube::{Api, Client, ResourceExt};
 use mistral_simulator::{Options, Simulator};
-use mistral_workflows_operator::api::{WorkflowExecution, Workspace, crds};
+pub use mistral_workflows_operator::api::WorkflowExecution;
+use mistral_workflows_operator::api::{Workspace, crds};
 use mistral_workflows_operator::operator;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+pub use account::Account;
 pub use simulated::Simulated;
 pub use workflows::{workflow_condition, workflow_status};
 
@@ -210,6 +214,7 @@ impl World {
             allow_base_urls: vec![self.api.url.parse().unwrap()],
             namespace: Some(self.namespace.clone()),
             listen: None,
+            lease: None,
         };
         tokio::spawn(operator::run(config, self.client.clone(), stop.clone()));
         InProcess { stop }
@@ -285,17 +290,34 @@ pub fn execution_resource() -> kube::api::ApiResource {
 
 async fn install_crds(client: &Client) {
     static INSTALLED: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
-    INSTALLED
-        .get_or_init(async || {
-            let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-            for crd in crds() {
-                api.patch(&crd.name_any(), &PatchParams::apply("test").force(), &Patch::Apply(&crd)).await.unwrap();
-                let name = crd.name_any();
-                let established = await_condition(api.clone(), &name, is_crd_established());
-                tokio::time::timeout(SOON, established).await.expect("CRD established").unwrap();
-            }
-        })
-        .await;
+    INSTALLED.get_or_init(async || install_crds_into(client, |_| true).await).await;
+}
+
+/// Installs the CRDs whose names are wanted.
+pub async fn install_crds_into(client: &Client, wanted: impl Fn(&str) -> bool) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for crd in crds().into_iter().filter(|crd| wanted(&crd.name_any())) {
+        let name = crd.name_any();
+        api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&crd)).await.unwrap();
+        let established = await_condition(api.clone(), &name, is_crd_established());
+        tokio::time::timeout(SOON, established).await.expect("CRD established").unwrap();
+    }
+}
+
+/// The administrator's kubeconfig with another port, and the port that it had.
+pub fn kubeconfig_with_port(port: u16) -> (PathBuf, u16) {
+    let text = std::fs::read_to_string(control_plane().kubeconfig()).unwrap();
+    let (before, rest) = text.split_once("https://127.0.0.1:").unwrap();
+    let (old, after) = rest.split_once('\n').unwrap();
+    let file = control_plane().folder().join(format!("kubeconfig-{port}"));
+    std::fs::write(&file, format!("{before}https://127.0.0.1:{port}\n{after}")).unwrap();
+    (file, old.parse().unwrap())
+}
+
+/// Whether a process is stopped by a signal.
+pub fn is_stopped(pid: u32) -> bool {
+    let output = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim_start().starts_with('T')
 }
 
 pub fn status(object: &WorkflowExecution) -> mistral_workflows_operator::api::WorkflowExecutionStatus {

@@ -1,0 +1,230 @@
+//! Carries out what [`lease`](super::lease) decides.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::time::{sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::health::Health;
+use super::kubernetes::{Error, call_within};
+use super::lease::{CALL, Candidate, LASTS, LOOK_EVERY, Lost, NOBODY, Next, RENEW_EVERY, Record, Term};
+use crate::execution::claim::{CLOCK_SKEW, later};
+
+/// What readiness calls it.
+pub const LEASE: &str = "the Lease";
+
+/// Which Lease operators contend for.
+#[derive(Clone, Debug)]
+pub struct LeaseConfig {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+}
+
+/// One process in the election.
+pub struct Election {
+    api: Api<Lease>,
+    config: LeaseConfig,
+    me: String,
+    candidate: Candidate,
+    /// As last seen: what others put into it stays.
+    lease: Lease,
+}
+
+impl Election {
+    /// Takes part as `me`, which no other process is called.
+    pub fn new(client: Client, config: LeaseConfig, me: String) -> Self {
+        Self {
+            api: Api::namespaced(client, &config.namespace),
+            config,
+            candidate: Candidate::new(me.clone(), Instant::now()),
+            me,
+            lease: Lease::default(),
+        }
+    }
+
+    /// Waits until this process leads; none if it is told to stop before.
+    pub async fn win(&mut self, stop: &CancellationToken, health: &Health) -> Option<Term> {
+        let (lease, mut holder) = (format!("{}/{}", self.config.namespace, self.config.name), None);
+        while !stop.is_cancelled() {
+            match self.round().await {
+                Ok(_) if let Some(until) = self.candidate.until() => {
+                    let since = begun(&self.lease);
+                    tracing::info!(lease, %since, "this process leads");
+                    return Some(Term::until(stop.clone(), since, until));
+                }
+                Ok(_) => {
+                    let present = self.candidate.holder();
+                    if holder.as_deref() != Some(present) {
+                        tracing::info!(lease, holder = present, "standing by until the Lease is free");
+                        holder = Some(present.to_owned());
+                    }
+                    health.done(LEASE);
+                    health.stands_by(present);
+                }
+                Err(error) => health.waits(LEASE, format!("{lease}: {error}")),
+            }
+            self.candidate.forget();
+            stop.run_until_cancelled(sleep(LOOK_EVERY)).await;
+        }
+        // A write whose answer was lost may have made it ours.
+        self.release().await;
+        None
+    }
+
+    /// Renews until `ended`, and releases then.
+    ///
+    /// # Errors
+    /// When this process leads no longer.
+    pub async fn keep(mut self, term: Term, ended: CancellationToken) -> Result<(), Lost> {
+        loop {
+            let Some(until) = self.candidate.until() else { return Err(Lost::Late) };
+            let rest = if self.candidate.is_fresh() { RENEW_EVERY } else { LOOK_EVERY };
+            if ended.run_until_cancelled(sleep(rest)).await.is_none() {
+                self.release().await;
+                return Ok(());
+            }
+            let lost = match timeout_at(until.into(), self.round()).await {
+                Ok(Ok(Next::End(lost))) => lost,
+                Ok(Ok(_)) => {
+                    if let Some(until) = self.candidate.until() {
+                        term.extend(until);
+                    }
+                    continue;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the Lease could not be renewed; it is tried again");
+                    continue;
+                }
+                Err(_) => Lost::Late,
+            };
+            term.end();
+            return Err(lost);
+        }
+    }
+
+    /// Looks if need be, and writes if that is what to do. Returns what was to be done.
+    async fn round(&mut self) -> Result<Next, Error> {
+        if self.candidate.next(Instant::now()) == Next::Look {
+            self.look().await?;
+        }
+        let next = self.candidate.next(Instant::now());
+        match next {
+            Next::Create => {
+                self.candidate.forget();
+                unless_late(self.put(NOBODY, LASTS).await)?;
+            }
+            Next::Write => self.write().await?,
+            Next::Look | Next::Wait | Next::End(_) => {}
+        }
+        Ok(next)
+    }
+
+    async fn look(&mut self) -> Result<(), Error> {
+        let lease = call_within(CALL, self.api.get_opt(&self.config.name)).await?;
+        self.candidate.looked(record(lease.as_ref()), Instant::now());
+        self.lease = lease.unwrap_or_default();
+        Ok(())
+    }
+
+    /// Takes or renews it, on condition that it is still the one last seen.
+    async fn write(&mut self) -> Result<(), Error> {
+        let sent = Instant::now();
+        self.candidate.forget();
+        if let Some(written) = unless_late(self.put(&self.me, LASTS).await)? {
+            self.candidate.wrote(record(Some(&written)), sent);
+            self.lease = written;
+        }
+        Ok(())
+    }
+
+    async fn put(&self, holder: &str, lasts: Duration) -> Result<Lease, Error> {
+        let now = MicroTime(Timestamp::now());
+        let old = self.lease.spec.clone().unwrap_or_default();
+        let renewal = old.holder_identity.as_deref() == Some(holder);
+        let takes = !renewal && !holder.is_empty();
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.config.name.clone()),
+                managed_fields: None,
+                ..self.lease.metadata.clone()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(holder.to_owned()),
+                lease_duration_seconds: i32::try_from(lasts.as_secs()).ok(),
+                renew_time: Some(now.clone()),
+                acquire_time: if takes { Some(now) } else { old.acquire_time },
+                lease_transitions: Some(old.lease_transitions.unwrap_or(0) + i32::from(takes)),
+                ..old
+            }),
+        };
+        let parameters = PostParams::default();
+        match lease.metadata.resource_version {
+            Some(_) => call_within(CALL, self.api.replace(&self.config.name, &parameters, &lease)).await,
+            None => call_within(CALL, self.api.create(&parameters, &lease)).await,
+        }
+    }
+
+    /// Lets the next one take it at once. If that does not work, the next one has to wait.
+    async fn release(&mut self) {
+        let known = self.candidate.is_fresh() || self.look().await.is_ok();
+        if !known || self.candidate.holder() != self.me {
+            return;
+        }
+        match self.put("", Duration::from_secs(1)).await {
+            Ok(_) => tracing::info!("the Lease is released"),
+            Err(error) => tracing::warn!(%error, "the Lease could not be released; the next operator waits for it"),
+        }
+    }
+}
+
+/// From when on a creation timestamp says that a resource was created after this write of the Lease: those of resources
+/// and those of managed fields are the API server's time, cut to seconds. Several API servers may differ, as far as
+/// [`CLOCK_SKEW`]. If this time is not told, then nothing is taken for new.
+fn begun(lease: &Lease) -> Timestamp {
+    let times = lease.metadata.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
+    let written = times.map(|time| time.0).max();
+    written.map_or(Timestamp::MAX, |written| later(written, SignedDuration::from_secs(1) + CLOCK_SKEW))
+}
+
+/// None where somebody was faster, or it was this process itself and the answer was lost: a look will tell.
+fn unless_late(written: Result<Lease, Error>) -> Result<Option<Lease>, Error> {
+    match written {
+        Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),
+        written => written.map(Some),
+    }
+}
+
+fn record(lease: Option<&Lease>) -> Record {
+    let Some(Lease { metadata, spec }) = lease else { return Record::default() };
+    let spec = spec.clone().unwrap_or_default();
+    let lasts = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    Record {
+        version: metadata.resource_version.clone(),
+        holder: spec.holder_identity.unwrap_or_default(),
+        lasts: lasts.map(Duration::from_secs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+
+    use super::*;
+
+    #[test]
+    fn a_term_begins_by_the_api_servers_clock_and_without_that_nothing_is_new() {
+        let mut lease = Lease::default();
+        assert_eq!(begun(&lease), Timestamp::MAX);
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let entry = |seconds| ManagedFieldsEntry { time: Some(Time(at(seconds))), ..ManagedFieldsEntry::default() };
+        lease.metadata.managed_fields = Some(vec![entry(1000), entry(900)]);
+        assert_eq!(begun(&lease), at(1016));
+    }
+}

@@ -1,0 +1,112 @@
+//! Takes the operator's finalizers off all resources, so that they can be deleted when no operator is there to do it.
+
+use std::fmt::Debug;
+
+use futures::{StreamExt, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::kubernetes::{self, Error, call};
+use crate::api::{Workflow, WorkflowExecution};
+use crate::{execution, workflow};
+
+/// How many resources are listed at a time.
+const PAGE: u32 = 500;
+/// How many are written at a time.
+const AT_A_TIME: usize = 16;
+/// How often a write is tried that others get in the way of.
+const TRIES: u32 = 5;
+
+/// What became of the finalizers of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Resources that had one and have none now.
+    pub released: usize,
+    /// Resources that still have one.
+    pub failed: usize,
+}
+
+/// Takes our finalizers off all resources of the namespace, or of all of them. Tells of each that it could not free.
+///
+/// # Errors
+/// When the resources cannot be listed.
+pub async fn finalizers(client: &Client, namespace: Option<&str>) -> Result<[(&'static str, Outcome); 2], Error> {
+    let executions = of_kind::<WorkflowExecution>(client, namespace, execution::claim::FINALIZER).await?;
+    let workflows = of_kind::<Workflow>(client, namespace, workflow::observed::FINALIZER).await?;
+    Ok([("WorkflowExecutions", executions), ("Workflows", workflows)])
+}
+
+async fn of_kind<K>(client: &Client, namespace: Option<&str>, finalizer: &str) -> Result<Outcome, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let all: Api<K> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let mut outcome = Outcome::default();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        // Only the metadata: of resources of another version nothing else can be read.
+        let list = match call(all.list_metadata(&page)).await {
+            Ok(list) => list,
+            // Without the CRD there are none.
+            Err(error) if error.is_not_found() => return Ok(outcome),
+            // It took so long that the list has to begin anew; what has been released is not found again.
+            Err(error) if error.is_expired() => {
+                page.continue_token = None;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let held = list.items.into_iter().map(|object| object.metadata).filter(|metadata| has(metadata, finalizer));
+        let mut results =
+            stream::iter(held).map(|metadata| free::<K>(client, metadata, finalizer)).buffer_unordered(AT_A_TIME);
+        while let Some(freed) = results.next().await {
+            if freed { outcome.released += 1 } else { outcome.failed += 1 }
+        }
+        page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
+        if page.continue_token.is_none() {
+            return Ok(outcome);
+        }
+    }
+}
+
+fn has(metadata: &ObjectMeta, finalizer: &str) -> bool {
+    metadata.finalizers.iter().flatten().any(|name| name == finalizer)
+}
+
+/// Takes it off one resource. Returns whether it is off.
+async fn free<K>(client: &Client, mut metadata: ObjectMeta, finalizer: &str) -> bool
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let (namespace, name) = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
+    let mut tries = 0;
+    let error = loop {
+        if !has(&metadata, finalizer) {
+            return true;
+        }
+        tries += 1;
+        let finalizers = kubernetes::finalizers(&metadata, finalizer, false);
+        let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": metadata.resource_version } });
+        match call(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
+            Ok(_) => return true,
+            Err(error) if error.is_not_found() => return true,
+            Err(error) if error.is_conflict() && tries < TRIES => {}
+            Err(error) => break error,
+        }
+        metadata = match call(api.get_metadata(&name)).await {
+            Ok(present) => present.metadata,
+            Err(error) if error.is_not_found() => return true,
+            Err(error) => break error,
+        };
+    };
+    tracing::error!(kind = %K::kind(&()), object = format!("{namespace}/{name}"), %error, "its finalizer could not be taken off");
+    false
+}

@@ -1,0 +1,273 @@
+//! Several operators and one Lease: one acts, another takes over soon, and the first does nothing more.
+
+use std::io::copy;
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use crate::support::*;
+
+const EXECUTE: (&str, &str) = ("POST", "/v1/workflows/{workflow_identifier}/execute");
+const LEASE: &str = "operator";
+/// The doubt about a call (90 s), the other's takeover, and a busy machine.
+const AFTER_DOUBT: Duration = Duration::from_secs(200);
+/// Fifteen seconds, and a busy machine.
+const AFTER_KILL: Duration = Duration::from_secs(20);
+/// Two seconds, and a busy machine.
+const AFTER_STOP: Duration = Duration::from_secs(5);
+
+fn leases(world: &World) -> Api<Lease> {
+    Api::namespaced(world.client.clone(), &world.namespace)
+}
+
+/// A world in which the Lease is there and free: where there is none, the first operator is careful for ten seconds.
+async fn world(name: &str) -> World {
+    let world = World::new(name).await;
+    let lease = json!({ "metadata": { "name": LEASE, "labels": { "kept": "yes" } }, "spec": { "holderIdentity": "" } });
+    leases(&world).create(&PostParams::default(), &serde_json::from_value(lease).unwrap()).await.unwrap();
+    world
+}
+
+fn candidate(world: &World, environment: &[(&str, &str)]) -> Process {
+    let log = "debug,hyper_util=info,h2=info,tower=info,rustls=info";
+    world.process_with(&["--lease", LEASE, "--lease-namespace", &world.namespace, "--log", log], environment)
+}
+
+async fn wait_for_readiness(process: &Process, wanted: impl Fn(&str) -> bool) {
+    until(SOON, "readiness", async || {
+        let (status, body) = process.ask("/readyz").await?;
+        (status == 200 && wanted(&body)).then_some(())
+    })
+    .await;
+}
+
+async fn leader(world: &World, environment: &[(&str, &str)]) -> Process {
+    let process = candidate(world, environment);
+    wait_for_readiness(&process, |body| body == "ready\n").await;
+    process
+}
+
+/// One that stands by, and says who leads.
+async fn standby(world: &World, environment: &[(&str, &str)]) -> Process {
+    let process = candidate(world, environment);
+    let holder = leases(world).get(LEASE).await.unwrap().spec.unwrap().holder_identity.unwrap();
+    wait_for_readiness(&process, |body| body == format!("ready (standby; {holder} leads)\n")).await;
+    process
+}
+
+async fn leads(process: &Process) -> bool {
+    process.ask("/metrics").await.unwrap().1.contains("\nmistral_workflows_leader 1\n")
+}
+
+async fn ends_with_failure(process: &mut Process, limit: Duration) {
+    let end = until(limit, "the end of the process", async || process.child.wait_exit(Duration::ZERO).unwrap()).await;
+    assert_eq!(end.code(), Some(1), "{}", process.log());
+}
+
+/// How long it takes until an execution that is created now has started.
+async fn time_to_act(world: &World, name: &str, limit: Duration) -> Duration {
+    let begun = Instant::now();
+    world.execute(name, json!({ "workflowIdentifier": "echo" })).await;
+    world.wait(name, limit, |object| is_true(object, "Started")).await;
+    begun.elapsed()
+}
+
+#[tokio::test]
+async fn of_two_operators_one_acts_and_the_other_takes_over_soon_after_a_kill_and_sooner_after_a_clean_stop() {
+    let world = world("leader").await;
+    let mut first = leader(&world, &[]).await;
+    let mut second = standby(&world, &[]).await;
+    assert!(leads(&first).await && !leads(&second).await);
+    time_to_act(&world, "first", SOON).await;
+    assert!(first.log().contains("/first}") && !second.log().contains("/first}"));
+
+    first.child.kill().unwrap();
+    let after_kill = time_to_act(&world, "after-kill", AFTER_KILL).await;
+    assert!(leads(&second).await);
+    let _third = standby(&world, &[]).await;
+    second.child.signal("TERM").unwrap();
+    let after_stop = time_to_act(&world, "after-stop", AFTER_STOP).await;
+    println!(
+        "until the next operator has started a run: {after_kill:?} after a kill, {after_stop:?} after a clean stop"
+    );
+    let end = until(SOON, "the end", async || second.child.wait_exit(Duration::ZERO).unwrap()).await;
+    assert!(end.success(), "{end}");
+    assert_eq!(world.api.starts().await, 3);
+    assert_eq!(leases(&world).get(LEASE).await.unwrap().metadata.labels.unwrap()["kept"], "yes");
+}
+
+#[tokio::test]
+#[ignore = "two minutes, for the figures: cargo test --test it failover -- --ignored --nocapture"]
+async fn failover_times() {
+    let world = world("failover").await;
+    let mut present = leader(&world, &[]).await;
+    for (how, limit) in [("KILL", AFTER_KILL), ("TERM", AFTER_STOP)] {
+        let mut times = Vec::new();
+        for n in 0..5 {
+            let next = standby(&world, &[]).await;
+            present.child.signal(how).unwrap();
+            times.push(time_to_act(&world, &format!("{}-{n}", how.to_lowercase()), limit).await);
+            present = next;
+        }
+        times.sort();
+        println!("until the next operator has started a run after {how}: median {:?} of {times:?}", times[2]);
+    }
+}
+
+#[tokio::test]
+async fn fifty_executions_with_the_leader_killed_amid_them_are_started_once_each() {
+    let world = world("leader-fifty").await;
+    let mut first = leader(&world, &[]).await;
+    let _second = standby(&world, &[]).await;
+    for n in 0..50 {
+        world.execute(&format!("run-{n}"), json!({ "workflowIdentifier": "slow", "input": { "n": n } })).await;
+        if n == 30 {
+            until(SOON, "some starts", async || (world.api.starts().await >= 5).then_some(())).await;
+            first.child.kill().unwrap();
+        }
+    }
+    for n in 0..50 {
+        let done = world.wait(&format!("run-{n}"), AFTER_DOUBT, is_finished).await;
+        assert_eq!(status(&done).result, Some(json!({ "n": n })));
+    }
+    let runs = world.api.executions().await;
+    assert_eq!(runs.len(), 50);
+    for run in runs {
+        assert_eq!(run["starts"], 1, "{run}");
+    }
+}
+
+/// The leader is stopped at a crash point by which it has sent so many calls, another finishes the run, and the first
+/// wakes up.
+async fn stopped_at(point: &str, sent: u64, meanwhile: impl AsyncFn(&World)) {
+    let world = world("leader-stopped").await;
+    let mut first = leader(&world, &[("OPERATOR_CRASH_POINT", &format!("{point}=stop"))]).await;
+    let second = standby(&world, &[]).await;
+    world.execute("run", json!({ "workflowIdentifier": "echo", "input": { "n": 1 } })).await;
+    until(SOON, "the process to stop", async || is_stopped(first.child.pid()).then_some(())).await;
+    assert_eq!(world.api.arrivals(Some(EXECUTE)).await, sent);
+    meanwhile(&world).await;
+    let done = world.wait("run", AFTER_DOUBT, is_finished).await;
+    assert_eq!(ready_reason(&done), Some("Completed"), "{:#?}", done.status);
+    let version = |object: WorkflowExecution| object.metadata.resource_version;
+    let before = version(world.executions().get("run").await.unwrap());
+
+    first.child.signal("CONT").unwrap();
+    ends_with_failure(&mut first, SOON).await;
+    assert!(first.log().contains("is no longer this process's"), "{}", first.log());
+    assert_eq!(version(world.executions().get("run").await.unwrap()), before, "the first has written");
+    let [run] = &world.api.executions().await[..] else { panic!("one execution id") };
+    assert_eq!(run["starts"], 1);
+    assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 1);
+    assert!(leads(&second).await);
+}
+
+#[tokio::test]
+async fn a_leader_stopped_between_claim_and_call_wakes_up_to_send_nothing_and_ends() {
+    stopped_at("crash-point-claimed", 0, async |_| ()).await;
+}
+
+#[tokio::test]
+async fn a_leader_stopped_for_longer_than_its_term_sends_nothing_although_its_claim_is_young() {
+    let world = world("leader-young").await;
+    let mut first = leader(&world, &[("OPERATOR_CRASH_POINT", "crash-point-claimed=stop")]).await;
+    world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
+    until(SOON, "the process to stop", async || is_stopped(first.child.pid()).then_some(())).await;
+    // Its term is over after 7 seconds; the claim would let it send for 15.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    first.child.signal("CONT").unwrap();
+    ends_with_failure(&mut first, SOON).await;
+    assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 0);
+}
+
+#[tokio::test]
+async fn a_leader_stopped_after_the_call_wakes_up_to_write_nothing_and_ends() {
+    stopped_at("crash-point-answered", 1, async |_| ()).await;
+}
+
+#[tokio::test]
+async fn what_was_created_before_its_term_is_asked_about_first_even_if_the_claim_is_lost() {
+    stopped_at("crash-point-answered", 1, async |world| {
+        let none = json!({ "metadata": { "annotations": { "workflows.mistral.ai/claim": null } } });
+        world.patch("run", none).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_leader_whose_lease_somebody_else_writes_ends_at_once_and_so_does_one_whose_lease_is_deleted() {
+    let world = world("leader-taken").await;
+    let mut first = leader(&world, &[]).await;
+    let theirs = Patch::Merge(json!({ "spec": { "holderIdentity": "somebody", "leaseDurationSeconds": 1 } }));
+    leases(&world).patch(LEASE, &PatchParams::default(), &theirs).await.unwrap();
+    ends_with_failure(&mut first, Duration::from_secs(5)).await;
+    assert!(first.log().contains("its holder is \"somebody\" now"), "{}", first.log());
+
+    let mut second = leader(&world, &[]).await;
+    leases(&world).delete(LEASE, &DeleteParams::default()).await.unwrap();
+    ends_with_failure(&mut second, Duration::from_secs(5)).await;
+    assert!(second.log().contains("it was deleted"), "{}", second.log());
+    // There is none now: the next one makes it.
+    let third = leader(&world, &[]).await;
+    assert!(leads(&third).await);
+}
+
+/// Leads to the API server until it is cut.
+struct Wire {
+    kubeconfig: PathBuf,
+    /// None once it is cut.
+    ends: Arc<Mutex<Option<Vec<TcpStream>>>>,
+}
+
+impl Wire {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (kubeconfig, port) = kubeconfig_with_port(listener.local_addr().unwrap().port());
+        let ends = Arc::new(Mutex::new(Some(Vec::new())));
+        let wire = Self { kubeconfig, ends: Arc::clone(&ends) };
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let far = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+                let pass = |mut from: TcpStream, mut to: TcpStream| {
+                    std::thread::spawn(move || {
+                        let _ = copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                };
+                let Some(ends) = &mut *ends.lock().unwrap() else { continue };
+                ends.extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
+                pass(near.try_clone().unwrap(), far.try_clone().unwrap());
+                pass(far, near);
+            }
+        });
+        wire
+    }
+
+    fn cut(&self) {
+        for end in self.ends.lock().unwrap().take().unwrap() {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_cannot_renew_ends_before_another_acts() {
+    let world = world("leader-cut").await;
+    let wire = Wire::new();
+    let mut first = leader(&world, &[("KUBECONFIG", wire.kubeconfig.to_str().unwrap())]).await;
+    let second = standby(&world, &[]).await;
+    wire.cut();
+    let begun = Instant::now();
+    ends_with_failure(&mut first, AFTER_KILL).await;
+    println!("a leader without the API server ends after {:?}", begun.elapsed());
+    assert!(first.log().contains("it was not renewed for 7 s"), "{}", first.log());
+    assert!(!leads(&second).await);
+    wait_for_readiness(&second, |body| body == "ready\n").await;
+    time_to_act(&world, "next", SOON).await;
+}

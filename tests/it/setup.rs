@@ -1,0 +1,103 @@
+//! What an installation may lack: it is waited for, and said.
+
+use cluster::ControlPlane;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::json;
+
+use crate::support::*;
+
+async fn wait_for_readiness(process: &Process, status: u16, text: &str) {
+    let mut last = None;
+    until(SOON, text, async || {
+        last = process.ask("/readyz").await;
+        last.as_ref().is_some_and(|(said, body)| *said == status && body.contains(text)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn crds_that_come_later_are_waited_for_by_name_and_then_all_starts() {
+    let mut world = World::bare("no-crds").await;
+    let plane = tokio::task::spawn_blocking(|| ControlPlane::start().unwrap()).await.unwrap();
+    world.client = plane.client().await.unwrap();
+    let namespace = json!({ "metadata": { "name": world.namespace } });
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    namespaces.create(&PostParams::default(), &serde_json::from_value(namespace).unwrap()).await.unwrap();
+
+    let process = world.process(&[("KUBECONFIG", plane.kubeconfig().to_str().unwrap())]);
+    let missing = "(it is missing; apply what `mistral-workflows-operator crds` prints)";
+    let both = format!(
+        "waiting for the CRD workflowexecutions.workflows.mistral.ai {missing}, the CRD workflows.workflows.mistral.ai {missing}"
+    );
+    wait_for_readiness(&process, 503, &both).await;
+    install_crds_into(&world.client, |name| name != "workflows.workflows.mistral.ai").await;
+    let one = format!("waiting for the CRD workflows.workflows.mistral.ai {missing}\n");
+    wait_for_readiness(&process, 503, &one).await;
+    // Said once for each, however often it was looked for.
+    assert_eq!(process.log().matches("it is missing; apply").count(), 3, "{}", process.log());
+    assert_eq!(process.ask("/healthz").await, Some((200, "alive\n".into())));
+    install_crds_into(&world.client, |_| true).await;
+    wait_for_readiness(&process, 200, "ready\n").await;
+    world.secret("mistral", "api-key", KEY).await;
+    world.workspace("default", &world.api.url).await;
+    world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
+    world.wait_for_reason("run", "Completed").await;
+
+    let mut release = tokio::process::Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
+    release.arg("release-finalizers").env("KUBECONFIG", plane.kubeconfig());
+    drop(process);
+    let crds: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> =
+        Api::all(world.client.clone());
+    crds.delete("workflows.workflows.mistral.ai", &Default::default()).await.unwrap();
+    let output = release.output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("Workflows: 0 released"), "{said}");
+    world.client = control_plane().client().await.unwrap();
+}
+
+#[tokio::test]
+async fn missing_permissions_are_named_and_those_of_the_readme_are_enough() {
+    let world = World::new("rbac").await;
+    let account = Account::new(&world).await;
+    account.may_in_all(&[("", "namespaces", "get")]).await;
+    let kubeconfig = account.kubeconfig.to_str().unwrap();
+    let arguments = ["--lease", "operator", "--lease-namespace", &world.namespace];
+    let process = world.process_with(&arguments, &[("KUBECONFIG", kubeconfig)]);
+    let forbidden = "the CRD workflows.workflows.mistral.ai (the operator's account may not list it";
+    wait_for_readiness(&process, 503, forbidden).await;
+    let (lease, others): (Vec<_>, Vec<_>) =
+        permissions_of_the_readme().into_iter().partition(|(group, ..)| *group == "coordination.k8s.io");
+    account.may(&others).await;
+    wait_for_readiness(&process, 503, "waiting for the Lease").await;
+    wait_for_readiness(&process, 503, "cannot get resource").await;
+    account.may(&lease).await;
+    wait_for_readiness(&process, 200, "ready\n").await;
+    world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
+    world.wait_for_reason("run", "Completed").await;
+    world.workflow("echo", json!({ "description": "Ours", "deletionPolicy": "Archive" })).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    until(SOON, "an Event", async || (!world.events("run").await.is_empty()).then_some(())).await;
+    world.delete("run").await;
+    world.wait_until_gone("run", SOON).await;
+}
+
+/// API group, resource and verb.
+fn permissions_of_the_readme() -> Vec<(&'static str, &'static str, &'static str)> {
+    let (_, section) = include_str!("../../README.md").split_once("## What it needs in the cluster").unwrap();
+    let (table, _) = section.split_once("\n## ").unwrap();
+    let mut permissions = Vec::new();
+    for row in table.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let (resources, group) = match cells[1].split_once(" (`") {
+            Some((resources, group)) => (resources, group.trim_end_matches("`)")),
+            None if cells[1].contains("work") => (cells[1], "workflows.mistral.ai"),
+            None => (cells[1], ""),
+        };
+        for resource in resources.split(", ") {
+            permissions.extend(cells[2].split(", ").map(|verb| (group, resource.trim_matches('`'), verb)));
+        }
+    }
+    permissions
+}
