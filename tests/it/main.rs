@@ -6,8 +6,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the reason")]
 
 mod api_server;
+mod chart;
 mod client;
 mod execution;
+mod gitops;
 mod kill;
 mod leader;
 mod observe;

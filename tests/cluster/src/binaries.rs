@@ -2,7 +2,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use crate::go::{self, Go, PROGRAMS};
+use crate::go::{CONTROL_PLANE, GITOPS, Go, Module};
 use crate::progress::say;
 use crate::{Environment, Error};
 
@@ -52,20 +52,7 @@ impl Binaries {
     }
 
     fn from_cache(environment: &Environment) -> Result<Self, Error> {
-        let cache = environment.cache.as_ref().ok_or(Error::NoCacheFolder)?;
-        let folder = cache.join("mistral-workflows-operator/controlplane").join(go::module_key());
-        let missing = || PROGRAMS.into_iter().enumerate().filter(|(_, program)| !folder.join(program.name).is_file());
-        if missing().next().is_some() {
-            fs::create_dir_all(&folder).map_err(Error::io(format!("create {}", folder.display())))?;
-            let _lock = lock(&folder.join("lock"))?;
-            // Asked again: another process may have built them while this one waited.
-            if missing().next().is_some() {
-                let go = Go::find(environment)?;
-                for (index, program) in missing() {
-                    go.build(index, program, &folder)?;
-                }
-            }
-        }
+        let folder = built(&CONTROL_PLANE, environment)?;
         Ok(Self::in_folder(&folder))
     }
 
@@ -79,6 +66,42 @@ impl Binaries {
     }
 }
 
+/// Programs that take resources from a chart or from Git into a cluster.
+#[derive(Debug, Clone)]
+pub struct GitOps {
+    /// Helm.
+    pub helm: PathBuf,
+    /// Says what GitOps tools make of a resource: see `gitops/health/main.go`.
+    pub health: PathBuf,
+}
+
+impl GitOps {
+    /// The programs in the user's cache folder, built first where they are missing.
+    pub fn find_or_build(environment: &Environment) -> Result<Self, Error> {
+        let folder = built(&GITOPS, environment)?;
+        Ok(Self { helm: folder.join("helm"), health: folder.join("health") })
+    }
+}
+
+/// The folder with all programs of the module.
+fn built(module: &'static Module, environment: &Environment) -> Result<PathBuf, Error> {
+    let cache = environment.cache.as_ref().ok_or(Error::NoCacheFolder)?;
+    let folder = cache.join("mistral-workflows-operator").join(module.name).join(module.key());
+    let missing = || module.programs.iter().enumerate().filter(|(_, program)| !folder.join(program.name).is_file());
+    if missing().next().is_some() {
+        fs::create_dir_all(&folder).map_err(Error::io(format!("create {}", folder.display())))?;
+        let _lock = lock(&folder.join("lock"))?;
+        // Asked again: another process may have built them while this one waited.
+        if missing().next().is_some() {
+            let go = Go::find(environment, module)?;
+            for (index, program) in missing() {
+                go.build(index, program, &folder)?;
+            }
+        }
+    }
+    Ok(folder)
+}
+
 /// Takes the lock; it is given back when the file is closed, also by a process that dies.
 fn lock(path: &Path) -> Result<File, Error> {
     let action = format!("lock {}", path.display());
@@ -86,7 +109,7 @@ fn lock(path: &Path) -> Result<File, Error> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            say("another process is building the control plane, waiting for it");
+            say("another process is building the same programs, waiting for it");
             file.lock().map_err(Error::io(&action))?;
         }
         Err(TryLockError::Error(error)) => return Err(Error::io(&action)(error)),

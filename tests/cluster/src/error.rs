@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum Error {
     /// There is no `go` in `PATH`.
     #[error(
-        "Go is needed to build the test control plane (kube-apiserver has no other source here): \
+        "Go is needed to build the test control plane, Helm and the like (kube-apiserver has no other source here): \
          install Go {needed} or newer from https://go.dev/dl, or set KUBEBUILDER_ASSETS to a folder with etcd, \
          kube-apiserver, kubectl and, optionally, kube-controller-manager"
     )]

@@ -9,10 +9,6 @@ use crate::files::tail;
 use crate::progress::say;
 use crate::{Environment, Error, Supervised};
 
-const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/controlplane");
-const GO_MOD: &str = include_str!("../controlplane/go.mod");
-const GO_SUM: &str = include_str!("../controlplane/go.sum");
-
 /// Between two signs of life during a build.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 
@@ -23,46 +19,84 @@ pub(crate) struct Program {
     first_time: &'static str,
 }
 
-/// In the order in which they are built: the later ones profit from what the earlier ones compiled.
-pub(crate) const PROGRAMS: [&Program; 4] = [
-    &Program { name: "etcd", package: "go.etcd.io/etcd/server/v3", first_time: "1 minute" },
-    &Program { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver", first_time: "6 minutes" },
-    &Program {
-        name: "kube-controller-manager",
-        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
-        first_time: "2 minutes",
-    },
-    &Program { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl", first_time: "1 minute" },
-];
-
-/// A folder name for what the module builds: another one as soon as go.mod or go.sum changes.
-pub(crate) fn module_key() -> String {
-    // FNV-1a, since the hashes of `std` may change with the compiler.
-    let hash = [GO_MOD, GO_SUM]
-        .into_iter()
-        .flat_map(str::bytes)
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    format!("{}-{os}-{arch}-{hash:016x}", kubernetes_version())
+/// A Go module in this crate's folder. It pins the versions of the programs that are built from it.
+pub(crate) struct Module {
+    /// Its folder, here and in the cache.
+    pub(crate) name: &'static str,
+    go_mod: &'static str,
+    /// What else decides what is built.
+    others: &'static [&'static str],
+    /// What its programs take their version from, as go.mod names it.
+    main: &'static str,
+    /// Where the linker puts that version.
+    version_variable: &'static str,
+    /// In the order in which they are built: the later ones profit from what the earlier ones compiled.
+    pub(crate) programs: &'static [Program],
 }
 
-fn kubernetes_version() -> &'static str {
-    go_mod_value("k8s.io/kubernetes ")
-}
+pub(crate) const CONTROL_PLANE: Module = Module {
+    name: "controlplane",
+    go_mod: include_str!("../controlplane/go.mod"),
+    others: &[include_str!("../controlplane/go.sum")],
+    main: "k8s.io/kubernetes ",
+    version_variable: "k8s.io/component-base/version.gitVersion",
+    programs: &[
+        Program { name: "etcd", package: "go.etcd.io/etcd/server/v3", first_time: "1 minute" },
+        Program { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver", first_time: "6 minutes" },
+        Program {
+            name: "kube-controller-manager",
+            package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+            first_time: "2 minutes",
+        },
+        Program { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl", first_time: "1 minute" },
+    ],
+};
 
-fn go_mod_value(prefix: &str) -> &'static str {
-    GO_MOD.lines().find_map(|line| line.trim().strip_prefix(prefix)).expect("go.mod is checked in with this line")
+pub(crate) const GITOPS: Module = Module {
+    name: "gitops",
+    go_mod: include_str!("../gitops/go.mod"),
+    others: &[include_str!("../gitops/go.sum"), include_str!("../gitops/health/main.go")],
+    main: "helm.sh/helm/v4 ",
+    version_variable: "helm.sh/helm/v4/internal/version.version",
+    programs: &[
+        Program { name: "helm", package: "helm.sh/helm/v4/cmd/helm", first_time: "3 minutes" },
+        Program { name: "health", package: "./health", first_time: "1 minute" },
+    ],
+};
+
+impl Module {
+    /// A folder name for what the module builds: another one as soon as something changes that decides it.
+    pub(crate) fn key(&self) -> String {
+        // FNV-1a, since the hashes of `std` may change with the compiler.
+        let hash = [self.go_mod]
+            .into_iter()
+            .chain(self.others.iter().copied())
+            .flat_map(str::bytes)
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+        format!("{}-{os}-{arch}-{hash:016x}", self.version())
+    }
+
+    fn version(&self) -> &'static str {
+        self.go_mod_value(self.main)
+    }
+
+    fn go_mod_value(&self, prefix: &str) -> &'static str {
+        let mut lines = self.go_mod.lines();
+        lines.find_map(|line| line.trim().strip_prefix(prefix)).expect("go.mod is checked in with this line")
+    }
 }
 
 /// A Go that is new enough.
 pub(crate) struct Go {
     path: OsString,
+    module: &'static Module,
 }
 
 impl Go {
-    pub(crate) fn find(environment: &Environment) -> Result<Self, Error> {
-        let go = Self { path: environment.path.clone().unwrap_or_default() };
-        let needed = go_mod_value("go ");
+    pub(crate) fn find(environment: &Environment, module: &'static Module) -> Result<Self, Error> {
+        let go = Self { path: environment.path.clone().unwrap_or_default(), module };
+        let needed = module.go_mod_value("go ");
         let output = match go.command().args(["env", "GOVERSION"]).output() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::GoMissing { needed: needed.to_owned() });
@@ -90,11 +124,15 @@ impl Go {
         let mut command = self.command();
         command
             .args(["build", "-trimpath", "-ldflags"])
-            .arg(format!("-s -w -X k8s.io/component-base/version.gitVersion={}", kubernetes_version()))
+            .arg(format!("-s -w -X {}={}", self.module.version_variable, self.module.version()))
             .arg("-o")
             .arg(&partial)
             .arg(package);
-        say(&format!("building {name} ({} of {}), about {first_time} the first time", index + 1, PROGRAMS.len()));
+        say(&format!(
+            "building {name} ({} of {}), about {first_time} the first time",
+            index + 1,
+            self.module.programs.len()
+        ));
         let start = Instant::now();
         let run = |error| Error::io(format!("run `go build` for {name}"))(error);
         let mut build = Supervised::spawn(&command, &log).map_err(run)?;
@@ -124,7 +162,7 @@ impl Go {
     fn command(&self) -> Command {
         let mut command = Command::new("go");
         command
-            .current_dir(MODULE)
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(self.module.name))
             .env("PATH", &self.path)
             .env("CGO_ENABLED", "0")
             .env("GOFLAGS", "-mod=readonly -buildvcs=false")
@@ -167,7 +205,9 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_is_named_after_the_kubernetes_version() {
-        assert!(module_key().starts_with("v1."), "{}", module_key());
+    fn the_folder_is_named_after_the_version_of_what_is_in_it() {
+        for (module, major) in [(&CONTROL_PLANE, "v1."), (&GITOPS, "v4.")] {
+            assert!(module.key().starts_with(major), "{}", module.key());
+        }
     }
 }

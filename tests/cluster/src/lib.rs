@@ -11,6 +11,7 @@
 //!
 //! The programs come from the folder that `KUBEBUILDER_ASSETS` names; without it they are built, once per machine,
 //! from the Go module in `controlplane/`, which pins their versions ([`Binaries`]).
+//! What works with a cluster from outside is built in the same way, when it is asked for, from `gitops/` ([`GitOps`]).
 //! Every program ends with the process that started it, however that one ends ([`Supervised`]).
 
 mod binaries;
@@ -24,7 +25,7 @@ mod launch;
 mod progress;
 mod supervise;
 
-pub use binaries::Binaries;
+pub use binaries::{Binaries, GitOps};
 pub use control_plane::ControlPlane;
 pub use environment::Environment;
 pub use error::Error;

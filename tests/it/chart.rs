@@ -1,0 +1,451 @@
+//! The chart: what it renders is accepted by the API server, holds what the operator needs, and not more.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::OnceLock;
+
+use cluster::{ControlPlane, Environment, Error, GitOps};
+use mistral_workflows_operator::{execution, workspace};
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// Everything that the chart can render, at once.
+const EVERYTHING: &str = "
+commonLabels: { team: platform }
+imagePullSecrets: [{ name: registry }]
+replicas: 2
+allowBaseURLs: [https://api.mistral.ai, http://simulator.mistral:8080]
+log: { format: json, level: 'info,mistral_workflows_operator=debug' }
+workspace: { create: true, baseURL: https://api.mistral.ai }
+serviceAccount: { annotations: { example.com/a: b } }
+rbac: { secretNames: [mistral] }
+networkPolicy:
+  enabled: true
+  apiServer: { cidrs: [10.96.0.1/32], ports: [443] }
+  mistral: { cidrs: [203.0.113.0/24] }
+  extraEgress: [{ to: [{ ipBlock: { cidr: 192.0.2.1/32 } }], ports: [{ port: 3128 }] }]
+  ingressFrom: [{ namespaceSelector: { matchLabels: { name: monitoring } } }]
+serviceMonitor: { enabled: true, labels: { release: prometheus } }
+prometheusRule: { enabled: true, labels: { release: prometheus } }
+dashboard: { enabled: true, annotations: { folder: Mistral } }
+podAnnotations: { example.com/a: b }
+podLabels: { example.com/c: d }
+nodeSelector: { kubernetes.io/os: linux }
+tolerations: [{ key: dedicated, operator: Exists }]
+affinity: { podAntiAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [] } }
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector: { matchLabels: { app.kubernetes.io/component: operator } }
+priorityClassName: system-cluster-critical
+extraEnv: [{ name: SSL_CERT_FILE, value: /certificates/ca.crt }]
+extraVolumes: [{ name: certificates, configMap: { name: certificates } }]
+extraVolumeMounts: [{ name: certificates, mountPath: /certificates, readOnly: true }]
+";
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn chart() -> PathBuf {
+    repository("charts/mistral-workflows-operator")
+}
+
+/// Helm and its like. Without Go to build them, and outside CI, what needs them is skipped, for all to see.
+pub async fn tools() -> Option<&'static GitOps> {
+    static TOOLS: OnceLock<Option<GitOps>> = OnceLock::new();
+    let find = || match GitOps::find_or_build(&Environment::of_process()) {
+        Ok(tools) => Some(tools),
+        Err(error @ (Error::GoMissing { .. } | Error::GoTooOld { .. })) if std::env::var_os("CI").is_none() => {
+            let line = "=".repeat(100);
+            let text = format!("\n{line}\nSKIPPED: nothing is known about the chart.\n{error}\n{line}\n");
+            // Past libtest, which hides what a test that passes has printed.
+            let _ = std::io::stderr().lock().write_all(text.as_bytes());
+            None
+        }
+        Err(error) => panic!("{error}"),
+    };
+    tokio::task::spawn_blocking(move || TOOLS.get_or_init(find).as_ref()).await.unwrap()
+}
+
+/// Runs a program to its end with this on its standard input.
+pub fn run(command: &mut std::process::Command, input: &str) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writing = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    // A program need not read all of it.
+    let _ = writing.join().unwrap();
+    output
+}
+
+/// What a program that has to succeed wrote to standard output.
+pub fn succeed(command: &mut std::process::Command, input: &str) -> String {
+    let output = run(command, input);
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {said}{complained}");
+    said.into_owned()
+}
+
+fn helm(tools: &GitOps, kubeconfig: &Path, arguments: &[&str]) -> std::process::Command {
+    let home = control_plane().folder().join("helm");
+    let mut command = std::process::Command::new(&tools.helm);
+    command
+        .args(arguments)
+        .env("KUBECONFIG", kubeconfig)
+        .env("HELM_CACHE_HOME", home.join("cache"))
+        .env("HELM_CONFIG_HOME", home.join("config"))
+        .env("HELM_DATA_HOME", home.join("data"));
+    command
+}
+
+/// What the chart renders with these values, hooks and tests included.
+fn render(tools: &GitOps, namespace: &str, values: &str, more: &[&str]) -> Vec<Value> {
+    let chart = chart();
+    let arguments = ["template", "release", chart.to_str().unwrap(), "--namespace", namespace, "--values", "-"];
+    let text = succeed(helm(tools, Path::new("/nonexistent"), &arguments).args(more), values);
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    documents.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap()
+}
+
+#[test]
+fn the_chart_has_the_crds_and_the_version_of_the_program() {
+    let ours = std::fs::read_to_string(repository("crds/workflows.mistral.ai.yaml")).unwrap();
+    let charts = std::fs::read_to_string(chart().join("files/crds.yaml")).unwrap();
+    let how = "cp crds/workflows.mistral.ai.yaml charts/mistral-workflows-operator/files/crds.yaml";
+    assert!(ours == charts, "the chart's CRDs are out of date: {how}");
+
+    let about = std::fs::read_to_string(chart().join("Chart.yaml")).unwrap();
+    let about: Value = serde_saphyr::from_str(&about).unwrap();
+    for version in ["version", "appVersion"] {
+        assert_eq!(about[version], env!("CARGO_PKG_VERSION"), "{version} in Chart.yaml");
+    }
+}
+
+#[tokio::test]
+async fn helm_finds_nothing_to_complain_about() {
+    let _world = World::bare("chart-lint").await;
+    let Some(tools) = tools().await else { return };
+    for values in ["", EVERYTHING] {
+        let chart = chart();
+        let arguments = ["lint", "--strict", chart.to_str().unwrap(), "--values", "-"];
+        succeed(&mut helm(tools, Path::new("/nonexistent"), &arguments), values);
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_is_misspelled_or_makes_no_sense_is_refused() {
+    let world = World::bare("chart-values").await;
+    let Some(tools) = tools().await else { return };
+    let chart = chart();
+    for (values, words) in [
+        ("replicaCount: 2", "additional properties 'replicaCount' not allowed"),
+        ("image: { repo: x }", "additional properties 'repo' not allowed"),
+        ("networkPolicy: { enable: true }", "additional properties 'enable' not allowed"),
+        ("replicas: two", "got string, want integer"),
+        ("watchNamespace: a,b", "does not match pattern"),
+        ("allowBaseURLs: [api.mistral.ai]", "does not match pattern"),
+        ("log: { format: xml }", "must be one of"),
+        ("serviceAccount: { create: false }", "serviceAccount.name is needed"),
+    ] {
+        let arguments =
+            ["template", "release", chart.to_str().unwrap(), "--namespace", &world.namespace, "--values", "-"];
+        let output = run(&mut helm(tools, Path::new("/nonexistent"), &arguments), values);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(words), "{values}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn the_api_server_accepts_all_that_the_chart_renders_and_the_examples() {
+    let world = World::bare("chart-accepted").await;
+    let Some(tools) = tools().await else { return };
+    let known = ["--api-versions", "workflows.mistral.ai/v1alpha1/Workspace"];
+    let own = format!("watchNamespace: {}", world.namespace);
+    let mut rendered = Vec::new();
+    for values in ["", &own, EVERYTHING] {
+        rendered.extend(render(tools, &world.namespace, values, &known));
+    }
+    let kinds: BTreeSet<String> = rendered.iter().map(|object| object["kind"].as_str().unwrap().to_owned()).collect();
+    for kind in [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "CustomResourceDefinition",
+        "Deployment",
+        "Job",
+        "NetworkPolicy",
+        "Pod",
+        "PodDisruptionBudget",
+        "PrometheusRule",
+        "Role",
+        "RoleBinding",
+        "Service",
+        "ServiceAccount",
+        "ServiceMonitor",
+        "Workspace",
+    ] {
+        assert!(kinds.contains(kind), "no {kind} in {kinds:?}");
+    }
+    // Of these the API server knows nothing.
+    rendered.retain(|object| object["apiVersion"] != "monitoring.coreos.com/v1");
+    for file in std::fs::read_dir(repository("examples")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        rendered.extend(serde_saphyr::from_multiple::<Value>(&text).unwrap());
+    }
+    for object in rendered {
+        let mut kubectl = control_plane().kubectl_command();
+        // A name that the API server completes cannot be applied.
+        let verb = if object["metadata"]["name"].is_string() { "apply" } else { "create" };
+        kubectl.args([verb, "--dry-run=server", "--validate=strict", "--namespace", &world.namespace, "-f", "-"]);
+        succeed(&mut kubectl, &object.to_string());
+    }
+}
+
+#[tokio::test]
+async fn rendered_pods_fit_into_a_namespace_that_allows_only_restricted_ones() {
+    let world = World::bare("chart-restricted").await;
+    let Some(tools) = tools().await else { return };
+    let label = ["label", "namespace", &world.namespace, "pod-security.kubernetes.io/enforce=restricted"];
+    assert!(world.kubectl(&label).await.1);
+    let mut pods = render(tools, &world.namespace, EVERYTHING, &[]);
+    let cronjob = std::fs::read_to_string(repository("examples/cronjob.yaml")).unwrap();
+    pods.extend(serde_saphyr::from_multiple::<Value>(&cronjob).unwrap());
+    let mut specs = Vec::new();
+    for object in &pods {
+        match object["kind"].as_str().unwrap() {
+            "Pod" => specs.push(&object["spec"]),
+            "Deployment" | "Job" => specs.push(&object["spec"]["template"]["spec"]),
+            "CronJob" => specs.push(&object["spec"]["jobTemplate"]["spec"]["template"]["spec"]),
+            _ => {}
+        }
+    }
+    assert_eq!(specs.len(), 4);
+    for (number, spec) in specs.into_iter().enumerate() {
+        let mut spec = spec.clone();
+        // Only the namespace's own account is there.
+        let fields = spec.as_object_mut().unwrap();
+        fields.remove("serviceAccountName");
+        let pod =
+            json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": format!("pod-{number}") }, "spec": spec });
+        let mut kubectl = control_plane().kubectl_command();
+        kubectl.args(["create", "--dry-run=server", "--namespace", &world.namespace, "-f", "-"]);
+        succeed(&mut kubectl, &pod.to_string());
+    }
+}
+
+#[tokio::test]
+async fn one_namespace_to_watch_is_the_only_one_that_the_operator_has_rights_in() {
+    let world = World::bare("chart-rights").await;
+    let Some(tools) = tools().await else { return };
+    let rules = |objects: &[Value], kind: &str, part: &str| -> Vec<Value> {
+        let of = |object: &&Value| object["kind"] == kind && name(object).ends_with(part);
+        objects.iter().filter(of).map(|object| object["rules"].clone()).collect()
+    };
+    let everywhere = render(tools, &world.namespace, "", &[]);
+    let here = render(tools, &world.namespace, &format!("watchNamespace: {}", world.namespace), &[]);
+    let operator = "release-mistral-workflows-operator";
+    assert_eq!(rules(&everywhere, "ClusterRole", operator), rules(&here, "Role", operator));
+    assert_eq!(rules(&here, "ClusterRole", operator), Vec::<Value>::new());
+    let hook = "release-finalizers";
+    assert_eq!(rules(&everywhere, "ClusterRole", hook), rules(&here, "Role", hook));
+
+    for object in everywhere.iter().chain(&here) {
+        for rule in object["rules"].as_array().into_iter().flatten() {
+            assert!(!rule.to_string().contains('*'), "{rule} in {}", name(object));
+            if rule["resources"] == json!(["secrets"]) {
+                assert_eq!(rule["verbs"], json!(["get"]), "in {}", name(object));
+            }
+        }
+    }
+    let named = render(tools, &world.namespace, "rbac: { secretNames: [mistral] }", &[]);
+    let named = &rules(&named, "ClusterRole", operator)[0];
+    let secrets = named.as_array().unwrap().iter().find(|rule| rule["resources"] == json!(["secrets"])).unwrap();
+    assert_eq!(secrets["resourceNames"], json!(["mistral"]));
+}
+
+/// A kubeconfig of the service account, without any right of the administrator's.
+async fn kubeconfig_of(world: &World, account: &str) -> PathBuf {
+    let (token, made) = world.kubectl(&["create", "token", account]).await;
+    assert!(made, "{token}");
+    let text = std::fs::read_to_string(control_plane().kubeconfig()).unwrap();
+    let mut kubeconfig: Value = serde_saphyr::from_str(&text).unwrap();
+    kubeconfig["users"][0]["user"] = json!({ "token": token.trim() });
+    let file = control_plane().folder().join(format!("kubeconfig-{}", world.namespace));
+    std::fs::write(&file, kubeconfig.to_string()).unwrap();
+    file
+}
+
+/// What the API server refuses shows in the log, or in the status where it is a Secret.
+#[tokio::test]
+async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
+    let world = World::new("chart-life").await;
+    let Some(tools) = tools().await else { return };
+    let values = format!("watchNamespace: {}\nrbac: {{ secretNames: [mistral] }}", world.namespace);
+    let mut rendered = render(tools, &world.namespace, &values, &[]);
+    rendered.retain(|object| {
+        let kind = object["kind"].as_str().unwrap();
+        let hook = &object["metadata"]["annotations"]["helm.sh/hook"];
+        (kind == "ServiceAccount" || object["apiVersion"] == "rbac.authorization.k8s.io/v1") && hook.is_null()
+    });
+    let account = "release-mistral-workflows-operator";
+    for object in &rendered {
+        let mut kubectl = control_plane().kubectl_command();
+        succeed(kubectl.args(["apply", "-f", "-"]), &object.to_string());
+    }
+    let kubeconfig = kubeconfig_of(&world, account).await;
+    let process = world.process(&[
+        ("KUBECONFIG", kubeconfig.to_str().unwrap()),
+        ("LEASE", account),
+        ("LEASE_NAMESPACE", &world.namespace),
+    ]);
+
+    world.wait_for_workspace("default", "Connected").await;
+    world.workflow("echo", json!({ "displayName": "Echo", "deletionPolicy": "Archive" })).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    world.execute("whole", json!({ "workflowRef": { "name": "echo" } })).await;
+    world.wait_for_reason("whole", "Completed").await;
+    world.execute("stopped", json!({ "workflowIdentifier": "hang" })).await;
+    world.wait_for_reason("stopped", "Running").await;
+    world.delete("stopped").await;
+    world.wait_until_gone("stopped", SOON).await;
+    let (said, done) = world.kubectl(&["delete", "workflow", "echo", "--timeout=60s"]).await;
+    assert!(done, "{said}");
+    until(SOON, "the Events", async || {
+        (world.events("whole").await.len() + world.events("echo").await.len() >= 2).then_some(())
+    })
+    .await;
+
+    let refused = || process.log().lines().find(|line| line.contains("is forbidden")).map(str::to_owned);
+    assert_eq!(refused(), None);
+    // The same search finds what it has to find: another Secret may not be read.
+    world.secret("other", "api-key", KEY).await;
+    let patch = json!({ "spec": { "auth": { "apiKeySecretRef": { "name": "other" } } } });
+    let (said, done) =
+        world.kubectl(&["patch", "workspace", "default", "--type=merge", "-p", &patch.to_string()]).await;
+    assert!(done, "{said}");
+    world.wait_for_workspace("default", "SecretForbidden").await;
+    assert!(refused().is_some());
+}
+
+#[tokio::test]
+async fn helm_installs_upgrades_and_uninstalls_and_the_resources_stay() {
+    let _world = World::bare("chart-helm").await;
+    let Some(tools) = tools().await else { return };
+    // The CRDs of the other tests' control plane are not Helm's.
+    let cluster = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap().unwrap();
+    let chart = chart();
+    let on_cluster = |arguments: &[&str]| {
+        let mut command = helm(tools, cluster.kubeconfig(), arguments);
+        command.args(["--namespace", "mistral-system"]);
+        succeed(&mut command, "")
+    };
+    let kubectl = |arguments: &[&str], input: &str| {
+        succeed(cluster.kubectl_command().args(["--namespace", "mistral-system"]).args(arguments), input)
+    };
+    let uid = ["get", "workspace", "default", "-o", "jsonpath={.metadata.uid}"];
+    let values = ["--set", "workspace.create=true"];
+    let install = ["install", "mistral-workflows-operator", chart.to_str().unwrap(), "--create-namespace"];
+    let said = on_cluster(&[&install[..], &values].concat());
+    assert!(said.contains("get workflowexecutions --watch"), "{said}");
+    let first = kubectl(&uid, "");
+
+    for _ in 0..2 {
+        let upgrade = ["upgrade", "mistral-workflows-operator", chart.to_str().unwrap()];
+        on_cluster(&[&upgrade[..], &values, &["--set", "replicas=2"]].concat());
+        assert_eq!(kubectl(&uid, ""), first, "an upgrade made the Workspace anew");
+    }
+    let execution = std::fs::read_to_string(repository("examples/execution.yaml")).unwrap();
+    kubectl(&["apply", "-f", "-"], &execution);
+    let uninstall = ["uninstall", "mistral-workflows-operator", "--timeout=60s", "--namespace", "mistral-system"];
+    let mut uninstalling =
+        Uninstalling(helm(tools, cluster.kubeconfig(), &uninstall).stdout(Stdio::null()).spawn().unwrap());
+    let job = "mistral-workflows-operator-release-finalizers";
+    until(SOON, "the hook", async || {
+        cluster
+            .kubectl_command()
+            .args(["--namespace", "mistral-system", "get", "job", job])
+            .output()
+            .unwrap()
+            .status
+            .success()
+            .then_some(())
+    })
+    .await;
+    // Whatever operator is still coming to its end has no rights left with which to undo what the hook does.
+    let rights = [
+        "get",
+        "deployment,clusterrolebinding,rolebinding",
+        "-A",
+        "-l",
+        "app.kubernetes.io/component=operator",
+        "-o",
+        "name",
+    ];
+    assert_eq!(kubectl(&rights, ""), "");
+    // There is no node on which the hook could run.
+    let now = "2026-11-24T00:00:00Z";
+    let condition = |name: &str| json!({ "type": name, "status": "True", "lastTransitionTime": now });
+    let done = json!({ "status": {
+        "startTime": now, "completionTime": now, "succeeded": 1,
+        "conditions": [condition("SuccessCriteriaMet"), condition("Complete")],
+    } });
+    kubectl(&["patch", "job", job, "--subresource=status", "--type=merge", "--patch", &done.to_string()], "");
+    let ended = until(SOON, "the end of helm uninstall", async || uninstalling.0.try_wait().unwrap()).await;
+    assert!(ended.success());
+    kubectl(&["get", "workflowexecution", "greet"], "");
+    assert_eq!(kubectl(&uid, ""), first);
+    let kinds = "deployment,job,serviceaccount,service,role,rolebinding,clusterrole,clusterrolebinding";
+    let left = kubectl(&["get", kinds, "-A", "-l", "app.kubernetes.io/managed-by=Helm", "-o", "name"], "");
+    assert_eq!(left, "");
+}
+
+/// Ends with the test, also with one that fails.
+struct Uninstalling(std::process::Child);
+
+impl Drop for Uninstalling {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn every_metric_of_the_alerts_and_the_dashboard_is_documented() {
+    let world = World::bare("chart-metrics").await;
+    let Some(tools) = tools().await else { return };
+    let documented = std::fs::read_to_string(repository("docs/observability.md")).unwrap();
+    let mut used = BTreeSet::new();
+    for object in render(tools, &world.namespace, EVERYTHING, &[]) {
+        let text = object.to_string();
+        for (at, _) in text.match_indices("mistral_workflows_") {
+            let end = text[at..].find(|c: char| !c.is_ascii_lowercase() && c != '_').map_or(text.len(), |end| at + end);
+            used.insert(text[at..end].to_owned());
+        }
+    }
+    // A crate's name, in the log's directives.
+    used.remove("mistral_workflows_operator");
+    assert!(used.len() > 10, "{used:?}");
+    for metric in used {
+        let family = ["_bucket", "_count", "_sum"].iter().find_map(|part| metric.strip_suffix(part)).unwrap_or(&metric);
+        assert!(documented.contains(&format!("| `{family}` |")), "{metric} is not in docs/observability.md");
+    }
+}
+
+#[test]
+fn every_reason_is_in_the_table_of_what_to_do_about_it() {
+    let page = std::fs::read_to_string(repository("docs/operations.md")).unwrap();
+    for reason in execution::report::reason::ALL.into_iter().chain(workspace::plan::reason::ALL) {
+        assert!(page.contains(&format!("`{reason}`")), "{reason} is not in docs/operations.md");
+    }
+}
