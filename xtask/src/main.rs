@@ -1,6 +1,7 @@
 //! The project's own commands.
 
 mod demo;
+mod e2e;
 
 use std::process::ExitCode;
 
@@ -18,15 +19,21 @@ struct Cli {
 enum Command {
     /// Run the examples on a control plane of their own, against a simulated Mistral API, and check what came of it.
     Demo(demo::Options),
+    /// Install the chart on a node of its own (Linux, as root), upgrade it, kill its leader, uninstall it, and check what came of it.
+    E2e(e2e::Options),
 }
 
 fn main() -> ExitCode {
-    let Command::Demo(options) = Cli::parse().command;
-    match demo::run(options) {
+    let (name, outcome) = match Cli::parse().command {
+        Command::Demo(options) => ("demo", demo::run(options)),
+        Command::E2e(options) => ("end-to-end test", e2e::run(options)),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("\nThe demo failed: {error}");
-            ExitCode::FAILURE
+            eprintln!("\nThe {name} failed: {error}");
+            // So that a script can tell what is wrong from what cannot be done here.
+            if error.is::<e2e::NotHere>() { ExitCode::from(e2e::NOT_HERE) } else { ExitCode::FAILURE }
         }
     }
 }

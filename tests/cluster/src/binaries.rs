@@ -2,7 +2,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use crate::go::{CONTROL_PLANE, GITOPS, Go, Module};
+use crate::go::{CONTROL_PLANE, GITOPS, Go, Module, NODE};
 use crate::progress::say;
 use crate::{Environment, Error};
 
@@ -80,6 +80,32 @@ impl GitOps {
     pub fn find_or_build(environment: &Environment) -> Result<Self, Error> {
         let folder = built(&GITOPS, environment)?;
         Ok(Self { helm: folder.join("helm"), health: folder.join("health") })
+    }
+}
+
+/// Programs that make a machine a node.
+#[derive(Debug, Clone)]
+pub struct NodeBinaries {
+    /// kube-scheduler.
+    pub kube_scheduler: PathBuf,
+    /// kubelet.
+    pub kubelet: PathBuf,
+    /// kube-proxy.
+    pub kube_proxy: PathBuf,
+    /// A static program that does nothing, for the image of that name.
+    pub pause: PathBuf,
+}
+
+impl NodeBinaries {
+    /// The programs in the user's cache folder, built first where they are missing.
+    pub fn find_or_build(environment: &Environment) -> Result<Self, Error> {
+        let folder = built(&NODE, environment)?;
+        Ok(Self {
+            kube_scheduler: folder.join("kube-scheduler"),
+            kubelet: folder.join("kubelet"),
+            kube_proxy: folder.join("kube-proxy"),
+            pause: folder.join("pause"),
+        })
     }
 }
 

@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,8 +35,13 @@ impl ControlPlane {
 
     /// Starts the given programs.
     pub fn start_with(binaries: &Binaries) -> Result<Self, Error> {
+        Self::start_at(binaries, Ipv4Addr::LOCALHOST)
+    }
+
+    /// Starts the given programs for nodes that reach this address, with all controllers.
+    pub(crate) fn start_at(binaries: &Binaries, address: Ipv4Addr) -> Result<Self, Error> {
         for _ in 0..ATTEMPTS {
-            match Self::try_start(binaries) {
+            match Self::try_start(binaries, address) {
                 Err(error) if is_port_taken(&error) => {
                     say("another program took a port that had been free");
                 }
@@ -45,11 +51,11 @@ impl ControlPlane {
         Err(Error::PortTaken { attempts: ATTEMPTS })
     }
 
-    fn try_start(binaries: &Binaries) -> Result<Self, Error> {
+    fn try_start(binaries: &Binaries, address: Ipv4Addr) -> Result<Self, Error> {
         let mut folder =
             TempDir::with_prefix("mistral-workflows-cluster-").map_err(Error::io("create a temporary folder"))?;
-        let launch =
-            Launch { binaries, folder: folder.path(), ports: Ports::free().map_err(Error::io("find free ports"))? };
+        let ports = Ports::free().map_err(Error::io("find free ports"))?;
+        let launch = Launch { binaries, folder: folder.path(), ports, address };
         match launch.run() {
             Ok(Running { etcd, api_server, controller_manager }) => Ok(Self {
                 controller_manager,

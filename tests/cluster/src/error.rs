@@ -112,6 +112,33 @@ pub enum Error {
         tail: String,
     },
 
+    /// A node needs programs that this machine lacks.
+    #[error("a node needs Linux, root, and {}; on Debian or Ubuntu: apt-get install {}", .missing.join(", "), .packages.join(" "))]
+    NodeProgramsMissing {
+        /// The programs.
+        missing: Vec<&'static str>,
+        /// Debian's packages with them.
+        packages: Vec<&'static str>,
+    },
+
+    /// The node's components run, but the node does not become ready.
+    #[error("the node was not ready after {waited:?}; kubelet's log ends with:\n{tail}")]
+    NodeNotReady {
+        /// How long it was waited for.
+        waited: Duration,
+        /// The last lines of kubelet's log.
+        tail: String,
+    },
+
+    /// A command failed.
+    #[error("`{command}` failed: {output}")]
+    Command {
+        /// The command.
+        command: String,
+        /// What it wrote to stderr.
+        output: String,
+    },
+
     /// The operating system refused something.
     #[error("cannot {action}: {source}")]
     Io {

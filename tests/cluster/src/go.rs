@@ -37,7 +37,7 @@ pub(crate) struct Module {
 pub(crate) const CONTROL_PLANE: Module = Module {
     name: "controlplane",
     go_mod: include_str!("../controlplane/go.mod"),
-    others: &[include_str!("../controlplane/go.sum")],
+    others: &[include_str!("../controlplane/go.sum"), include_str!("../controlplane/pause/main.go")],
     main: "k8s.io/kubernetes ",
     version_variable: "k8s.io/component-base/version.gitVersion",
     programs: &[
@@ -50,6 +50,17 @@ pub(crate) const CONTROL_PLANE: Module = Module {
         },
         Program { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl", first_time: "1 minute" },
     ],
+};
+
+/// What a node runs besides the Debian packages that it needs; built only where a node is asked for.
+pub(crate) const NODE: Module = Module {
+    programs: &[
+        Program { name: "kube-scheduler", package: "k8s.io/kubernetes/cmd/kube-scheduler", first_time: "1 minute" },
+        Program { name: "kubelet", package: "k8s.io/kubernetes/cmd/kubelet", first_time: "2 minutes" },
+        Program { name: "kube-proxy", package: "k8s.io/kubernetes/cmd/kube-proxy", first_time: "1 minute" },
+        Program { name: "pause", package: "./pause", first_time: "1 second" },
+    ],
+    ..CONTROL_PLANE
 };
 
 pub(crate) const GITOPS: Module = Module {

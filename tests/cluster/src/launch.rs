@@ -52,6 +52,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) binaries: &'a Binaries,
     pub(crate) folder: &'a Path,
     pub(crate) ports: Ports,
+    /// Where the API server listens. Off the loopback interface it is for nodes as well.
+    pub(crate) address: Ipv4Addr,
 }
 
 impl Launch<'_> {
@@ -100,11 +102,9 @@ impl Launch<'_> {
         let mut command = Command::new(&self.binaries.kube_apiserver);
         command
             .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.ports.etcd))
-            .arg("--bind-address=127.0.0.1")
-            .arg("--advertise-address=127.0.0.1")
+            .arg(format!("--bind-address={}", self.address))
+            .arg(format!("--advertise-address={}", self.address))
             .arg(format!("--secure-port={}", self.ports.api_server))
-            // The reconciler refuses an address of the loopback interface.
-            .arg("--endpoint-reconciler-type=none")
             .arg(flag_path("cert-dir", &self.certificates()))
             .arg(flag_path("token-auth-file", &self.folder.join("tokens.csv")))
             .arg("--authorization-mode=RBAC")
@@ -113,6 +113,13 @@ impl Launch<'_> {
             .arg(flag_path("service-account-signing-key-file", &key))
             .arg("--service-cluster-ip-range=10.96.0.0/16")
             .arg("--profiling=false");
+        if self.address.is_loopback() {
+            // The reconciler refuses such an address.
+            command.arg("--endpoint-reconciler-type=none");
+        } else {
+            // How it reaches kubelets, for the logs of their pods.
+            command.arg("--kubelet-preferred-address-types=InternalIP");
+        }
         command
     }
 
@@ -120,13 +127,15 @@ impl Launch<'_> {
         let mut command = Command::new(self.binaries.kube_controller_manager.as_ref()?);
         command
             .arg(flag_path("kubeconfig", &self.kubeconfig()))
-            .arg(format!("--controllers={CONTROLLERS}"))
             .arg(flag_path("root-ca-file", &self.certificates().join("apiserver.crt")))
             .arg("--leader-elect=false")
             .arg("--use-service-account-credentials=false")
             .arg("--profiling=false")
             // It serves nothing that is needed here.
             .arg("--secure-port=0");
+        if self.address.is_loopback() {
+            command.arg(format!("--controllers={CONTROLLERS}"));
+        }
         Some(command)
     }
 
@@ -147,7 +156,7 @@ kind: Config
 clusters:
 - name: test
   cluster:
-    server: https://127.0.0.1:{}
+    server: https://{}:{}
     certificate-authority: '{}'
 users:
 - name: admin
@@ -160,6 +169,7 @@ contexts:
     user: admin
 current-context: test
 ",
+            self.address,
             self.ports.api_server,
             certificate.display(),
         );

@@ -12,6 +12,7 @@
 //! The programs come from the folder that `KUBEBUILDER_ASSETS` names; without it they are built, once per machine,
 //! from the Go module in `controlplane/`, which pins their versions ([`Binaries`]).
 //! What works with a cluster from outside is built in the same way, when it is asked for, from `gitops/` ([`GitOps`]).
+//! [`Node`] adds a node that runs pods, where the machine lets it.
 //! Every program ends with the process that started it, however that one ends ([`Supervised`]).
 
 mod binaries;
@@ -22,12 +23,14 @@ mod files;
 mod go;
 mod kept;
 mod launch;
+mod node;
 mod progress;
 mod supervise;
 
-pub use binaries::{Binaries, GitOps};
+pub use binaries::{Binaries, GitOps, NodeBinaries};
 pub use control_plane::ControlPlane;
 pub use environment::Environment;
 pub use error::Error;
 pub use kept::KeptControlPlane;
+pub use node::Node;
 pub use supervise::Supervised;

@@ -3,9 +3,9 @@
 //! It shows and it proves: a random token goes into an input and has to come back in a result, and the simulator's own
 //! books have to agree with what the resources say.
 
-mod books;
+pub mod books;
 mod place;
-mod programs;
+pub mod programs;
 mod progress;
 
 use std::fs;
@@ -26,7 +26,7 @@ use progress::Progress;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An error is a sentence for the person at the terminal.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// What can be asked of the demo.
 #[derive(Debug, clap::Args)]
@@ -263,6 +263,7 @@ fn print_result(execution: &WorkflowExecution) {
     println!("{:<24} {:<10} {what}", execution.name_any(), status.status.unwrap_or_default());
 }
 
-fn heading(text: &str) {
+/// Says what comes next.
+pub fn heading(text: &str) {
     println!("\n==> {text}");
 }

@@ -170,7 +170,7 @@ pub fn tail(program: &Supervised) -> String {
 }
 
 /// The workflows that `examples/` names. A run echoes its input in its result.
-fn workflows_of_the_examples() -> [WorkflowSpec; 4] {
+pub fn workflows_of_the_examples() -> [WorkflowSpec; 4] {
     let workflow = |name: &str, behaviour| WorkflowSpec { behaviour: Some(behaviour), ..WorkflowSpec::new(name) };
     let lasting = |seconds: u64| Behaviour { duration_ms: Some(seconds * 1000), ..Behaviour::default() };
     let error = Some("the payment of customer c-4711 was declined".to_owned());

@@ -1,0 +1,88 @@
+//! The leader's end in the middle of its work.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Result;
+use super::place::{OPERATOR, Place, TEAM, until};
+use super::simulator::{SHORT, execution};
+
+const EXECUTIONS: usize = 50;
+/// How many have been started, of the half that is started at once, when the leader dies.
+const STARTED: usize = 10;
+/// A call that the leader had under way is looked for before it is repeated, some 90 s after it was sent.
+const COMPLETE_WITHIN: Duration = Duration::from_secs(300);
+
+/// Creates executions, kills the leader's pod while it starts them, and waits for them to be complete.
+pub fn kill_the_leader(place: &Place, release: &str) -> Result<()> {
+    // Half of the calls are under way for so long that the leader dies in their midst.
+    let route = "/v1/workflows/{workflow_identifier}/execute";
+    let slow = json!({ "faults": [{ "method": "POST", "route": route, "rate": 0.5, "kind": { "latency_ms": 5000 } }] });
+    place.simulator("replace", "faults", Some(&slow))?;
+    let items: Vec<Value> = (0..EXECUTIONS).map(labelled).collect();
+    let list = place.write("fifty.json", &json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string())?;
+
+    let leader = leader(place, release)?;
+    let pod = leader.get(..leader.len() - INSTANCE).ok_or_else(|| format!("{leader} names no pod."))?;
+    println!("The pod {pod} leads.");
+    let container =
+        place.ask(&format!("-n {OPERATOR} get pod {pod} -o jsonpath={{.status.containerStatuses[0].containerID}}"))?;
+    let mut creating = place.begin_to_create(&list)?;
+    until("executions are started", Duration::from_secs(60), || Ok(count(place, "starts")? >= STARTED))?;
+    // First its process, at once, and then the pod: deletion alone would let it say goodbye.
+    if let (Some(node), Some((_, id))) = (&place.node, container.split_once("://")) {
+        node.kill(id)?;
+    }
+    let killed = Instant::now();
+    place.kubectl(&format!("-n {OPERATOR} delete pod {pod} --force --grace-period=0"))?;
+    let started = count(place, "starts")?;
+    place.simulator("replace", "faults", Some(&json!({ "faults": [] })))?;
+    println!("{started} of {EXECUTIONS} had been started when the leader was killed.");
+    if started >= EXECUTIONS {
+        return Err("the leader was killed too late: it had started them all.".into());
+    }
+
+    until("another pod leads", Duration::from_secs(60), || Ok(!self::leader(place, release)?.starts_with(pod)))?;
+    println!("{:.1} s after that, {} led.", killed.elapsed().as_secs_f64(), self::leader(place, release)?);
+    if !creating.wait()?.success() {
+        return Err("the executions could not be created.".into());
+    }
+    let mut last = 0;
+    until("all executions are complete", COMPLETE_WITHIN, || {
+        let ended = place
+            .ask(&format!("-n {TEAM} get workflowexecutions -l batch=fifty -o jsonpath={{.items[*].status.status}}"))?;
+        let complete = ended.split_whitespace().filter(|status| *status == "COMPLETED").count();
+        if complete != last {
+            println!("{:>6.1} s  {complete} complete", killed.elapsed().as_secs_f64());
+            last = complete;
+        }
+        Ok(complete == EXECUTIONS)
+    })?;
+    place.ask(&format!("-n {TEAM} wait --for=condition=Complete workflowexecutions -l batch=fifty --timeout=10s"))?;
+    if count(place, "starts")? != EXECUTIONS {
+        return Err(format!("the simulator has {} starts of {EXECUTIONS} executions.", count(place, "starts")?).into());
+    }
+    println!("The simulator's books: {EXECUTIONS} executions, {EXECUTIONS} starts.");
+    Ok(())
+}
+
+/// What follows the pod's name in the Lease: a hyphen and a UUID without hyphens.
+const INSTANCE: usize = 33;
+
+fn leader(place: &Place, release: &str) -> Result<String> {
+    place.ask(&format!("-n {OPERATOR} get lease {release} -o jsonpath={{.spec.holderIdentity}}"))
+}
+
+/// The sum over all runs of the batch.
+fn count(place: &Place, what: &str) -> Result<usize> {
+    let books = place.books()?;
+    let batch = books.iter().filter(|entry| entry["workflow_name"] == SHORT && entry["input"]["batch"] == "fifty");
+    Ok(batch.filter_map(|entry| entry[what].as_u64()).sum::<u64>().try_into()?)
+}
+
+fn labelled(number: usize) -> Value {
+    let mut execution = execution(&format!("fifty-{number}"), SHORT, &json!({ "batch": "fifty", "number": number }));
+    execution["metadata"]["labels"] = json!({ "batch": "fifty" });
+    execution
+}

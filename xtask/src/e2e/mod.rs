@@ -1,0 +1,160 @@
+//! `cargo xtask e2e`: the image, the chart and the operator as users have them, in a cluster with a node.
+//!
+//! Everything is done by kubectl and Helm. The simulated Mistral API is a pod beside the operator, and its books have
+//! to agree in the end.
+
+mod failover;
+mod images;
+mod place;
+mod scenario;
+mod simulator;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use cluster::{Binaries, Environment, GitOps, Node, NodeBinaries};
+use tempfile::TempDir;
+
+use crate::demo::{Result, heading};
+use place::Place;
+use scenario::Images;
+
+/// What can be asked of the end-to-end test.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Use the cluster of this kubeconfig; it has to be able to pull both images.
+    #[arg(long, value_name = "FILE", requires_all = ["image", "simulator_image"])]
+    kubeconfig: Option<PathBuf>,
+    /// The operator's image, with its tag.
+    #[arg(long, value_name = "IMAGE:TAG", requires = "kubeconfig")]
+    image: Option<String>,
+    /// The simulator's image (tests/simulator/Dockerfile).
+    #[arg(long, value_name = "IMAGE:TAG", requires = "kubeconfig")]
+    simulator_image: Option<String>,
+    /// Use a cluster that kind has made, and docker to build the images.
+    #[arg(long, value_name = "CLUSTER", num_args = 0..=1, default_missing_value = "kind", conflicts_with = "kubeconfig")]
+    kind: Option<String>,
+    /// Only say whether this machine can have a node of its own.
+    #[arg(long)]
+    check: bool,
+    /// Go on with these archives of images: this process has the namespaces that a node needs.
+    #[arg(long, hide = true, value_name = "FILE", num_args = 1..)]
+    on_node: Vec<PathBuf>,
+}
+
+/// The exit code for [`NotHere`].
+pub const NOT_HERE: u8 = 3;
+
+/// That this machine cannot have a node or build images, which says nothing about the operator.
+#[derive(Debug)]
+pub struct NotHere(String);
+
+impl std::fmt::Display for NotHere {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "this machine cannot have a node, or build images for one: {}", self.0)
+    }
+}
+
+impl std::error::Error for NotHere {}
+
+impl NotHere {
+    fn because(error: impl std::fmt::Display) -> Box<dyn std::error::Error + Send + Sync> {
+        Box::new(Self(error.to_string()))
+    }
+}
+
+/// Runs the end-to-end test: an error if anything did not go as it has to.
+pub fn run(options: Options) -> Result<()> {
+    if options.check {
+        return check();
+    }
+    let local = || Images { operator: images::OPERATOR.to_owned(), simulator: images::SIMULATOR.to_owned() };
+    if !options.on_node.is_empty() {
+        on_node(&options.on_node, &local())
+    } else if let (Some(kubeconfig), Some(operator), Some(simulator)) =
+        (options.kubeconfig, options.image, options.simulator_image)
+    {
+        let kubeconfig =
+            fs::canonicalize(&kubeconfig).map_err(|error| format!("{}: {error}.", kubeconfig.display()))?;
+        on_cluster(kubeconfig, folder()?, &Images { operator, simulator })
+    } else if let Some(cluster) = options.kind {
+        timed("Building the images with docker", || images::build_for_kind(&cluster))?;
+        let folder = folder()?;
+        let kubeconfig = folder.path().join("kubeconfig");
+        let mut kind = Command::new("kind");
+        kind.args(["export", "kubeconfig", "--name", &cluster, "--kubeconfig"]).arg(&kubeconfig);
+        images::succeed(&mut kind)?;
+        on_cluster(kubeconfig, folder, &local())
+    } else {
+        prepare_node()
+    }
+}
+
+fn check() -> Result<()> {
+    Node::check().map_err(NotHere::because)?;
+    images::check().map_err(NotHere::because)
+}
+
+/// Builds everything for a node, and becomes the process that has one.
+fn prepare_node() -> Result<()> {
+    check()?;
+    let environment = Environment::of_process();
+    Binaries::find_or_build(&environment)?;
+    GitOps::find_or_build(&environment)?;
+    let node = NodeBinaries::find_or_build(&environment)?;
+    let own = env::current_exe()?;
+    // Next to the folder that cargo has put this program in.
+    let target = own.parent().and_then(Path::parent).ok_or("this program is in no target folder.")?;
+    let folder = target.join("e2e");
+    fs::create_dir_all(&folder)?;
+    let archives = timed("Building the images from their Dockerfiles", || images::build(&folder, &node))?;
+    let error = Node::enter(Command::new(&own).args(["e2e", "--on-node"]).args(archives));
+    Err(format!("unshare does not start: {error}.").into())
+}
+
+fn on_node(archives: &[PathBuf], images: &Images) -> Result<()> {
+    let environment = Environment::of_process();
+    let node = timed("Starting a node: containerd, kubelet, kube-scheduler, kube-proxy and a control plane", || {
+        let binaries = (Binaries::find_or_build(&environment)?, NodeBinaries::find_or_build(&environment)?);
+        let node = Node::start(&binaries.0, &binaries.1).map_err(NotHere::because)?;
+        archives.iter().try_for_each(|archive| node.load(archive))?;
+        Ok(node)
+    })?;
+    let place = Place {
+        kubeconfig: node.control_plane().kubeconfig().to_owned(),
+        kubectl: node.control_plane().kubectl().to_owned(),
+        helm: GitOps::find_or_build(&environment)?.helm,
+        folder: folder()?,
+        node: Some(node),
+    };
+    scenario::run(&place, images).inspect_err(|_| place.show_the_trouble())
+}
+
+/// In a cluster that is there already, where everything that was made is removed again.
+fn on_cluster(kubeconfig: PathBuf, folder: TempDir, images: &Images) -> Result<()> {
+    let environment = Environment::of_process();
+    let kubectl = Binaries::find_or_build(&environment)?.kubectl;
+    let place = Place { node: None, kubeconfig, kubectl, helm: GitOps::find_or_build(&environment)?.helm, folder };
+    scenario::refuse_foreign_crds(&place)?;
+    let outcome = scenario::run(&place, images).inspect_err(|_| place.show_the_trouble());
+    heading("Cleaning up");
+    let remains = scenario::clean_up(&place);
+    outcome.and(remains)
+}
+
+fn folder() -> Result<TempDir> {
+    let folder = TempDir::with_prefix("mistral-workflows-e2e-");
+    folder.map_err(|error| format!("no temporary folder can be made: {error}.").into())
+}
+
+/// A step: its heading, and what it took.
+fn timed<T>(title: &str, step: impl FnOnce() -> Result<T>) -> Result<T> {
+    heading(title);
+    let began = Instant::now();
+    let result = step()?;
+    println!("    {:.1} s", began.elapsed().as_secs_f64());
+    Ok(result)
+}
