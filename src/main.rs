@@ -126,7 +126,10 @@ async fn run(options: Run) -> Outcome {
         }
         stopping.cancel();
     });
-    let lease = match lease_namespace.or(pod_namespace) {
+    // An empty variable is as good as none.
+    let given = |name: Option<String>| name.filter(|name| !name.is_empty());
+    let namespace = given(namespace);
+    let lease = match given(lease_namespace).or(pod_namespace) {
         Some(namespace) if !lease.is_empty() => Some(operator::election::LeaseConfig { name: lease, namespace }),
         _ => None,
     };
@@ -151,11 +154,7 @@ async fn connect() -> Result<(kube::Client, Option<String>), Box<dyn std::error:
     // One TLS provider for both clients, chosen here; a second call has no effect.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let by_pod = kube::Config::from_kubeconfig(&kube::config::KubeConfigOptions::default()).await.is_err();
-    let mut config = kube::Config::infer().await?;
-    // kube would repeat writes up to 15 times by itself, and would send what is meant for the
-    // cluster through the proxy that HTTPS_PROXY names for the Mistral API.
-    config.default_retry = false;
-    config.proxy_url = None;
+    let config = operator::kubernetes::tuned(kube::Config::infer().await?);
     let pod_namespace = by_pod.then(|| config.default_namespace.clone());
     Ok((kube::Client::try_from(config)?, pod_namespace))
 }

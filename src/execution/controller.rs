@@ -159,6 +159,9 @@ impl Context {
 /// # Errors
 /// When the Kubernetes API cannot be used, or somebody else changed the object first.
 pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    if context.term.is_over() {
+        return Ok(Action::await_change());
+    }
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {
@@ -423,11 +426,9 @@ impl<'a> Pass<'a> {
         self.track(&status);
         self.observed.settled(requeue, Timestamp::now());
         let look = requeue != Requeue::OnChange;
-        if is_finished(&status) && !self.observed.finalizer {
-            self.forget()
-        } else {
-            self.keep(look)
-        }
+        // What it claimed is remembered for as long as the object is there: should the cluster's store be restored to a
+        // time before that, the run must not look new.
+        self.keep(look && !is_finished(&status));
         Ok(requeue.action())
     }
 

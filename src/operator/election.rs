@@ -87,11 +87,15 @@ impl Election {
             let Some(until) = self.candidate.until() else { return Err(Lost::Late) };
             let rest = if self.candidate.is_fresh() { RENEW_EVERY } else { LOOK_EVERY };
             if ended.run_until_cancelled(sleep(rest)).await.is_none() {
+                // Whatever may still be coming to its end has no effect any more.
+                term.end();
                 self.release().await;
                 return Ok(());
             }
             let lost = match timeout_at(until.into(), self.round()).await {
                 Ok(Ok(Next::End(lost))) => lost,
+                // Passes have acted on that already: a term that was over does not come back to life.
+                Ok(Ok(_)) if term.is_over() => Lost::Late,
                 Ok(Ok(_)) => {
                     if let Some(until) = self.candidate.until() {
                         term.extend(until);
@@ -118,7 +122,11 @@ impl Election {
         match next {
             Next::Create => {
                 self.candidate.forget();
-                unless_late(self.put(NOBODY, LASTS).await)?;
+                match self.put(NOBODY, LASTS).await {
+                    // Somebody was faster. That there is no such namespace is another matter.
+                    Err(error) if error.is_conflict() => {}
+                    created => drop(created?),
+                }
             }
             Next::Write => self.write().await?,
             Next::Look | Next::Wait | Next::End(_) => {}
@@ -160,7 +168,7 @@ impl Election {
                 lease_duration_seconds: i32::try_from(lasts.as_secs()).ok(),
                 renew_time: Some(now.clone()),
                 acquire_time: if takes { Some(now) } else { old.acquire_time },
-                lease_transitions: Some(old.lease_transitions.unwrap_or(0) + i32::from(takes)),
+                lease_transitions: Some(old.lease_transitions.unwrap_or(0).saturating_add(i32::from(takes))),
                 ..old
             }),
         };

@@ -10,6 +10,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::Action;
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,6 +61,29 @@ impl Error {
     fn has_code(&self, code: u16) -> bool {
         matches!(self, Self::Kube(error) if matches!(&**error, kube::Error::Api(status) if status.code == code))
     }
+}
+
+/// For how long the API server may be silent on a connection that waits for it. Longer than a [watch](watching)
+/// without news.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How to talk to the API server.
+///
+/// kube would repeat writes up to 15 times by itself, would send what is meant for the cluster through the proxy that
+/// HTTPS_PROXY names for the Mistral API, and would wait for ever for the answer to a list or watch whose other end is
+/// gone: a leader that goes on renewing its Lease and sees nothing any more.
+pub fn tuned(mut config: kube::Config) -> kube::Config {
+    config.default_retry = false;
+    config.proxy_url = None;
+    config.read_timeout = Some(SILENCE);
+    // Counted from the request, not from when the connection fell idle.
+    config.reset_reader_on_write = true;
+    config
+}
+
+/// How to watch: the API server ends each watch before the silence on its connection looks like its death.
+pub fn watching() -> watcher::Config {
+    watcher::Config::default().timeout(50)
 }
 
 /// Calls the API server, with a limit on how long that may take.

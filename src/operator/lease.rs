@@ -108,7 +108,9 @@ impl Candidate {
 
     /// Whether nobody acts on it: it was released, or not renewed.
     fn is_free(&self, now: Instant) -> bool {
-        self.record.holder.is_empty() || now.saturating_duration_since(self.since) >= self.record.lasts.unwrap_or(LASTS)
+        // Whatever it says: a leader acts for some seconds, and one that is dead is not waited for long.
+        let lasts = self.record.lasts.unwrap_or(LASTS).clamp(LASTS, LASTS * 6);
+        self.record.holder.is_empty() || now.saturating_duration_since(self.since) >= lasts
     }
 
     /// The Lease was read.

@@ -102,6 +102,8 @@ pub enum Error {
 pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Result<(), Error> {
     let health = Arc::new(Health::default());
     health.wait_for([KUBERNETES]);
+    // From the beginning: a moment without anything to wait for would be taken for readiness.
+    health.wait_for(config.lease.is_some().then_some(election::LEASE));
     let metrics = Arc::new(Metrics::default());
     if let Some(address) = config.listen {
         let listener =
@@ -119,7 +121,6 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
             served::<Workflow>(&client, &config, &health),
             served::<WorkflowExecution>(&client, &config, &health),
         );
-        health.wait_for(config.lease.is_some().then_some(election::LEASE));
         cluster
     };
     let Some(cluster) = stop.run_until_cancelled(prepare).await else { return Ok(()) };
@@ -218,7 +219,7 @@ async fn operate(
     let workflows = workflows
         .reconcile_on(receive(woken_workflows))
         .reconcile_on(receive(workflow_changes).flat_map(move |key| stream::iter(using(&of_changes, &key))))
-        .watches(api::<DeserializeGuard<Workspace>>(&client, config), watcher::Config::default(), move |workspace| {
+        .watches(api::<DeserializeGuard<Workspace>>(&client, config), kubernetes::watching(), move |workspace| {
             let key = Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() };
             using(&of_workspaces, &key)
         })
@@ -260,7 +261,7 @@ async fn operate(
         .reconcile_on(
             receive(passes_of_workflows).flat_map(move |workflow| stream::iter(referring_to(&of_workflows, &workflow))),
         )
-        .watches(api::<DeserializeGuard<Workspace>>(&client, config), watcher::Config::default(), move |workspace| {
+        .watches(api::<DeserializeGuard<Workspace>>(&client, config), kubernetes::watching(), move |workspace| {
             let key = Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() };
             waiting_for(&of_workspaces, &key)
         })
@@ -368,7 +369,7 @@ where
         + 'static,
 {
     // Passes wait for slow tenants; what bounds the work is the calls each Workspace may have under way.
-    Controller::new(api(client, config), watcher::Config::default())
+    Controller::new(api(client, config), kubernetes::watching())
         .with_config(controller::Config::default().concurrency(0))
 }
 

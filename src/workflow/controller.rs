@@ -108,6 +108,9 @@ impl Context {
 /// # Errors
 /// When the Kubernetes API cannot be used, or somebody else changed the object first.
 pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    if context.term.is_over() {
+        return Ok(Action::await_change());
+    }
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {

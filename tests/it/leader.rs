@@ -1,8 +1,9 @@
 //! Several operators and one Lease: one acts, another takes over soon, and the first does nothing more.
 
-use std::io::copy;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -223,6 +224,8 @@ struct Wire {
     kubeconfig: PathBuf,
     /// None once it is cut.
     ends: Arc<Mutex<Option<Vec<TcpStream>>>>,
+    /// How often it has gone silent: what was connected before stays open, and nothing comes through.
+    silences: Arc<AtomicUsize>,
 }
 
 impl Wire {
@@ -230,13 +233,21 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (kubeconfig, port) = kubeconfig_with_port(listener.local_addr().unwrap().port());
         let ends = Arc::new(Mutex::new(Some(Vec::new())));
-        let wire = Self { kubeconfig, ends: Arc::clone(&ends) };
+        let silences = Arc::new(AtomicUsize::new(0));
+        let wire = Self { kubeconfig, ends: Arc::clone(&ends), silences: Arc::clone(&silences) };
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
                 let far = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+                let connected = silences.load(Ordering::SeqCst);
                 let pass = |mut from: TcpStream, mut to: TcpStream| {
+                    let silences = Arc::clone(&silences);
                     std::thread::spawn(move || {
-                        let _ = copy(&mut from, &mut to);
+                        let mut bytes = [0; 16_384];
+                        while let Ok(count @ 1..) = from.read(&mut bytes) {
+                            if silences.load(Ordering::SeqCst) == connected && to.write_all(&bytes[..count]).is_err() {
+                                break;
+                            }
+                        }
                         let _ = to.shutdown(Shutdown::Both);
                     });
                 };
@@ -247,6 +258,10 @@ impl Wire {
             }
         });
         wire
+    }
+
+    fn fall_silent(&self) {
+        self.silences.fetch_add(1, Ordering::SeqCst);
     }
 
     fn cut(&self) {
@@ -270,4 +285,28 @@ async fn a_leader_that_cannot_renew_ends_before_another_acts() {
     assert!(!leads(&second).await);
     wait_for_readiness(&second, |body| body == "ready\n").await;
     time_to_act(&world, "next", SOON).await;
+}
+
+#[tokio::test]
+async fn an_operator_whose_watches_fall_silent_sees_again_within_two_minutes() {
+    let world = World::new("leader-silent").await;
+    let wire = Wire::new();
+    // Without an election: a leader may also notice by its Lease, but only if that takes the same connections.
+    let _process = world.process(&[("KUBECONFIG", wire.kubeconfig.to_str().unwrap())]);
+    time_to_act(&world, "before", SOON).await;
+    wire.fall_silent();
+    let blind = time_to_act(&world, "after", 2 * SOON).await;
+    println!("an operator whose watches fell silent saw again after {blind:?}");
+    assert_eq!(world.api.starts().await, 2);
+}
+
+#[tokio::test]
+async fn a_lease_in_a_namespace_that_does_not_exist_is_said_and_no_reason_to_be_ready() {
+    let world = World::new("leader-nowhere").await;
+    let process = world.process_with(&["--lease-namespace", "no-such-namespace"], &[]);
+    until(SOON, "the reason", async || {
+        let (status, body) = process.ask("/readyz").await?;
+        (status == 503 && body.contains("\"no-such-namespace\" not found")).then_some(())
+    })
+    .await;
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -221,4 +222,22 @@ async fn a_run_that_the_api_forgot_is_never_started_again() {
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 1);
     world.delete("run").await;
     world.wait_until_gone("run", SOON).await;
+}
+
+#[tokio::test]
+async fn a_store_restored_under_a_running_operator_to_before_a_run_does_not_run_it_again() {
+    let world = World::new("restored").await;
+    let _operator = world.operator();
+    world.wait_for_workspace("default", "Connected").await;
+    // Creation times are cut to seconds: the operator has to be sure that it was there before.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.execute("run", json!({ "workflowIdentifier": "echo", "deletionPolicy": "Orphan" })).await;
+    world.wait_for_reason("run", "Completed").await;
+    // As the object was before it was claimed; in this order, nobody has a reason to put back what is gone.
+    world.patch("run", json!({ "metadata": { "annotations": null } })).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let nothing = Patch::Merge(json!({ "status": null }));
+    world.executions().patch_status("run", &PatchParams::default(), &nothing).await.unwrap();
+    world.wait("run", SOON * 2, |object| ready_reason(object) == Some("Completed")).await;
+    assert_eq!(world.api.starts().await, 1);
 }
