@@ -6,7 +6,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::claim::{Claim, VISIBILITY, later};
 use super::observed::{Observed, Remote, StopCall};
-use super::plan::{Decision, Standing, Step, is_taken, restored, settle, standing, write};
+use super::obstacles::is_taken;
+use super::plan::{Decision, Standing, Step, restored, settle, standing, write};
 use super::report::{self, is_finished, is_started};
 use crate::api::DeletionPolicy;
 use crate::mistral::Error;

@@ -7,6 +7,7 @@ mod deletion;
 pub mod facts;
 mod identity;
 pub mod observed;
+mod obstacles;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;

@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::backoff::{asked_to_wait, backoff, blocked_retry};
+use super::backoff::{backoff, blocked_retry};
 use super::claim::{self, CLAIM, Claim, Note, TAKE_OVER, VISIBILITY, later};
 use super::deletion;
-use super::observed::{FailureText, Observed, Referent, Refusal, Remote, Sent, StopCall, Target};
+use super::observed::{FailureText, Observed, Referent, Remote, Sent, StopCall, Target};
+use super::obstacles::{
+    APPLIED_TOGETHER, blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
+};
 use super::report::{self, is_finished, is_started, reason};
 use crate::api::conditions::{self, MISSING, READY, STALLED, STARTED, Wait};
 use crate::api::{DeletionPolicy, WorkflowExecutionStatus as Status};
+use crate::mistral::TroubleKind;
 use crate::mistral::wire::{Execution, is_terminal};
-use crate::mistral::{Trouble, TroubleKind};
 use crate::operator::events::Notice;
 use crate::operator::retry::{Requeue, jitter};
 use crate::workspace::access::{Connection, Workspace};
@@ -27,8 +30,6 @@ use crate::workspace::access::{Connection, Workspace};
 const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_mins(1);
 /// How often the events of a failed run are read until they have a text: they lag behind by seconds.
 const READS_OF_A_FAILURE: u32 = 5;
-/// How long the resources of one manifest may take to arrive.
-const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
 /// How long after its doubt a claim is still this cluster's present: from then on it may come from a
 /// backup, and the API may have forgotten a run that ended long ago.
 const CLAIM_GOES_STALE: SignedDuration = SignedDuration::from_hours(24);
@@ -256,33 +257,6 @@ fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Time
     write(o, o.claim(connection, attempt, now), true)
 }
 
-/// Why it cannot be told which workflow the resource means that the spec names, or not be run; if so.
-fn unresolved(o: &Observed, now: Timestamp) -> Option<Decision> {
-    let name = o.spec.workflow_ref.as_ref().map(|named| named.name.as_str()).unwrap_or_default();
-    // The Workflow's own passes wake this one; the time is for what may get lost on the way.
-    let requeue = Requeue::After(Duration::from_secs(300));
-    match &o.referent {
-        Referent::NotNamed | Referent::Ready { .. } => None,
-        // A manifest may well have the execution before its Workflow.
-        Referent::NotFound if now < later(o.created, APPLIED_TOGETHER) => {
-            Some(settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1))))
-        }
-        Referent::NotFound => {
-            let message = format!("There is no Workflow \"{name}\" in this namespace; create it.");
-            Some(blocked(o, reason::WORKFLOW_NOT_FOUND, message, requeue, now))
-        }
-        Referent::NotReady { why, .. } => {
-            let message = format!("Workflow \"{name}\" is not ready to be run: {why}");
-            Some(blocked(o, reason::WORKFLOW_NOT_READY, message, requeue, now))
-        }
-    }
-}
-
-/// Whether it cannot be told if a run that was found is one of the workflow that the spec means.
-fn is_unresolved(o: &Observed) -> bool {
-    o.referent != Referent::NotNamed && o.referent.workflow().is_none()
-}
-
 /// The claim that was here once: `kubectl replace` drops annotations but not the status. Another
 /// operator may have claimed after what this one remembers, so it is as doubtful as a call made now.
 pub(super) fn restored(o: &Observed, connection: &Connection, now: Timestamp) -> Claim {
@@ -479,130 +453,6 @@ fn finished(o: &Observed, now: Timestamp) -> Decision {
         Ok(wait) if !wait.is_zero() => settle(o, o.status.clone(), Requeue::After(wait)),
         _ => Decision::Act(Step::SetFinalizer(false)),
     }
-}
-
-/// A start was sent, or may have been, and whether there is a run cannot be told yet.
-fn in_doubt(o: &Observed, claim: &Claim, trouble: Option<&Trouble>, now: Timestamp) -> Decision {
-    if let Some(trouble) = trouble
-        && trouble.kind != TroubleKind::Unavailable
-    {
-        return troubled(o, trouble, now);
-    }
-    let message = "A start was sent or may have been, and its outcome is not known yet; it is not repeated before the API has had time to show the run.".to_owned();
-    let status = report::not_started(o, Wait::Working, reason::OUTCOME_UNKNOWN, message, now);
-    // Until the doubt ends, ask now and then; from then on, as for any API in trouble.
-    let wait = match Duration::try_from(claim.doubt_ends().duration_since(now)) {
-        Ok(left) if !left.is_zero() => backoff(o, 2, 10).min(left + Duration::from_millis(100)),
-        _ => backoff(o, 2, 60),
-    };
-    settle(o, status, Requeue::Retry(wait.max(asked_to_wait(trouble))))
-}
-
-/// A question, or a start that was not made, met with trouble.
-fn troubled(o: &Observed, trouble: &Trouble, now: Timestamp) -> Decision {
-    let Trouble { kind, message, retry_after: _ } = trouble;
-    match kind {
-        TroubleKind::Unavailable => {
-            let message = format!("The API cannot be used now; it is tried again: {message}");
-            let status = report::not_started(o, Wait::Working, reason::API_UNAVAILABLE, message, now);
-            settle(o, status, Requeue::Retry(backoff(o, 2, 60).max(asked_to_wait(Some(trouble)))))
-        }
-        TroubleKind::Unauthorized => {
-            let message = format!(
-                "The API refused the key of Workspace \"{}\"; correct its Secret: {message}",
-                o.spec.workspace_ref.name
-            );
-            blocked(o, reason::CREDENTIAL_REFUSED, message, blocked_retry(o), now)
-        }
-        TroubleKind::Refused => {
-            let message = format!("The API refused: {message}");
-            blocked(o, reason::REQUEST_REFUSED, message, blocked_retry(o), now)
-        }
-    }
-}
-
-/// The API definitely started nothing.
-fn refused(o: &Observed, refusal: &Refusal, now: Timestamp) -> Decision {
-    let target = match (o.referent.workflow(), &o.spec.workflow_identifier, &o.spec.registration_id) {
-        (Some(workflow), ..) => format!("workflow \"{}\"", workflow.name),
-        (_, Some(name), _) => format!("workflow \"{name}\""),
-        (_, None, id) => format!("registration \"{}\"", id.as_deref().unwrap_or_default()),
-    };
-    match refusal {
-        Refusal::TargetNotFound(said) => {
-            let message = format!(
-                "The API does not know {target}; register it by starting its worker, or correct the name in a new WorkflowExecution: {said}"
-            );
-            blocked(o, reason::TARGET_NOT_FOUND, message, blocked_retry(o), now)
-        }
-        Refusal::Ambiguous(said) => {
-            let message = format!(
-                "Several active deployments own {target} ({}); name one of them as spec.deploymentName in a new WorkflowExecution, or stop the others: {said}",
-                said.deployments.join(", ")
-            );
-            blocked(o, reason::AMBIGUOUS_DEPLOYMENT, message, blocked_retry(o), now)
-        }
-        Refusal::Input(said) => {
-            let message = format!(
-                "The API refused the input for good, and nothing was started; correct it in a new WorkflowExecution: {said}"
-            );
-            settle(o, report::ended_without_run(o, reason::INPUT_REJECTED, &message, now), Requeue::OnChange)
-        }
-        Refusal::Other(said) => {
-            let message = format!("The API refused to start {target}: {said}");
-            blocked(o, reason::REQUEST_REFUSED, message, blocked_retry(o), now)
-        }
-    }
-}
-
-/// The run under this id is one of another workflow, as far as the API tells. That can only be so of an
-/// explicit id: a derived one has the resource's UID in it.
-pub(super) fn is_taken(o: &Observed, run: &Execution) -> bool {
-    if o.spec.execution_id.is_none() {
-        return false;
-    }
-    let is = |known: &String, asked: &str| known.eq_ignore_ascii_case(asked);
-    if let Some(workflow) = o.referent.workflow() {
-        // Either will do: a workflow that was registered anew has another UUID.
-        let names = run.workflow_name.as_ref().map(|name| is(name, &workflow.name));
-        let ids = run.workflow_id.as_ref().map(|id| is(id, &workflow.id));
-        return !matches!((names, ids), (Some(true), _) | (_, Some(true)) | (None, None));
-    }
-    let Some(asked) = &o.spec.workflow_identifier else { return false };
-    match (&run.workflow_name, &run.workflow_id) {
-        (Some(name), Some(id)) => !is(name, asked) && !is(id, asked),
-        // The spec may name a UUID, which the API tells only later.
-        (Some(name), None) => !is(name, asked) && !is_uuid(asked),
-        (None, _) => false,
-    }
-}
-
-fn is_uuid(text: &str) -> bool {
-    text.len() == 36 && text.bytes().filter(|byte| *byte == b'-').count() == 4
-}
-
-fn taken(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
-    let message = format!(
-        "Execution id \"{}\" belongs to a run of workflow \"{}\"; create another WorkflowExecution with another executionId.",
-        run.execution_id,
-        run.workflow_name.as_deref().unwrap_or("(not told)")
-    );
-    blocked(o, reason::EXECUTION_ID_TAKEN, message, Requeue::OnChange, now)
-}
-
-fn suspended(o: &Observed, now: Timestamp) -> Decision {
-    let message = "spec.suspend holds the start back; set it to false to start.".to_owned();
-    settle(o, report::not_started(o, Wait::Working, reason::SUSPENDED, message, now), Requeue::OnChange)
-}
-
-/// A person has to act before this goes on.
-fn blocked(o: &Observed, reason: &str, message: String, requeue: Requeue, now: Timestamp) -> Decision {
-    let status = if is_started(&o.status) {
-        report::blind(o, Wait::Stalled, reason, message, now)
-    } else {
-        report::not_started(o, Wait::Stalled, reason, message, now)
-    };
-    settle(o, status, requeue)
 }
 
 pub(super) fn write(o: &Observed, claim: Claim, send: bool) -> Decision {
