@@ -94,14 +94,10 @@ impl Election {
             }
             let lost = match timeout_at(until.into(), self.round()).await {
                 Ok(Ok(Next::End(lost))) => lost,
-                // Passes have acted on that already: a term that was over does not come back to life.
-                Ok(Ok(_)) if term.is_over() => Lost::Late,
-                Ok(Ok(_)) => {
-                    if let Some(until) = self.candidate.until() {
-                        term.extend(until);
-                    }
-                    continue;
-                }
+                Ok(Ok(_)) => match self.candidate.until() {
+                    Some(until) if !term.extend(until) => Lost::Late,
+                    _ => continue,
+                },
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "the Lease could not be renewed; it is tried again");
                     continue;

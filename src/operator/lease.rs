@@ -176,10 +176,15 @@ impl Term {
         term
     }
 
-    /// The Lease was renewed.
-    pub fn extend(&self, until: Instant) {
+    /// The Lease was renewed. Returns whether that was in time: passes have acted on a term that was over, and it
+    /// does not come back to life.
+    pub fn extend(&self, until: Instant) -> bool {
+        if self.is_over() {
+            return false;
+        }
         let left = until.saturating_duration_since(self.origin).as_millis();
         self.until.store(u64::try_from(left).unwrap_or(u64::MAX), Ordering::Relaxed);
+        true
     }
 
     /// Another leads.

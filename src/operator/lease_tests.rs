@@ -32,6 +32,10 @@ fn a_lease_that_does_not_change_is_taken_when_its_own_time_is_over_and_a_release
     assert_eq!(after(long.clone(), 59 * SECOND), Next::Wait);
     assert_eq!(after(long, 60 * SECOND), Next::Write);
     assert_eq!(after(record(1, ""), Duration::ZERO), Next::Write);
+    // Nobody is kept waiting for ever by what somebody wrote into it, nor let in while the leader still acts.
+    let odd = |lasts| Record { lasts: Some(lasts), ..record(1, "other") };
+    assert_eq!(after(odd(SECOND), LASTS - SECOND), Next::Wait);
+    assert_eq!(after(odd(1_000_000 * SECOND), LASTS * 6), Next::Write);
     // A write of its own that took effect although it was told otherwise.
     assert_eq!(after(record(1, "me"), Duration::ZERO), Next::Write);
 }
@@ -89,10 +93,11 @@ fn a_term_is_over_when_its_time_is_and_not_before() {
     let term = Term::until(stop, Timestamp::UNIX_EPOCH, Instant::now());
     let other = term.clone();
     assert!(other.is_over());
-    term.extend(Instant::now() + 60 * SECOND);
-    assert!(!other.is_over());
+    assert!(!term.extend(Instant::now() + 60 * SECOND) && other.is_over(), "what is over stays over");
+    let term = Term::until(CancellationToken::new(), Timestamp::UNIX_EPOCH, Instant::now() + 60 * SECOND);
+    assert!(term.extend(Instant::now() + 120 * SECOND) && !term.is_over());
     term.end();
-    assert!(other.is_over());
+    assert!(term.is_over());
 }
 
 /// Milliseconds.

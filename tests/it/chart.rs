@@ -173,7 +173,8 @@ async fn the_api_server_accepts_all_that_the_chart_renders_and_the_examples() {
     let known = ["--api-versions", "workflows.mistral.ai/v1alpha1/Workspace"];
     let own = format!("watchNamespace: {}", world.namespace);
     let mut rendered = Vec::new();
-    for values in ["", &own, EVERYTHING] {
+    let long = format!("fullnameOverride: {}", "n".repeat(50));
+    for values in ["", &own, &long, EVERYTHING] {
         rendered.extend(render(tools, &world.namespace, values, &known));
     }
     let kinds: BTreeSet<String> = rendered.iter().map(|object| object["kind"].as_str().unwrap().to_owned()).collect();
