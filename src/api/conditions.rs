@@ -17,6 +17,8 @@ pub const COMPLETE: &str = "Complete";
 pub const FAILED: &str = "Failed";
 /// The spec no longer says what was claimed: an edit that the API server's rules let through.
 pub const EDITED: &str = "Edited";
+/// The execution has outlived `ttlSecondsAfterFinished` and is kept all the same.
+pub const EXPIRED: &str = "Expired";
 /// The API no longer knows an execution that had started.
 pub const MISSING: &str = "Missing";
 

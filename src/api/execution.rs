@@ -59,6 +59,9 @@ use super::WorkspaceRef;
     validation = Rule::new(unchanged("deploymentName")).message("deploymentName is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("customTracingAttributes")).message("customTracingAttributes is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("extensions")).message("extensions is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new(unchanged("startingDeadlineSeconds")).message("startingDeadlineSeconds is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new(unchanged("activeDeadlineSeconds")).message("activeDeadlineSeconds is immutable: set shutdown to stop the run"),
+    validation = Rule::new("self.terminationGracePeriodSeconds == oldSelf.terminationGracePeriodSeconds").message("terminationGracePeriodSeconds is immutable: set shutdown to Terminate to end the run at once"),
     validation = Rule::new("self.result == oldSelf.result").message("result is immutable: create another WorkflowExecution for another run")
 )]
 pub struct WorkflowExecutionSpec {
@@ -117,10 +120,44 @@ pub struct WorkflowExecutionSpec {
     #[serde(default)]
     pub suspend: bool,
 
+    /// Seconds from this resource's creation within which the run has to have started, also while
+    /// suspend holds it back; after that it fails with StartingDeadlineExceeded and never starts.
+    /// Without it a start waits for as long as it has to. Immutable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub starting_deadline_seconds: Option<u32>,
+
+    /// Seconds from the run's start after which the operator stops it, as for shutdown Cancel; it
+    /// fails with DeadlineExceeded then. The API has an execution timeout of its own, set in the
+    /// worker's code (1 hour by default). Immutable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub active_deadline_seconds: Option<u32>,
+
+    /// Asks to stop the run. Cancel asks the workflow to stop and ends it if it has not after
+    /// terminationGracePeriodSeconds; Terminate ends it at once. A run that has not started does not
+    /// start any more. A stop that was asked for cannot be taken back by removing this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "shutdown_schema")]
+    pub shutdown: Option<Shutdown>,
+
+    /// Seconds that a canceled run has to stop by itself before it is terminated. When the resource is
+    /// being deleted, at most 240 of them. Immutable.
+    #[serde(default = "default_grace")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub termination_grace_period_seconds: u32,
+
     /// What happens to a run that has not ended when this resource is deleted: Cancel asks it to
-    /// stop and terminates it after 30 seconds, Terminate ends it at once, Orphan leaves it alone.
+    /// stop and terminates it after terminationGracePeriodSeconds, Terminate ends it at once, Orphan
+    /// leaves it alone. The deletion waits for at most 5 minutes.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+
+    /// Seconds after the end of the run after which this resource is deleted. One that Argo CD, Flux
+    /// or Helm keep track of is not deleted, since they would create it, and so run it, again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub ttl_seconds_after_finished: Option<u32>,
 
     /// What is kept of the run's result. Immutable.
     #[serde(default)]
@@ -142,6 +179,11 @@ fn tracing_attributes_schema(_: &mut schemars::SchemaGenerator) -> schemars::Sch
     })
 }
 
+/// Not an enum: the API server would refuse a null, which elsewhere is as good as an absent field.
+fn shutdown_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "nullable": true, "maxLength": 9, "pattern": "^(Cancel|Terminate)$" })
+}
+
 /// Names a Workflow in the same namespace.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct WorkflowRef {
@@ -150,10 +192,23 @@ pub struct WorkflowRef {
     pub name: String,
 }
 
+fn default_grace() -> u32 {
+    30
+}
+
+/// How a run is stopped.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Ask the run to stop; terminate it after terminationGracePeriodSeconds.
+    Cancel,
+    /// End the run at once.
+    Terminate,
+}
+
 /// What happens to an unfinished run when its resource is deleted.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeletionPolicy {
-    /// Ask the run to stop; terminate it after 30 seconds.
+    /// Ask the run to stop; terminate it after terminationGracePeriodSeconds.
     #[default]
     Cancel,
     /// End the run at once.
@@ -187,7 +242,8 @@ impl Default for ResultSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowExecutionStatus {
-    /// `Started`, `Complete`, `Failed`, `Ready`, `Reconciling`, `Stalled`; `Missing` only in trouble.
+    /// `Started`, `Complete`, `Failed`, `Ready`, `Reconciling`, `Stalled`; only where they apply
+    /// `Missing`, `Edited`, `Expired`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::conditions_schema")]
     pub conditions: Vec<Condition>,

@@ -13,7 +13,7 @@ use kube::CustomResourceExt;
 use schemars::{Schema, json_schema};
 use serde_json::Value;
 
-pub use execution::{DeletionPolicy, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
+pub use execution::{DeletionPolicy, Shutdown, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 pub use workflow::{ManagementPolicy, Workflow, WorkflowDeletionPolicy, WorkflowSpec, WorkflowStatus};
 pub use workspace::{Workspace, WorkspaceRef, WorkspaceSpec, WorkspaceStatus};
 

@@ -69,6 +69,18 @@ pub struct Claim {
     /// When the operator set out to stop the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_since: Option<Timestamp>,
+    /// Why, unless it is for a deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_for: Option<StopFor>,
+}
+
+/// Why a run is stopped while its resource stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopFor {
+    /// `spec.shutdown` asks for it.
+    Shutdown,
+    /// `spec.activeDeadlineSeconds` has passed.
+    Deadline,
 }
 
 /// A resource, told apart from its copies in other clusters and namespaces and under other names.
@@ -132,6 +144,7 @@ impl Claim {
             refused: false,
             reading: false,
             stop_since: None,
+            stop_for: None,
         }
     }
 

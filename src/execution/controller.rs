@@ -1,11 +1,13 @@
 //! Carries out what [`plan`](super::plan) decides: each effect of an execution is one arm of one match.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -14,12 +16,14 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
+use super::expiry::Ended;
 use super::facts;
 use super::identity::Reservations;
 use super::observed::{Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings, Target};
 use super::plan::{Decision, Settled, Step, plan};
 use super::report::{is_finished, is_started};
 use super::tracker::Tracker;
+use super::undecodable;
 use crate::api::{self, WorkflowExecution};
 use crate::mistral::wire::{Event, ExecuteRequest};
 use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
@@ -28,7 +32,7 @@ use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, Written, call, write_status};
 use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
-use crate::operator::retry::Requeue;
+use crate::operator::retry::{Requeue, jitter};
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 
@@ -39,6 +43,8 @@ pub type Guarded = DeserializeGuard<WorkflowExecution>;
 const MAX_STEPS: usize = 16;
 /// How long a pass waits for its turn to call the API before it gives way to newer news of its object.
 const TURN: Duration = Duration::from_secs(5);
+/// Writes a second to finished executions: after a long downtime there may be thousands, and nobody waits for them.
+const HOUSEKEEPING: NonZeroU32 = NonZeroU32::new(20).unwrap();
 /// Pages of events that are read for the text of one failure.
 const MAX_EVENT_PAGES: usize = 5;
 
@@ -68,6 +74,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     memory: Mutex<HashMap<String, Kept>>,
     reservations: Reservations,
+    housekeeping: DefaultDirectRateLimiter,
 }
 
 /// What is kept of a resource between passes, by UID.
@@ -78,6 +85,8 @@ struct Kept {
     look: bool,
     /// The operator's last write to it.
     written: Option<Written>,
+    /// When this process first saw it finished, and whether it wrote the end itself.
+    ended: Option<(Instant, bool)>,
 }
 
 /// One pass over one execution.
@@ -95,6 +104,7 @@ struct Pass<'a> {
     /// wall clock may be set meanwhile.
     send_before: Option<Instant>,
     written: Option<Written>,
+    ended: Option<(Instant, bool)>,
 }
 
 impl Context {
@@ -114,6 +124,7 @@ impl Context {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (memory, reservations) = (Mutex::default(), Reservations::default());
+        let housekeeping = RateLimiter::direct(Quota::per_second(HOUSEKEEPING));
         Self {
             client,
             cluster,
@@ -128,6 +139,7 @@ impl Context {
             metrics,
             memory,
             reservations,
+            housekeeping,
         }
     }
 
@@ -162,17 +174,16 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     if context.term.is_over() {
         return Ok(Action::await_change());
     }
-    let object = match &object.0 {
-        Ok(object) => object,
+    let stand_in;
+    let (object, decoded) = match &object.0 {
+        Ok(object) => (object, true),
         Err(invalid) => {
-            let problem = "this WorkflowExecution cannot be decoded and is skipped; was it written by a newer version?";
-            tracing::warn!(error = invalid.error, "{problem}");
-            return kubernetes::let_go_of_undecodable::<WorkflowExecution>(
-                &context.client,
-                &invalid.metadata,
-                FINALIZER,
-            )
-            .await;
+            context.publisher.undecodable(object.as_ref(), &invalid.error);
+            match undecodable::being_deleted(&invalid.metadata, &context.connections) {
+                Some(it) => stand_in = it,
+                None => return Ok(Action::await_change()),
+            }
+            (&stand_in, false)
         }
     };
     let uid = object.uid().unwrap_or_default();
@@ -199,6 +210,11 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
                     }
                 }
             }
+            // What the status says is not known, so nothing is written over it.
+            Decision::Settle(settled) if !decoded => {
+                pass.keep(true);
+                return Ok(settled.requeue.action());
+            }
             Decision::Settle(settled) => return pass.settle(*settled).await,
         }
     }
@@ -215,14 +231,17 @@ impl<'a> Pass<'a> {
     fn new(context: &'a Context, object: &'a WorkflowExecution, kept: Kept) -> Self {
         let namespace = object.namespace().unwrap_or_default();
         let key = Key { namespace, name: object.spec.workspace_ref.name.clone() };
-        let Kept { mut memory, mut look, written } = kept;
+        let Kept { mut memory, mut look, written, mut ended } = kept;
+        if object.status.as_ref().is_some_and(is_finished) {
+            ended = ended.or_else(|| Some((Instant::now(), false)));
+        }
         if let Some(run_id) = context.tracker.take_look(&reference(object)) {
             look = true;
             memory.run_id = run_id.or(memory.run_id);
         }
         let (workspace, live) = access::look(&context.workspaces, &context.connections, &key);
         let stopper = context.connections.for_stopping(&key);
-        let observed = Observed::new(
+        let mut observed = Observed::new(
             object,
             &context.cluster,
             context.instance.clone(),
@@ -234,6 +253,7 @@ impl<'a> Pass<'a> {
             },
             look,
         );
+        observed.ended = ended.map(|(since, witnessed)| Ended { ago: since.elapsed(), witnessed });
         Self {
             context,
             object,
@@ -244,6 +264,7 @@ impl<'a> Pass<'a> {
             permit: None,
             send_before: None,
             written,
+            ended,
         }
     }
 
@@ -251,6 +272,18 @@ impl<'a> Pass<'a> {
     async fn act(&mut self, step: Step) -> Result<Flow, Error> {
         match step {
             Step::WriteClaim { claim, finalizer, send } => return self.write_claim(*claim, finalizer, send).await,
+            Step::SetFinalizer(_) | Step::Delete
+                if is_finished(&self.observed.status) && self.context.housekeeping.check().is_err() =>
+            {
+                self.keep(false);
+                let later = Duration::from_secs(1 + u64::from(jitter(&self.observed.uid) % 60));
+                return Ok(Flow::End(Action::requeue(later)));
+            }
+            Step::Delete => {
+                self.delete().await?;
+                self.keep(false);
+                return Ok(Flow::End(Action::await_change()));
+            }
             Step::SetFinalizer(present) => {
                 self.patch(json!({ "finalizers": self.finalizers(present) })).await?;
                 self.observed.finalizer = present;
@@ -302,9 +335,9 @@ impl<'a> Pass<'a> {
                     StopCall::Terminate => client.terminate(&id).await,
                 };
                 tracing::info!(execution_id = id, ?stop, ok = outcome.is_ok(), "asked the API to stop the run");
-                self.observed.stop_sent(stop, outcome);
+                self.observed.stop_sent(stop, outcome, Timestamp::now());
             }
-            Step::WriteClaim { .. } | Step::SetFinalizer(_) | Step::Release { .. } => {}
+            Step::WriteClaim { .. } | Step::SetFinalizer(_) | Step::Release { .. } | Step::Delete => {}
         }
         Flow::PlanAgain
     }
@@ -425,7 +458,10 @@ impl<'a> Pass<'a> {
         }
         self.track(&status);
         self.observed.settled(requeue, Timestamp::now());
-        let look = requeue != Requeue::OnChange;
+        let look = !matches!(requeue, Requeue::OnChange | Requeue::AtLatest(_));
+        if is_finished(&status) {
+            self.ended = self.ended.or_else(|| Some((Instant::now(), true)));
+        }
         // What it claimed is remembered for as long as the object is there: should the cluster's store be restored to a
         // time before that, the run must not look new.
         self.keep(look && !is_finished(&status));
@@ -464,6 +500,17 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
+    /// Deletes the resource, on condition that it is still what the plan has seen.
+    async fn delete(&self) -> Result<(), Error> {
+        let api: Api<WorkflowExecution> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
+        let preconditions =
+            Preconditions { uid: self.object.uid(), resource_version: Some(self.resource_version.clone()) };
+        let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        call(api.delete(&self.object.name_any(), &parameters)).await?;
+        tracing::debug!("deleted: spec.ttlSecondsAfterFinished has passed");
+        Ok(())
+    }
+
     fn wrote(&mut self, version: String) {
         self.written = Some(Written::now(version.clone()));
         self.resource_version = version;
@@ -474,7 +521,8 @@ impl<'a> Pass<'a> {
     }
 
     fn keep(&self, look: bool) {
-        let kept = Kept { memory: self.observed.memory.clone(), look, written: self.written.clone() };
+        let memory = self.observed.memory.clone();
+        let kept = Kept { memory, look, written: self.written.clone(), ended: self.ended };
         self.context.lock().insert(self.observed.uid.clone(), kept);
     }
 
@@ -539,6 +587,7 @@ fn step_name(step: &Step) -> &'static str {
         Step::Start => "Start",
         Step::ReadFailure => "ReadFailure",
         Step::Stop(_) => "Stop",
+        Step::Delete => "Delete",
     }
 }
 

@@ -9,15 +9,15 @@ use super::observed::{Observed, Remote, StopCall};
 use super::obstacles::is_taken;
 use super::plan::{Decision, Standing, Step, restored, settle, standing, write};
 use super::report::{self, is_finished, is_started};
-use crate::api::DeletionPolicy;
+use crate::api::{DeletionPolicy, Shutdown};
 use crate::mistral::Error;
 use crate::mistral::wire::is_terminal;
 use crate::operator::retry::Requeue;
 
-/// How long a run may take to stop after a cancel before it is terminated.
-const GRACE: SignedDuration = SignedDuration::from_secs(30);
 /// How long a deletion waits for a run to stop before it lets go.
 const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
+/// How long a canceled run may take at most before it is terminated: soon enough for the limit.
+const LONGEST_GRACE: u32 = 240;
 
 /// The resource is being deleted: stop the run if it is ours, then let go.
 pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
@@ -33,7 +33,7 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         Standing::Ours(claim) => claim,
         Standing::Reading(_) | Standing::Foreign(_) => return free,
         // The claim is gone, but not the knowledge that there was one.
-        Standing::Unclaimed { ignored: false } if o.memory.claim.is_some() || o.status.execution_id.is_some() => {
+        Standing::Unclaimed { ignored: false } if o.has_lost_a_claim() => {
             return match &o.stop_with {
                 _ if too_long => Decision::Act(Step::Release { abandoned: true }),
                 Some(connection) => write(o, restored(o, connection, now), false),
@@ -72,13 +72,16 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         // Once started it is ours, whatever the spec's words mean by now.
         (None, Remote::Found(run)) if !is_started(&o.status) && is_taken(o, run) => free,
         (None, Remote::Found(_)) => {
-            let terminate = o.spec.deletion_policy == DeletionPolicy::Terminate || now > later(stop_since, GRACE);
+            let at_once =
+                o.spec.deletion_policy == DeletionPolicy::Terminate || o.spec.shutdown == Some(Shutdown::Terminate);
+            let grace = o.spec.termination_grace_period_seconds.min(LONGEST_GRACE);
+            let terminate = at_once || now > later(stop_since, SignedDuration::from_secs(i64::from(grace)));
             let call = if terminate { StopCall::Terminate } else { StopCall::Cancel };
-            if o.memory.stop == Some(call) { stopping(o, 2, now) } else { Decision::Act(Step::Stop(call)) }
+            if o.memory.has_stopped(call, now) { stopping(o, 2, now) } else { Decision::Act(Step::Stop(call)) }
         }
     }
 }
 
 fn stopping(o: &Observed, seconds: u64, now: Timestamp) -> Decision {
-    settle(o, report::stopping(o, now), Requeue::After(Duration::from_secs(seconds)))
+    settle(o, report::deleting(o, now), Requeue::After(Duration::from_secs(seconds)))
 }

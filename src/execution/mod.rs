@@ -4,6 +4,7 @@ mod backoff;
 pub mod claim;
 pub mod controller;
 mod deletion;
+pub mod expiry;
 pub mod facts;
 mod identity;
 pub mod observed;
@@ -16,4 +17,6 @@ mod promise_tests;
 #[cfg(test)]
 mod reference_tests;
 pub mod report;
+mod stopping;
 pub mod tracker;
+mod undecodable;

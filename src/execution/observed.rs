@@ -1,9 +1,10 @@
 //! What is known about one execution during one pass, and how the outcome of a step adds to it.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use super::claim::{Claim, Claimant, FINALIZER, Note, Owner, TAKE_OVER, derived_id};
+use super::claim::{Claim, Claimant, FINALIZER, Note, Owner, TAKE_OVER, derived_id, later};
+use super::expiry::{Ended, tracked_by};
 use crate::api::conditions::{self, READY};
 use crate::api::{Workflow, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::mistral::wire::{Event, Execution};
@@ -11,6 +12,9 @@ use crate::mistral::{ApiError, Error, Trouble};
 use crate::operator::retry::{Requeue, Retries};
 use crate::workflow::report::reason::WORKFLOW_NOT_FOUND;
 use crate::workspace::access::{Connection, Workspace};
+
+/// A run that goes on this long after a stop that the API took may never have heard of it: asking again does no harm.
+const STOP_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// Everything that [`plan`](super::plan::plan) may look at.
 #[derive(Clone, Debug)]
@@ -49,6 +53,10 @@ pub struct Observed {
     pub stop_with: Option<Connection>,
     /// Whether to ask the API about a run that is not known to have ended.
     pub look: bool,
+    /// What this process has seen of the run's end, if it has ended.
+    pub ended: Option<Ended>,
+    /// What keeps track of the resource and would create it again.
+    pub tracked_by: Option<&'static str>,
 
     /// Until when a call of another resource with the same explicit id may be under way.
     pub rival: Option<Timestamp>,
@@ -73,8 +81,8 @@ pub struct Memory {
     pub claim: Option<Claim>,
     /// Its retries.
     pub retries: Retries,
-    /// The stop that the API has last taken, to not ask twice.
-    pub stop: Option<StopCall>,
+    /// The stop that the API has last taken, and when, to not ask twice.
+    pub stop: Option<(StopCall, Timestamp)>,
     /// The API has said that the run exists, even if the status does not say so yet.
     pub seen: bool,
     /// Questions about the run in a row without an answer.
@@ -83,6 +91,13 @@ pub struct Memory {
     pub failure_reads: u32,
     /// The API's database id of the run, which only the list of runs tells.
     pub run_id: Option<String>,
+}
+
+impl Memory {
+    /// Whether the API has taken this stop, and not so long ago that it has to be repeated.
+    pub fn has_stopped(&self, call: StopCall, now: Timestamp) -> bool {
+        self.stop.is_some_and(|(taken, at)| taken == call && now < later(at, STOP_AGAIN))
+    }
 }
 
 /// This operator process.
@@ -284,6 +299,8 @@ impl Observed {
             referent,
             stop_with,
             look,
+            ended: None,
+            tracked_by: tracked_by(meta),
             rival: None,
             fresh: false,
             sent: Sent::Nothing,
@@ -392,9 +409,9 @@ impl Observed {
     }
 
     /// The API was asked to stop the run.
-    pub fn stop_sent(&mut self, call: StopCall, outcome: Result<(), Error>) {
+    pub fn stop_sent(&mut self, call: StopCall, outcome: Result<(), Error>, now: Timestamp) {
         if outcome.is_ok() {
-            self.memory.stop = Some(call);
+            self.memory.stop = Some((call, now));
         }
         self.stopped = Some(outcome);
     }

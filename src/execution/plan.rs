@@ -13,21 +13,21 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::backoff::{backoff, blocked_retry};
 use super::claim::{self, CLAIM, Claim, Note, TAKE_OVER, VISIBILITY, later};
 use super::deletion;
+use super::expiry;
 use super::observed::{FailureText, Observed, Referent, Remote, Sent, StopCall, Target};
 use super::obstacles::{
     APPLIED_TOGETHER, blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
 };
 use super::report::{self, is_finished, is_started, reason};
+use super::stopping;
 use crate::api::conditions::{self, MISSING, READY, STALLED, STARTED, Wait};
 use crate::api::{DeletionPolicy, WorkflowExecutionStatus as Status};
 use crate::mistral::TroubleKind;
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::operator::events::Notice;
-use crate::operator::retry::{Requeue, jitter};
+use crate::operator::retry::Requeue;
 use crate::workspace::access::{Connection, Workspace};
 
-/// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for.
-const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_mins(1);
 /// How often the events of a failed run are read until they have a text: they lag behind by seconds.
 const READS_OF_A_FAILURE: u32 = 5;
 /// How long after its doubt a claim is still this cluster's present: from then on it may come from a
@@ -76,6 +76,8 @@ pub enum Step {
     ReadFailure,
     /// Stop the run.
     Stop(StopCall),
+    /// Delete the resource, whose time is over.
+    Delete,
 }
 
 /// The end of a pass.
@@ -105,31 +107,37 @@ pub(super) enum Standing<'a> {
 
 /// The next step.
 pub fn plan(o: &Observed, now: Timestamp) -> Decision {
+    match decide(o, now) {
+        Decision::Settle(mut settled) => {
+            if let Some(left) = stopping::next_deadline(o, &settled.status, now) {
+                settled.requeue = settled.requeue.within(left);
+            }
+            Decision::Settle(settled)
+        }
+        act @ Decision::Act(_) => act,
+    }
+}
+
+fn decide(o: &Observed, now: Timestamp) -> Decision {
     if let Some(since) = o.deleted {
         return deletion::delete(o, since, now);
     }
     if is_finished(&o.status) {
-        return finished(o, now);
+        return expiry::finished(o, now);
+    }
+    if !o.may_have_started()
+        && let Some(decision) = stopping::barred(o, now)
+    {
+        return decision;
     }
     if o.spec.suspend && !o.may_have_started() {
         return suspended(o, now);
     }
-    let connection = match &o.workspace {
-        Workspace::Ready(connection) => connection,
-        Workspace::Pending => return settle(o, o.status.clone(), Requeue::OnChange),
-        // A manifest may well have the execution before its Workspace.
-        Workspace::NotFound if now < later(o.created, APPLIED_TOGETHER) => {
-            return settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)));
-        }
-        Workspace::NotFound => {
-            let name = &o.spec.workspace_ref.name;
-            let message = format!("There is no Workspace \"{name}\" in this namespace; create it.");
-            return blocked(o, reason::WORKSPACE_NOT_FOUND, message, Requeue::OnChange, now);
-        }
-        Workspace::NotReady(why) => {
-            let message = format!("Workspace \"{}\" is not ready: {why}", o.spec.workspace_ref.name);
-            return blocked(o, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now);
-        }
+    let connection = match (&o.workspace, &o.stop_with) {
+        (Workspace::Ready(connection), _) => connection,
+        // What has started is stopped with a key that was good not long ago.
+        (_, Some(connection)) if is_started(&o.status) && stopping::is_due(o, now) => connection,
+        (workspace, _) => return without_workspace(o, workspace, now),
     };
     if let Some(claim) = consented(o) {
         return take_over(o, claim);
@@ -159,6 +167,25 @@ pub fn plan(o: &Observed, now: Timestamp) -> Decision {
                 "The annotation {CLAIM} was written by a newer operator or by hand and cannot be read, so a run may exist; upgrade the operator, or remove the annotation once you are sure that there is none."
             );
             blocked(o, reason::CLAIM_UNREADABLE, message, Requeue::OnChange, now)
+        }
+    }
+}
+
+fn without_workspace(o: &Observed, workspace: &Workspace, now: Timestamp) -> Decision {
+    let name = &o.spec.workspace_ref.name;
+    match workspace {
+        Workspace::Ready(_) | Workspace::Pending => settle(o, o.status.clone(), Requeue::OnChange),
+        // A manifest may well have the execution before its Workspace.
+        Workspace::NotFound if now < later(o.created, APPLIED_TOGETHER) => {
+            settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)))
+        }
+        Workspace::NotFound => {
+            let message = format!("There is no Workspace \"{name}\" in this namespace; create it.");
+            blocked(o, reason::WORKSPACE_NOT_FOUND, message, Requeue::OnChange, now)
+        }
+        Workspace::NotReady(why) => {
+            let message = format!("Workspace \"{name}\" is not ready: {why}");
+            blocked(o, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now)
         }
     }
 }
@@ -194,10 +221,15 @@ impl Observed {
     pub(super) fn may_have_started(&self) -> bool {
         is_started(&self.status)
             || match standing(self) {
-                Standing::Unclaimed { .. } => false,
+                Standing::Unclaimed { ignored } => !ignored && self.has_lost_a_claim(),
                 Standing::Ours(claim) => !claim.refused,
                 Standing::Reading(_) | Standing::Foreign(_) | Standing::Unreadable => true,
             }
+    }
+
+    /// Whether there was a claim once, if there is none now: `kubectl replace` drops annotations but not the status.
+    pub(super) fn has_lost_a_claim(&self) -> bool {
+        self.memory.claim.is_some() || self.status.execution_id.is_some()
     }
 
     /// Whether this process has seen the resource from its creation and never claimed it: then, and
@@ -217,7 +249,7 @@ impl Observed {
 
 /// No claim yet: make one, unless one was lost.
 fn begin(o: &Observed, connection: &Connection, ignored: bool, now: Timestamp) -> Decision {
-    if !ignored && (o.memory.claim.is_some() || o.status.execution_id.is_some()) {
+    if !ignored && o.has_lost_a_claim() {
         return write(o, restored(o, connection, now), false);
     }
     if o.is_new_to_the_world() {
@@ -243,6 +275,9 @@ fn begin(o: &Observed, connection: &Connection, ignored: bool, now: Timestamp) -
 /// Claims, so that the call follows in this pass; unless another resource here has just claimed the same
 /// explicit id: its run may not show yet, and once ended it would be no obstacle to a second one.
 fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Timestamp) -> Decision {
+    if let Some(decision) = stopping::barred(o, now) {
+        return decision;
+    }
     if let Some(decision) = unresolved(o, now) {
         return decision;
     }
@@ -320,23 +355,31 @@ fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) 
         },
         // The API has said before that it exists: it is forgotten, not unknown.
         Remote::Absent if o.memory.seen => settle(o, report::missing(o, now), Requeue::OnChange),
-        Remote::Absent
-            if !claim.refused && now > later(claim.doubt_ends(), CLAIM_GOES_STALE) && !is_consent(o, claim) =>
-        {
-            let id = &claim.execution_id;
-            let message = format!(
-                "Run \"{id}\" was claimed on {} and the API does not know it: it may have ended long ago, as after a restore from a backup, so it is not started; to start it, annotate this resource with {TAKE_OVER}={id}.",
-                claim.send_before.strftime("%F")
-            );
-            blocked(o, reason::STALE_CLAIM, message, Requeue::OnChange, now)
-        }
-        Remote::Absent if o.spec.suspend => suspended(o, now),
-        Remote::Absent if o.is_edited() => {
-            let message = "The spec was edited after the run was claimed and before it started, so it was not started; create another WorkflowExecution with what you want to run.".to_owned();
-            blocked(o, reason::INPUT_CHANGED, message, Requeue::OnChange, now)
-        }
-        Remote::Absent => claim_and_send(o, connection, claim.attempt.saturating_add(1), now),
+        Remote::Absent => start_again(o, connection, claim, now),
     }
+}
+
+/// No run exists, and no call can be under way: the start may be made anew, if nothing speaks against it.
+fn start_again(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) -> Decision {
+    if let Some(decision) = stopping::barred(o, now) {
+        return decision;
+    }
+    if !claim.refused && now > later(claim.doubt_ends(), CLAIM_GOES_STALE) && !is_consent(o, claim) {
+        let id = &claim.execution_id;
+        let message = format!(
+            "Run \"{id}\" was claimed on {} and the API does not know it: it may have ended long ago, as after a restore from a backup, so it is not started; to start it, annotate this resource with {TAKE_OVER}={id}.",
+            claim.send_before.strftime("%F")
+        );
+        return blocked(o, reason::STALE_CLAIM, message, Requeue::OnChange, now);
+    }
+    if o.spec.suspend {
+        return suspended(o, now);
+    }
+    if o.is_edited() {
+        let message = "The spec was edited after the run was claimed and before it started, so it was not started; create another WorkflowExecution with what you want to run.".to_owned();
+        return blocked(o, reason::INPUT_CHANGED, message, Requeue::OnChange, now);
+    }
+    claim_and_send(o, connection, claim.attempt.saturating_add(1), now)
 }
 
 /// The run is somebody else's: read it, touch nothing.
@@ -353,6 +396,9 @@ fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -> Decision 
         Remote::Found(run) => observe(o, run, now),
         Remote::Unknown(trouble) => troubled(o, trouble, now),
         Remote::Absent => {
+            if let Some(decision) = stopping::barred(o, now) {
+                return decision;
+            }
             let id = &claim.execution_id;
             let whose = if foreign {
                 format!("a resource of namespace \"{}\" in another place", claim.owner.namespace)
@@ -381,7 +427,7 @@ fn is_consent(o: &Observed, claim: &Claim) -> bool {
 
 /// A person has consented: the claim becomes this resource's, with all doubts that it carries.
 fn take_over(o: &Observed, claim: &Claim) -> Decision {
-    let claim = Claim { owner: o.owner.clone(), reading: false, stop_since: None, ..claim.clone() };
+    let claim = Claim { owner: o.owner.clone(), reading: false, stop_since: None, stop_for: None, ..claim.clone() };
     write(o, claim, false)
 }
 
@@ -393,7 +439,9 @@ fn running(o: &Observed, now: Timestamp) -> Decision {
     }
     match &o.remote {
         // What the status says may be out of date for another reason than the run's own progress.
-        Remote::NotAsked if o.look || ready_reason(&o.status) != Some(reason::RUNNING) => Decision::Act(Step::Ask),
+        Remote::NotAsked if o.look || ready_reason(&o.status) != Some(reason::RUNNING) || stopping::is_due(o, now) => {
+            Decision::Act(Step::Ask)
+        }
         Remote::NotAsked => settle(o, o.status.clone(), Requeue::OnChange),
         Remote::Found(run) => observe(o, run, now),
         Remote::Absent => gone(o, now),
@@ -412,7 +460,8 @@ fn running(o: &Observed, now: Timestamp) -> Decision {
 /// What the API says of the run goes into the status.
 fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
     if !is_terminal(run.status.as_deref()) {
-        return settle(o, report::running(o, run, now), Requeue::OnChange);
+        return stopping::stop(o, run, now)
+            .unwrap_or_else(|| settle(o, report::running(o, run, now), Requeue::OnChange));
     }
     if run.status.as_deref() != Some("FAILED") {
         return settle(o, report::ended(o, run, None, now), Requeue::OnChange);
@@ -439,19 +488,6 @@ fn gone(o: &Observed, now: Timestamp) -> Decision {
             settle(o, report::ended_without_run(o, reason::LOST, message, now), Requeue::OnChange)
         }
         _ => settle(o, report::missing(o, now), Requeue::OnChange),
-    }
-}
-
-/// Nothing more to do, but to take the finalizer off when nobody is in a hurry.
-fn finished(o: &Observed, now: Timestamp) -> Decision {
-    if !o.finalizer {
-        return settle(o, o.status.clone(), Requeue::OnChange);
-    }
-    let ended = o.status.end_time.as_ref().map_or(now, |time| time.0);
-    let due = later(ended, FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&o.uid) % 30)));
-    match Duration::try_from(due.duration_since(now)) {
-        Ok(wait) if !wait.is_zero() => settle(o, o.status.clone(), Requeue::After(wait)),
-        _ => Decision::Act(Step::SetFinalizer(false)),
     }
 }
 

@@ -7,10 +7,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::claim::{CLAIM, Claim, FINALIZER, SEND_WITHIN, VISIBILITY};
-use super::observed::{Instance, Memory, Named, Observed, Referent, Surroundings};
+use super::observed::{Instance, Memory, Named, Observed, Referent, StopCall, Surroundings};
 use super::plan::{Decision, Step, plan};
 use super::report::{is_finished, reason};
-use crate::api::WorkflowExecution;
+use crate::api::conditions::{self, STARTED};
+use crate::api::{Shutdown, WorkflowExecution, WorkflowExecutionStatus};
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, REQUEST_TIMEOUT};
 use crate::operator::retry::Requeue;
@@ -49,6 +50,8 @@ impl Fate {
 struct Api {
     starts: usize,
     run: Option<(Timestamp, Timestamp)>,
+    /// How the run ends, if it does not complete.
+    stopped: Option<StopCall>,
     visible_from: Option<Timestamp>,
     /// Calls that have been sent and take effect later.
     under_way: Vec<Timestamp>,
@@ -61,6 +64,8 @@ struct World {
     /// Older versions, as a stale cache may still show them.
     history: Vec<WorkflowExecution>,
     operators: [Operator; 2],
+    /// Whether people may ask to stop the run.
+    may_stop: bool,
     /// What happened, for whoever has to find out why a promise broke.
     story: Vec<String>,
 }
@@ -97,9 +102,32 @@ impl Api {
         Ok(self.execution(at))
     }
 
+    /// The effect of a stop. A workflow may take a cancel as it likes.
+    fn stop(&mut self, call: StopCall, now: Timestamp, fate: &mut Fate) -> Result<(), Error> {
+        self.get(now)?;
+        let (start, end) = self.run.unwrap();
+        if end <= now {
+            return Err(Error::Conflict(said(409, Some("WF_1102"))));
+        }
+        match call {
+            StopCall::Cancel if fate.choose(2) == 0 => {}
+            StopCall::Cancel => self.run = Some((start, end.min(now + fate.at_most(60)))),
+            StopCall::Terminate => self.run = Some((start, now)),
+        }
+        if self.run != Some((start, end)) {
+            self.stopped = Some(call);
+        }
+        Ok(())
+    }
+
     fn execution(&self, now: Timestamp) -> Execution {
         let (start, end) = self.run.unwrap();
-        let status = if now < end { "RUNNING" } else { "COMPLETED" };
+        let status = match self.stopped {
+            _ if now < end => "RUNNING",
+            None => "COMPLETED",
+            Some(StopCall::Cancel) => "CANCELED",
+            Some(StopCall::Terminate) => "TERMINATED",
+        };
         let end = (now >= end).then_some(end);
         let run = json!({
             "execution_id": "run", "workflow_name": "w", "status": status, "result": 1,
@@ -146,7 +174,7 @@ impl World {
             skew: SignedDuration::from_secs(i64::from(fate.choose(15)) - 7),
         };
         let operators = [operator(0, fate), operator(1, fate)];
-        Self { now, api: Api::default(), object, history: Vec::new(), operators, story: Vec::new() }
+        Self { now, api: Api::default(), object, history: Vec::new(), operators, may_stop: false, story: Vec::new() }
     }
 
     fn advance(&mut self, by: SignedDuration, fate: &mut Fate) {
@@ -257,7 +285,19 @@ impl World {
                             }
                             observed.finalizer = present;
                         }
-                        Step::Stop(_) | Step::Release { .. } => panic!("nobody asked to stop"),
+                        Step::Stop(call) => {
+                            assert!(self.may_stop, "nobody asked to stop");
+                            remote_changes += 1;
+                            assert_eq!(remote_changes, 1, "more than one change at the API in a pass");
+                            let outcome = match fate.choose(8) {
+                                6 => Err(transient()),
+                                7 => self.api.stop(call, self.now, fate).and(Err(unknown())),
+                                _ => self.api.stop(call, self.now, fate),
+                            };
+                            self.tell(format!("operator {who} stops: {outcome:?}"));
+                            observed.stop_sent(call, outcome, self.now + skew);
+                        }
+                        Step::Release { .. } | Step::Delete => panic!("nobody asked to delete"),
                     }
                 }
                 Decision::Settle(settled) => {
@@ -269,7 +309,9 @@ impl World {
                     observed.settled(settled.requeue, self.now + skew);
                     self.operators[who].memory = observed.memory;
                     return match settled.requeue {
-                        Requeue::After(wait) | Requeue::Retry(wait) | Requeue::Hold(wait) if written => {
+                        Requeue::AtLatest(wait) | Requeue::After(wait) | Requeue::Retry(wait) | Requeue::Hold(wait)
+                            if written =>
+                        {
                             Some(wait.try_into().unwrap())
                         }
                         _ => None,
@@ -331,6 +373,14 @@ impl World {
             3 => {
                 self.write(&mut version, |object| object.spec.suspend = !object.spec.suspend);
             }
+            4 | 5 if self.may_stop && fate.choose(3) == 2 => {
+                let shutdown = if what == 4 { Shutdown::Cancel } else { Shutdown::Terminate };
+                self.write(&mut version, |object| object.spec.shutdown = Some(shutdown));
+            }
+            // Too late to take it back, once it is recorded.
+            6 => {
+                self.write(&mut version, |object| object.spec.shutdown = None);
+            }
             _ => {}
         }
     }
@@ -362,8 +412,31 @@ fn set_finalizer(object: &mut WorkflowExecution, present: bool) {
 }
 
 fn live(spec: &Value, choices: Vec<u8>) {
+    let (world, status) = to_the_end(spec, choices, false);
+    assert_eq!(world.api.starts, 1, "{status:#?}\n{}", world.story.join("\n"));
+    assert_eq!(status.status.as_deref(), Some("COMPLETED"));
+    assert!(status.conditions.iter().any(|condition| condition.reason == reason::COMPLETED));
+}
+
+/// With stops, and deadlines in the spec: whatever the status ends with is what happened, and nothing goes on.
+fn live_and_be_stopped(spec: &Value, choices: Vec<u8>) {
+    let (world, status) = to_the_end(spec, choices, true);
+    let story = world.story.join("\n");
+    let started = conditions::is_true(&status.conditions, STARTED);
+    assert_eq!(world.api.starts, usize::from(started), "{status:#?}\n{story}");
+    let end = world.api.run.map(|(_, end)| end);
+    assert!(end.is_none_or(|end| end <= world.now), "it goes on: {status:#?}\n{story}");
+    let expected = world.api.run.map(|_| match world.api.stopped {
+        None => "COMPLETED",
+        Some(StopCall::Cancel) => "CANCELED",
+        Some(StopCall::Terminate) => "TERMINATED",
+    });
+    assert_eq!(status.status.as_deref(), expected, "{story}");
+}
+
+fn to_the_end(spec: &Value, choices: Vec<u8>, may_stop: bool) -> (World, WorkflowExecutionStatus) {
     let mut fate = Fate(choices.into_iter());
-    let mut world = World::new(spec, &mut fate);
+    let mut world = World { may_stop, ..World::new(spec, &mut fate) };
     while !fate.is_over() {
         let who = usize::from(fate.choose(4) == 3);
         let look = fate.choose(2) == 0;
@@ -388,9 +461,7 @@ fn live(spec: &Value, choices: Vec<u8>) {
     }
     let status = world.object.status.clone().unwrap_or_default();
     assert!(is_finished(&status), "lost: {status:#?}\n{}", world.story.join("\n"));
-    assert_eq!(world.api.starts, 1, "{status:#?}\n{}", world.story.join("\n"));
-    assert_eq!(status.status.as_deref(), Some("COMPLETED"));
-    assert!(status.conditions.iter().any(|condition| condition.reason == reason::COMPLETED));
+    (world, status)
 }
 
 proptest! {
@@ -406,6 +477,22 @@ proptest! {
         choices in prop::collection::vec(any::<u8>(), 0..300)
     ) {
         live(&json!({ "workflowIdentifier": "w", "executionId": "run" }), choices);
+    }
+
+    #[test]
+    fn what_is_stopped_or_past_its_deadline_ran_at_most_once_and_ends_as_the_status_says(
+        starting in prop::option::of(1_u32..400),
+        active in prop::option::of(1_u32..200),
+        grace in 0_u32..60,
+        choices in prop::collection::vec(any::<u8>(), 0..300)
+    ) {
+        live_and_be_stopped(
+            &json!({
+                "workflowIdentifier": "w", "startingDeadlineSeconds": starting, "activeDeadlineSeconds": active,
+                "terminationGracePeriodSeconds": grace,
+            }),
+            choices,
+        );
     }
 
     #[test]

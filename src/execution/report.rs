@@ -3,9 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
+use super::claim::{Note, StopFor};
 use super::observed::{Observed, Referent};
 use crate::api::WorkflowExecutionStatus as Status;
-use crate::api::conditions::{self, COMPLETE, EDITED, FAILED, Is, MISSING, STARTED, Wait};
+use crate::api::conditions::{self, COMPLETE, EDITED, EXPIRED, FAILED, Is, MISSING, STARTED, Wait};
 use crate::api::execution::Failure;
 use crate::mistral::wire::Execution;
 
@@ -59,7 +60,7 @@ pub mod reason {
     pub const RUNNING: &str = "Running";
     /// The API no longer knows the run.
     pub const MISSING: &str = "Missing";
-    /// The run is being stopped since the resource is being deleted.
+    /// The run is being stopped: for `spec.shutdown`, a deadline or the resource's deletion.
     pub const STOPPING: &str = "Stopping";
     /// The run ended with COMPLETED.
     pub const COMPLETED: &str = "Completed";
@@ -73,11 +74,17 @@ pub mod reason {
     pub const TIMED_OUT: &str = "TimedOut";
     /// The API refused the input for good (422); nothing ran.
     pub const INPUT_REJECTED: &str = "InputRejected";
+    /// The run exceeded `spec.activeDeadlineSeconds` and was stopped.
+    pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+    /// The run had not started within `spec.startingDeadlineSeconds`, and never will.
+    pub const STARTING_DEADLINE_EXCEEDED: &str = "StartingDeadlineExceeded";
+    /// Argo CD, Flux or Helm would create the resource again if it were deleted.
+    pub const TRACKED: &str = "Tracked";
     /// The API has not known the run for a day.
     pub const LOST: &str = "Lost";
 
     /// All of them.
-    pub const ALL: [&str; 32] = [
+    pub const ALL: [&str; 35] = [
         SUSPENDED,
         WORKFLOW_NOT_FOUND,
         WORKFLOW_NOT_READY,
@@ -109,6 +116,9 @@ pub mod reason {
         TERMINATED,
         TIMED_OUT,
         INPUT_REJECTED,
+        DEADLINE_EXCEEDED,
+        STARTING_DEADLINE_EXCEEDED,
+        TRACKED,
         LOST,
     ];
 }
@@ -145,6 +155,9 @@ pub fn running(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     started(&mut status, o, now);
     conditions::remove(&mut status.conditions, MISSING);
     let message = match &o.referent {
+        _ if o.is_reading() && o.spec.shutdown.is_some() => {
+            "The run goes on; it is not this resource's own, so spec.shutdown leaves it alone."
+        }
         Referent::Ready { active: Some(false), .. } => {
             "The run goes on, or waits: no live worker serves its workflow; start its worker."
         }
@@ -173,6 +186,9 @@ pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Tim
         return status;
     }
     let (reason, what) = match run.status.as_deref() {
+        Some("CANCELED" | "TERMINATED") if stopped_for(o) == Some(StopFor::Deadline) => {
+            (reason::DEADLINE_EXCEEDED, "The run exceeded spec.activeDeadlineSeconds and was stopped.")
+        }
         Some("CANCELED") => (reason::CANCELED, "The run was canceled."),
         Some("TERMINATED") => (reason::TERMINATED, "The run was terminated."),
         Some("TIMED_OUT") => (
@@ -207,8 +223,46 @@ pub fn missing(o: &Observed, now: Timestamp) -> Status {
     status
 }
 
+/// The run is being stopped, and the resource stays.
+pub fn stopping(o: &Observed, running: Status, message: &str, now: Timestamp) -> Status {
+    let mut status = running;
+    unready(&mut status, o, Wait::Working, reason::STOPPING, message, now);
+    status
+}
+
+/// Finished, its time over, and yet not to be deleted.
+pub fn expired(o: &Observed, tool: &str, now: Timestamp) -> Status {
+    let mut status = o.status.clone();
+    let message = format!(
+        "spec.ttlSecondsAfterFinished has passed, and the resource is kept: {tool} keeps track of it and would create it, and so run it, again. Remove it there."
+    );
+    set(&mut status, o, EXPIRED, Is::True, reason::TRACKED, &message, now);
+    status
+}
+
+/// Finished, and its time not over.
+pub fn not_expired(o: &Observed) -> Status {
+    let mut status = o.status.clone();
+    conditions::remove(&mut status.conditions, EXPIRED);
+    status
+}
+
+/// When the run had ended, by whichever clock says so last: the API's, or that of the operator that wrote it.
+pub fn known_end(status: &Status) -> Option<Timestamp> {
+    let conditions = [COMPLETE, FAILED].into_iter().filter_map(|type_| conditions::find(&status.conditions, type_));
+    let written = conditions.map(|condition| condition.last_transition_time.0).max();
+    status.end_time.as_ref().map(|time| time.0).max(written)
+}
+
+fn stopped_for(o: &Observed) -> Option<StopFor> {
+    match &o.note {
+        Note::Claim(claim) if !o.is_reading() => claim.stop_for,
+        Note::Claim(_) | Note::Absent | Note::Unreadable => None,
+    }
+}
+
 /// The run is being stopped before the resource goes.
-pub fn stopping(o: &Observed, now: Timestamp) -> Status {
+pub fn deleting(o: &Observed, now: Timestamp) -> Status {
     let mut status = base(o);
     let message = "The resource is being deleted; its run is being stopped first.";
     unready(&mut status, o, Wait::Working, reason::STOPPING, message, now);

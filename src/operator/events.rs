@@ -11,10 +11,10 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::kubernetes::call;
+use super::kubernetes::{call, reference};
 use super::limits::{Limits, Refusal};
 use super::metrics::Metrics;
 use crate::api::conditions::truncate;
@@ -25,6 +25,9 @@ const MAX_NOTE: usize = 1024;
 const CONTROLLER: &str = "workflows.mistral.ai/operator";
 /// Events that may wait to be written: what the limits let through at once.
 const QUEUE: usize = 1000;
+
+/// The reason under which an object is reported that cannot be decoded.
+pub const UNDECODABLE: &str = "Undecodable";
 
 /// Something that happened to a resource. A plan makes one per change, not one per pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +101,15 @@ impl Publisher {
             tracing::debug!(dropped, "no Event is written of it");
             self.metrics.event_dropped(dropped);
         }
+    }
+
+    /// Tells that an object cannot be decoded.
+    pub fn undecodable<K: Resource<DynamicType = ()>>(&self, object: &K, error: &str) {
+        let note = format!(
+            "This {} cannot be decoded and is skipped; was it written by a newer version of the operator? Upgrade this one, or correct the resource: {error}",
+            K::kind(&())
+        );
+        self.publish(&reference(object), vec![Notice::warning(UNDECODABLE, note)]);
     }
 
     fn event(&self, about: &ObjectReference, notice: Notice) -> Event {

@@ -12,6 +12,8 @@ use crate::workspace::access::{Connection, Workspace};
 pub enum Requeue {
     /// Something will wake it: a change, the Workspace, what watches the API.
     OnChange,
+    /// Something will wake it, and else the time will that is then due; nothing has to be asked.
+    AtLatest(Duration),
     /// After this time.
     After(Duration),
     /// After this time, which grows with each retry in a row, and not before: the operator's own
@@ -26,7 +28,19 @@ impl Requeue {
     pub fn action(self) -> Action {
         match self {
             Self::OnChange => Action::await_change(),
-            Self::After(wait) | Self::Retry(wait) | Self::Hold(wait) => Action::requeue(wait),
+            Self::AtLatest(wait) | Self::After(wait) | Self::Retry(wait) | Self::Hold(wait) => Action::requeue(wait),
+        }
+    }
+
+    /// The same, but not later than this.
+    #[must_use]
+    pub fn within(self, limit: Duration) -> Self {
+        match self {
+            Self::OnChange => Self::AtLatest(limit),
+            Self::AtLatest(wait) => Self::AtLatest(wait.min(limit)),
+            Self::After(wait) => Self::After(wait.min(limit)),
+            Self::Retry(wait) => Self::Retry(wait.min(limit)),
+            Self::Hold(wait) => Self::Hold(wait.min(limit)),
         }
     }
 }
@@ -55,7 +69,9 @@ impl Retries {
                 let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
                 self.hold = Some(Hold { until, generation, connection: connection.clone() });
             }
-            (Requeue::OnChange | Requeue::After(_) | Requeue::Retry(_), _) => *self = Self::default(),
+            (Requeue::OnChange | Requeue::AtLatest(_) | Requeue::After(_) | Requeue::Retry(_), _) => {
+                *self = Self::default();
+            }
         }
     }
 }

@@ -114,8 +114,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {
-            let problem = "this Workflow cannot be decoded and is skipped; was it written by a newer version?";
-            tracing::warn!(error = invalid.error, "{problem}");
+            context.publisher.undecodable(object.as_ref(), &invalid.error);
             return kubernetes::let_go_of_undecodable::<Workflow>(&context.client, &invalid.metadata, FINALIZER).await;
         }
     };

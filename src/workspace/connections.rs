@@ -111,6 +111,12 @@ impl Connections {
         }
     }
 
+    /// A Workspace of this namespace whose connection may stop runs and is the wanted one.
+    pub fn stopper_in(&self, namespace: &str, wanted: impl Fn(&Live) -> bool) -> Option<Key> {
+        let keys: Vec<Key> = self.lock().keys().filter(|key| key.namespace == namespace).cloned().collect();
+        keys.into_iter().find(|key| self.for_stopping(key).is_some_and(|live| wanted(&live)))
+    }
+
     /// The Workspace can be used.
     pub fn ready(&self, key: &Key, uid: &str, live: Live) {
         self.set(key, uid, State::Ready(live));

@@ -77,7 +77,7 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     let workspace = match &object.0 {
         Ok(workspace) => workspace,
         Err(invalid) => {
-            tracing::warn!(error = invalid.error, "this Workspace cannot be decoded and is skipped");
+            context.publisher.undecodable(object.as_ref(), &invalid.error);
             return Ok(Action::await_change());
         }
     };

@@ -115,6 +115,12 @@ async fn a_spec_that_cannot_run_is_refused_in_words() {
         ),
         ("a large limit", echo(json!({ "result": { "maxBytes": 262_145 } })), "should be less than or equal to 262144"),
         ("a negative limit", echo(json!({ "result": { "maxBytes": -1 } })), "should be greater than or equal to 0"),
+        ("an unknown shutdown", echo(json!({ "shutdown": "Stop" })), "should match '^(Cancel|Terminate)$'"),
+        ("no time to start", echo(json!({ "startingDeadlineSeconds": 0 })), "greater than or equal to 1"),
+        ("no time to run", echo(json!({ "activeDeadlineSeconds": 0 })), "greater than or equal to 1"),
+        ("a word as a deadline", echo(json!({ "activeDeadlineSeconds": "1h" })), "must be of type integer"),
+        ("a negative grace", echo(json!({ "terminationGracePeriodSeconds": -1 })), "greater than or equal to 0"),
+        ("a negative time to live", echo(json!({ "ttlSecondsAfterFinished": -1 })), "greater than or equal to 0"),
         ("a word as suspend", echo(json!({ "suspend": "yes" })), "spec.suspend in body must be of type boolean"),
         ("a nameless Workspace", echo(json!({ "workspaceRef": { "name": "" } })), "should be at least 1 chars long"),
         (
@@ -171,6 +177,12 @@ async fn what_was_asked_for_can_neither_change_nor_appear_nor_vanish() {
         ("extensions", None, vec![json!({ "a": 1 })]),
         ("result", set(json!({ "maxBytes": 1 })), vec![json!({ "maxBytes": 2 }), Value::Null]),
         ("result", None, vec![json!({ "maxBytes": 2 })]),
+        ("startingDeadlineSeconds", set(json!(10)), vec![json!(20), Value::Null]),
+        ("startingDeadlineSeconds", None, vec![json!(10)]),
+        ("activeDeadlineSeconds", set(json!(10)), vec![json!(20), Value::Null]),
+        ("activeDeadlineSeconds", None, vec![json!(10)]),
+        ("terminationGracePeriodSeconds", set(json!(10)), vec![json!(20), Value::Null]),
+        ("terminationGracePeriodSeconds", None, vec![json!(20)]),
     ];
     for (index, (field, first, patches)) in cases.into_iter().enumerate() {
         let name = format!("run-{index}");
@@ -206,7 +218,7 @@ async fn the_target_of_a_run_cannot_be_edited() {
 }
 
 #[tokio::test]
-async fn suspend_and_the_deletion_policy_may_change() {
+async fn suspend_shutdown_ttl_and_the_deletion_policy_may_change() {
     let world = World::bare("mutable").await;
     let first = world.execute("run", echo(json!({ "suspend": true, "input": { "a": { "b": [1, null] } } }))).await;
     assert!(first.spec.suspend);
@@ -214,6 +226,12 @@ async fn suspend_and_the_deletion_policy_may_change() {
     assert!(!edited.spec.suspend);
     assert_eq!(edited.spec.deletion_policy, DeletionPolicy::Orphan);
     assert_eq!(edited.metadata.generation, Some(2));
+    for (shutdown, ttl) in [(json!("Cancel"), json!(0)), (json!("Terminate"), json!(5)), (Value::Null, Value::Null)] {
+        let spec = json!({ "shutdown": shutdown, "ttlSecondsAfterFinished": ttl });
+        let edited = world.patch("run", json!({ "spec": spec })).await.unwrap();
+        let ttl = ttl.as_u64().map(|seconds| u32::try_from(seconds).unwrap());
+        assert_eq!((json!(edited.spec.shutdown), edited.spec.ttl_seconds_after_finished), (shutdown, ttl));
+    }
 }
 
 #[tokio::test]
@@ -221,7 +239,7 @@ async fn absent_fields_get_their_defaults() {
     let world = World::bare("defaults").await;
     let expected = json!({
         "workflowIdentifier": "echo", "workspaceRef": { "name": "default" }, "deletionPolicy": "Cancel",
-        "suspend": false, "result": { "maxBytes": 32_768 },
+        "suspend": false, "result": { "maxBytes": 32_768 }, "terminationGracePeriodSeconds": 30,
     });
     let made = create_execution(&world, "absent", echo(json!({}))).await.unwrap();
     assert_eq!(made.data["spec"], expected);
@@ -239,7 +257,8 @@ async fn a_null_in_an_optional_field_is_as_good_as_an_absent_one() {
     let nulls = echo(json!({
         "registrationId": null, "executionId": null, "input": null, "deploymentName": null,
         "customTracingAttributes": null, "extensions": null, "suspend": null, "deletionPolicy": null,
-        "workspaceRef": null, "result": null,
+        "workspaceRef": null, "result": null, "shutdown": null, "startingDeadlineSeconds": null,
+        "activeDeadlineSeconds": null, "terminationGracePeriodSeconds": null, "ttlSecondsAfterFinished": null,
     }));
     assert_eq!(world.execute("null", nulls.clone()).await.spec, absent.spec);
     // Also in an edit: a whole new version, as `kubectl replace` sends it.

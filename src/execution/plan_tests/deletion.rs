@@ -42,7 +42,7 @@ fn a_deletion_records_the_stop_before_it_calls_and_then_cancels_and_terminates()
     assert_eq!(step(&o, at(50)), Step::Ask);
     o.asked(Ok(run("RUNNING")));
     assert_eq!(step(&o, at(50)), Step::Stop(StopCall::Cancel));
-    o.stop_sent(StopCall::Cancel, Ok(()));
+    o.stop_sent(StopCall::Cancel, Ok(()), at(50));
     assert_eq!(ready(&settled(&o, at(50)).status), reason::STOPPING);
     o.stopped = None;
     assert!(matches!(settled(&o, at(60)).requeue, Requeue::After(_)), "asked once is enough");

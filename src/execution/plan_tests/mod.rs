@@ -1,6 +1,8 @@
 //! One table for each part of a run's way: what is known, and the step that follows.
 
 mod deletion;
+mod expiry;
+mod stopping;
 
 use std::time::Duration;
 
@@ -575,7 +577,7 @@ fn a_finished_one_costs_nothing_but_the_finalizer_that_goes_late() {
     o.asked(Ok(run("COMPLETED")));
     let status = settled(&o, at(6)).status;
     let finished = Observed { look: true, status, ..claimed() };
-    assert!(matches!(settled(&finished, at(6)).requeue, Requeue::After(_)));
+    assert!(matches!(settled(&finished, at(6)).requeue, Requeue::AtLatest(_)));
     assert_eq!(step(&finished, at(100)), Step::SetFinalizer(false));
     let released = Observed { finalizer: false, ..finished };
     assert_eq!(settled(&released, at(1000)).requeue, Requeue::OnChange);

@@ -1,0 +1,90 @@
+//! What is left to do once a run has ended: take the finalizer off, and delete the resource when its time is over.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::claim::later;
+use super::observed::Observed;
+use super::plan::{Decision, Step, settle};
+use super::report;
+use crate::operator::retry::{Requeue, jitter};
+
+/// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for.
+const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_mins(1);
+
+/// What this process has seen of a run's end, by the monotonic clock: the wall clock may be set meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How long ago.
+    pub ago: Duration,
+    /// It wrote the end itself; else it found it written, and the end is older than that.
+    pub witnessed: bool,
+}
+
+/// Nothing more to ask or to start.
+pub(super) fn finished(o: &Observed, now: Timestamp) -> Decision {
+    let expires = time_left(o, now);
+    if expires == Some(Duration::ZERO) {
+        return match o.tracked_by {
+            Some(tool) => settle(o, report::expired(o, tool, now), Requeue::OnChange),
+            None => Decision::Act(Step::Delete),
+        };
+    }
+    let requeue = expires.map_or(Requeue::OnChange, Requeue::AtLatest);
+    if !o.finalizer {
+        return settle(o, report::not_expired(o), requeue);
+    }
+    let ended = o.status.end_time.as_ref().map_or(now, |time| time.0);
+    let due = later(ended, FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&o.uid) % 30)));
+    match Duration::try_from(due.duration_since(now)) {
+        // An end in the future, by a clock that was set back, keeps nobody waiting for long.
+        Ok(wait) if !wait.is_zero() => {
+            settle(o, report::not_expired(o), requeue.within(wait.min(Duration::from_secs(90))))
+        }
+        _ => Decision::Act(Step::SetFinalizer(false)),
+    }
+}
+
+/// How long until the resource is to be deleted; none if it is not.
+///
+/// A process that saw the end counts by its monotonic clock alone. One that did not has to believe the times in the
+/// status, which are from other clocks: an end in their future counts from when it was first seen here.
+fn time_left(o: &Observed, now: Timestamp) -> Option<Duration> {
+    let ttl = Duration::from_secs(u64::from(o.spec.ttl_seconds_after_finished?));
+    let seen = o.ended.map_or(Duration::ZERO, |ended| ended.ago);
+    if o.ended.is_some_and(|ended| ended.witnessed) {
+        return Some(ttl.saturating_sub(seen));
+    }
+    // The later of two clocks, the API's and the operator's that wrote the end.
+    let Some(end) = report::known_end(&o.status) else { return Some(ttl.saturating_sub(seen)) };
+    let ago = Duration::try_from(now.duration_since(end)).unwrap_or_default();
+    Some(ttl.saturating_sub(ago.max(seen)))
+}
+
+/// What keeps track of a resource and would create it again if it were deleted; none if nothing does.
+pub(super) fn tracked_by(metadata: &ObjectMeta) -> Option<&'static str> {
+    // As their documentation has it: Argo CD's tracking annotation or label, the labels that Flux's two controllers set
+    // on what they apply, and the annotation by which Helm owns a resource.
+    const MARKS: [(&str, &str); 5] = [
+        ("argocd.argoproj.io/tracking-id", "Argo CD"),
+        ("argocd.argoproj.io/instance", "Argo CD"),
+        ("kustomize.toolkit.fluxcd.io/name", "Flux"),
+        ("helm.toolkit.fluxcd.io/name", "Flux"),
+        ("meta.helm.sh/release-name", "Helm"),
+    ];
+    // Argo CD may track by a label that others use as well (app.kubernetes.io/instance); who wrote it tells.
+    const MANAGERS: [(&str, &str); 3] =
+        [("argocd-controller", "Argo CD"), ("kustomize-controller", "Flux"), ("helm-controller", "Flux")];
+    let has = |key: &str| {
+        let within = |map: &Option<std::collections::BTreeMap<String, String>>| {
+            map.as_ref().is_some_and(|map| map.contains_key(key))
+        };
+        within(&metadata.annotations) || within(&metadata.labels)
+    };
+    let wrote =
+        |name: &str| metadata.managed_fields.iter().flatten().any(|entry| entry.manager.as_deref() == Some(name));
+    let mark = MARKS.iter().find(|(key, _)| has(key)).map(|(_, tool)| *tool);
+    mark.or_else(|| MANAGERS.iter().find(|(name, _)| wrote(name)).map(|(_, tool)| *tool))
+}

@@ -1,0 +1,84 @@
+//! The tables of `ttlSecondsAfterFinished`.
+
+use super::*;
+use crate::api::conditions::EXPIRED;
+use crate::execution::expiry::Ended;
+
+/// Ended at second 5 and said so at second 6; to be deleted an hour later. The finalizer is gone.
+fn finished() -> Observed {
+    let mut o = Observed { look: true, ..started() };
+    o.asked(Ok(run("COMPLETED")));
+    let status = settled(&o, at(6)).status;
+    let mut o = Observed { status, finalizer: false, ..claimed() };
+    o.spec.ttl_seconds_after_finished = Some(3600);
+    o
+}
+
+fn seen(seconds: u64, witnessed: bool) -> Option<Ended> {
+    Some(Ended { ago: Duration::from_secs(seconds), witnessed })
+}
+
+#[test]
+fn a_resource_is_deleted_when_its_time_is_over_and_not_before() {
+    let o = Observed { ended: seen(0, false), ..finished() };
+    assert_eq!(settled(&o, at(1006)).requeue, Requeue::AtLatest(Duration::from_secs(2600)));
+    assert_eq!(step(&o, at(3606)), Step::Delete);
+    let never = Observed { spec: new().spec, ..o };
+    assert_eq!(settled(&never, at(1_000_000)).requeue, Requeue::OnChange);
+}
+
+#[test]
+fn who_saw_the_end_counts_by_a_clock_that_nobody_can_set() {
+    let o = Observed { ended: seen(100, true), ..finished() };
+    for now in [at(-100_000), at(106), at(100_000)] {
+        assert_eq!(settled(&o, now).requeue, Requeue::AtLatest(Duration::from_secs(3500)));
+    }
+    assert_eq!(step(&Observed { ended: seen(3600, true), ..o }, at(-100_000)), Step::Delete);
+}
+
+#[test]
+fn after_a_restart_an_end_in_the_future_does_not_keep_a_resource_for_longer_than_its_time() {
+    let set_back = at(-1_000_000);
+    let o = Observed { ended: seen(0, false), ..finished() };
+    assert_eq!(settled(&o, set_back).requeue, Requeue::AtLatest(Duration::from_secs(3600)));
+    assert_eq!(step(&Observed { ended: seen(3600, false), ..o }, set_back), Step::Delete);
+}
+
+#[test]
+fn a_resource_that_came_to_its_end_while_no_operator_ran_is_deleted_at_once() {
+    assert_eq!(step(&Observed { ended: seen(0, false), ..finished() }, at(100_000)), Step::Delete);
+}
+
+#[test]
+fn a_resource_that_would_be_created_again_is_kept_and_says_so_once() {
+    let o = Observed { tracked_by: Some("Argo CD"), ended: seen(0, false), ..finished() };
+    let kept = settled(&o, at(4000));
+    let expired = find(&kept.status.conditions, EXPIRED).unwrap();
+    assert_eq!(expired.reason, reason::TRACKED);
+    assert!(expired.message.contains("Argo CD"), "{}", expired.message);
+    assert_eq!(kept.requeue, Requeue::OnChange);
+    let again = Observed { status: kept.status.clone(), ..o };
+    assert_eq!(settled(&again, at(5000)).status, kept.status);
+    // The time was taken back.
+    let spec = new().spec;
+    let without = settled(&Observed { spec, ..again }, at(5000)).status;
+    assert_eq!(find(&without.conditions, EXPIRED), None);
+}
+
+#[test]
+fn what_argo_flux_and_helm_keep_track_of_is_known_by_their_marks() {
+    for (metadata, tool) in [
+        (json!({}), None),
+        (json!({ "labels": { "app.kubernetes.io/instance": "x" } }), None),
+        (json!({ "managedFields": [{ "manager": "kubectl-create" }] }), None),
+        (json!({ "annotations": { "argocd.argoproj.io/tracking-id": "x" } }), Some("Argo CD")),
+        (json!({ "labels": { "argocd.argoproj.io/instance": "x" } }), Some("Argo CD")),
+        (json!({ "managedFields": [{ "manager": "argocd-controller" }] }), Some("Argo CD")),
+        (json!({ "labels": { "kustomize.toolkit.fluxcd.io/name": "x" } }), Some("Flux")),
+        (json!({ "managedFields": [{ "manager": "kustomize-controller" }] }), Some("Flux")),
+        (json!({ "labels": { "helm.toolkit.fluxcd.io/name": "x" } }), Some("Flux")),
+        (json!({ "annotations": { "meta.helm.sh/release-name": "x" } }), Some("Helm")),
+    ] {
+        assert_eq!(observed(metadata.clone(), json!({})).tracked_by, tool, "{metadata}");
+    }
+}

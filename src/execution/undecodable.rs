@@ -1,0 +1,48 @@
+//! Executions that this version cannot decode, such as those that a newer one wrote: skipped, but deletable.
+//!
+//! To stop a run it takes only what every version writes alike: the metadata, and the claim in it.
+
+use kube::core::ObjectMeta;
+
+use super::claim::{FINALIZER, Note};
+use crate::api::execution::ResultSpec;
+use crate::api::{DeletionPolicy, WorkflowExecution, WorkflowExecutionSpec, WorkspaceRef};
+use crate::workspace::connections::Connections;
+
+/// A resource that is being deleted, as far as its deletion is concerned; none if there is nothing to do.
+///
+/// Its spec is not known, but one whose run is not to be stopped has no finalizer. Nor is its Workspace: any of its
+/// namespace will do that leads where the claim says the run is.
+pub(super) fn being_deleted(metadata: &ObjectMeta, connections: &Connections) -> Option<WorkflowExecution> {
+    let held = metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+    if metadata.deletion_timestamp.is_none() || !held {
+        return None;
+    }
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let workspace = match Note::read(metadata.annotations.as_ref()) {
+        Note::Claim(claim) => connections
+            .stopper_in(namespace, |live| claim.is_for(&live.origin, live.workspace_id.as_deref(), true))
+            .map(|key| WorkspaceRef { name: key.name }),
+        Note::Absent | Note::Unreadable => None,
+    };
+    let spec = WorkflowExecutionSpec {
+        workspace_ref: workspace.unwrap_or_default(),
+        workflow_ref: None,
+        workflow_identifier: None,
+        registration_id: None,
+        execution_id: None,
+        input: None,
+        deployment_name: None,
+        custom_tracing_attributes: None,
+        extensions: None,
+        suspend: false,
+        starting_deadline_seconds: None,
+        active_deadline_seconds: None,
+        shutdown: None,
+        termination_grace_period_seconds: 30,
+        deletion_policy: DeletionPolicy::Cancel,
+        ttl_seconds_after_finished: None,
+        result: ResultSpec::default(),
+    };
+    Some(WorkflowExecution { metadata: metadata.clone(), spec, status: None })
+}
