@@ -26,6 +26,8 @@ pub const MISSING: &str = "Missing";
 pub const ACTIVE: &str = "Active";
 /// Somebody else keeps setting a field of the workflow back.
 pub const CONTESTED: &str = "Contested";
+/// Several active deployments serve the workflow, so an execution has to name one.
+pub const AMBIGUOUS: &str = "Ambiguous";
 /// A run of the workflow acts on behalf of a user.
 pub const NEEDS_USER: &str = "NeedsUser";
 

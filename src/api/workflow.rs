@@ -141,8 +141,8 @@ pub enum WorkflowDeletionPolicy {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowStatus {
-    /// `Ready`, `Reconciling`, `Stalled`; `Active`: a live worker serves it; `Contested` and
-    /// `NeedsUser` only where that is so.
+    /// `Ready`, `Reconciling`, `Stalled`; `Active`: a live worker serves it; `Contested`,
+    /// `Ambiguous` and `NeedsUser` only where that is so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::conditions_schema")]
     pub conditions: Vec<Condition>,

@@ -148,6 +148,11 @@ impl Client {
         self.base == *base && self.token.expose_secret() == token.expose_secret()
     }
 
+    /// Whether another client calls the same address with the same key.
+    pub fn is_as(&self, other: &Self) -> bool {
+        self.uses(&other.base, &other.token)
+    }
+
     /// `GET /v1/workflows/workers/whoami`: whether the key is good, and whose it is.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::archiving::Archiving;
 use super::fields;
 use super::inventory::{Guarded, Inventory, Look};
 use super::lists::{REGISTRATIONS_PAGE, read_list, read_registrations};
@@ -53,6 +54,7 @@ pub struct Context {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     memory: Mutex<HashMap<String, Kept>>,
+    archiving: Arc<Archiving>,
 }
 
 /// What is kept of a resource between passes, by UID.
@@ -90,7 +92,9 @@ impl Context {
         term: Term,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { client, connections, workspaces, inventory, publisher, term, metrics, memory: Mutex::default() }
+        let archiving = Arc::new(Archiving::new(term.clone()));
+        let memory = Mutex::default();
+        Self { client, connections, workspaces, inventory, publisher, term, metrics, memory, archiving }
     }
 
     /// Forgets all resources but those with these UIDs.
@@ -222,7 +226,10 @@ impl<'a> Pass<'a> {
                 self.observed.changed(changed, outcome, now);
             }
             Step::SetArchived(id, archived) => {
-                let outcome = client.set_archived(&id, archived).await;
+                // The call is made for many, in a turn of its own.
+                self.permit = None;
+                let archiving = &self.context.archiving;
+                let outcome = archiving.set(client, &self.key.namespace, id, archived).await;
                 self.observed.changed(vec![fields::Field::Archived], outcome, now);
             }
             Step::SetFinalizer(_) | Step::Release { .. } => {}

@@ -1,5 +1,6 @@
 //! `Workflow`: makes a registered workflow look as its resource says, and tells what the API says of it.
 
+pub mod archiving;
 mod contest;
 pub mod controller;
 pub mod fields;

@@ -1,11 +1,15 @@
 //! What is known about one workflow during one pass, and how the outcome of a step adds to it.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::Value;
 
 use super::contest::Contests;
 use super::fields::{self, Field};
+use super::report::reason;
+use crate::api::conditions::{self, READY};
 use crate::api::workflow::{Definition, RegistrationStatus};
 use crate::api::{Workflow as Resource, WorkflowSpec, WorkflowStatus};
 use crate::mistral::wire::{Registration, Workflow};
@@ -73,6 +77,8 @@ pub struct Observed {
     pub registrations: Registrations,
     /// What this pass has changed at the API.
     pub change: Change,
+    /// What the status says of the workflow is not to be relied upon.
+    pub doubtful: bool,
 }
 
 /// What this process remembers of a resource. Losing it costs calls.
@@ -125,6 +131,8 @@ pub enum Registrations {
         newest: Vec<RegistrationStatus>,
         /// What the newest active one offers.
         definition: Option<Box<Definition>>,
+        /// The deployments that serve it now.
+        deployments: BTreeSet<String>,
     },
     /// There was no answer that tells: what was known stays.
     Unknown(Trouble),
@@ -180,6 +188,7 @@ impl Observed {
             remote: Remote::NotAsked,
             registrations: Registrations::NotAsked,
             change: Change::None,
+            doubtful: false,
         }
     }
 
@@ -211,7 +220,10 @@ impl Observed {
 
     /// The API was asked to set `fields`; it may or may not have told the workflow as it is then.
     pub fn changed(&mut self, fields: Vec<Field>, outcome: Result<Option<Workflow>, Error>, now: Timestamp) {
-        let Remote::Found(before) = &self.remote else { return };
+        let Remote::Found(before) = &self.remote else {
+            self.archived_unseen(fields, outcome);
+            return;
+        };
         match outcome {
             Ok(answer) => {
                 let held: Vec<Value> = fields.iter().map(|field| field.at_the_api(before)).collect();
@@ -231,6 +243,38 @@ impl Observed {
             Err(Error::NotFound(_)) => self.remote = Remote::Absent,
             Err(error) => self.change = Change::Failed { fields, trouble: Trouble::from(error) },
         }
+    }
+
+    /// The workflow was to be archived without being asked about. If the API does not have it under the UUID that was
+    /// known, or leaves it as it is, it is asked about after all: it may have been registered anew, or be another's.
+    fn archived_unseen(&mut self, fields: Vec<Field>, outcome: Result<Option<Workflow>, Error>) {
+        match outcome {
+            Ok(_) => {
+                let before = fields.iter().map(|field| field.last_seen(&self.status).unwrap_or_default()).collect();
+                self.change = Change::Made { fields, before };
+            }
+            Err(Error::NotFound(_) | Error::Rejected(_) | Error::Conflict(_)) => self.doubtful = true,
+            Err(error) => self.change = Change::Failed { fields, trouble: Trouble::from(error) },
+        }
+    }
+
+    /// Whether the status tells enough to archive the workflow without asking first.
+    pub fn knows_it_is_ours(&self) -> bool {
+        let status = &self.status;
+        let said = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str());
+        !self.doubtful
+            && status.workflow_id.is_some()
+            && status.shared_namespace.is_none()
+            && status.technical != Some(true)
+            && !matches!(said, None | Some(reason::SHARED | reason::TECHNICAL | reason::WORKFLOW_NOT_FOUND))
+    }
+
+    /// Whether the workflow's versions have to be read: not for a change that only this side has made.
+    pub fn lacks_registrations(&self, workflow: &Workflow) -> bool {
+        self.look
+            || self.memory.incomplete
+            || self.status.registrations.is_empty()
+            || self.status.workflow_id.as_deref() != Some(&workflow.id)
     }
 
     /// Whether the field had been as the spec says when it was last looked at.
@@ -273,7 +317,13 @@ fn summary(mut rows: Vec<Registration>, active: &[String]) -> Registrations {
         active: is_active(&row.id),
     });
     let shown = rows.iter().find(|row| is_active(&row.id)).or(rows.first());
-    Registrations::Read { newest: newest.collect(), definition: shown.map(|row| Box::new(definition(row))) }
+    let deployments =
+        rows.iter().filter(|row| is_active(&row.id)).filter_map(|row| row.deployment_name.clone()).collect();
+    Registrations::Read {
+        newest: newest.collect(),
+        definition: shown.map(|row| Box::new(definition(row))),
+        deployments,
+    }
 }
 
 fn definition(registration: &Registration) -> Definition {

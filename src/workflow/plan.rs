@@ -129,7 +129,9 @@ fn observe(o: &Observed, connection: &Connection, now: Timestamp) -> Decision {
         (Remote::NotAsked, Address::Absent) | (Remote::Absent, _) => not_found(o, now),
         (Remote::NotAsked, Address::Unknown(trouble)) | (Remote::Unknown(trouble), _) => troubled(o, trouble, now),
         (Remote::NotAsked, Address::Direct(address)) => Decision::Act(Step::Get(address.clone())),
-        (Remote::Found(workflow), _) if o.registrations == Registrations::NotAsked => {
+        (Remote::Found(workflow), _)
+            if o.registrations == Registrations::NotAsked && o.lacks_registrations(workflow) =>
+        {
             Decision::Act(Step::ReadRegistrations(workflow.id.clone()))
         }
         (Remote::Found(workflow), _) => compare(o, connection, workflow, now),
@@ -334,6 +336,11 @@ fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
         return archiving(o, "its Workspace cannot be used", 10, now);
     };
     match (&o.change, &o.remote, &o.address) {
+        // What the last look found out will do: that it is there, and ours to change.
+        (Change::None, Remote::NotAsked, _) if o.knows_it_is_ours() => {
+            let id = o.status.workflow_id.clone().unwrap_or_default();
+            Decision::Act(Step::SetArchived(id, true))
+        }
         (Change::Made { .. }, _, _) | (_, Remote::Absent, _) | (_, Remote::NotAsked, Address::Absent) => free,
         (Change::Failed { trouble, .. }, _, _)
         | (_, Remote::Unknown(trouble), _)
@@ -379,7 +386,7 @@ fn settle(o: &Observed, status: Status, requeue: Requeue) -> Decision {
         let notice = if warning { Notice::warning } else { Notice::normal };
         news.push(notice(&new.reason, &new.message));
     }
-    for type_ in [conditions::NEEDS_USER, conditions::CONTESTED] {
+    for type_ in [conditions::NEEDS_USER, conditions::AMBIGUOUS, conditions::CONTESTED] {
         if let Some(new) = conditions::find(&status.conditions, type_)
             && conditions::find(&o.status.conditions, type_).is_none()
             && news.iter().all(|notice: &Notice| notice.reason != new.reason)

@@ -1,15 +1,20 @@
 //! The words of a workflow's status: each function answers one situation with a whole status.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::jiff::Timestamp;
 
 use super::fields::{self, Field};
 use super::observed::{Observed, Registrations, Remote};
 use crate::api::WorkflowStatus as Status;
-use crate::api::conditions::{self, ACTIVE, CONTESTED, Is, NEEDS_USER, Wait};
+use crate::api::conditions::{self, ACTIVE, AMBIGUOUS, CONTESTED, Is, NEEDS_USER, Wait};
 use crate::mistral::wire::Workflow;
 
 /// Characters of a description that a status holds at most; as many as a spec.
 const MAX_DESCRIPTION: usize = 16_384;
+
+/// Names of deployments that a message holds at most.
+const MAX_DEPLOYMENTS: usize = 10;
 
 /// Reasons of conditions and Events. They are part of the API: people and tools match on them.
 pub mod reason {
@@ -55,6 +60,8 @@ pub mod reason {
     pub const NOT_TOLD: &str = "NotTold";
     /// Runs act on behalf of a user, and an API key is none.
     pub const ON_BEHALF_OF: &str = "OnBehalfOf";
+    /// Several active deployments serve the workflow.
+    pub const SEVERAL_DEPLOYMENTS: &str = "SeveralDeployments";
 }
 
 /// The workflow is as it shall be, or only read.
@@ -109,9 +116,10 @@ fn seen(o: &Observed, workflow: &Workflow, now: Timestamp) -> Status {
     status.active = workflow.active;
     status.technical = workflow.is_technical.filter(|technical| *technical);
     status.shared_namespace = text(&workflow.shared_namespace);
-    if let Registrations::Read { newest, definition } = &o.registrations {
+    if let Registrations::Read { newest, definition, deployments } = &o.registrations {
         status.registrations.clone_from(newest);
         status.definition = definition.as_deref().cloned();
+        ambiguous(&mut status, o, deployments, now);
     }
     let (is, reason, message) = match workflow.active {
         Some(true) => (Is::True, reason::WORKER_ALIVE, "A live worker serves the workflow."),
@@ -130,6 +138,22 @@ fn seen(o: &Observed, workflow: &Workflow, now: Timestamp) -> Status {
         conditions::remove(&mut status.conditions, NEEDS_USER);
     }
     status
+}
+
+/// Says it before an execution is refused for it (409).
+fn ambiguous(status: &mut Status, o: &Observed, deployments: &BTreeSet<String>, now: Timestamp) {
+    if deployments.len() < 2 {
+        conditions::remove(&mut status.conditions, AMBIGUOUS);
+        return;
+    }
+    let named: Vec<&str> = deployments.iter().take(MAX_DEPLOYMENTS).map(String::as_str).collect();
+    let others = deployments.len() - named.len();
+    let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+    let message = format!(
+        "Several active deployments serve the workflow ({}{more}), so the API refuses an execution that names none: set spec.deploymentName in executions, or stop all but one.",
+        named.join(", ")
+    );
+    set(status, o, AMBIGUOUS, Is::True, reason::SEVERAL_DEPLOYMENTS, &message, now);
 }
 
 /// What was known stays to be read; nothing serves it.

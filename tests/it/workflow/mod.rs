@@ -1,5 +1,6 @@
 //! A Workflow: the registered workflow looks as the resource says, stays so, and costs next to nothing.
 
+mod archive;
 mod reference;
 mod rules;
 

@@ -1,0 +1,212 @@
+//! Archiving and unarchiving many workflows with few calls: what comes within a moment leaves as one.
+//!
+//! Nothing is kept here that a pass does not wait for: a process that ends loses no wish, since the resource still has
+//! it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::mistral::wire::{BulkOutcome, Workflow};
+use crate::mistral::{ApiError, Client, Error};
+use crate::operator::lease::Term;
+
+/// How long the first wish waits for others: a person does not notice.
+const WINDOW: Duration = Duration::from_millis(300);
+/// How long wishes that come after others wait for more: there are many, then.
+const LATER_WINDOW: Duration = Duration::from_secs(1);
+/// Ids in one call; what the API takes at most.
+const AT_MOST: usize = 100;
+
+type Answer = Result<Option<Workflow>, Error>;
+
+/// Wishes that are gathered, by where they go.
+#[derive(Debug)]
+pub struct Archiving {
+    lanes: Mutex<Vec<Lane>>,
+    term: Term,
+}
+
+/// Wishes for one key and one direction. It exists while a task works it off.
+#[derive(Debug)]
+struct Lane {
+    client: Client,
+    archived: bool,
+    wishes: Vec<Wish>,
+    /// There are enough for a whole call.
+    full: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Wish {
+    namespace: String,
+    id: String,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Archiving {
+    /// Nothing to do yet. Nothing is sent once the term is over.
+    pub fn new(term: Term) -> Self {
+        Self { lanes: Mutex::default(), term }
+    }
+
+    /// Archives the workflow with this UUID, or takes it out of the archive, with others that wish the same.
+    ///
+    /// # Errors
+    /// See [`Error`]; those of this workflow, or of the whole call.
+    pub async fn set(self: &Arc<Self>, client: &Client, namespace: &str, id: String, archived: bool) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let wish = Wish { namespace: namespace.to_owned(), id, answer };
+        let new_lane = {
+            let mut lanes = self.lock();
+            match lanes.iter_mut().find(|lane| lane.archived == archived && lane.client.is_as(client)) {
+                Some(lane) => {
+                    lane.wishes.push(wish);
+                    if lane.wishes.len() >= AT_MOST {
+                        lane.full.notify_one();
+                    }
+                    None
+                }
+                None => {
+                    let full = Arc::new(Notify::new());
+                    lanes.push(Lane { client: client.clone(), archived, wishes: vec![wish], full: Arc::clone(&full) });
+                    Some(full)
+                }
+            }
+        };
+        if let Some(full) = new_lane {
+            tokio::spawn(Arc::clone(self).work_off(client.clone(), archived, full));
+        }
+        // Not answered when the term is over; nothing was sent then.
+        answered.await.unwrap_or_else(|_| Err(not_sent()))
+    }
+
+    async fn work_off(self: Arc<Self>, client: Client, archived: bool, full: Arc<Notify>) {
+        let mut window = WINDOW;
+        loop {
+            let _ = tokio::time::timeout(window, full.notified()).await;
+            window = LATER_WINDOW;
+            let batch = {
+                let mut lanes = self.lock();
+                let Some(at) = lanes.iter().position(|lane| lane.archived == archived && lane.client.is_as(&client))
+                else {
+                    return;
+                };
+                // Whose pass has ended meanwhile does not wait any more, and will wish again.
+                lanes[at].wishes.retain(|wish| !wish.answer.is_closed());
+                if lanes[at].wishes.is_empty() || self.term.is_over() {
+                    lanes.remove(at);
+                    return;
+                }
+                let batch = fair_share(&mut lanes[at].wishes, AT_MOST);
+                if lanes[at].wishes.len() >= AT_MOST {
+                    full.notify_one();
+                }
+                batch
+            };
+            // On a task of its own: whoever comes later does not wait for this answer.
+            tokio::spawn(send(client.clone(), batch, archived));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes up to `limit` wishes, one of each namespace in turn, in the order in which they came.
+fn fair_share(wishes: &mut Vec<Wish>, limit: usize) -> Vec<Wish> {
+    let mut order: Vec<String> = Vec::new();
+    let mut queues: HashMap<String, VecDeque<Wish>> = HashMap::new();
+    for wish in wishes.drain(..) {
+        if !queues.contains_key(&wish.namespace) {
+            order.push(wish.namespace.clone());
+        }
+        queues.entry(wish.namespace.clone()).or_default().push_back(wish);
+    }
+    let mut taken = Vec::new();
+    while taken.len() < limit {
+        let before = taken.len();
+        for namespace in &order {
+            if taken.len() == limit {
+                break;
+            }
+            taken.extend(queues.get_mut(namespace).and_then(VecDeque::pop_front));
+        }
+        if taken.len() == before {
+            break;
+        }
+    }
+    for namespace in order {
+        wishes.extend(queues.remove(&namespace).unwrap_or_default());
+    }
+    taken
+}
+
+async fn send(client: Client, batch: Vec<Wish>, archived: bool) {
+    if batch.len() > 1 {
+        let ids: Vec<String> = batch.iter().map(|wish| wish.id.clone()).collect();
+        match client.set_archived_many(&ids, archived).await {
+            Ok(outcome) => return tell_each(batch, &outcome),
+            // The call as such was refused: whose fault it is shows one by one.
+            Err(Error::Rejected(_) | Error::NotFound(_) | Error::Conflict(_)) => {}
+            Err(error) => {
+                for wish in batch {
+                    let _ = wish.answer.send(Err(error.clone()));
+                }
+                return;
+            }
+        }
+    }
+    for wish in batch {
+        let outcome = client.set_archived(&wish.id, archived).await;
+        let _ = wish.answer.send(outcome);
+    }
+}
+
+/// Each wish gets its own outcome. The API may leave out, or answer null for, what went well.
+fn tell_each(batch: Vec<Wish>, outcome: &BulkOutcome) {
+    for wish in batch {
+        let is = |id: &String| id.eq_ignore_ascii_case(&wish.id);
+        let answer = match outcome.errored.iter().find(|error| is(&error.workflow_id)) {
+            Some(error) => Err(Error::Rejected(ApiError {
+                status: 200,
+                code: None,
+                detail: error.message.clone().unwrap_or_else(|| "not done, without a text".into()),
+                deployments: Vec::new(),
+                is_json: true,
+            })),
+            None => Ok(outcome.done.iter().flatten().find(|workflow| is(&workflow.id)).cloned()),
+        };
+        let _ = wish.answer.send(answer);
+    }
+}
+
+fn not_sent() -> Error {
+    Error::Transient { retry_after: None, message: "the operator is stopping, and nothing was sent".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(namespace: &str, id: &str) -> Wish {
+        Wish { namespace: namespace.into(), id: id.into(), answer: oneshot::channel().0 }
+    }
+
+    fn ids(wishes: &[Wish]) -> Vec<&str> {
+        wishes.iter().map(|wish| wish.id.as_str()).collect()
+    }
+
+    #[test]
+    fn a_namespace_with_many_wishes_does_not_keep_another_waiting() {
+        let mut wishes: Vec<Wish> = (0..5).map(|n| wish("big", &format!("big-{n}"))).collect();
+        wishes.push(wish("small", "small-0"));
+        assert_eq!(ids(&fair_share(&mut wishes, 3)), ["big-0", "small-0", "big-1"]);
+        assert_eq!(ids(&wishes), ["big-2", "big-3", "big-4"]);
+        assert_eq!(ids(&fair_share(&mut wishes, 100)), ["big-2", "big-3", "big-4"]);
+        assert!(wishes.is_empty() && fair_share(&mut wishes, 100).is_empty());
+    }
+}

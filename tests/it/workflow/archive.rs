@@ -1,0 +1,121 @@
+//! Many archived at once, and what is announced before an execution runs into it.
+
+use super::*;
+
+const BULK: (&str, &str) = ("PUT", "/v1/workflows/archive");
+const LONE: (&str, &str) = ("PUT", "/v1/workflows/{workflow_identifier}/archive");
+
+async fn many(world: &World, count: usize, spec: Value) {
+    for n in 0..count {
+        world.api.register(json!({ "name": format!("many-{n}") })).await;
+    }
+    let all = (0..count).map(|n| world.workflow(Box::leak(format!("many-{n}").into_boxed_str()), spec.clone()));
+    futures::future::join_all(all).await;
+    for n in 0..count {
+        world.wait_for_workflow(&format!("many-{n}"), "InSync").await;
+    }
+}
+
+async fn delete_all(world: &World) {
+    world.workflows().delete_collection(&DeleteParams::default(), &Default::default()).await.unwrap();
+    until(SOON, "all to be gone", async || {
+        world.workflows().list(&Default::default()).await.unwrap().items.is_empty().then_some(())
+    })
+    .await;
+}
+
+async fn archived(world: &World) -> usize {
+    let mut rows = 0;
+    let mut cursor = String::new();
+    loop {
+        let page = world.api.call("GET", &format!("/v1/workflows?archived=true&limit=1000{cursor}"), None).await;
+        rows += page["workflows"].as_array().unwrap().len();
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return rows,
+        }
+    }
+}
+
+#[tokio::test]
+async fn deleting_five_hundred_archives_them_with_few_calls() {
+    let world = World::new("wf-bulk").await;
+    let _operator = world.operator();
+    many(&world, 500, json!({ "deletionPolicy": "Archive" })).await;
+    world.api.forget_calls().await;
+    let began = std::time::Instant::now();
+    delete_all(&world).await;
+    let seconds = began.elapsed().as_secs();
+    let (bulk, lone) = (world.api.arrivals(Some(BULK)).await, world.api.arrivals(Some(LONE)).await);
+    println!(
+        "500 archived by {bulk} calls for many and {lone} for one; {} calls in all",
+        world.api.arrivals(None).await
+    );
+    assert_eq!(archived(&world).await, 500);
+    // Five full ones, the first, and on a slow machine one a second.
+    assert!(bulk + lone <= 6 + seconds, "{bulk} and {lone} in {seconds} s");
+}
+
+#[tokio::test]
+async fn of_many_one_that_fails_is_the_only_one_concerned() {
+    let world = World::new("wf-partial").await;
+    let _operator = world.operator();
+    many(&world, 10, json!({ "deletionPolicy": "Archive" })).await;
+    world.api.unregister("many-3").await;
+    world.api.forget_calls().await;
+    delete_all(&world).await;
+    assert_eq!(archived(&world).await, 9);
+    assert_eq!(world.api.arrivals(Some(("GET", GET))).await, 1, "only the one that failed was asked about");
+}
+
+#[tokio::test]
+async fn a_call_for_many_that_fails_loses_none_and_a_lone_one_has_its_own_route() {
+    let world = World::new("wf-bulk-fails").await;
+    let _operator = world.operator();
+    many(&world, 10, json!({ "deletionPolicy": "Archive" })).await;
+    let broken = |kind: Value| json!({ "method": BULK.0, "route": BULK.1, "times": 1, "kind": kind });
+    // Once without an effect, once with one and no answer.
+    let faults = [broken(json!({ "error": { "status": 503 } })), broken(json!({ "close": "after_effect" }))];
+    world.api.faults(json!({ "faults": faults })).await;
+    world.workflows().delete("many-0", &DeleteParams::default()).await.unwrap();
+    until(SOON, "the lone one", async || world.workflows().get_opt("many-0").await.unwrap().is_none().then_some(()))
+        .await;
+    assert_eq!((world.api.arrivals(Some(LONE)).await, world.api.arrivals(Some(BULK)).await), (1, 0));
+    delete_all(&world).await;
+    assert_eq!(archived(&world).await, 10);
+}
+
+#[tokio::test]
+async fn a_workflow_registered_anew_or_elsewhere_is_asked_about_before_its_deletion_archives_it() {
+    let world = World::new("wf-anew").await;
+    let _operator = world.operator();
+    many(&world, 1, json!({ "deletionPolicy": "Archive" })).await;
+    world.api.unregister("many-0").await;
+    world.api.register(json!({ "name": "many-0" })).await;
+    world.workflows().delete("many-0", &DeleteParams::default()).await.unwrap();
+    until(SOON, "the deletion", async || world.workflows().get_opt("many-0").await.unwrap().is_none().then_some(()))
+        .await;
+    assert_eq!(at_the_api(&world, "many-0").await["archived"], true);
+}
+
+#[tokio::test]
+async fn two_active_deployments_are_announced_before_an_execution_is_refused() {
+    let world = World::new("wf-ambiguous").await;
+    world.resync("5s").await;
+    world.api.register(json!({ "name": "twice" })).await;
+    let _operator = world.operator();
+    world.workflow("twice", json!({})).await;
+    let well = world.wait_for_workflow("twice", "InSync").await;
+    assert_eq!(workflow_condition(&well, "Ambiguous"), None);
+    let deployments = json!([{ "name": "blue" }, { "name": "green" }, { "name": "old", "active": false }]);
+    world.api.register(json!({ "name": "twice", "deployments": deployments })).await;
+    let told = |object: &Workflow| workflow_condition(object, "Ambiguous").is_some();
+    let ambiguous = world.wait_workflow("twice", SOON, told).await;
+    let message = &workflow_condition(&ambiguous, "Ambiguous").unwrap().message;
+    assert!(message.contains("(blue, green)") && message.contains("deploymentName"), "{message}");
+    assert_eq!(ambiguous.status.as_ref().unwrap().conditions.iter().filter(|it| it.type_ == "Ready").count(), 1);
+    world.api.register(json!({ "name": "twice", "deployments": [{ "name": "blue" }] })).await;
+    world.wait_workflow("twice", SOON, |object| workflow_condition(object, "Ambiguous").is_none()).await;
+    let events = world.events("twice").await;
+    assert_eq!(events.iter().filter(|(reason, _)| reason == "SeveralDeployments").count(), 1, "{events:?}");
+}
