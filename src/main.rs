@@ -1,11 +1,13 @@
 //! The command line.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use mistral_workflows_operator::{api, operator, workspace};
+use mistral_workflows_operator::{api, mistral, operator, workflow, workspace};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -25,6 +27,8 @@ enum Command {
     Run(Box<Run>),
     /// Print the CustomResourceDefinitions as YAML, for kubectl apply.
     Crds,
+    /// Print manifests for the workflows that a Mistral workspace has. Applying them changes nothing. The API key is read from MISTRAL_API_KEY or from a file.
+    Import(Box<Import>),
     /// Take the operator's finalizers off all resources, for when no operator is left to do it. Runs that go on are not stopped. Stop the operator first, or it puts them back.
     ReleaseFinalizers {
         /// In this namespace only, instead of all.
@@ -65,6 +69,34 @@ struct Run {
     log: EnvFilter,
 }
 
+#[derive(Debug, clap::Args)]
+struct Import {
+    /// Read the API key from this file, instead of from MISTRAL_API_KEY.
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// The address of the Mistral API.
+    #[arg(long, value_name = "URL", default_value = "https://api.mistral.ai", value_parser = workspace::plan::parse_address)]
+    base_url: Url,
+    /// Only workflows with this tag; may be repeated, then with all of them.
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Only workflows with this text in their name or display name.
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// Only archived workflows, or only others [default: both]
+    #[arg(long, value_name = "true|false")]
+    archived: Option<bool>,
+    /// The Workspace that the manifests refer to.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    workspace: String,
+    /// The namespace in the manifests [default: none]
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Write one file for each workflow into this folder, over those that are there, instead of printing them.
+    #[arg(long, value_name = "FOLDER")]
+    output_dir: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
     Text,
@@ -77,6 +109,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(options) => to_the_end(run(*options)),
         Command::Crds => print_crds(),
+        Command::Import(options) => to_the_end(import(*options)),
         Command::ReleaseFinalizers { namespace } => to_the_end(release_finalizers(namespace)),
     };
     match outcome {
@@ -89,7 +122,6 @@ fn main() -> ExitCode {
 }
 
 fn print_crds() -> Outcome {
-    use std::io::Write;
     let mut out = std::io::stdout().lock();
     for crd in api::crds() {
         write!(out, "---\n{}", serde_saphyr::to_string(&crd)?)?;
@@ -147,6 +179,49 @@ async fn release_finalizers(namespace: Option<String>) -> Outcome {
         failed += outcome.failed;
     }
     if failed > 0 { Err(format!("{failed} resources still have a finalizer; run it again").into()) } else { Ok(()) }
+}
+
+async fn import(options: Import) -> Outcome {
+    let Import { api_key_file, base_url, tags, name, archived, workspace, namespace, output_dir } = options;
+    let (key, from) = match &api_key_file {
+        Some(file) => (std::fs::read_to_string(file), file.display().to_string()),
+        None => {
+            let key = std::env::var("MISTRAL_API_KEY").map_err(std::io::Error::other);
+            (key, "MISTRAL_API_KEY".to_owned())
+        }
+    };
+    let key = key.map_err(|error| {
+        format!("No API key in {from} ({error}); set MISTRAL_API_KEY, or name a file with --api-key-file.")
+    })?;
+    let key = SecretString::from(key.trim().to_owned());
+    if key.expose_secret().is_empty() || !key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("What {from} holds is no API key: it is empty, or has characters that no key has.").into());
+    }
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = mistral::Client::new(base_url, key)?;
+    let wanted = workflow::import::Wanted { tags, name, archived };
+    let target = workflow::import::Target { workspace, namespace };
+    let imported = workflow::import::import(&client, &wanted, &target)
+        .await
+        .map_err(|error| format!("The workflows could not be listed: {error}"))?;
+    for remark in &imported.remarks {
+        eprintln!("{remark}");
+    }
+    if let Some(folder) = &output_dir {
+        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    for (name, manifest) in &imported.manifests {
+        let text = serde_saphyr::to_string(manifest)?;
+        match &output_dir {
+            Some(folder) => {
+                let file = folder.join(format!("{name}.yaml"));
+                std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+            }
+            None => writeln!(std::io::stdout(), "---\n{}", text.trim_end())?,
+        }
+    }
+    eprintln!("{} workflows", imported.manifests.len());
+    Ok(())
 }
 
 /// The cluster, by the kubeconfig or else by the pod's service account, and the pod's namespace if it is the latter.

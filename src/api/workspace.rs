@@ -5,6 +5,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where the Mistral API is and as whom to call it: one API key belongs to one Mistral workspace.
@@ -51,6 +52,22 @@ pub struct WorkspaceSpec {
             .message("resyncInterval must be from 5s to 24h")
     )]
     pub resync_interval: Duration,
+
+    /// Observe creates a Workflow here for each workflow of the Mistral workspace that has none: only
+    /// read (managementPolicy Observe), and deleted once the workflow is gone, unless somebody has
+    /// changed it. Setting this back to Disabled leaves them as they are.
+    #[serde(default)]
+    pub discovery: Discovery,
+}
+
+/// Whether workflows get resources by themselves.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Discovery {
+    /// People create them.
+    #[default]
+    Disabled,
+    /// The operator creates a resource for each, which only reads.
+    Observe,
 }
 
 /// How the operator authenticates to the API.

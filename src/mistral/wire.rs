@@ -54,6 +54,19 @@ pub struct Workflow {
     pub other: Map<String, Value>,
 }
 
+impl Workflow {
+    /// Whether the SDK has registered it for its own use. The list does not tell; its names do: `__parallel_execution__`.
+    pub fn is_internal(&self) -> bool {
+        self.is_technical == Some(true) || self.name.starts_with("__")
+    }
+
+    /// Whether another Mistral workspace shares it. The list has that in `metadata`.
+    pub fn is_shared(&self) -> bool {
+        let listed = self.other.get("metadata").and_then(|metadata| metadata.get("shared_namespace")?.as_str());
+        self.shared_namespace.as_deref().or(listed).is_some_and(|namespace| !namespace.is_empty())
+    }
+}
+
 /// One version of a workflow, as one deployment registered it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Registration {

@@ -40,6 +40,7 @@ use crate::execution::controller::Guarded;
 use crate::execution::observed::Instance;
 use crate::execution::tracker::Tracker;
 use crate::workflow;
+use crate::workflow::discovery::Discovery;
 use crate::workflow::inventory::{self, Inventory};
 use crate::workspace;
 use crate::workspace::connections::{Connections, Key};
@@ -178,7 +179,8 @@ async fn operate(
     let (publisher, writer) = events::publisher(client.clone(), instance.name.clone(), Arc::clone(metrics));
     let publisher = Arc::new(publisher);
     let tracker = Arc::new(Tracker::new(wake));
-    let inventory = Arc::new(Inventory::new(wake_workflow));
+    let (swept, sweeps) = unbounded_channel();
+    let inventory = Arc::new(Inventory::new(wake_workflow, swept));
 
     let workspaces = watch::<DeserializeGuard<Workspace>>(&client, config);
     let workspace_store = workspaces.store();
@@ -238,6 +240,14 @@ async fn operate(
             Arc::clone(&workflow_context),
         );
 
+    let discovery = Arc::new(Discovery::new(
+        client.clone(),
+        workspace_store.clone(),
+        workflow_store.clone(),
+        Arc::clone(&publisher),
+        term.clone(),
+    ));
+
     let executions = watch::<Guarded>(&client, config);
     let execution_store = executions.store();
     let execution_context = Arc::new(execution::controller::Context::new(
@@ -296,7 +306,13 @@ async fn operate(
     let exists = execution_store.clone();
     let tracking = tracker.run(Arc::clone(&connections), move |object| exists.get(object).is_some(), stop.clone());
     let exists = workflow_store.clone();
-    let sweeping = inventory.run(Arc::clone(&connections), move |object| exists.get(object).is_some(), stop.clone());
+    let (discovery, wanted) = (Arc::clone(&discovery), discovery);
+    let exists = move |object: &ObjectRef<inventory::Guarded>| exists.get(object).is_some();
+    let sweeping = inventory.run(Arc::clone(&connections), exists, move || wanted.wanted(), stop.clone());
+    let discovering = receive(sweeps).take_until(stop.cancelled()).for_each(|news| {
+        discovery.take_up(news);
+        std::future::ready(())
+    });
     let forgetting = async {
         while stop.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_some() {
             let uids: HashSet<String> = execution_store.state().iter().filter_map(|object| object.uid()).collect();
@@ -329,7 +345,7 @@ async fn operate(
     };
     let ended = CancellationToken::new();
     let passes = async {
-        futures::join!(report(workspaces, "Workspace"), ready, tracking, sweeping, forgetting);
+        futures::join!(report(workspaces, "Workspace"), ready, tracking, sweeping, discovering, forgetting);
         ended.cancel();
     };
     let all = async { futures::join!(passes, writer.run(ended.cancelled())) };

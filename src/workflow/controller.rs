@@ -336,10 +336,7 @@ async fn find(client: &mistral::Client, name: &str) -> Result<Option<String>, mi
     let filter = WorkflowFilter { search: Some(name.to_owned()), limit: 1000, ..WorkflowFilter::default() };
     let mut rows = read_list(client, &filter, &mut 0).await?.items;
     rows.retain(|row| row.name == name);
-    let is_shared = |row: &mistral::wire::Workflow| {
-        row.other.get("metadata").and_then(|metadata| metadata.get("shared_namespace")).is_some_and(|it| !it.is_null())
-    };
-    rows.sort_by_key(is_shared);
+    rows.sort_by_key(mistral::wire::Workflow::is_shared);
     Ok(rows.into_iter().next().map(|row| row.id))
 }
 

@@ -58,6 +58,18 @@ pub struct Inventory {
     /// Objects that were woken in order to ask.
     looks: Mutex<HashSet<Ref>>,
     wake: UnboundedSender<Ref>,
+    news: UnboundedSender<News>,
+}
+
+/// What a sweep has found.
+#[derive(Debug)]
+pub struct News {
+    /// Whose lists they were.
+    pub key: Key,
+    /// By which connection.
+    pub live: Live,
+    /// The lists.
+    pub(super) swept: Swept,
 }
 
 /// The workflows of one Workspace.
@@ -76,6 +88,8 @@ struct Watched {
     complete: Instant,
     /// The Mistral workspace that the lists were of.
     workspace_id: Option<String>,
+    /// The lists are to be read whether or not a workflow is looked after.
+    discovers: bool,
 }
 
 /// What a Workspace needs now.
@@ -88,9 +102,9 @@ enum Due {
 }
 
 impl Inventory {
-    /// Looks after nothing yet; wakes objects through `wake`.
-    pub fn new(wake: UnboundedSender<Ref>) -> Self {
-        Self { watched: Mutex::default(), looks: Mutex::default(), wake }
+    /// Looks after nothing yet; wakes objects through `wake` and tells of each sweep through `news`.
+    pub fn new(wake: UnboundedSender<Ref>, news: UnboundedSender<News>) -> Self {
+        Self { watched: Mutex::default(), looks: Mutex::default(), wake, news }
     }
 
     /// A pass has ended with this status. `absent`: the API has no workflow of that name or UUID.
@@ -133,20 +147,28 @@ impl Inventory {
         ages.max()
     }
 
-    /// Runs until `stop`, dropping objects that `exists` does not know any more.
+    /// Runs until `stop`, dropping objects that `exists` does not know any more. The lists of the Workspaces that
+    /// `discovering` names are read in any case.
     pub async fn run(
         self: Arc<Self>,
         connections: Arc<Connections>,
         exists: impl Fn(&Ref) -> bool + Send + Sync + 'static,
+        discovering: impl Fn() -> Vec<Key> + Send + Sync + 'static,
         stop: CancellationToken,
     ) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            lock(&self.watched).retain(|_, watched| {
+            let discovering = discovering();
+            lock(&self.watched).retain(|key, watched| {
                 watched.workflows.retain(|object, _| exists(object));
-                watched.sweeping || !watched.workflows.is_empty()
+                watched.discovers = discovering.contains(key);
+                watched.sweeping || watched.discovers || !watched.workflows.is_empty()
             });
+            for key in discovering {
+                let soon = || Watched::new(Instant::now() + spread(TICK * 5));
+                lock(&self.watched).entry(key).or_insert_with(soon).discovers = true;
+            }
             lock(&self.looks).retain(|object| exists(object));
             let connected = connections.ready_among(lock(&self.watched).keys());
             for (key, live) in connected {
@@ -180,7 +202,8 @@ impl Inventory {
     /// A sweep that dies must not be the last one.
     async fn sweep_safely(self: Arc<Self>, key: Key, live: Live, connections: Arc<Connections>) {
         let began = Instant::now();
-        let outcome = tokio::spawn(async move { read(&live.client).await }).await;
+        let client = live.client.clone();
+        let outcome = tokio::spawn(async move { read(&client).await }).await;
         let outcome = outcome.unwrap_or_else(|error| {
             tracing::error!(%error, "a sweep of the workflows died; this is a bug in the operator");
             Err(Error::Transient { retry_after: None, message: "the sweep died".into() })
@@ -201,6 +224,9 @@ impl Inventory {
             None => Vec::new(),
         };
         self.wake_all(changed);
+        if let Ok(swept) = outcome {
+            let _ = self.news.send(News { key, live, swept });
+        }
     }
 }
 
@@ -215,6 +241,7 @@ impl Watched {
             troubles: 0,
             complete: Instant::now(),
             workspace_id: None,
+            discovers: false,
         }
     }
 
@@ -250,11 +277,12 @@ impl Watched {
         // A shorter interval than before holds from now on.
         self.next = self.next.min(now + resync + resync / 10);
         let paused = self.paused_until.is_some_and(|until| now < until);
-        if self.workflows.is_empty() || self.sweeping || paused || now < self.next {
+        let idle = self.workflows.is_empty() && !self.discovers;
+        if idle || self.sweeping || paused || now < self.next {
             return Due::Nothing;
         }
         self.next = now + resync - resync / 10 + spread(resync / 5);
-        if self.workflows.len() * CALLS_OF_A_LOOK <= self.cost {
+        if !self.discovers && self.workflows.len() * CALLS_OF_A_LOOK <= self.cost {
             return Due::Questions(self.workflows.keys().cloned().collect());
         }
         self.sweeping = true;

@@ -187,7 +187,7 @@ fn another_mistral_workspace_is_looked_at_soon() {
 #[test]
 fn an_api_that_does_not_answer_shows_in_the_age() {
     let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
-    let inventory = Inventory::new(wake);
+    let inventory = Inventory::new(wake, tokio::sync::mpsc::unbounded_channel().0);
     assert_eq!(inventory.age(), None);
     let long_ago = Instant::now().checked_sub(Duration::from_secs(3)).unwrap();
     let key = Key { namespace: "n".into(), name: "default".into() };

@@ -3,7 +3,9 @@
 pub mod archiving;
 mod contest;
 pub mod controller;
+pub mod discovery;
 pub mod fields;
+pub mod import;
 pub mod inventory;
 mod lists;
 pub mod observed;

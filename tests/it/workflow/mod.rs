@@ -1,6 +1,7 @@
 //! A Workflow: the registered workflow looks as the resource says, stays so, and costs next to nothing.
 
 mod archive;
+mod discovery;
 mod reference;
 mod rules;
 

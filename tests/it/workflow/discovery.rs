@@ -1,0 +1,144 @@
+//! Workflows that get resources by themselves, and manifests of those that exist.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+async fn discover(world: &World, policy: &str) {
+    let patch = json!({ "spec": { "discovery": policy } });
+    world.workspaces().patch("default", &Default::default(), &kube::api::Patch::Merge(patch)).await.unwrap();
+}
+
+async fn resources(world: &World) -> Vec<Workflow> {
+    world.workflows().list(&Default::default()).await.unwrap().items
+}
+
+/// The resource that speaks of the workflow with this name.
+async fn resource_of(world: &World, name: &str) -> Workflow {
+    until(SOON, name, async || {
+        let of = |it: &Workflow| workflow_status(it).name.as_deref() == Some(name);
+        resources(world).await.into_iter().find(of)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn discovery_makes_a_resource_for_each_and_removes_only_what_is_gone_and_untouched() {
+    let world = World::new("discover").await;
+    world.resync("5s").await;
+    world.api.register(json!({ "name": "__internal__", "is_technical": true })).await;
+    for name in ["adopted", "goes", "labelled"] {
+        world.api.register(json!({ "name": name })).await;
+    }
+    let _operator = world.operator();
+    // A person's own, which discovery leaves alone and does not double.
+    world.workflow("echo", json!({ "displayName": "Echo" })).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    assert_eq!(resources(&world).await.len(), 1);
+    discover(&world, "Observe").await;
+    let all = ["slow", "hang", "fail", "adopted", "goes", "labelled"];
+    for name in all {
+        let made = resource_of(&world, name).await;
+        let id = workflow_status(&made).workflow_id.unwrap();
+        assert!(made.name_any().starts_with(name) && made.name_any().ends_with(&id[id.len() - 8..]));
+        assert_eq!(made.labels()["workflows.mistral.ai/discovered"], "true");
+        world.wait_for_workflow(&made.name_any(), "Observed").await;
+    }
+    assert_eq!(resources(&world).await.len(), all.len() + 1);
+    // Kept current.
+    world.api.edit("slow", json!({ "tags": ["new"] })).await;
+    let slow = resource_of(&world, "slow").await.name_any();
+    world.wait_workflow(&slow, SOON, |it| workflow_status(it).tags == Some(vec!["new".into()])).await;
+    // One is taken over, one labelled by a person, one left as it is; then all three are gone at the API.
+    let adopted = resource_of(&world, "adopted").await.name_any();
+    world
+        .patch_workflow(
+            Box::leak(adopted.clone().into_boxed_str()),
+            json!({ "managementPolicy": "Manage", "tags": ["mine"] }),
+        )
+        .await;
+    world.wait_for_workflow(&adopted, "InSync").await;
+    assert_eq!(at_the_api(&world, "adopted").await["tags"], json!(["mine"]));
+    let labelled = resource_of(&world, "labelled").await.name_any();
+    let label = json!({ "metadata": { "labels": { "team": "a" } } });
+    world.workflows().patch(&labelled, &Default::default(), &kube::api::Patch::Merge(label)).await.unwrap();
+    let goes = resource_of(&world, "goes").await.name_any();
+    for name in ["adopted", "goes", "labelled"] {
+        world.api.unregister(name).await;
+    }
+    until(SOON, "the removal", async || world.workflows().get_opt(&goes).await.unwrap().is_none().then_some(())).await;
+    for name in [&adopted, &labelled] {
+        world.wait_for_workflow(name, "WorkflowNotFound").await;
+    }
+    // Off: what there is stays, and nothing new comes.
+    discover(&world, "Disabled").await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    world.api.register(json!({ "name": "too-late" })).await;
+    world.api.unregister("slow").await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let names: BTreeSet<String> = resources(&world).await.iter().map(ResourceExt::name_any).collect();
+    assert!(names.contains(&slow) && !names.iter().any(|name| name.starts_with("too-late")), "{names:?}");
+}
+
+async fn import(world: &World, key: &str, arguments: &[&str]) -> (String, String, bool) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
+    command.args(["import", "--base-url", &world.api.url]).args(arguments).env("MISTRAL_API_KEY", key);
+    let output = command.output().await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr), output.status.success())
+}
+
+#[tokio::test]
+async fn what_import_prints_is_applied_without_a_change_at_the_api() {
+    let world = World::new("import").await;
+    for workflow in [
+        json!({ "name": "plain" }),
+        json!({ "name": "Rich_One", "display_name": "Rich: \"one\"", "description": "two\nlines", "tags": ["b", "a"], "available_in_chat_assistant": true }),
+        json!({ "name": "old", "archived": true, "tags": ["b"] }),
+        json!({ "name": "runs", "display_name": "yes" }),
+        json!({ "name": "crowded", "tags": (0..65).map(|n| format!("t{n}")).collect::<Vec<_>>() }),
+        json!({ "name": "__internal__", "is_technical": true }),
+    ] {
+        world.api.register(workflow).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new").to_str().unwrap().to_owned();
+    let (_, remarks, well) = import(&world, KEY, &["--output-dir", &path]).await;
+    assert!(well, "{remarks}");
+    assert!(
+        remarks.contains("crowded: its tags is left out") && remarks.contains("__internal__: left out"),
+        "{remarks}"
+    );
+    let (text, well) = world.kubectl(&["apply", "-f", &path]).await;
+    assert!(well, "{text}");
+    world.api.forget_calls().await;
+    let _operator = world.operator();
+    let names: Vec<String> =
+        world.workflows().list(&Default::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
+    assert_eq!(names.len(), 9);
+    for name in &names {
+        world.wait_for_workflow(name, "InSync").await;
+    }
+    assert_eq!(changes(&world).await, 0);
+    // What is printed is what is written, and the filters leave out the rest.
+    let (printed, _, _) = import(&world, KEY, &["--tag", "b", "--archived", "false"]).await;
+    assert_eq!(printed.matches("kind: Workflow").count(), 1, "{printed}");
+    assert!(printed.contains("identifier: Rich_One") && printed.starts_with("---\n"), "{printed}");
+    let (printed, ..) = import(&world, KEY, &["--name", "RICH", "--workspace", "team", "--namespace", "team-a"]).await;
+    assert!(printed.contains("name: team") && printed.contains("namespace: team-a"), "{printed}");
+    assert!(!printed.contains(KEY));
+}
+
+#[tokio::test]
+async fn an_import_that_cannot_be_made_says_what_to_do_and_keeps_the_key_to_itself() {
+    let world = World::new("import-wrong").await;
+    world.api.revoke(KEY).await;
+    let (_, said, well) = import(&world, KEY, &[]).await;
+    assert!(!well && said.contains("could not be listed") && said.contains("401") && !said.contains(KEY), "{said}");
+    let (_, said, well) = import(&world, " ", &[]).await;
+    assert!(!well && said.contains("no API key"), "{said}");
+    let (_, said, well) = import(&world, KEY, &["--api-key-file", "/does/not/exist"]).await;
+    assert!(!well && said.contains("--api-key-file") && !said.contains(KEY), "{said}");
+    let (_, said, well) = import(&world, KEY, &["--base-url", "ftp://x"]).await;
+    assert!(!well && said.contains("--base-url"), "{said}");
+}
