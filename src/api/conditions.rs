@@ -21,6 +21,8 @@ pub const EDITED: &str = "Edited";
 pub const EXPIRED: &str = "Expired";
 /// The API no longer knows an execution that had started.
 pub const MISSING: &str = "Missing";
+/// The run completed, and its result is not where the spec wants it.
+pub const RESULT_NOT_WRITTEN: &str = "ResultNotWritten";
 
 /// A live worker serves the workflow.
 pub const ACTIVE: &str = "Active";

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::WorkspaceRef;
+use super::values::{InputFrom, ResultRef, ResultTo};
 
 /// One run of a workflow.
 ///
@@ -56,6 +57,7 @@ use super::WorkspaceRef;
     validation = Rule::new(unchanged("registrationId")).message("registrationId is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("executionId")).message("executionId is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("input")).message("input is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new(unchanged("inputFrom")).message("inputFrom is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("deploymentName")).message("deploymentName is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("customTracingAttributes")).message("customTracingAttributes is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("extensions")).message("extensions is immutable: create another WorkflowExecution for another run"),
@@ -99,6 +101,17 @@ pub struct WorkflowExecutionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::object_schema")]
     pub input: Option<Map<String, Value>>,
+
+    /// Parts of the input that stand in ConfigMaps and Secrets of this namespace. They are read right
+    /// before the start, which waits until all of them are there. No two paths may be the same or one
+    /// inside the other, nor may a path meet a value of spec.input. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[x_kube(
+        validation = Rule::new("self.all(a, self.exists_one(b, b.path == a.path || b.path.startsWith(a.path + '/')))")
+            .message("two paths of inputFrom are the same, or one is inside the other: each value needs a place of its own")
+    )]
+    pub input_from: Option<Vec<InputFrom>>,
 
     /// The deployment whose workers run it. Needed where several active deployments own the
     /// workflow. Immutable.
@@ -226,6 +239,11 @@ pub struct ResultSpec {
     #[serde(default = "default_max_bytes")]
     #[schemars(range(min = 0, max = 262_144))]
     pub max_bytes: u32,
+
+    /// Where the whole result goes instead of status.result: an object of this namespace that the
+    /// operator makes and that goes with this resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<ResultTo>,
 }
 
 fn default_max_bytes() -> u32 {
@@ -234,7 +252,7 @@ fn default_max_bytes() -> u32 {
 
 impl Default for ResultSpec {
     fn default() -> Self {
-        Self { max_bytes: default_max_bytes() }
+        Self { max_bytes: default_max_bytes(), to: None }
     }
 }
 
@@ -243,7 +261,7 @@ impl Default for ResultSpec {
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowExecutionStatus {
     /// `Started`, `Complete`, `Failed`, `Ready`, `Reconciling`, `Stalled`; only where they apply
-    /// `Missing`, `Edited`, `Expired`.
+    /// `Missing`, `Edited`, `Expired`, `ResultNotWritten`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::conditions_schema")]
     pub conditions: Vec<Condition>,
@@ -279,6 +297,9 @@ pub struct WorkflowExecutionStatus {
     /// Size of the result in bytes of compact JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_bytes: Option<i64>,
+    /// The object that holds the result, where spec.result.to asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_ref: Option<ResultRef>,
     /// Why the run did not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,

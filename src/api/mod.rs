@@ -5,6 +5,7 @@
 
 pub mod conditions;
 pub mod execution;
+pub mod values;
 pub mod workflow;
 pub mod workspace;
 

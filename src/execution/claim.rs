@@ -12,6 +12,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::api::WorkflowExecutionSpec;
+use crate::api::values::Kind;
 
 /// The annotation that holds the claim.
 pub const CLAIM: &str = "workflows.mistral.ai/claim";
@@ -60,6 +61,9 @@ pub struct Claim {
     pub owner: Owner,
     /// Fingerprint of what is started, to notice an edit that slipped through.
     pub digest: String,
+    /// The objects that the input was read from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputVersion>,
     /// The call of this attempt was definitely refused or never sent: it left no run behind.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
@@ -92,6 +96,20 @@ pub struct Owner {
     pub namespace: String,
     /// Name of the resource.
     pub name: String,
+}
+
+/// A ConfigMap or Secret as it was when the input was read from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputVersion {
+    /// ConfigMap or Secret.
+    pub kind: Kind,
+    /// Name of the object.
+    pub name: String,
+    /// Tells it from others of the same name, before and after.
+    pub uid: String,
+    /// Another one for each change.
+    pub resource_version: String,
 }
 
 /// What a resource's annotation says.
@@ -141,6 +159,7 @@ impl Claim {
             workspace_id: workspace_id.map(str::to_owned),
             owner,
             digest,
+            inputs: Vec::new(),
             refused: false,
             reading: false,
             stop_since: None,
@@ -195,6 +214,7 @@ pub fn digest(spec: &WorkflowExecutionSpec) -> String {
     ];
     // Claims from before there was a workflowRef keep their fingerprint.
     what.extend(spec.workflow_ref.as_ref().map(|named| json!(named)));
+    what.extend(spec.input_from.as_ref().map(|inputs| json!(inputs)));
     let what = json!(what);
     let hash = Sha256::digest(what.to_string());
     hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()

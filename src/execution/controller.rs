@@ -19,13 +19,16 @@ use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
 use super::expiry::Ended;
 use super::facts;
 use super::identity::Reservations;
+use super::input::{self, Input};
+use super::objects;
 use super::observed::{Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings, Target};
 use super::plan::{Decision, Settled, Step, plan};
 use super::report::{is_finished, is_started};
+use super::result::{self, Stored};
 use super::tracker::Tracker;
 use super::undecodable;
 use crate::api::{self, WorkflowExecution};
-use crate::mistral::wire::{Event, ExecuteRequest};
+use crate::mistral::wire::Event;
 use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
 use crate::operator::crash;
 use crate::operator::events::Publisher;
@@ -299,6 +302,11 @@ impl<'a> Pass<'a> {
                 self.forget();
                 return Ok(Flow::End(Action::await_change()));
             }
+            Step::ReadInput => {
+                let sources = objects::read(&self.context.client, &self.key.namespace, &self.observed.spec).await?;
+                self.observed.input = Input::Read(Arc::new(sources));
+            }
+            Step::WriteResult => return self.write_result().await,
             Step::Probe | Step::Ask | Step::Start | Step::ReadFailure | Step::Stop(_) => {
                 return match self.take_turn().await {
                     Ok(_) if self.context.term.is_over() => Ok(Flow::End(Action::await_change())),
@@ -312,6 +320,7 @@ impl<'a> Pass<'a> {
 
     /// Makes one call to the API and folds its outcome into what is known.
     async fn call(&mut self, client: &mistral::Client, step: Step) -> Flow {
+        let client = &input::hidden_from(client, &self.observed);
         let id = self.observed.execution_id();
         match step {
             Step::Probe => {
@@ -337,7 +346,12 @@ impl<'a> Pass<'a> {
                 tracing::info!(execution_id = id, ?stop, ok = outcome.is_ok(), "asked the API to stop the run");
                 self.observed.stop_sent(stop, outcome, Timestamp::now());
             }
-            Step::WriteClaim { .. } | Step::SetFinalizer(_) | Step::Release { .. } | Step::Delete => {}
+            Step::WriteClaim { .. }
+            | Step::SetFinalizer(_)
+            | Step::Release { .. }
+            | Step::ReadInput
+            | Step::WriteResult
+            | Step::Delete => {}
         }
         Flow::PlanAgain
     }
@@ -410,9 +424,23 @@ impl<'a> Pass<'a> {
         Ok(Flow::PlanAgain)
     }
 
+    /// Writes the result into the object that the spec names.
+    async fn write_result(&mut self) -> Result<Flow, Error> {
+        // The plan asks for this only where there is a result.
+        let Some(wanted) = result::wanted(&self.observed) else { return Ok(Flow::End(Action::requeue(TURN))) };
+        self.observed.stored = objects::write(&self.context.client, self.object, &wanted, &self.context.term).await?;
+        crash::point!("crash-point-result-written");
+        // Only a process whose term is over tries nothing.
+        let tried = self.observed.stored != Stored::NotTried;
+        Ok(if tried { Flow::PlanAgain } else { Flow::End(Action::await_change()) })
+    }
+
     /// Sends the call that starts the run, if the claim is still young enough and this process still leads.
     async fn start(&mut self, client: &mistral::Client) {
-        let request = request(&self.observed);
+        let Some(request) = input::request(&self.observed) else {
+            tracing::error!("the input is not there; nothing was sent; this is a bug in the operator");
+            return self.observed.too_late();
+        };
         crash::point!("crash-point-claimed");
         let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
             && matches!(&self.observed.note, Note::Claim(claim) if Timestamp::now() < claim.send_before);
@@ -544,17 +572,6 @@ fn target(observed: &Observed) -> ExecuteTarget<'_> {
     }
 }
 
-fn request(observed: &Observed) -> ExecuteRequest {
-    let spec = &observed.spec;
-    ExecuteRequest {
-        execution_id: observed.execution_id(),
-        input: spec.input.clone(),
-        deployment_name: spec.deployment_name.clone(),
-        custom_tracing_attributes: spec.custom_tracing_attributes.clone(),
-        extensions: spec.extensions.clone(),
-    }
-}
-
 async fn probe(client: &mistral::Client, observed: &Observed) -> Result<(), mistral::Error> {
     match target(observed) {
         ExecuteTarget::Workflow(identifier) => client.get_workflow(identifier).await.map(|_| ()),
@@ -586,6 +603,8 @@ fn step_name(step: &Step) -> &'static str {
         Step::Ask => "Ask",
         Step::Start => "Start",
         Step::ReadFailure => "ReadFailure",
+        Step::ReadInput => "ReadInput",
+        Step::WriteResult => "WriteResult",
         Step::Stop(_) => "Stop",
         Step::Delete => "Delete",
     }

@@ -7,6 +7,8 @@ mod deletion;
 pub mod expiry;
 pub mod facts;
 mod identity;
+pub mod input;
+mod objects;
 pub mod observed;
 mod obstacles;
 pub mod plan;
@@ -17,6 +19,7 @@ mod promise_tests;
 #[cfg(test)]
 mod reference_tests;
 pub mod report;
+pub mod result;
 mod stopping;
 pub mod tracker;
 mod undecodable;

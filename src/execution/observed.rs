@@ -5,6 +5,8 @@ use kube::ResourceExt;
 
 use super::claim::{Claim, Claimant, FINALIZER, Note, Owner, TAKE_OVER, derived_id, later};
 use super::expiry::{Ended, tracked_by};
+use super::input::Input;
+use super::result::Stored;
 use crate::api::conditions::{self, READY};
 use crate::api::{Workflow, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::mistral::wire::{Event, Execution};
@@ -68,8 +70,12 @@ pub struct Observed {
     pub remote: Remote,
     /// Whether what is to be run exists.
     pub target: Target,
+    /// What the spec wants from ConfigMaps and Secrets.
+    pub input: Input,
     /// The text of a failure.
     pub failure: FailureText,
+    /// What became of the result that goes to an object.
+    pub stored: Stored,
     /// The answer to a stop.
     pub stopped: Option<Result<(), Error>>,
 }
@@ -306,7 +312,9 @@ impl Observed {
             sent: Sent::Nothing,
             remote: Remote::NotAsked,
             target: Target::NotAsked,
+            input: Input::NotRead,
             failure: FailureText::NotAsked,
+            stored: Stored::NotTried,
             stopped: None,
         }
     }
@@ -367,10 +375,11 @@ impl Observed {
         self.memory.seen |= matches!(self.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
     }
 
-    /// The pass had to wait: what the API said before may no longer hold.
+    /// The pass had to wait: what the API said before, and the input, may no longer hold.
     pub fn waited(&mut self) {
         self.remote = Remote::NotAsked;
         self.target = Target::NotAsked;
+        self.input = Input::NotRead;
     }
 
     /// The claim had grown too old to send on it.

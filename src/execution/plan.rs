@@ -14,13 +14,15 @@ use super::backoff::{backoff, blocked_retry};
 use super::claim::{self, CLAIM, Claim, Note, TAKE_OVER, VISIBILITY, later};
 use super::deletion;
 use super::expiry;
+use super::input::{self, Hiding};
 use super::observed::{FailureText, Observed, Referent, Remote, Sent, StopCall, Target};
 use super::obstacles::{
     APPLIED_TOGETHER, blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
 };
 use super::report::{self, is_finished, is_started, reason};
+use super::result;
 use super::stopping;
-use crate::api::conditions::{self, MISSING, READY, STALLED, STARTED, Wait};
+use crate::api::conditions::{self, MISSING, READY, RESULT_NOT_WRITTEN, STALLED, STARTED, Wait};
 use crate::api::{DeletionPolicy, WorkflowExecutionStatus as Status};
 use crate::mistral::TroubleKind;
 use crate::mistral::wire::{Execution, is_terminal};
@@ -70,10 +72,14 @@ pub enum Step {
     Probe,
     /// Ask the API about the run.
     Ask,
+    /// Read the ConfigMaps and Secrets that the input comes from.
+    ReadInput,
     /// Start the run. Only ever follows a claim with `send` in the same pass.
     Start,
     /// Read why the run failed.
     ReadFailure,
+    /// Write the result into the object that the spec names.
+    WriteResult,
     /// Stop the run.
     Stop(StopCall),
     /// Delete the resource, whose time is over.
@@ -289,7 +295,10 @@ fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Time
         let status = report::not_started(o, Wait::Working, reason::EXECUTION_ID_CLAIMED, message, now);
         return settle(o, status, Requeue::Retry(backoff(o, 2, 10)));
     }
-    write(o, o.claim(connection, attempt, now), true)
+    match input::ready(o, now) {
+        Ok(inputs) => write(o, Claim { inputs, ..o.claim(connection, attempt, now) }, true),
+        Err(decision) => *decision,
+    }
 }
 
 /// The claim that was here once: `kubectl replace` drops annotations but not the status. Another
@@ -301,6 +310,7 @@ pub(super) fn restored(o: &Observed, connection: &Connection, now: Timestamp) ->
         Some(known) => Claim {
             reading: known.reading || adopted,
             digest: known.digest.clone(),
+            inputs: known.inputs.clone(),
             ..o.claim(connection, known.attempt, now)
         },
         None => Claim { reading: adopted, ..o.claim(connection, 1, now) },
@@ -421,7 +431,7 @@ fn consented(o: &Observed) -> Option<&Claim> {
     }
 }
 
-fn is_consent(o: &Observed, claim: &Claim) -> bool {
+pub(super) fn is_consent(o: &Observed, claim: &Claim) -> bool {
     o.take_over.as_ref() == Some(&claim.execution_id)
 }
 
@@ -463,6 +473,9 @@ fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
         return stopping::stop(o, run, now)
             .unwrap_or_else(|| settle(o, report::running(o, run, now), Requeue::OnChange));
     }
+    if let Some(decision) = result::next(o, run, now) {
+        return decision;
+    }
     if run.status.as_deref() != Some("FAILED") {
         return settle(o, report::ended(o, run, None, now), Requeue::OnChange);
     }
@@ -471,7 +484,15 @@ fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
         FailureText::Read(None) if o.memory.failure_reads < READS_OF_A_FAILURE => {
             settle(o, report::ending(o, run, now), Requeue::After(Duration::from_secs(2)))
         }
-        FailureText::Read(text) => settle(o, report::ended(o, run, text.as_deref(), now), Requeue::OnChange),
+        FailureText::Read(text) => {
+            let text = match (text, input::hiding(o)) {
+                (Some(_), Hiding::NotRead) => return Decision::Act(Step::ReadInput),
+                (Some(text), Hiding::These(mask)) => Some(mask.text(text).into_owned()),
+                (Some(_), Hiding::Unknown(why)) => Some(report::withheld_failure(&why)),
+                (text, _) => text.clone(),
+            };
+            settle(o, report::ended(o, run, text.as_deref(), now), Requeue::OnChange)
+        }
     }
 }
 
@@ -521,6 +542,7 @@ pub(super) fn settle(o: &Observed, mut status: Status, requeue: Requeue) -> Deci
         && new.reason != reason::RUNNING
     {
         let warning = conditions::is_true(&status.conditions, STALLED)
+            || conditions::is_true(&status.conditions, RESULT_NOT_WRITTEN)
             || matches!(new.reason.as_str(), reason::API_UNAVAILABLE | reason::OUTCOME_UNKNOWN | reason::MISSING);
         let notice = if warning { Notice::warning } else { Notice::normal };
         notices.push(notice(&new.reason, &new.message));

@@ -2,15 +2,20 @@
 //! every way it can: crashes at any step, answers lost, effects that come late, runs that show late,
 //! two operators with clocks apart and stale caches, edits that drop the claim or the status.
 
+use std::sync::Arc;
+
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
+use secrecy::SecretSlice;
 use serde_json::{Value, json};
 
 use super::claim::{CLAIM, Claim, FINALIZER, SEND_WITHIN, VISIBILITY};
+use super::input::{Input, Source, Sources};
 use super::observed::{Instance, Memory, Named, Observed, Referent, StopCall, Surroundings};
 use super::plan::{Decision, Step, plan};
 use super::report::{is_finished, reason};
 use crate::api::conditions::{self, STARTED};
+use crate::api::values::Kind;
 use crate::api::{Shutdown, WorkflowExecution, WorkflowExecutionStatus};
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, REQUEST_TIMEOUT};
@@ -66,6 +71,8 @@ struct World {
     operators: [Operator; 2],
     /// Whether people may ask to stop the run.
     may_stop: bool,
+    /// Version of the Secret that the input may come from.
+    secret: u32,
     /// What happened, for whoever has to find out why a promise broke.
     story: Vec<String>,
 }
@@ -174,7 +181,8 @@ impl World {
             skew: SignedDuration::from_secs(i64::from(fate.choose(15)) - 7),
         };
         let operators = [operator(0, fate), operator(1, fate)];
-        Self { now, api: Api::default(), object, history: Vec::new(), operators, may_stop: false, story: Vec::new() }
+        let history = Vec::new();
+        Self { now, api: Api::default(), object, history, operators, may_stop: false, secret: 1, story: Vec::new() }
     }
 
     fn advance(&mut self, by: SignedDuration, fate: &mut Fate) {
@@ -285,6 +293,8 @@ impl World {
                             }
                             observed.finalizer = present;
                         }
+                        Step::ReadInput => observed.input = Input::Read(Arc::new(self.sources(fate))),
+                        Step::WriteResult => panic!("nobody asked for it"),
                         Step::Stop(call) => {
                             assert!(self.may_stop, "nobody asked to stop");
                             remote_changes += 1;
@@ -319,6 +329,21 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The Secret that the input comes from: it comes and goes, too.
+    fn sources(&self, fate: &mut Fate) -> Sources {
+        let found = Source::Found {
+            uid: "secret".into(),
+            resource_version: self.secret.to_string(),
+            values: [("k".to_owned(), SecretSlice::from(b"value".to_vec()))].into(),
+        };
+        let source = match fate.choose(6) {
+            1 => Source::Absent,
+            2 => Source::Forbidden,
+            _ => found,
+        };
+        Sources::from([((Kind::Secret, "s".to_owned()), source)])
     }
 
     /// The call that starts the run; none when the operator does not live to see the answer.
@@ -381,6 +406,7 @@ impl World {
             6 => {
                 self.write(&mut version, |object| object.spec.shutdown = None);
             }
+            7 => self.secret += 1,
             _ => {}
         }
     }
@@ -413,6 +439,12 @@ fn set_finalizer(object: &mut WorkflowExecution, present: bool) {
 
 fn live(spec: &Value, choices: Vec<u8>) {
     let (world, status) = to_the_end(spec, choices, false);
+    if has_changed_input(&status) {
+        // Nothing but a Secret that changed at the wrong time may lead there, and only where nothing has run.
+        assert!(world.secret > 1 && world.object.spec.input_from.is_some(), "{}", world.story.join("\n"));
+        assert_eq!(world.api.starts, 0, "{status:#?}\n{}", world.story.join("\n"));
+        return;
+    }
     assert_eq!(world.api.starts, 1, "{status:#?}\n{}", world.story.join("\n"));
     assert_eq!(status.status.as_deref(), Some("COMPLETED"));
     assert!(status.conditions.iter().any(|condition| condition.reason == reason::COMPLETED));
@@ -455,13 +487,18 @@ fn to_the_end(spec: &Value, choices: Vec<u8>, may_stop: bool) -> (World, Workflo
     for _ in 0..100 {
         let due = world.pass(0, true, &mut fate);
         world.advance(due.unwrap_or(seconds(10)), &mut fate);
-        if world.object.status.as_ref().is_some_and(is_finished) {
+        if world.object.status.as_ref().is_some_and(|status| is_finished(status) || has_changed_input(status)) {
             break;
         }
     }
     let status = world.object.status.clone().unwrap_or_default();
-    assert!(is_finished(&status), "lost: {status:#?}\n{}", world.story.join("\n"));
+    let ended = is_finished(&status) || has_changed_input(&status);
+    assert!(ended, "lost: {status:#?}\n{}", world.story.join("\n"));
     (world, status)
+}
+
+fn has_changed_input(status: &WorkflowExecutionStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.reason == reason::INPUT_CHANGED)
 }
 
 proptest! {
@@ -500,6 +537,17 @@ proptest! {
         explicit in any::<bool>(), choices in prop::collection::vec(any::<u8>(), 0..300)
     ) {
         let mut spec = json!({ "workflowRef": { "name": "w" } });
+        if explicit {
+            spec["executionId"] = json!("run");
+        }
+        live(&spec, choices);
+    }
+    #[test]
+    fn a_run_whose_input_comes_from_a_secret_that_changes_happens_at_most_once_and_once_if_it_does_not(
+        explicit in any::<bool>(), choices in prop::collection::vec(any::<u8>(), 0..300)
+    ) {
+        let from = json!([{ "secretKeyRef": { "name": "s", "key": "k" }, "path": "/token" }]);
+        let mut spec = json!({ "workflowIdentifier": "w", "inputFrom": from });
         if explicit {
             spec["executionId"] = json!("run");
         }

@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::claim::{Note, StopFor};
 use super::observed::{Observed, Referent};
+use super::result;
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, COMPLETE, EDITED, EXPIRED, FAILED, Is, MISSING, STARTED, Wait};
 use crate::api::execution::Failure;
@@ -50,6 +51,24 @@ pub mod reason {
     pub const CLAIM_IGNORED: &str = "ClaimIgnored";
     /// The spec was edited between the claim and the start.
     pub const INPUT_CHANGED: &str = "InputChanged";
+    /// An object that `spec.inputFrom` names, or a key in it, does not exist.
+    pub const INPUT_NOT_FOUND: &str = "InputNotFound";
+    /// The operator may not read an object that `spec.inputFrom` names.
+    pub const INPUT_FORBIDDEN: &str = "InputForbidden";
+    /// What `spec.inputFrom` names is not what it has to be.
+    pub const INPUT_INVALID: &str = "InputInvalid";
+    /// A path of `spec.inputFrom` meets a value of `spec.input`.
+    pub const INPUT_CONFLICT: &str = "InputConflict";
+    /// The object that `spec.result.to` names belongs to somebody else.
+    pub const RESULT_NOT_OURS: &str = "ResultNotOurs";
+    /// The operator may not write the object that `spec.result.to` names.
+    pub const RESULT_FORBIDDEN: &str = "ResultForbidden";
+    /// The API server refuses the object that `spec.result.to` names.
+    pub const RESULT_REFUSED: &str = "ResultRefused";
+    /// The result is too large for any object.
+    pub const RESULT_TOO_LARGE: &str = "ResultTooLarge";
+    /// The result may hold values of a Secret, and cannot be shown without them.
+    pub const RESULT_WITHHELD: &str = "ResultWithheld";
     /// The spec was edited after the claim.
     pub const EDITED: &str = "EditedAfterClaim";
     /// The API has accepted the run.
@@ -84,7 +103,7 @@ pub mod reason {
     pub const LOST: &str = "Lost";
 
     /// All of them.
-    pub const ALL: [&str; 35] = [
+    pub const ALL: [&str; 44] = [
         SUSPENDED,
         WORKFLOW_NOT_FOUND,
         WORKFLOW_NOT_READY,
@@ -104,6 +123,15 @@ pub mod reason {
         CLAIM_UNREADABLE,
         CLAIM_IGNORED,
         INPUT_CHANGED,
+        INPUT_NOT_FOUND,
+        INPUT_FORBIDDEN,
+        INPUT_INVALID,
+        INPUT_CONFLICT,
+        RESULT_NOT_OURS,
+        RESULT_FORBIDDEN,
+        RESULT_REFUSED,
+        RESULT_TOO_LARGE,
+        RESULT_WITHHELD,
         EDITED,
         STARTED,
         ADOPTED,
@@ -179,7 +207,7 @@ pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Tim
     conditions::remove(&mut status.conditions, MISSING);
     status.end_time = Some(Time(run.end_time.unwrap_or(now)));
     if run.status.as_deref() == Some("COMPLETED") {
-        let message = keep_result(&mut status, run, o.spec.result.max_bytes);
+        let message = result::keep(&mut status, o, run, now);
         let reason = reason::COMPLETED;
         set(&mut status, o, COMPLETE, Is::True, reason, &message, now);
         conditions::ready(&mut status.conditions, reason, &message, o.generation, now);
@@ -301,19 +329,10 @@ fn of_run(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     status
 }
 
-/// Copies the result if it is small enough, and says where it is.
-fn keep_result(status: &mut Status, run: &Execution, max_bytes: u32) -> String {
-    let Some(result) = run.result.as_ref().filter(|result| !result.is_null()) else {
-        return "The run completed; it has no result.".into();
-    };
-    let bytes = result.to_string().len();
-    status.result_bytes = i64::try_from(bytes).ok();
-    if bytes <= max_bytes as usize {
-        status.result = Some(result.clone());
-        return "The run completed; its result is in status.result.".into();
-    }
+/// In place of the words of a failure that may quote what must not be shown.
+pub fn withheld_failure(why: &str) -> String {
     format!(
-        "The run completed; its result of {bytes} bytes is longer than spec.result.maxBytes ({max_bytes}) and stays at the API."
+        "The run failed. What it said is withheld, since that may quote values of a Secret: {why}. Look at its trace in Mistral's console."
     )
 }
 

@@ -32,6 +32,7 @@ pub(super) fn being_deleted(metadata: &ObjectMeta, connections: &Connections) ->
         registration_id: None,
         execution_id: None,
         input: None,
+        input_from: None,
         deployment_name: None,
         custom_tracing_attributes: None,
         extensions: None,

@@ -16,6 +16,7 @@ use url::Url;
 
 use super::calls::{Calls, OneMore, Status};
 use super::error::{ApiError, Error};
+use super::mask::Mask;
 use super::wire::{BulkOutcome, Event, ExecuteRequest, Execution, Page, Registration, UpdateRequest, WhoAmI, Workflow};
 
 /// How long connecting may take.
@@ -36,6 +37,7 @@ pub struct Client {
     http: reqwest::Client,
     base: Url,
     token: Arc<SecretString>,
+    mask: Arc<Mask>,
     calls: Calls,
 }
 
@@ -134,13 +136,19 @@ impl Client {
             .retry(reqwest::retry::never())
             .build()
             .map_err(|error| with_causes(&error))?;
-        Ok(Self { http, base, token: Arc::new(token), calls: Calls::default() })
+        Ok(Self { http, base, token: Arc::new(token), mask: Arc::default(), calls: Calls::default() })
     }
 
     /// The same client, whose calls are counted there.
     #[must_use]
     pub fn counted_in(self, calls: Calls) -> Self {
         Self { calls, ..self }
+    }
+
+    /// The same client, in whose errors these values are not shown.
+    #[must_use]
+    pub fn hiding(self, mask: Mask) -> Self {
+        Self { mask: Arc::new(mask), ..self }
     }
 
     /// Whether it calls this address with this key.
@@ -397,7 +405,7 @@ impl Client {
         })
     }
 
-    /// Sends and sorts what comes back. No text that leaves here contains the key.
+    /// Sends and sorts what comes back. No text that leaves here contains the key, nor a value to hide.
     async fn send(&self, request: Request, repeat: Repeat) -> Result<Vec<u8>, Error> {
         let Request { http, route, method } = request;
         let begun = Instant::now();
@@ -437,7 +445,7 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let said = ApiError::parse(status, &body, self.token.expose_secret());
+        let said = ApiError::parse(status, &body, |text| self.clean(text));
         // Only the API itself can say that something does not exist, is in conflict or is refused for
         // good; a gateway's page with the same status says nothing.
         let gateway = !said.is_json && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS);
@@ -474,8 +482,7 @@ impl Client {
 
     /// The API could echo a header; its words end up where everyone can read them.
     fn redact(&self, error: Error) -> Error {
-        let token = self.token.expose_secret();
-        let clean = |text: String| if text.contains(token) { text.replace(token, "[redacted]") } else { text };
+        let clean = |text: String| self.clean(&text);
         let clean_api = |api: ApiError| ApiError {
             code: api.code.map(clean),
             detail: clean(api.detail),
@@ -490,6 +497,10 @@ impl Client {
             Error::Rejected(api) => Error::Rejected(clean_api(api)),
             Error::Unauthorized(api) => Error::Unauthorized(clean_api(api)),
         }
+    }
+
+    fn clean(&self, text: &str) -> String {
+        self.mask.text(&text.replace(self.token.expose_secret(), "[redacted]")).into_owned()
     }
 }
 

@@ -123,8 +123,8 @@ impl ApiError {
         self.code.as_deref() == Some("AMBIGUOUS_WORKFLOW")
     }
 
-    /// Reads whatever body came with an HTTP error.
-    pub(super) fn parse(status: StatusCode, body: &[u8], key: &str) -> Self {
+    /// Reads whatever body came with an HTTP error; `clean` takes out of a text what it must not show.
+    pub(super) fn parse(status: StatusCode, body: &[u8], clean: impl Fn(&str) -> String) -> Self {
         let body: Option<Value> = serde_json::from_slice(body).ok();
         let field = |name: &str| body.as_ref().and_then(|body| body.get(name));
         let code = field("code").and_then(|code| match code {
@@ -144,8 +144,8 @@ impl ApiError {
                 format!("{}, with a body that is not JSON", status.canonical_reason().unwrap_or("an error"))
             }
         };
-        // Before the cut, which could leave a part of the key.
-        detail = detail.replace(key, "[redacted]");
+        // Before the cut, which could leave a part of a secret.
+        detail = clean(&detail);
         truncate(&mut detail, MAX_DETAIL);
         Self { status: status.as_u16(), code, detail, deployments, is_json: body.is_some() }
     }
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     fn parsed(status: u16, body: &str) -> String {
-        ApiError::parse(StatusCode::from_u16(status).unwrap(), body.as_bytes(), "the-key").to_string()
+        ApiError::parse(StatusCode::from_u16(status).unwrap(), body.as_bytes(), str::to_owned).to_string()
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
         let error = ApiError::parse(
             StatusCode::BAD_REQUEST,
             format!(r#"{{"detail":"{}"}}"#, "é".repeat(2000)).as_bytes(),
-            "the-key",
+            str::to_owned,
         );
         assert_eq!(error.detail.len(), MAX_DETAIL);
     }

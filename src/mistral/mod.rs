@@ -6,7 +6,9 @@
 pub mod calls;
 mod client;
 mod error;
+mod mask;
 pub mod wire;
 
 pub use client::{Client, ExecuteTarget, REQUEST_TIMEOUT, RegistrationFilter, RunFilter, WorkflowFilter};
 pub use error::{ApiError, Error, Trouble, TroubleKind};
+pub use mask::Mask;

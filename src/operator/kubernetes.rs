@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
-use kube::core::{NamespaceResourceScope, PartialObjectMeta};
+use kube::core::{NamespaceResourceScope, PartialObjectMeta, Status};
 use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -58,8 +58,19 @@ impl Error {
         self.has_code(410)
     }
 
+    /// The API server's refusal, if it is one.
+    pub fn refusal(&self) -> Option<&Status> {
+        match self {
+            Self::Kube(error) => match &**error {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            Self::Timeout(_) | Self::Panicked => None,
+        }
+    }
+
     fn has_code(&self, code: u16) -> bool {
-        matches!(self, Self::Kube(error) if matches!(&**error, kube::Error::Api(status) if status.code == code))
+        self.refusal().is_some_and(|status| status.code == code)
     }
 }
 

@@ -22,6 +22,7 @@ log: { format: json, level: 'info,mistral_workflows_operator=debug' }
 workspace: { create: true, baseURL: https://api.mistral.ai }
 serviceAccount: { annotations: { example.com/a: b } }
 rbac: { secretNames: [mistral] }
+results: { configMaps: true, secrets: true }
 networkPolicy:
   enabled: true
   apiServer: { cidrs: [10.96.0.1/32], ports: [443] }
@@ -269,6 +270,18 @@ async fn one_namespace_to_watch_is_the_only_one_that_the_operator_has_rights_in(
             }
         }
     }
+    // What results need, and no more than was asked for.
+    let writes = |values: &str| -> Vec<Value> {
+        let objects = render(tools, &world.namespace, values, &[]);
+        let rules = rules(&objects, "ClusterRole", operator).remove(0);
+        let writes = |rule: &&Value| rule["apiGroups"] == json!([""]) && rule["verbs"] != json!(["get"]);
+        rules.as_array().unwrap().iter().filter(writes).cloned().collect()
+    };
+    let rule = |resource: &str| json!({ "apiGroups": [""], "resources": [resource], "verbs": ["create", "patch"] });
+    assert_eq!(writes(""), [rule("configmaps")]);
+    assert_eq!(writes("results: { configMaps: false }"), Vec::<Value>::new());
+    assert_eq!(writes("results: { secrets: true }"), [rule("configmaps"), rule("secrets")]);
+
     let named = render(tools, &world.namespace, "rbac: { secretNames: [mistral] }", &[]);
     let named = &rules(&named, "ClusterRole", operator)[0];
     let secrets = named.as_array().unwrap().iter().find(|rule| rule["resources"] == json!(["secrets"])).unwrap();
@@ -287,12 +300,9 @@ async fn kubeconfig_of(world: &World, account: &str) -> PathBuf {
     file
 }
 
-/// What the API server refuses shows in the log, or in the status where it is a Secret.
-#[tokio::test]
-async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
-    let world = World::new("chart-life").await;
-    let Some(tools) = tools().await else { return };
-    let values = format!("watchNamespace: {}\nrbac: {{ secretNames: [mistral] }}", world.namespace);
+/// An operator with the rights that the chart grants with these values.
+async fn operator_with_rights(world: &World, tools: &GitOps, values: &str) -> Process {
+    let values = format!("watchNamespace: {}\n{values}", world.namespace);
     let mut rendered = render(tools, &world.namespace, &values, &[]);
     rendered.retain(|object| {
         let kind = object["kind"].as_str().unwrap();
@@ -304,17 +314,32 @@ async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
         let mut kubectl = control_plane().kubectl_command();
         succeed(kubectl.args(["apply", "-f", "-"]), &object.to_string());
     }
-    let kubeconfig = kubeconfig_of(&world, account).await;
-    let process = world.process(&[
+    let kubeconfig = kubeconfig_of(world, account).await;
+    world.process(&[
         ("KUBECONFIG", kubeconfig.to_str().unwrap()),
         ("LEASE", account),
         ("LEASE_NAMESPACE", &world.namespace),
-    ]);
+    ])
+}
+
+/// What the API server refuses shows in the log, or in the status where it is a Secret.
+#[tokio::test]
+async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
+    let world = World::new("chart-life").await;
+    let Some(tools) = tools().await else { return };
+    let process = operator_with_rights(&world, tools, "rbac: { secretNames: [mistral] }").await;
 
     world.wait_for_workspace("default", "Connected").await;
     world.workflow("echo", json!({ "displayName": "Echo", "deletionPolicy": "Archive" })).await;
     world.wait_for_workflow("echo", "InSync").await;
-    world.execute("whole", json!({ "workflowRef": { "name": "echo" } })).await;
+    let settings = ["create", "configmap", "settings", "--from-literal=k=v"];
+    assert!(world.kubectl(&settings).await.1);
+    let from = json!([
+        { "configMapKeyRef": { "name": "settings", "key": "k" }, "path": "/a" },
+        { "secretKeyRef": { "name": "mistral", "key": "api-key" }, "path": "/b" },
+    ]);
+    let to = json!({ "to": { "configMap": { "name": "out" } } });
+    world.execute("whole", json!({ "workflowRef": { "name": "echo" }, "inputFrom": from, "result": to })).await;
     world.wait_for_reason("whole", "Completed").await;
     world.execute("stopped", json!({ "workflowIdentifier": "hang" })).await;
     world.wait_for_reason("stopped", "Running").await;
@@ -337,6 +362,43 @@ async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
     assert!(done, "{said}");
     world.wait_for_workspace("default", "SecretForbidden").await;
     assert!(refused().is_some());
+}
+
+#[tokio::test]
+async fn what_the_chart_does_not_allow_to_be_read_or_written_is_said_in_words() {
+    let world = World::new("chart-denied").await;
+    let Some(tools) = tools().await else { return };
+    world.secret("other", "k", KEY).await;
+    let values = "rbac: { secretNames: [mistral] }\nresults: { configMaps: false }";
+    let _process = operator_with_rights(&world, tools, values).await;
+    let from = json!([{ "secretKeyRef": { "name": "other", "key": "k" }, "path": "/a" }]);
+    world.execute("input", json!({ "workflowIdentifier": "echo", "inputFrom": from })).await;
+    let waiting = world.wait_for_reason("input", "InputForbidden").await;
+    assert!(condition(&waiting, "Ready").unwrap().message.contains("may not read Secret \"other\""));
+    for (kind, value) in [("configMap", "results.configMaps=true"), ("secret", "results.secrets=true")] {
+        let name = kind.to_lowercase();
+        let to = json!({ "to": { kind: { "name": "out" } } });
+        world.execute(&name, json!({ "workflowIdentifier": "echo", "input": { "n": 1 }, "result": to })).await;
+        let done = world.wait_for_reason(&name, "Completed").await;
+        assert_eq!(condition(&done, "ResultNotWritten").unwrap().reason, "ResultForbidden");
+        assert!(condition(&done, "Complete").unwrap().message.contains(value), "{:#?}", done.status);
+    }
+    assert_eq!(world.api.starts().await, 2);
+}
+
+#[tokio::test]
+async fn the_charts_rights_are_enough_for_results_in_secrets_where_it_allows_them() {
+    let world = World::new("chart-results").await;
+    let Some(tools) = tools().await else { return };
+    world.secret("theirs", "result", KEY).await;
+    let process = operator_with_rights(&world, tools, "results: { secrets: true, configMaps: false }").await;
+    for (name, reason) in [("out", None), ("theirs", Some("ResultNotOurs"))] {
+        let to = json!({ "to": { "secret": { "name": name } } });
+        world.execute(name, json!({ "workflowIdentifier": "echo", "input": { "n": 1 }, "result": to })).await;
+        let done = world.wait_for_reason(name, "Completed").await;
+        assert_eq!(condition(&done, "ResultNotWritten").map(|it| it.reason.as_str()), reason);
+    }
+    assert!(!process.log().contains("is forbidden"));
 }
 
 #[tokio::test]

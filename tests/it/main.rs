@@ -21,5 +21,6 @@ mod stop;
 mod support;
 mod trouble;
 mod undecodable;
+mod values;
 mod workflow;
 mod workspace;

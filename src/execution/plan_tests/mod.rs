@@ -3,6 +3,7 @@
 mod deletion;
 mod expiry;
 mod stopping;
+mod values;
 
 use std::time::Duration;
 

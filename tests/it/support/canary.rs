@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client};
@@ -71,14 +72,18 @@ pub fn logs() -> &'static Watched {
     })
 }
 
-/// Secrets in what people and programs can read of a namespace, but in its Secrets: its Events, and status
-/// and metadata of all resources of our kinds, whichever there are.
+/// Secrets in what people and programs can read of a namespace, but in its Secrets: its Events and ConfigMaps, and
+/// status and metadata of all resources of our kinds, whichever there are.
 pub async fn in_objects(client: &Client, namespace: &str) -> Vec<String> {
     let all = ListParams::default();
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
     let events = events.list(&all).await.unwrap().items;
     let mut found: Vec<String> =
         events.iter().filter_map(|event| find("an Event", &serde_json::to_string(event).unwrap())).collect();
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    for object in config_maps.list(&all).await.unwrap().items {
+        found.extend(find("a ConfigMap", &serde_json::to_string(&object).unwrap()));
+    }
     for crd in crds() {
         let kind = &crd.spec.names.kind;
         let gvk = GroupVersionKind::gvk(&crd.spec.group, &crd.spec.versions[0].name, kind);

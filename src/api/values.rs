@@ -1,0 +1,116 @@
+//! What an execution reads from, and writes into, ConfigMaps and Secrets of its own namespace.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One value of the input that stands in a ConfigMap or Secret.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)")
+        .message("name exactly one source: configMapKeyRef or secretKeyRef")
+)]
+pub struct InputFrom {
+    /// A key of a ConfigMap. Exactly one of configMapKeyRef and secretKeyRef.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeyRef>,
+    /// A key of a Secret. Exactly one of configMapKeyRef and secretKeyRef.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeyRef>,
+    /// Where in the input the value goes: a JSON Pointer (RFC 6901), such as /customer/token. Objects on
+    /// the way that are missing are made; ~1 stands for a slash in a name, and ~0 for a tilde.
+    #[schemars(length(min = 2, max = 256), regex(pattern = r"^(/([^/~]|~[01])+)+$"))]
+    pub path: String,
+    /// What the value is: String takes it as it stands, Json reads it as JSON.
+    #[serde(default, rename = "as")]
+    pub format: Format,
+}
+
+/// How a value is read.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// As the text that it is.
+    #[default]
+    String,
+    /// As JSON.
+    Json,
+}
+
+/// One key of a ConfigMap or Secret in the resource's own namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct KeyRef {
+    /// Name of the ConfigMap or Secret.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Key inside it.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+}
+
+/// Where a result goes.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.configMap) != has(self.secret)")
+        .message("name exactly one place for the result: configMap or secret")
+)]
+pub struct ResultTo {
+    /// A ConfigMap. Exactly one of configMap and secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ResultObject>,
+    /// A Secret. Exactly one of configMap and secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<ResultObject>,
+}
+
+/// The object that takes a result, as compact JSON under the key `result`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct ResultObject {
+    /// Its name. An object of this name that is there already, and not this resource's, is left alone.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+/// The kinds of object that hold values.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A ConfigMap.
+    ConfigMap,
+    /// A Secret.
+    Secret,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        })
+    }
+}
+
+/// The object that holds a result.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct ResultRef {
+    /// ConfigMap or Secret.
+    pub kind: Kind,
+    /// Name of the object, in this namespace.
+    pub name: String,
+}
+
+impl InputFrom {
+    /// The object and the key in it that this names. The API server has checked that there is one.
+    pub fn source(&self) -> Option<(Kind, &KeyRef)> {
+        let config_map = self.config_map_key_ref.as_ref().map(|at| (Kind::ConfigMap, at));
+        config_map.or(self.secret_key_ref.as_ref().map(|at| (Kind::Secret, at)))
+    }
+}
+
+impl ResultTo {
+    /// The kind and name of the object.
+    pub fn object(&self) -> Option<(Kind, &str)> {
+        let config_map = self.config_map.as_ref().map(|object| (Kind::ConfigMap, object.name.as_str()));
+        config_map.or(self.secret.as_ref().map(|object| (Kind::Secret, object.name.as_str())))
+    }
+}
