@@ -444,6 +444,8 @@ async fn a_workspace_without_the_whole_reference_to_its_key_is_refused() {
         (json!({ "apiKeySecretRef": { "key": "k" } }), "spec.auth.apiKeySecretRef.name: Required value"),
         (json!({ "apiKeySecretRef": { "name": "n" } }), "spec.auth.apiKeySecretRef.key: Required value"),
         (json!({ "apiKeySecretRef": { "name": "n", "key": "" } }), "should be at least 1 chars long"),
+        (json!({ "apiKeySecretRef": { "name": "../n", "key": "k" } }), "apiKeySecretRef.name in body should match"),
+        (json!({ "apiKeySecretRef": { "name": "n", "key": "a/b" } }), "apiKeySecretRef.key in body should match"),
     ] {
         let outcome = create(&workspaces(&world), "Workspace", "bad", json!({ "auth": auth })).await;
         assert_refused(&auth.to_string(), outcome, words);

@@ -7,6 +7,7 @@ use std::process::{Output, Stdio};
 use std::sync::OnceLock;
 
 use cluster::{ControlPlane, Environment, Error, GitOps};
+use kube::ResourceExt;
 use mistral_workflows_operator::{execution, workspace};
 use serde_json::{Value, json};
 
@@ -327,9 +328,26 @@ async fn operator_with_rights(world: &World, tools: &GitOps, values: &str) -> Pr
 async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
     let world = World::new("chart-life").await;
     let Some(tools) = tools().await else { return };
-    let process = operator_with_rights(&world, tools, "rbac: { secretNames: [mistral] }").await;
+    let values = "rbac: { secretNames: [mistral] }\ndiscovery: { enabled: true }";
+    let process = operator_with_rights(&world, tools, values).await;
 
     world.wait_for_workspace("default", "Connected").await;
+    let discovery = json!({ "spec": { "discovery": "Observe", "resyncInterval": "5s" } });
+    let workspaces = world.workspaces();
+    workspaces.patch("default", &Default::default(), &kube::api::Patch::Merge(discovery)).await.unwrap();
+    until(SOON, "a discovered Workflow", async || {
+        let all = world.workflows().list(&Default::default()).await.unwrap();
+        all.items.iter().any(|it| it.name_any().starts_with("slow-")).then_some(())
+    })
+    .await;
+    world.api.unregister("slow").await;
+    until(SOON, "its removal", async || {
+        let all = world.workflows().list(&Default::default()).await.unwrap();
+        (!all.items.iter().any(|it| it.name_any().starts_with("slow-"))).then_some(())
+    })
+    .await;
+    world.execute("brief", json!({ "workflowIdentifier": "echo", "ttlSecondsAfterFinished": 0 })).await;
+    world.wait_until_gone("brief", SOON).await;
     world.workflow("echo", json!({ "displayName": "Echo", "deletionPolicy": "Archive" })).await;
     world.wait_for_workflow("echo", "InSync").await;
     let settings = ["create", "configmap", "settings", "--from-literal=k=v"];
@@ -371,6 +389,13 @@ async fn what_the_chart_does_not_allow_to_be_read_or_written_is_said_in_words() 
     world.secret("other", "k", KEY).await;
     let values = "rbac: { secretNames: [mistral] }\nresults: { configMaps: false }";
     let _process = operator_with_rights(&world, tools, values).await;
+    let discovery = json!({ "spec": { "discovery": "Observe", "resyncInterval": "5s" } });
+    world.workspaces().patch("default", &Default::default(), &kube::api::Patch::Merge(discovery)).await.unwrap();
+    until(SOON, "the Event of discovery", async || {
+        let events = world.events("default").await;
+        events.into_iter().find(|(reason, note)| reason == "DiscoveryFailed" && note.contains("discovery.enabled"))
+    })
+    .await;
     let from = json!([{ "secretKeyRef": { "name": "other", "key": "k" }, "path": "/a" }]);
     world.execute("input", json!({ "workflowIdentifier": "echo", "inputFrom": from })).await;
     let waiting = world.wait_for_reason("input", "InputForbidden").await;
