@@ -49,6 +49,9 @@ struct Run {
         default_values = ["https://api.mistral.ai", "https://api.eu.mistral.ai", "https://api.us.mistral.ai"],
     )]
     allow_base_urls: Vec<Url>,
+    /// Calls a second to make with one API key at most, over all Workspaces that use it; a Workspace may ask for fewer.
+    #[arg(long, env = "MAX_REQUESTS_PER_SECOND", value_name = "NUMBER", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    max_requests_per_second: u32,
     /// Watch this namespace only, instead of all.
     #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAME")]
     namespace: Option<String>,
@@ -138,7 +141,8 @@ fn to_the_end(work: impl Future<Output = Outcome>) -> Outcome {
 }
 
 async fn run(options: Run) -> Outcome {
-    let Run { allow_base_urls, namespace, listen, lease, lease_namespace, log_format, log } = options;
+    let Run { allow_base_urls, max_requests_per_second, namespace, listen, lease, lease_namespace, log_format, log } =
+        options;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(log)
         .with_writer(std::io::stderr)
@@ -165,7 +169,7 @@ async fn run(options: Run) -> Outcome {
         Some(namespace) if !lease.is_empty() => Some(operator::election::LeaseConfig { name: lease, namespace }),
         _ => None,
     };
-    let config = operator::Config { allow_base_urls, namespace, listen: Some(listen), lease };
+    let config = operator::Config { allow_base_urls, max_requests_per_second, namespace, listen: Some(listen), lease };
     operator::run(config, client, stop).await?;
     Ok(())
 }

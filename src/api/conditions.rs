@@ -33,6 +33,9 @@ pub const AMBIGUOUS: &str = "Ambiguous";
 /// A run of the workflow acts on behalf of a user.
 pub const NEEDS_USER: &str = "NeedsUser";
 
+/// Calls of the Workspace have to wait for their turn.
+pub const THROTTLED: &str = "Throttled";
+
 /// The longest message the API server accepts in a condition.
 const MAX_MESSAGE: usize = 32_768;
 

@@ -53,6 +53,14 @@ pub struct WorkspaceSpec {
     )]
     pub resync_interval: Duration,
 
+    /// How many calls a second to make at most, from 1 to 1000; what the operator's
+    /// --max-requests-per-second allows if absent or more. Workspaces with the same key share the
+    /// smallest of theirs. When the API says that there are too many (429), fewer are made for a
+    /// while.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
+    pub requests_per_second: Option<u32>,
+
     /// Observe creates a Workflow here for each workflow of the Mistral workspace that has none: only
     /// read (managementPolicy Observe), and deleted once the workflow is gone, unless somebody has
     /// changed it. Setting this back to Disabled leaves them as they are.
@@ -94,7 +102,7 @@ pub struct SecretKeyRef {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkspaceStatus {
-    /// `Ready`, `Reconciling` and `Stalled`.
+    /// `Ready`, `Reconciling` and `Stalled`; `Throttled` while calls have to wait for long.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::conditions_schema")]
     pub conditions: Vec<Condition>,

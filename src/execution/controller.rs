@@ -13,9 +13,9 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
+use super::class::class;
 use super::expiry::Ended;
 use super::facts;
 use super::identity::Reservations;
@@ -25,9 +25,11 @@ use super::observed::{Instance, Memory, Observed, Referent, Remote, StopCall, Su
 use super::plan::{Decision, Settled, Step, plan};
 use super::report::{is_finished, is_started};
 use super::result::{self, Stored};
+use super::stopping;
 use super::tracker::Tracker;
 use super::undecodable;
 use crate::api::{self, WorkflowExecution};
+use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::Event;
 use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
 use crate::operator::crash;
@@ -38,14 +40,13 @@ use crate::operator::metrics::Metrics;
 use crate::operator::retry::{Requeue, jitter};
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
+use crate::workspace::turn::{self, Place};
 
 /// An execution as it is watched: one that cannot be decoded must not hide the others.
 pub type Guarded = DeserializeGuard<WorkflowExecution>;
 
 /// More steps than any pass needs: a plan that does not settle is a bug, and must not spin.
 const MAX_STEPS: usize = 16;
-/// How long a pass waits for its turn to call the API before it gives way to newer news of its object.
-const TURN: Duration = Duration::from_secs(5);
 /// Writes a second to finished executions: after a long downtime there may be thousands, and nobody waits for them.
 const HOUSEKEEPING: NonZeroU32 = NonZeroU32::new(20).unwrap();
 /// Pages of events that are read for the text of one failure.
@@ -101,8 +102,8 @@ struct Pass<'a> {
     /// What the next conditional write refers to.
     resource_version: String,
     connection: Option<Live>,
-    /// Held from before the claim to the end of the pass.
-    permit: Option<OwnedSemaphorePermit>,
+    /// Its turn to call, from before the claim to the end of the pass, and what it leaves behind in the queue.
+    place: Place,
     /// Until when the call of a claim made in this pass may be sent, on the monotonic clock: the
     /// wall clock may be set meanwhile.
     send_before: Option<Instant>,
@@ -257,14 +258,16 @@ impl<'a> Pass<'a> {
             look,
         );
         observed.ended = ended.map(|(since, witnessed)| Ended { ago: since.elapsed(), witnessed });
+        let connection = live.or(stopper);
+        let place = Place::new(connection.as_ref(), "WorkflowExecution", &key.namespace, &object.name_any());
         Self {
             context,
             object,
             key,
             observed,
             resource_version: object.resource_version().unwrap_or_default(),
-            connection: live.or(stopper),
-            permit: None,
+            connection,
+            place,
             send_before: None,
             written,
             ended,
@@ -308,7 +311,7 @@ impl<'a> Pass<'a> {
             }
             Step::WriteResult => return self.write_result().await,
             Step::Probe | Step::Ask | Step::Start | Step::ReadFailure | Step::Stop(_) => {
-                return match self.take_turn().await {
+                return match self.take_turn(class(&step, &self.observed)) {
                     Ok(_) if self.context.term.is_over() => Ok(Flow::End(Action::await_change())),
                     Ok(client) => Ok(self.call(&client, step).await),
                     Err(flow) => Ok(flow),
@@ -356,39 +359,25 @@ impl<'a> Pass<'a> {
         Flow::PlanAgain
     }
 
-    /// Waits for this pass's turn to call the API, which it keeps to its end. Whoever had to wait plans
-    /// again: what the API and the Workspace said before may no longer hold.
-    async fn take_turn(&mut self) -> Result<mistral::Client, Flow> {
+    /// This pass's turn to call the API, which it keeps to its end. Without one the pass ends, and the execution is
+    /// woken when it has come: it is planned anew then, since what was known before may no longer hold.
+    fn take_turn(&mut self, class: Class) -> Result<mistral::Client, Flow> {
         // The plan asks for a call only where there is a connection.
-        let Some(live) = self.connection.clone() else { return Err(Flow::End(Action::requeue(TURN))) };
-        if self.permit.is_some() {
-            return Ok(live.client);
-        }
-        if let Ok(permit) = Arc::clone(&live.permits).try_acquire_owned() {
-            self.permit = Some(permit);
-            return Ok(live.client);
-        }
-        let _waiting = self.context.metrics.waits();
-        let turn = Arc::clone(&live.permits).acquire_owned();
-        match tokio::time::timeout(TURN, self.context.term.stop.run_until_cancelled(turn)).await {
-            Ok(Some(Ok(permit))) if self.is_current(&live) => {
-                self.permit = Some(permit);
-                self.observed.waited();
-                Err(Flow::PlanAgain)
-            }
-            // The world has moved on, or somebody may want to delete the object: the next pass will see.
-            _ => {
-                self.keep(true);
-                Err(Flow::End(Action::requeue(Duration::from_millis(100))))
-            }
-        }
-    }
-
-    /// Whether the connection that this pass began with is still the one to use.
-    fn is_current(&self, live: &Live) -> bool {
-        let (_, ready) = access::look(&self.context.workspaces, &self.context.connections, &self.key);
-        let present = ready.or_else(|| self.context.connections.for_stopping(&self.key));
-        present.is_some_and(|present| present.epoch == live.epoch)
+        let Some(live) = self.connection.clone() else { return Err(Flow::End(Action::requeue(turn::LOOK_AGAIN))) };
+        let client = self.place.take(&live, class, || {
+            let (tracker, connections) = (Arc::clone(&self.context.tracker), Arc::clone(&self.context.connections));
+            let (executions, object) = (self.context.executions.clone(), reference(self.object));
+            let (key, budget) = (self.key.clone(), live.budget.id());
+            let wake = move || {
+                executions.get(&object).is_some() && connections.calls_from(&key, budget) && tracker.wake(&object)
+            };
+            Box::new(wake) as Wake
+        });
+        client.ok_or_else(|| {
+            self.keep(true);
+            let deadline = stopping::next_deadline(&self.observed, &self.observed.status, Timestamp::now());
+            Flow::End(Action::requeue(deadline.unwrap_or(turn::LOOK_AGAIN).min(turn::LOOK_AGAIN)))
+        })
     }
 
     async fn write_claim(&mut self, claim: Claim, finalizer: bool, send: bool) -> Result<Flow, Error> {
@@ -397,9 +386,9 @@ impl<'a> Pass<'a> {
                 // Whoever comes next starts it.
                 return Ok(Flow::End(Action::await_change()));
             }
-            if self.permit.is_none() {
+            if !self.place.has_turn() {
                 // The claim is made anew, with the time as it is then.
-                return Ok(self.take_turn().await.err().unwrap_or(Flow::PlanAgain));
+                return Ok(self.take_turn(Class::Start).err().unwrap_or(Flow::PlanAgain));
             }
             if self.observed.spec.execution_id.is_some()
                 && let Err(until) =
@@ -427,7 +416,9 @@ impl<'a> Pass<'a> {
     /// Writes the result into the object that the spec names.
     async fn write_result(&mut self) -> Result<Flow, Error> {
         // The plan asks for this only where there is a result.
-        let Some(wanted) = result::wanted(&self.observed) else { return Ok(Flow::End(Action::requeue(TURN))) };
+        let Some(wanted) = result::wanted(&self.observed) else {
+            return Ok(Flow::End(Action::requeue(turn::LOOK_AGAIN)));
+        };
         self.observed.stored = objects::write(&self.context.client, self.object, &wanted, &self.context.term).await?;
         crash::point!("crash-point-result-written");
         // Only a process whose term is over tries nothing.

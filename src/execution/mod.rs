@@ -2,6 +2,7 @@
 
 mod backoff;
 pub mod claim;
+mod class;
 pub mod controller;
 mod deletion;
 pub mod expiry;

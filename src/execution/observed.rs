@@ -375,13 +375,6 @@ impl Observed {
         self.memory.seen |= matches!(self.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
     }
 
-    /// The pass had to wait: what the API said before, and the input, may no longer hold.
-    pub fn waited(&mut self) {
-        self.remote = Remote::NotAsked;
-        self.target = Target::NotAsked;
-        self.input = Input::NotRead;
-    }
-
     /// The claim had grown too old to send on it.
     pub fn too_late(&mut self) {
         self.fresh = false;

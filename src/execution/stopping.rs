@@ -54,6 +54,11 @@ pub(super) fn is_due(o: &Observed, now: Timestamp) -> bool {
     matches!(standing(o), Standing::Ours(claim) if why(o, claim, &o.status, now).is_some())
 }
 
+/// Whether somebody has asked to stop the run, or the operator has set out to.
+pub(super) fn is_asked_for(o: &Observed) -> bool {
+    o.spec.shutdown.is_some() || matches!(standing(o), Standing::Ours(claim) if claim.stop_for.is_some())
+}
+
 /// The next step towards the end of a run that goes on; none if it may go on.
 pub(super) fn stop(o: &Observed, run: &Execution, now: Timestamp) -> Option<Decision> {
     let Standing::Ours(claim) = standing(o) else { return None };

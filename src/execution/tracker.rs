@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::claim::later;
 use super::controller::Guarded;
+use crate::mistral::budget::Class;
 use crate::mistral::wire::TERMINAL;
 use crate::mistral::{Client, Error, RunFilter};
 use crate::workspace::connections::{Connections, Key};
@@ -138,6 +139,11 @@ impl Tracker {
         lock(&self.looks).remove(object)
     }
 
+    /// Wakes the object for another reason than to ask. False if nobody listens any more.
+    pub fn wake(&self, object: &Ref) -> bool {
+        self.wake.send(object.clone()).is_ok()
+    }
+
     /// A question about this run met with trouble. If it is not the only one, the API is left alone for
     /// a while. Returns whether the Workspace should be checked.
     pub fn had_trouble(&self, key: &Key, object: &Ref, retry_after: Option<Duration>) -> bool {
@@ -182,7 +188,8 @@ impl Tracker {
                     Due::Sweep(objects) => {
                         self.wake_all(objects);
                         // On a task of its own: an API that hangs holds up its own Workspace only.
-                        tokio::spawn(Arc::clone(&self).sweep_safely(key, live.client, Arc::clone(&connections)));
+                        let client = live.waiting(Class::Watch, &key);
+                        tokio::spawn(Arc::clone(&self).sweep_safely(key, client, Arc::clone(&connections)));
                     }
                 }
             }

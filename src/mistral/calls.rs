@@ -1,14 +1,19 @@
 //! What calls cost: how many are under way, and how long each took.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::budget::Class;
+
 /// From a fast answer to the longest call that is waited for.
 const BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// From no wait to one for ten thousand others at the slowest.
+const WAITS: [f64; 11] = [0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
 
 /// What all clients of a process have called. Clones share the numbers.
 #[derive(Clone, Debug)]
@@ -17,6 +22,17 @@ pub struct Calls {
     pub in_flight: Gauge,
     /// How long calls took, by what was called and what came of it.
     pub durations: Family<Call, Histogram, fn() -> Histogram>,
+    /// Those who wait for their turn to call.
+    pub waiting: Family<Waiting, Gauge>,
+    /// How long turns were waited for.
+    pub waits: Family<Waiting, Histogram, fn() -> Histogram>,
+}
+
+/// What is waited with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Waiting {
+    /// What the call is for.
+    pub class: Class,
 }
 
 /// One kind of call. None of its parts holds a name or an id, so there are only so many.
@@ -70,11 +86,29 @@ impl Status {
 impl Default for Calls {
     fn default() -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
-        Self { in_flight: Gauge::default(), durations: Family::new_with_constructor(histogram) }
+        let waits: fn() -> Histogram = || Histogram::new(WAITS);
+        let calls = Self {
+            in_flight: Gauge::default(),
+            durations: Family::new_with_constructor(histogram),
+            waiting: Family::default(),
+            waits: Family::new_with_constructor(waits),
+        };
+        for class in Class::ALL {
+            calls.waiting(class).set(0);
+        }
+        calls
     }
 }
 
 impl Calls {
+    pub(super) fn waiting(&self, class: Class) -> Gauge {
+        self.waiting.get_or_create_owned(&Waiting { class })
+    }
+
+    pub(super) fn waited(&self, class: Class, waited: Duration) {
+        self.waits.get_or_create(&Waiting { class }).observe(waited.as_secs_f64());
+    }
+
     pub(super) fn made(&self, route: &'static str, method: String, status: Status, begun: Instant) {
         self.durations.get_or_create(&Call { route, method, status }).observe(begun.elapsed().as_secs_f64());
     }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use serde_json::error::Category;
 use url::Url;
 
+use super::budget::{Budget, Class, Pace, Turn};
 use super::calls::{Calls, OneMore, Status};
 use super::error::{ApiError, Error};
 use super::mask::Mask;
@@ -39,6 +40,7 @@ pub struct Client {
     token: Arc<SecretString>,
     mask: Arc<Mask>,
     calls: Calls,
+    pace: Pace,
 }
 
 /// What to start.
@@ -136,7 +138,8 @@ impl Client {
             .retry(reqwest::retry::never())
             .build()
             .map_err(|error| with_causes(&error))?;
-        Ok(Self { http, base, token: Arc::new(token), mask: Arc::default(), calls: Calls::default() })
+        let (mask, calls) = (Arc::default(), Calls::default());
+        Ok(Self { http, base, token: Arc::new(token), mask, calls, pace: Pace::Free })
     }
 
     /// The same client, whose calls are counted there.
@@ -149,6 +152,18 @@ impl Client {
     #[must_use]
     pub fn hiding(self, mask: Mask) -> Self {
         Self { mask: Arc::new(mask), ..self }
+    }
+
+    /// The same client, whose calls are all of this turn.
+    #[must_use]
+    pub fn in_turn(self, turn: Arc<Turn>) -> Self {
+        Self { pace: Pace::In(turn), ..self }
+    }
+
+    /// The same client, each of whose calls waits for its turn: for tasks, never for a pass over a resource.
+    #[must_use]
+    pub fn waiting(self, budget: Arc<Budget>, class: Class, lane: String) -> Self {
+        Self { pace: Pace::Waiting { budget, class, lane }, ..self }
     }
 
     /// Whether it calls this address with this key.
@@ -408,6 +423,10 @@ impl Client {
     /// Sends and sorts what comes back. No text that leaves here contains the key, nor a value to hide.
     async fn send(&self, request: Request, repeat: Repeat) -> Result<Vec<u8>, Error> {
         let Request { http, route, method } = request;
+        let turn = self.pace.turn().await.map_err(|left| Error::Transient {
+            retry_after: Some(left),
+            message: "the API has asked for fewer calls (HTTP 429), so this one was not sent".into(),
+        })?;
         let begun = Instant::now();
         let under_way = OneMore::of(&self.calls.in_flight);
         let (status, outcome) = match http.send().await {
@@ -420,6 +439,9 @@ impl Client {
         };
         drop(under_way);
         self.calls.made(route, method, status, begun);
+        if let (Some(turn), Status::Code(429), Err(refusal)) = (&turn, status, &outcome) {
+            turn.refused(refusal.retry_after());
+        }
         outcome.map_err(|error| self.redact(error))
     }
 

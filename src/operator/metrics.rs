@@ -20,7 +20,7 @@ use prometheus_client::registry::{Metric, Registry};
 use tracing::Instrument;
 
 use super::kubernetes::{Error, contained};
-use crate::mistral::calls::{Calls, OneMore};
+use crate::mistral::calls::Calls;
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -37,7 +37,6 @@ type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
 pub struct Metrics {
     /// Calls to the API.
     pub calls: Calls,
-    waiting: Gauge,
     passes: Histograms<Pass>,
     executions: Family<Execution, Gauge>,
     finished: Family<Outcome, Counter>,
@@ -126,8 +125,13 @@ impl Default for Metrics {
             calls.durations.clone(),
         );
         all.add("api_calls_in_flight", "Calls to the Mistral API under way", calls.in_flight.clone());
+        all.add(
+            "api_calls_waiting",
+            "Resources and tasks that wait for their turn to call the Mistral API",
+            calls.waiting.clone(),
+        );
+        all.add("api_call_wait_seconds", "How long turns to call the Mistral API were waited for", calls.waits.clone());
         let metrics = Self {
-            waiting: all.add("api_calls_waiting", "Passes that wait for their turn to call", Gauge::default()),
             passes: all.add(
                 "reconcile_duration_seconds",
                 "How long passes over resources took, by kind and outcome",
@@ -213,11 +217,6 @@ impl Metrics {
         };
         self.passes.get_or_create(&Pass { kind, outcome }).observe(begun.elapsed().as_secs_f64());
         result
-    }
-
-    /// A pass waits for its turn to call the API, for as long as what this returns lives.
-    pub fn waits(&self) -> OneMore {
-        OneMore::of(&self.waiting)
     }
 
     /// An execution has come to its end; `ran` is how long the run took, if there was one.
@@ -315,6 +314,8 @@ mod tests {
             status: crate::mistral::calls::Status::Timeout,
         };
         metrics.calls.durations.get_or_create(&call).observe(1.0);
+        let class = crate::mistral::budget::Class::Stop;
+        metrics.calls.waits.get_or_create(&crate::mistral::calls::Waiting { class }).observe(1.0);
         metrics.passes.get_or_create(&Pass { kind: "Workspace".into(), outcome: "ok" }).observe(1.0);
         metrics.set_executions([("RUNNING", "Running"); 3].into_iter());
         metrics.set_workspaces([("True", "Connected")].into_iter());

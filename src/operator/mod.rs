@@ -65,6 +65,8 @@ const KINDS: [&str; 3] = ["Workspace", "Workflow", "WorkflowExecution"];
 pub struct Config {
     /// The addresses of the API that Workspaces may name.
     pub allow_base_urls: Vec<Url>,
+    /// Calls a second that are made with one API key at most.
+    pub max_requests_per_second: u32,
     /// The namespace to watch; all of them if none.
     pub namespace: Option<String>,
     /// Where health and readiness are answered; nowhere if none.
@@ -189,6 +191,7 @@ async fn operate(
         Arc::clone(&connections),
         Arc::clone(&publisher),
         config.allow_base_urls.clone(),
+        config.max_requests_per_second,
         term.clone(),
         Arc::clone(metrics),
     ));
@@ -211,6 +214,7 @@ async fn operate(
         client.clone(),
         Arc::clone(&connections),
         workspace_store.clone(),
+        workflow_store.clone(),
         Arc::clone(&inventory),
         Arc::clone(&publisher),
         term.clone(),
@@ -384,7 +388,7 @@ where
         + Sync
         + 'static,
 {
-    // Passes wait for slow tenants; what bounds the work is the calls each Workspace may have under way.
+    // Passes wait for slow tenants; what bounds the work is the calls that may be under way with each key.
     Controller::new(api(client, config), kubernetes::watching())
         .with_config(controller::Config::default().concurrency(0))
 }

@@ -11,7 +11,6 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::archiving::Archiving;
 use super::fields;
@@ -22,6 +21,7 @@ use super::plan::{self, Decision, Settled, Step, plan};
 use super::report::reason;
 use crate::api::conditions::{self, READY};
 use crate::api::{self, Workflow, WorkflowStatus};
+use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::Registration;
 use crate::mistral::{self, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
 use crate::operator::events::Publisher;
@@ -31,11 +31,10 @@ use crate::operator::metrics::Metrics;
 use crate::operator::retry::{self, Requeue};
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
+use crate::workspace::turn::{self, Place};
 
 /// More steps than any pass needs: a plan that does not settle is a bug, and must not spin.
 const MAX_STEPS: usize = 12;
-/// How long a pass waits for its turn to call the API before it gives way to newer news of its object.
-const TURN: Duration = Duration::from_secs(5);
 
 /// What reconciles share.
 pub struct Context {
@@ -45,6 +44,8 @@ pub struct Context {
     pub connections: Arc<Connections>,
     /// The Workspaces that exist.
     pub workspaces: Store<DeserializeGuard<api::Workspace>>,
+    /// The Workflows that exist.
+    pub workflows: Store<Guarded>,
     /// Finds changes at the API.
     pub inventory: Arc<Inventory>,
     /// Events.
@@ -75,7 +76,8 @@ struct Pass<'a> {
     /// What the next conditional write refers to.
     resource_version: String,
     connection: Option<Live>,
-    permit: Option<OwnedSemaphorePermit>,
+    /// Its turn to call, and what it leaves behind in the queue.
+    place: Place,
     written: Option<Written>,
     /// When the API was last asked about the workflow in this pass, or told to change it.
     asked: Option<Instant>,
@@ -83,10 +85,12 @@ struct Pass<'a> {
 
 impl Context {
     /// Nothing remembered yet.
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing, and they are named where it is called")]
     pub fn new(
         client: Client,
         connections: Arc<Connections>,
         workspaces: Store<DeserializeGuard<api::Workspace>>,
+        workflows: Store<Guarded>,
         inventory: Arc<Inventory>,
         publisher: Arc<Publisher>,
         term: Term,
@@ -94,7 +98,7 @@ impl Context {
     ) -> Self {
         let archiving = Arc::new(Archiving::new(term.clone()));
         let memory = Mutex::default();
-        Self { client, connections, workspaces, inventory, publisher, term, metrics, memory, archiving }
+        Self { client, connections, workspaces, workflows, inventory, publisher, term, metrics, memory, archiving }
     }
 
     /// Forgets all resources but those with these UIDs.
@@ -161,14 +165,16 @@ impl<'a> Pass<'a> {
         let (workspace, live) = access::look(&context.workspaces, &context.connections, &key);
         let stopper = context.connections.for_stopping(&key);
         let observed = Observed::new(object, memory, workspace, stopper.as_ref().map(Connection::from), look);
+        let connection = live.or(stopper);
+        let place = Place::new(connection.as_ref(), "Workflow", &key.namespace, &object.name_any());
         Self {
             context,
             object,
             key,
             observed,
             resource_version: object.resource_version().unwrap_or_default(),
-            connection: live.or(stopper),
-            permit: None,
+            connection,
+            place,
             written,
             asked: None,
         }
@@ -193,10 +199,11 @@ impl<'a> Pass<'a> {
                 self.context.inventory.untrack(&self.key, &reference(self.object));
                 return Ok(Some(Action::await_change()));
             }
-            Step::Find(_) | Step::Get(_) | Step::ReadRegistrations(_) | Step::Update(..) | Step::SetArchived(..) => {
-                let Some(client) = self.take_turn().await else {
+            Step::SetArchived(id, archived) => self.set_archived(id, archived).await,
+            Step::Find(_) | Step::Get(_) | Step::ReadRegistrations(_) | Step::Update(..) => {
+                let Some(client) = self.take_turn() else {
                     self.keep(true);
-                    return Ok(Some(Action::requeue(Duration::from_millis(100))));
+                    return Ok(Some(Action::requeue(turn::LOOK_AGAIN)));
                 };
                 if self.context.term.is_over() {
                     return Ok(Some(Action::await_change()));
@@ -210,7 +217,7 @@ impl<'a> Pass<'a> {
     /// Makes one call to the API, or reads one list, and folds its outcome into what is known.
     async fn call(&mut self, client: &mistral::Client, step: Step) {
         let now = Timestamp::now();
-        if matches!(step, Step::Get(_) | Step::Update(..) | Step::SetArchived(..)) {
+        if matches!(step, Step::Get(_) | Step::Update(..)) {
             self.asked = Some(Instant::now());
         }
         match step {
@@ -225,15 +232,24 @@ impl<'a> Pass<'a> {
                 let outcome = client.update_workflow(&id, &update).await;
                 self.observed.changed(changed, outcome, now);
             }
-            Step::SetArchived(id, archived) => {
-                // The call is made for many, in a turn of its own.
-                self.permit = None;
-                let archiving = &self.context.archiving;
-                let outcome = archiving.set(client, &self.key.namespace, id, archived).await;
-                self.observed.changed(vec![fields::Field::Archived], outcome, now);
-            }
-            Step::SetFinalizer(_) | Step::Release { .. } => {}
+            Step::SetFinalizer(_) | Step::Release { .. } | Step::SetArchived(..) => {}
         }
+        self.had_trouble();
+    }
+
+    /// Archives together with others, in one call for all, which has a turn of its own.
+    async fn set_archived(&mut self, id: String, archived: bool) {
+        // The plan asks for a call only where there is a connection.
+        let Some(live) = self.connection.clone() else { return };
+        self.place.give_back();
+        self.asked = Some(Instant::now());
+        let client = live.waiting(class(&self.observed), &self.key);
+        let outcome = self.context.archiving.set(&client, &self.key.namespace, id, archived).await;
+        self.observed.changed(vec![fields::Field::Archived], outcome, Timestamp::now());
+        self.had_trouble();
+    }
+
+    fn had_trouble(&self) {
         let trouble = match (&self.observed.remote, &self.observed.change) {
             (Remote::Unknown(trouble), _) | (_, Change::Failed { trouble, .. }) => Some(trouble),
             _ => None,
@@ -243,17 +259,21 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Waits for this pass's turn to call the API, which it keeps to its end.
-    async fn take_turn(&mut self) -> Option<mistral::Client> {
+    /// This pass's turn to call the API, which it keeps to its end; without one the pass ends, and the workflow is woken
+    /// when it has come.
+    fn take_turn(&mut self) -> Option<mistral::Client> {
         // The plan asks for a call only where there is a connection.
         let live = self.connection.clone()?;
-        if self.permit.is_none() {
-            let turn = Arc::clone(&live.permits).acquire_owned();
-            let _waits = self.context.metrics.waits();
-            let turn = tokio::time::timeout(TURN, self.context.term.stop.run_until_cancelled(turn)).await;
-            self.permit = Some(turn.ok()??.ok()?);
-        }
-        Some(live.client)
+        let class = class(&self.observed);
+        self.place.take(&live, class, || {
+            let (inventory, connections) = (Arc::clone(&self.context.inventory), Arc::clone(&self.context.connections));
+            let (workflows, object) = (self.context.workflows.clone(), reference(self.object));
+            let (key, budget) = (self.key.clone(), live.budget.id());
+            let wake = move || {
+                workflows.get(&object).is_some() && connections.calls_from(&key, budget) && inventory.wake(&object)
+            };
+            Box::new(wake) as Wake
+        })
     }
 
     /// Ends the pass: writes the status if it differs, and says when to come back.
@@ -323,6 +343,18 @@ impl<'a> Pass<'a> {
     fn keep(&self, look: bool) {
         let kept = Kept { memory: self.observed.memory.clone(), look, written: self.written.clone() };
         self.context.lock().insert(self.observed.uid.clone(), kept);
+    }
+}
+
+/// What the calls of a pass are for: the first one asks, and has the class of what it unblocks.
+fn class(observed: &Observed) -> Class {
+    let is_new = observed.status.workflow_id.is_none() || observed.status.observed_generation != observed.generation;
+    if observed.deleted.is_some() {
+        Class::Stop
+    } else if is_new {
+        Class::Start
+    } else {
+        Class::Drift
     }
 }
 

@@ -15,6 +15,7 @@ use super::inventory::{Guarded, News};
 use super::lists::Swept;
 use crate::api::workspace::Discovery as Policy;
 use crate::api::{ManagementPolicy, Workflow, WorkflowDeletionPolicy, WorkflowSpec, Workspace, WorkspaceRef};
+use crate::mistral::budget::Class;
 use crate::mistral::{self, wire};
 use crate::operator::events::{Notice, Publisher};
 use crate::operator::kubernetes::{self, Error, call};
@@ -120,7 +121,7 @@ impl Discovery {
                     Err(error) if error.is_conflict() => Ok(()),
                     Err(error) => Err(("created", workflow.name_any(), error)),
                 },
-                Change::Remove(workflow) => remove(&api, &workflow, &news.live.client)
+                Change::Remove(workflow) => remove(&api, &workflow, &news.live.waiting(Class::Drift, &news.key))
                     .await
                     .map_err(|error| ("deleted", workflow.name_any(), error)),
             };

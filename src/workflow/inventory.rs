@@ -16,6 +16,7 @@ use super::lists::{LISTS, Seen, Swept, read};
 use crate::api;
 use crate::api::WorkflowStatus;
 use crate::mistral::Error;
+use crate::mistral::budget::Class;
 use crate::workspace::connections::{Connections, Key, Live};
 
 /// A workflow as it is watched: one that cannot be decoded must not hide the others.
@@ -137,6 +138,11 @@ impl Inventory {
         lock(&self.looks).remove(object)
     }
 
+    /// Wakes the object for another reason than to ask. False if nobody listens any more.
+    pub fn wake(&self, object: &Ref) -> bool {
+        self.wake.send(object.clone()).is_ok()
+    }
+
     /// The longest time for which a workflow was neither asked about nor compared with a list; none where
     /// nothing is looked after.
     pub fn age(&self) -> Option<Duration> {
@@ -202,7 +208,7 @@ impl Inventory {
     /// A sweep that dies must not be the last one.
     async fn sweep_safely(self: Arc<Self>, key: Key, live: Live, connections: Arc<Connections>) {
         let began = Instant::now();
-        let client = live.client.clone();
+        let client = live.waiting(Class::Drift, &key);
         let outcome = tokio::spawn(async move { read(&client).await }).await;
         let outcome = outcome.unwrap_or_else(|error| {
             tracing::error!(%error, "a sweep of the workflows died; this is a bug in the operator");

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc::UnboundedSender};
+use secrecy::SecretString;
+use tokio::sync::mpsc::UnboundedSender;
+use url::Url;
 
 use crate::mistral::Client;
+use crate::mistral::budget::{Budget, Class, Turn};
 
-/// Calls that one Workspace may have under way at a time.
-const CALLS_AT_A_TIME: usize = 64;
 /// How long a connection may still stop runs after its Workspace or Secret is gone.
 const STOPS_FOR: Duration = Duration::from_secs(600);
 
@@ -26,8 +27,8 @@ pub struct Key {
 /// A connection that has been checked.
 #[derive(Clone, Debug)]
 pub struct Live {
-    /// Calls the API.
-    pub client: Client,
+    /// Calls the API, but for turns: whoever calls takes one.
+    client: Client,
     /// Scheme, host and port.
     pub origin: String,
     /// The Mistral workspace, when the API tells.
@@ -36,16 +37,37 @@ pub struct Live {
     pub resync: Duration,
     /// Another number for each connection that was made.
     pub epoch: u64,
-    /// Bounds the calls under way, so that ten thousand starts do not open ten thousand connections.
-    pub permits: Arc<Semaphore>,
+    /// Bounds how many calls leave a second and how many are under way, over all that use the same key.
+    pub budget: Arc<Budget>,
 }
 
 impl Live {
-    /// A connection with all its permits.
-    pub fn new(client: Client, origin: String, workspace_id: Option<String>, resync: Duration) -> Self {
+    /// Another connection.
+    pub fn new(
+        client: Client,
+        budget: Arc<Budget>,
+        origin: String,
+        workspace_id: Option<String>,
+        resync: Duration,
+    ) -> Self {
         static EPOCH: AtomicU64 = AtomicU64::new(0);
         let epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
-        Self { client, origin, workspace_id, resync, epoch, permits: Arc::new(Semaphore::new(CALLS_AT_A_TIME)) }
+        Self { client, origin, workspace_id, resync, epoch, budget }
+    }
+
+    /// A client whose calls are all of this turn.
+    pub fn in_turn(&self, turn: Arc<Turn>) -> Client {
+        self.client.clone().in_turn(turn)
+    }
+
+    /// A client each of whose calls waits for its turn: for tasks of this Workspace.
+    pub fn waiting(&self, class: Class, key: &Key) -> Client {
+        self.client.clone().waiting(Arc::clone(&self.budget), class, key.namespace.clone())
+    }
+
+    /// Whether it calls this address with this key.
+    pub fn uses(&self, address: &Url, token: &SecretString) -> bool {
+        self.client.uses(address, token)
     }
 }
 
@@ -117,6 +139,11 @@ impl Connections {
         keys.into_iter().find(|key| self.for_stopping(key).is_some_and(|live| wanted(&live)))
     }
 
+    /// Whether this Workspace's calls, if it may make any, are of that budget.
+    pub fn calls_from(&self, key: &Key, budget: u64) -> bool {
+        self.for_stopping(key).is_some_and(|live| live.budget.id() == budget)
+    }
+
     /// The Workspace can be used.
     pub fn ready(&self, key: &Key, uid: &str, live: Live) {
         self.set(key, uid, State::Ready(live));
@@ -159,6 +186,12 @@ impl Connections {
             // A receiver that is gone means that the process is ending.
             let _ = self.suspect.send(key.clone());
         }
+    }
+
+    /// There is news of the Workspace that its status does not tell yet.
+    pub fn look_again(&self, key: &Key) {
+        // A receiver that is gone means that the process is ending.
+        let _ = self.suspect.send(key.clone());
     }
 
     /// Whether someone had trouble with it since it was last checked.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
@@ -12,14 +12,25 @@ use kube::{Api, Client, Resource, ResourceExt};
 use secrecy::SecretString;
 use url::Url;
 
+use super::budgets::Budgets;
 use super::connections::{Connections, Key, Live, State};
-use super::plan::{self, Accepted, Check, Problem, READ_EVERY, reason};
+use super::plan::{self, Accepted, Check, Problem, READ_EVERY, Strained, reason};
 use crate::api::{Workspace, WorkspaceStatus};
+use crate::mistral::budget::{Budget, Class};
 use crate::mistral::{self, wire::WhoAmI};
 use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, call, write_status};
 use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
+
+/// How long a check waits for its turn. It has a lane of its own, so only an API that is to be left alone takes longer.
+const TURN: Duration = Duration::from_secs(10);
+/// When a check that got no turn is tried again.
+const NEXT_TURN: Duration = Duration::from_secs(15);
+/// The lane of the checks: behind all the starts of its namespace, a refused key would go unnoticed.
+const LANE: &str = "(checks)";
+/// What lies between the first checks of two Workspaces: those of a thousand must not be made at once.
+const BETWEEN_FIRST_CHECKS: Duration = Duration::from_millis(10);
 
 /// What reconciles share.
 pub struct Context {
@@ -35,6 +46,9 @@ pub struct Context {
     pub term: Term,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    budgets: Budgets,
+    /// When the next first check may be made.
+    first_check: Mutex<Instant>,
     memory: Mutex<HashMap<Key, Memory>>,
 }
 
@@ -42,6 +56,8 @@ pub struct Context {
 #[derive(Clone, Debug, Default)]
 struct Memory {
     check: Option<Check>,
+    /// That of its key, kept also while the key cannot be checked.
+    budget: Option<Arc<Budget>>,
     /// Problems in a row.
     retries: u32,
 }
@@ -53,15 +69,30 @@ impl Context {
         connections: Arc<Connections>,
         publisher: Arc<Publisher>,
         allowed: Vec<Url>,
+        max_requests_per_second: u32,
         term: Term,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { client, connections, publisher, allowed, term, metrics, memory: Mutex::default() }
+        let budgets = Budgets::new(max_requests_per_second, metrics.calls.clone(), Arc::clone(&connections));
+        let (first_check, memory) = (Mutex::new(Instant::now()), Mutex::default());
+        Self { client, connections, publisher, allowed, term, metrics, budgets, first_check, memory }
     }
 
     /// Forgets Workspaces that are gone.
     pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
         self.lock().retain(|key, _| exists(key));
+        self.budgets.forget_all_but(exists);
+    }
+
+    /// Waits until it is this Workspace's turn among those that are checked for the first time.
+    async fn wait_in_line(&self) {
+        let at = {
+            let mut next = self.first_check.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = Instant::now().max(*next);
+            *next = at + BETWEEN_FIRST_CHECKS;
+            at
+        };
+        tokio::time::sleep_until(at.into()).await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Memory>> {
@@ -88,19 +119,20 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     let mut memory = context.lock().get(&key).cloned().unwrap_or_default();
 
     let (outcome, wait) = look(&context, workspace, &key, &mut memory).await?;
-    connect(&context, &key, workspace, &outcome, memory.check.as_ref());
+    connect(&context, &key, workspace, &outcome, &memory);
+    let strained = memory.budget.as_ref().and_then(|budget| strained(&context.budgets, &key, budget));
     context.lock().insert(key, memory);
 
     let old = workspace.status.clone();
     let blank = WorkspaceStatus::default();
-    let (status, notice) =
-        plan::report(old.as_ref().unwrap_or(&blank), workspace.metadata.generation, &outcome, Timestamp::now());
+    let (old_status, generation) = (old.as_ref().unwrap_or(&blank), workspace.metadata.generation);
+    let (status, notices) = plan::report(old_status, generation, &outcome, strained.as_ref(), Timestamp::now());
     let version = workspace.resource_version().unwrap_or_default();
     if context.term.is_over() {
         return Ok(Action::await_change());
     }
     write_status(&context.client, workspace, &version, old.as_ref(), &status).await?;
-    context.publisher.publish(&kubernetes::reference(workspace), notice.into_iter().collect());
+    context.publisher.publish(&kubernetes::reference(workspace), notices);
     Ok(Action::requeue(wait))
 }
 
@@ -125,6 +157,8 @@ async fn look(
         }
     };
     let of = (address, token);
+    let budget = context.budgets.join(key, &of.0, &of.1, workspace.spec.requests_per_second);
+    memory.budget = Some(Arc::clone(&budget));
     let due = plan::check_due(
         memory.check.as_ref(),
         &of,
@@ -138,8 +172,21 @@ async fn look(
             Ok((check.outcome.clone(), wait.min(read)))
         }
         (Ok(()), _) | (Err(_), None) => {
+            if memory.check.is_none() {
+                context.wait_in_line().await;
+            }
+            let patience = if budget.pause_left().is_some_and(|left| left > TURN) { Duration::ZERO } else { TURN };
+            let Ok(turn) = tokio::time::timeout(patience, budget.take(Class::Start, LANE)).await else {
+                return Ok((known_or(memory.check.as_ref(), &of, plan::no_turn()), NEXT_TURN));
+            };
             context.connections.checking(key);
-            let outcome = check(context, &of, &workspace.spec.auth.api_key_secret_ref.name).await;
+            let client = client(context, &of.0, &of.1).map(|client| client.in_turn(Arc::new(turn)));
+            let outcome = check(client, &workspace.spec.auth.api_key_secret_ref.name).await;
+            if let (Err(problem), Some(_)) = (&outcome, budget.pause_left())
+                && problem.passing
+            {
+                return Ok((known_or(memory.check.as_ref(), &of, problem.clone()), NEXT_TURN));
+            }
             memory.retries = if outcome.is_ok() { 0 } else { memory.retries.saturating_add(1) };
             let wait = if outcome.is_ok() { READ_EVERY } else { soon.max(Duration::from_secs(2)) };
             memory.check = Some(Check { of, at: Timestamp::now(), outcome: outcome.clone() });
@@ -171,8 +218,21 @@ async fn read_secret(
     }
 }
 
-async fn check(context: &Context, of: &(Url, SecretString), secret: &str) -> Result<Accepted, Problem> {
-    let client = client(context, &of.0, &of.1)?;
+/// What is known of this key, if it has been checked before: that the API has no time now says nothing about it.
+fn known_or(last: Option<&Check>, of: &(Url, SecretString), problem: Problem) -> Result<Accepted, Problem> {
+    last.filter(|last| last.is_of(of)).map_or(Err(problem), |last| last.outcome.clone())
+}
+
+/// What keeps this Workspace's calls waiting, if something does for long.
+fn strained(budgets: &Budgets, key: &Key, budget: &Budget) -> Option<Strained> {
+    let (strain, lasts, waiting) = budget.strain()?;
+    let (limit, limit_of) = budgets.limit(key);
+    let since = Timestamp::now().saturating_sub(lasts).unwrap_or(Timestamp::MIN);
+    Some(Strained { strain, since, waiting, limit, limit_of })
+}
+
+async fn check(client: Result<mistral::Client, Problem>, secret: &str) -> Result<Accepted, Problem> {
+    let client = client?;
     let answer = match client.whoami().await {
         // Not in every published description of the API; a list of one tells as well whether the key is good.
         Err(mistral::Error::NotFound(_) | mistral::Error::Rejected(_)) => {
@@ -194,37 +254,31 @@ fn client(context: &Context, address: &Url, token: &SecretString) -> Result<mist
 }
 
 /// Hands the connection to the others, if it is another one than they have.
-fn connect(
-    context: &Context,
-    key: &Key,
-    workspace: &Workspace,
-    outcome: &Result<Accepted, Problem>,
-    check: Option<&Check>,
-) {
+fn connect(context: &Context, key: &Key, workspace: &Workspace, outcome: &Result<Accepted, Problem>, memory: &Memory) {
     let connections = &context.connections;
     let uid = &workspace.uid().unwrap_or_default();
     let resync = Duration::from(workspace.spec.resync_interval);
-    match (outcome, check) {
-        (Ok(accepted), Some(Check { of: (address, token), .. })) => match connections.of(key, uid) {
+    match (outcome, &memory.check, &memory.budget) {
+        (Ok(accepted), Some(Check { of: (address, token), .. }), Some(budget)) => match connections.of(key, uid) {
             Some(State::Ready(live))
-                if live.client.uses(address, token)
-                    && live.workspace_id == accepted.workspace_id
-                    && live.resync == resync => {}
+                if live.uses(address, token) && live.workspace_id == accepted.workspace_id && live.resync == resync => {
+            }
             _ => match client(context, address, token) {
                 Ok(client) => {
                     let origin = address.origin().ascii_serialization();
-                    connections.ready(key, uid, Live::new(client, origin, accepted.workspace_id.clone(), resync));
+                    let (budget, workspace_id) = (Arc::clone(budget), accepted.workspace_id.clone());
+                    connections.ready(key, uid, Live::new(client, budget, origin, workspace_id, resync));
                 }
                 Err(problem) => connections.not_ready(key, uid, problem.message, true),
             },
         },
         // An API that is down for a while is no reason to give up a connection that was good.
-        (Err(problem), _) if problem.passing && matches!(connections.of(key, uid), Some(State::Ready(_))) => {}
-        (Err(problem), _) => {
+        (Err(problem), ..) if problem.passing && matches!(connections.of(key, uid), Some(State::Ready(_))) => {}
+        (Err(problem), ..) => {
             let may_stop =
                 matches!(problem.reason, reason::SECRET_NOT_FOUND | reason::SECRET_INVALID | reason::SECRET_FORBIDDEN);
             connections.not_ready(key, uid, problem.message.clone(), may_stop);
         }
-        (Ok(_), None) => {}
+        (Ok(_), ..) => {}
     }
 }

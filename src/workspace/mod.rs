@@ -1,6 +1,8 @@
 //! `Workspace`: a checked connection for the other resources to use.
 
 pub mod access;
+pub mod budgets;
 pub mod connections;
 pub mod controller;
 pub mod plan;
+pub mod turn;

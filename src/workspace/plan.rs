@@ -8,10 +8,12 @@ use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::api::conditions::{self, Is, READY, RECONCILING, STALLED};
+use super::budgets::LimitOf;
+use crate::api::conditions::{self, Is, READY, RECONCILING, STALLED, THROTTLED};
 use crate::api::workspace::SecretKeyRef;
 use crate::api::{WorkspaceSpec, WorkspaceStatus};
 use crate::mistral::Error;
+use crate::mistral::budget::Strain;
 use crate::mistral::wire::WhoAmI;
 use crate::operator::events::Notice;
 
@@ -34,7 +36,12 @@ pub mod reason {
     /// The API does not answer, or not usefully.
     pub const API_UNAVAILABLE: &str = "APIUnavailable";
 
-    /// All of them.
+    /// Of `Throttled`: the API refuses calls because there are too many (429).
+    pub const RATE_LIMITED: &str = "RateLimited";
+    /// Of `Throttled`: more calls are asked for than may be made.
+    pub const AT_LIMIT: &str = "AtLimit";
+
+    /// Those of `Ready`.
     pub const ALL: [&str; 8] = [
         CONNECTED,
         BASE_URL_NOT_ALLOWED,
@@ -91,6 +98,61 @@ pub struct Check {
     pub at: Timestamp,
     /// What came of it.
     pub outcome: Result<Accepted, Problem>,
+}
+
+impl Check {
+    /// Whether it was of this address and key.
+    pub fn is_of(&self, of: &(Url, SecretString)) -> bool {
+        self.of.0 == of.0 && self.of.1.expose_secret() == of.1.expose_secret()
+    }
+}
+
+/// What keeps the calls of a Workspace waiting.
+#[derive(Clone, Debug)]
+pub struct Strained {
+    /// What.
+    pub strain: Strain,
+    /// Since when.
+    pub since: Timestamp,
+    /// How many wait now.
+    pub waiting: usize,
+    /// Calls a second at best.
+    pub limit: u32,
+    /// Who says so.
+    pub limit_of: LimitOf,
+}
+
+impl Strained {
+    fn reason(&self) -> &'static str {
+        match self.strain {
+            Strain::Refused => reason::RATE_LIMITED,
+            Strain::Queued => reason::AT_LIMIT,
+        }
+    }
+
+    fn message(&self) -> String {
+        let Self { strain, since, waiting, limit, limit_of } = self;
+        let since = since.strftime("%FT%TZ");
+        if *strain == Strain::Refused {
+            return format!(
+                "The API refuses calls with this key because there are too many (HTTP 429), since {since}; {waiting} waited when this was written. The operator makes fewer, and slowly more up to {limit} a second: set spec.requestsPerSecond to what Mistral allows for the key, or ask Mistral for more."
+            );
+        }
+        let what_to_do = match limit_of {
+            LimitOf::Workspace => "raise spec.requestsPerSecond if Mistral allows more for the key",
+            LimitOf::Other => "raise spec.requestsPerSecond of the other Workspace with the same key",
+            LimitOf::Operator => "have the operator started with a higher --max-requests-per-second",
+        };
+        format!(
+            "Calls have waited for more than 10 s for their turn since {since}; {waiting} waited when this was written. More is to be done than {limit} calls a second, 64 at a time: {what_to_do}, unless the API is slow to answer."
+        )
+    }
+}
+
+/// A check that has to wait until calls may be made.
+pub fn no_turn() -> Problem {
+    let message = "The key has not been checked yet: its calls wait for their turn, as the condition Throttled tells if that takes long; it is tried again.".into();
+    Problem { reason: reason::API_UNAVAILABLE, message, passing: true }
 }
 
 /// The address to call, if the operator may.
@@ -168,7 +230,7 @@ pub fn check_due(
     now: Timestamp,
 ) -> Result<(), Duration> {
     let Some(last) = last else { return Ok(()) };
-    if last.of.0 != of.0 || last.of.1.expose_secret() != of.1.expose_secret() {
+    if !last.is_of(of) {
         return Ok(());
     }
     let interval = match &last.outcome {
@@ -227,8 +289,9 @@ pub fn report(
     old: &WorkspaceStatus,
     generation: Option<i64>,
     outcome: &Result<Accepted, Problem>,
+    strained: Option<&Strained>,
     now: Timestamp,
-) -> (WorkspaceStatus, Option<Notice>) {
+) -> (WorkspaceStatus, Vec<Notice>) {
     let mut status = old.clone();
     status.observed_generation = generation;
     let all = &mut status.conditions;
@@ -255,5 +318,57 @@ pub fn report(
         Ok(_) => Notice::normal(reason, message),
         Err(_) => Notice::warning(reason, message),
     });
-    (status, notice)
+    let mut notices: Vec<Notice> = notice.into_iter().collect();
+    match strained.map(|strained| (strained.reason(), strained)) {
+        Some((reason, strained)) => {
+            // The text has numbers that change all the time: it stays as it was first written.
+            let old = conditions::find(&old.conditions, THROTTLED).filter(|old| old.reason == reason);
+            let message = old.map_or_else(|| strained.message(), |old| old.message.clone());
+            if old.is_none() {
+                notices.push(Notice::warning(reason, &message));
+            }
+            conditions::set(all, THROTTLED, Is::True, reason, message, generation, now);
+        }
+        None => conditions::remove(all, THROTTLED),
+    }
+    (status, notices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strained(strain: Strain, waiting: usize, limit_of: LimitOf) -> Strained {
+        Strained { strain, since: Timestamp::UNIX_EPOCH, waiting, limit: 20, limit_of }
+    }
+
+    #[test]
+    fn calls_that_wait_are_a_condition_of_a_workspace_that_stays_ready() {
+        let (outcome, now) = (Ok(Accepted::default()), Timestamp::UNIX_EPOCH);
+        let report = |old: &WorkspaceStatus, strained: Option<&Strained>| report(old, Some(1), &outcome, strained, now);
+        let (calm, _) = report(&WorkspaceStatus::default(), None);
+        let (first, news) = report(&calm, Some(&strained(Strain::Refused, 7, LimitOf::Operator)));
+        assert!(conditions::is_true(&first.conditions, READY) && conditions::is_true(&first.conditions, THROTTLED));
+        assert_eq!(news.iter().map(|notice| notice.reason.as_str()).collect::<Vec<_>>(), [reason::RATE_LIMITED]);
+        // Other numbers are no reason to write.
+        assert_eq!(report(&first, Some(&strained(Strain::Refused, 900, LimitOf::Operator))), (first.clone(), vec![]));
+        let (second, news) = report(&first, Some(&strained(Strain::Queued, 900, LimitOf::Operator)));
+        assert_eq!(news.iter().map(|notice| notice.reason.as_str()).collect::<Vec<_>>(), [reason::AT_LIMIT]);
+        assert_eq!(report(&second, None), (calm, vec![]));
+    }
+
+    #[test]
+    fn the_condition_says_since_when_how_many_and_what_to_do() {
+        for (strain, limit_of, words) in [
+            (Strain::Refused, LimitOf::Operator, "set spec.requestsPerSecond to what Mistral allows"),
+            (Strain::Queued, LimitOf::Workspace, "raise spec.requestsPerSecond if"),
+            (Strain::Queued, LimitOf::Other, "the other Workspace with the same key"),
+            (Strain::Queued, LimitOf::Operator, "a higher --max-requests-per-second"),
+        ] {
+            let message = strained(strain, 7, limit_of).message();
+            for word in [words, "since 1970-01-01T00:00:00Z", "; 7 waited", "20"] {
+                assert!(message.contains(word), "{word} in: {message}");
+            }
+        }
+    }
 }

@@ -19,6 +19,7 @@ commonLabels: { team: platform }
 imagePullSecrets: [{ name: registry }]
 replicas: 2
 allowBaseURLs: [https://api.mistral.ai, http://simulator.mistral:8080]
+maxRequestsPerSecond: 20
 log: { format: json, level: 'info,mistral_workflows_operator=debug' }
 workspace: { create: true, baseURL: https://api.mistral.ai }
 serviceAccount: { annotations: { example.com/a: b } }
@@ -157,6 +158,7 @@ async fn a_value_that_is_misspelled_or_makes_no_sense_is_refused() {
         ("replicas: two", "got string, want integer"),
         ("watchNamespace: a,b", "does not match pattern"),
         ("allowBaseURLs: [api.mistral.ai]", "does not match pattern"),
+        ("maxRequestsPerSecond: 0", "minimum: got 0, want 1"),
         ("log: { format: xml }", "must be one of"),
         ("serviceAccount: { create: false }", "serviceAccount.name is needed"),
     ] {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the reason")]
 
 mod api_server;
+mod budget;
 mod chart;
 mod client;
 mod execution;

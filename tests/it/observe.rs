@@ -67,7 +67,8 @@ async fn the_metrics_tell_what_happened_and_name_nothing() {
         (r#"claims_total{outcome="started"}"#, 20.0),
         (r#"claims_total{outcome="refused"}"#, 2.0),
         (r#"workspaces{ready="True",reason="Connected"}"#, 1.0),
-        ("api_calls_waiting", 0.0),
+        (r#"api_calls_waiting{class="Start"}"#, 0.0),
+        (r#"api_calls_waiting{class="Watch"}"#, 0.0),
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
     }

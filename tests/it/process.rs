@@ -232,6 +232,7 @@ async fn a_flag_that_makes_no_sense_is_refused_with_a_sentence() {
         ("--allow-base-url", "https://api.mistral.ai?x=1", "has a user, path, query or fragment"),
         ("--allow-base-url", "ftp://api.mistral.ai", "is not an http or https address"),
         ("--allow-base-url", "api.mistral.ai", "is not a URL"),
+        ("--max-requests-per-second", "0", "is not in 1..=1000"),
         ("--listen", "localhost", "invalid socket address"),
         ("--log-format", "xml", "possible values: text, json"),
     ] {

@@ -47,6 +47,7 @@ fn operator_allowing(world: &World, urls: &[String]) -> DropGuard {
     let stop = CancellationToken::new();
     let config = operator::Config {
         allow_base_urls: urls.iter().map(|url| url.parse().unwrap()).collect(),
+        max_requests_per_second: 50,
         namespace: Some(world.namespace.clone()),
         listen: None,
         lease: None,

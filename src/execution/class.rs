@@ -1,0 +1,69 @@
+//! What the calls of a pass are for.
+
+use super::observed::Observed;
+use super::plan::Step;
+use super::report::is_started;
+use super::stopping;
+use crate::mistral::budget::Class;
+
+/// The class of the pass's turn, by the step that needs it first: a question has the class of what it unblocks.
+pub(super) fn class(step: &Step, o: &Observed) -> Class {
+    match step {
+        Step::Stop(_) | Step::Release { .. } => Class::Stop,
+        Step::WriteClaim { .. }
+        | Step::SetFinalizer(_)
+        | Step::ReadInput
+        | Step::WriteResult
+        | Step::Delete
+        | Step::Probe
+        | Step::Start => Class::Start,
+        Step::Ask | Step::ReadFailure if o.deleted.is_some() || stopping::is_asked_for(o) => Class::Stop,
+        Step::Ask if !is_started(&o.status) => Class::Start,
+        Step::Ask | Step::ReadFailure => Class::Watch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::execution::observed::{Instance, Memory, Referent, StopCall, Surroundings};
+    use crate::workspace::access::Workspace;
+
+    /// An execution that has started or not, and is being deleted or not.
+    fn observed(started: bool, deleted: bool) -> Observed {
+        let condition = json!({
+            "type": "Started", "status": "True", "reason": "Started", "message": "", "lastTransitionTime": Timestamp::UNIX_EPOCH,
+        });
+        let object = json!({
+            "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
+            "metadata": { "name": "run", "deletionTimestamp": deleted.then_some(Timestamp::UNIX_EPOCH) },
+            "spec": { "workflowIdentifier": "w" },
+            "status": { "conditions": if started { vec![condition] } else { Vec::new() } },
+        });
+        let surroundings =
+            Surroundings { workspace: Workspace::Pending, stop_with: None, referent: Referent::NotNamed };
+        let instance = Instance { name: "me".into(), since: Timestamp::UNIX_EPOCH };
+        let object = serde_json::from_value(object).unwrap();
+        Observed::new(&object, "cluster", instance, Memory::default(), surroundings, false)
+    }
+
+    #[test]
+    fn a_question_has_the_class_of_what_it_unblocks() {
+        for (started, deleted, step, expected) in [
+            (false, false, Step::Ask, Class::Start),
+            (false, false, Step::Probe, Class::Start),
+            (false, false, Step::Start, Class::Start),
+            (true, false, Step::Ask, Class::Watch),
+            (true, false, Step::ReadFailure, Class::Watch),
+            (true, false, Step::Stop(StopCall::Cancel), Class::Stop),
+            (true, true, Step::Ask, Class::Stop),
+            (false, true, Step::Ask, Class::Stop),
+            (true, true, Step::Stop(StopCall::Terminate), Class::Stop),
+        ] {
+            assert_eq!(class(&step, &observed(started, deleted)), expected, "{started} {deleted} {step:?}");
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! The budget with a clock of the test's own, and its shell with the real one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::book::{Asked, Book, Caller, KEPT_FOR, Next, Strain, TURNS};
+use super::{Budget, Class, Turn, Wake};
+use crate::mistral::calls::Calls;
+
+fn caller(lane: &str, object: &str) -> Caller {
+    Caller { lane: lane.into(), object: object.into() }
+}
+
+/// A book, its clock, and who has a turn.
+struct Desk {
+    book: Book<()>,
+    now: Instant,
+}
+
+impl Desk {
+    fn new(limit: f64) -> Self {
+        let now = Instant::now();
+        Self { book: Book::new(limit, now), now }
+    }
+
+    fn ask(&mut self, class: Class, lane: &str, object: &str) -> bool {
+        self.book.ask(class, &caller(lane, object), self.now, || ()).is_some()
+    }
+
+    /// All asked in vain, so that nothing is left to be had at once.
+    fn exhausted(limit: f64) -> Self {
+        let mut desk = Self::new(limit);
+        while desk.ask(Class::Start, "", "first") {
+            desk.book.ended(false, desk.now);
+        }
+        desk.book.leave("first", desk.now);
+        desk
+    }
+
+    /// The clock goes on until it is somebody's turn, who then asks again and makes one call.
+    fn next(&mut self) -> Option<String> {
+        loop {
+            match self.book.next(self.now) {
+                Next::Turn(object) => {
+                    let Asked { .. } = self.book.ask(Class::Drift, &caller("", &object), self.now, || ()).unwrap();
+                    self.book.ended(false, self.now);
+                    return Some(object);
+                }
+                Next::At(at) => self.now = at.max(self.now + Duration::from_micros(1)),
+                Next::Full | Next::Idle => return None,
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stop_comes_next_while_ten_thousand_starts_wait_and_none_of_them_is_lost() {
+    let mut desk = Desk::exhausted(50.0);
+    let start = desk.now;
+    for n in 0..10_000 {
+        assert!(!desk.ask(Class::Start, &format!("team-{}", n % 7), &format!("start {n}")));
+    }
+    let mut seen = BTreeSet::new();
+    for round in 0..100 {
+        for _ in 0..20 {
+            seen.insert(desk.next().unwrap());
+        }
+        let (asked, stop) = (desk.now, format!("stop {round}"));
+        assert!(!desk.ask(Class::Stop, "team-0", &stop));
+        assert_eq!(desk.next(), Some(stop));
+        assert!(desk.now - asked < Duration::from_millis(21), "waited {:?}", desk.now - asked);
+    }
+    seen.extend(std::iter::from_fn(|| desk.next()));
+    assert_eq!(seen.len(), 10_000);
+    assert_eq!((desk.book.waiting(), desk.book.turns()), (0, 0));
+    let took = (desk.now - start).as_secs_f64();
+    assert!((201.0..203.0).contains(&took), "10,100 calls at 50 a second took {took} s");
+}
+
+#[test]
+fn namespaces_take_turns_within_a_class() {
+    let mut desk = Desk::exhausted(50.0);
+    for n in 0..1000 {
+        desk.ask(Class::Start, "many", &format!("many {n}"));
+    }
+    for n in 0..3 {
+        desk.ask(Class::Start, "few", &format!("few {n}"));
+    }
+    let first: Vec<_> = (0..7).map(|_| desk.next().unwrap()).collect();
+    assert_eq!(first, ["many 0", "few 0", "many 1", "few 1", "many 2", "few 2", "many 3"]);
+}
+
+#[test]
+fn who_asks_again_stands_in_the_queue_once_and_may_move_up_but_not_down() {
+    let mut desk = Desk::exhausted(50.0);
+    desk.ask(Class::Start, "team", "start");
+    desk.ask(Class::Watch, "team", "a");
+    desk.ask(Class::Watch, "team", "a");
+    desk.ask(Class::Stop, "team", "a");
+    desk.ask(Class::Drift, "team", "a");
+    assert_eq!(desk.book.waiting(), 2);
+    assert_eq!(std::iter::from_fn(|| desk.next()).collect::<Vec<_>>(), ["a", "start"]);
+}
+
+#[test]
+fn a_turn_that_nobody_takes_up_comes_back() {
+    let mut desk = Desk::exhausted(1.0);
+    desk.ask(Class::Start, "team", "late");
+    desk.ask(Class::Start, "team", "next");
+    desk.now += Duration::from_secs(1);
+    assert_eq!(desk.book.next(desk.now), Next::Turn("late".into()));
+    assert!(matches!(desk.book.next(desk.now), Next::At(_)));
+    assert_eq!(desk.book.turns(), 1);
+    desk.now += KEPT_FOR;
+    assert_eq!(desk.book.next(desk.now), Next::Turn("next".into()));
+    assert_eq!((desk.book.turns(), desk.book.waiting()), (1, 1));
+    assert!(!desk.ask(Class::Start, "team", "late"), "it had come too late, and stands behind");
+}
+
+#[test]
+fn slow_calls_leave_turns_for_stops_and_no_more_than_64_are_had() {
+    let mut desk = Desk::new(1000.0);
+    let starts = (0..100).filter(|n| desk.ask(Class::Start, "team", &format!("start {n}"))).count();
+    assert_eq!(starts, TURNS - 8);
+    let mut stops = 0;
+    for n in 0..100 {
+        desk.ask(Class::Stop, "team", &format!("stop {n}"));
+        desk.now += Duration::from_millis(5);
+        if let Next::Turn(object) = desk.book.next(desk.now) {
+            assert!(desk.ask(Class::Stop, "team", &object) && object.starts_with("stop"));
+            stops += 1;
+        }
+    }
+    assert_eq!((stops, desk.book.turns()), (8, TURNS));
+    assert_eq!(desk.book.next(desk.now + KEPT_FOR), Next::Full);
+    desk.book.ended(false, desk.now);
+    assert!(matches!(desk.book.next(desk.now), Next::Turn(object) if object.starts_with("stop")));
+}
+
+#[test]
+fn turns_that_were_given_out_are_put_off_when_the_api_refuses() {
+    let mut desk = Desk::exhausted(50.0);
+    for n in 0..5 {
+        desk.ask(Class::Start, "team", &format!("start {n}"));
+    }
+    desk.now += Duration::from_secs(1);
+    assert_eq!(desk.book.next(desk.now), Next::Turn("start 0".into()));
+    assert_eq!(desk.book.next(desk.now), Next::Turn("start 1".into()));
+    desk.book.refused(Some(Duration::from_secs(30)), desk.now);
+    assert!(!desk.ask(Class::Start, "team", "start 0"));
+    assert_eq!(desk.book.turns(), 0);
+    let until = desk.now + Duration::from_secs(30);
+    assert_eq!(desk.book.next(desk.now), Next::At(until));
+    let order: Vec<_> = std::iter::from_fn(|| desk.next()).collect();
+    assert!(desk.now >= until);
+    assert_eq!(order.len(), 5);
+    assert!(order[..2].iter().all(|object| ["start 0", "start 1"].contains(&object.as_str())), "{order:?}");
+}
+
+#[test]
+fn what_keeps_calls_waiting_is_told_once_it_lasts_and_for_as_long_as_it_does() {
+    let mut desk = Desk::exhausted(1.0);
+    let start = desk.now;
+    for n in 0..30 {
+        desk.ask(Class::Start, "team", &format!("start {n}"));
+    }
+    assert_eq!(desk.book.strain(start + Duration::from_secs(9)), None);
+    assert_eq!(desk.book.strain(start + Duration::from_secs(10)), Some((Strain::Queued, start)));
+    while desk.next().is_some() {}
+    let end = desk.now;
+    assert_eq!(desk.book.strain(end + Duration::from_secs(60)), Some((Strain::Queued, start)));
+    assert_eq!(desk.book.strain(end + Duration::from_secs(121)), None);
+    let refused = end + Duration::from_secs(200);
+    desk.book.refused(None, refused);
+    assert_eq!(desk.book.strain(refused), Some((Strain::Refused, refused)));
+    assert_eq!(desk.book.strain(refused + Duration::from_secs(400)), None);
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Ask { class: usize, lane: u8, object: u8 },
+    Leave(u8),
+    Borrow,
+    Refused(u8),
+    Rest(u16),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => (0..4_usize, 0..3_u8, 0..40_u8).prop_map(|(class, lane, object)| Act::Ask { class, lane, object }),
+        1 => (0..40_u8).prop_map(Act::Leave),
+        1 => Just(Act::Borrow),
+        1 => (0..5_u8).prop_map(Act::Refused),
+        5 => (0..400_u16).prop_map(Act::Rest),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens: nobody has a turn before all calls so far, those that were borrowed as well, fit the limit; none while the API wants none, and in the end
+    /// nobody waits and nothing is kept.
+    #[test]
+    fn never_too_many_calls_and_nothing_is_left_behind(limit in 1..60_u32, acts in proptest::collection::vec(act(), 1..300)) {
+        let mut desk = Desk::new(f64::from(limit));
+        let start = desk.now;
+        let burst = (f64::from(limit) / 5.0).max(1.0);
+        let (mut calls, mut paused_until) = (0.0, start);
+        let allowed = |now: Instant| burst + f64::from(limit) * (now - start).as_secs_f64() + 0.01;
+        for act in acts {
+            match act {
+                Act::Ask { class, lane, object } => {
+                    let object = object.to_string();
+                    if desk.ask(Class::ALL[class], &lane.to_string(), &object) {
+                        desk.book.ended(false, desk.now);
+                        calls += 1.0;
+                        prop_assert!(desk.now >= paused_until, "in a pause");
+                        prop_assert!(calls <= allowed(desk.now), "{calls} calls");
+                    }
+                }
+                Act::Leave(object) => desk.book.leave(&object.to_string(), desk.now),
+                Act::Borrow => {
+                    desk.book.bucket().borrow(desk.now);
+                    calls += 1.0;
+                }
+                Act::Refused(seconds) => {
+                    let wait = Duration::from_secs(seconds.into());
+                    desk.book.refused(Some(wait), desk.now);
+                    paused_until = paused_until.max(desk.now + wait.max(Duration::from_secs(1)));
+                }
+                Act::Rest(milliseconds) => {
+                    let until = desk.now + Duration::from_millis(milliseconds.into());
+                    loop {
+                        match desk.book.next(desk.now) {
+                            Next::Turn(object) => {
+                                prop_assert!(desk.ask(Class::Drift, "0", &object));
+                                desk.book.ended(false, desk.now);
+                                calls += 1.0;
+                                prop_assert!(desk.now >= paused_until, "in a pause");
+                                prop_assert!(calls <= allowed(desk.now), "{calls} calls");
+                            }
+                            Next::At(at) if at < until => desk.now = at.max(desk.now + Duration::from_micros(1)),
+                            _ => break,
+                        }
+                    }
+                    desk.now = until;
+                }
+            }
+            prop_assert!(desk.book.waiting() <= 40);
+        }
+        while desk.next().is_some() {}
+        prop_assert_eq!((desk.book.waiting(), desk.book.turns()), (0, 0));
+    }
+
+    /// Of those classes that wait all the time, each gets a tenth, and the first of them the rest.
+    #[test]
+    fn none_is_starved(waiting in proptest::sample::subsequence(Class::ALL.to_vec(), 1..=4)) {
+        let mut desk = Desk::exhausted(1000.0);
+        let mut turns: BTreeMap<String, usize> = BTreeMap::new();
+        for n in 0..1000 {
+            for class in &waiting {
+                for spare in n..n + 2 {
+                    desk.ask(*class, "team", &format!("{class:?} {spare}"));
+                }
+            }
+            let object = desk.next().unwrap();
+            *turns.entry(object.split(' ').next().unwrap().to_owned()).or_default() += 1;
+        }
+        for (place, class) in waiting.iter().enumerate() {
+            let had = turns.get(&format!("{class:?}")).copied().unwrap_or_default();
+            let least = if place == 0 { 1000 - 105 * (waiting.len() - 1) } else { 98 };
+            prop_assert!(had >= least, "{class:?} had {had} of 1000 turns: {turns:?}");
+        }
+    }
+}
+
+fn budget(limit: u32) -> (Arc<Budget>, Arc<AtomicUsize>) {
+    let told = Arc::new(AtomicUsize::new(0));
+    let tell = Arc::clone(&told);
+    let budget = Budget::new(limit, Calls::default(), move || {
+        tell.fetch_add(1, Ordering::Relaxed);
+    });
+    (budget, told)
+}
+
+fn take_all(budget: &Arc<Budget>) -> Vec<Turn> {
+    let nobody = || -> Wake { Box::new(|| false) };
+    let who = caller("team", "greedy");
+    let turns = std::iter::from_fn(|| budget.ask(Class::Start, &who, nobody)).collect();
+    budget.leave(&who.object);
+    turns
+}
+
+#[tokio::test]
+async fn who_was_told_to_wait_is_woken_and_has_its_turn_then() {
+    let (budget, _) = budget(20);
+    drop(take_all(&budget).into_iter().inspect(|turn| turn.spend().unwrap()).collect::<Vec<_>>());
+    let (wakes, mut woken) = tokio::sync::mpsc::unbounded_channel();
+    let who = caller("team", "patient");
+    let wake = || -> Wake { Box::new(move || wakes.send(()).is_ok()) };
+    assert!(budget.ask(Class::Start, &who, wake).is_none());
+    tokio::time::timeout(Duration::from_secs(10), woken.recv()).await.unwrap().unwrap();
+    let turn = budget.ask(Class::Start, &who, || unreachable!("it had its turn")).unwrap();
+    assert_eq!(turn.spend(), Ok(()));
+    assert_eq!(turn.spend(), Ok(()), "a second call of the same turn does not wait");
+}
+
+#[tokio::test]
+async fn who_is_gone_when_its_turn_comes_holds_up_nobody() {
+    let (budget, _) = budget(1);
+    let spent = take_all(&budget);
+    spent.iter().for_each(|turn| turn.spend().unwrap());
+    for n in 0..1000 {
+        let gone = || -> Wake { Box::new(|| false) };
+        assert!(budget.ask(Class::Stop, &caller("team", &format!("gone {n}")), gone).is_none());
+    }
+    let begun = Instant::now();
+    let turn = budget.take(Class::Drift, "team").await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "a thousand that are gone were waited for");
+    drop((spent, turn));
+    // A task is given its tenth before the last of them is looked at.
+    while budget.lock().book.waiting() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "some that are gone still wait");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_is_given_up_while_it_waits_leaves_nothing_behind() {
+    let (budget, _) = budget(1);
+    let first = take_all(&budget);
+    first.iter().for_each(|turn| turn.spend().unwrap());
+    assert!(tokio::time::timeout(Duration::from_millis(50), budget.take(Class::Start, "team")).await.is_err());
+    assert_eq!(budget.lock().book.waiting(), 0);
+    drop(first);
+    assert_eq!(budget.lock().book.turns(), 0);
+}
+
+#[tokio::test]
+async fn a_turn_without_a_call_costs_nothing_and_a_refusal_is_told_once() {
+    let (budget, told) = budget(50);
+    let all = take_all(&budget).len();
+    assert_eq!(take_all(&budget).len(), all, "unused tokens did not come back");
+    let turns = take_all(&budget);
+    turns.iter().for_each(|turn| turn.refused(Some(Duration::from_secs(60))));
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    assert!(turns[0].spend().is_err_and(|left| left > Duration::from_secs(59)));
+    assert!(matches!(budget.strain(), Some((Strain::Refused, _, 0))));
+    drop(turns);
+    assert!(take_all(&budget).is_empty());
+}

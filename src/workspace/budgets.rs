@@ -1,0 +1,188 @@
+//! Which Workspaces use which API key, and so share a budget.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::connections::{Connections, Key};
+use crate::mistral::budget::Budget;
+use crate::mistral::calls::Calls;
+
+/// Where a key leads to, and which one it is, without telling it.
+type Fingerprint = [u8; 32];
+
+/// All budgets.
+#[derive(Debug)]
+pub struct Budgets {
+    /// Calls a second that the operator lets through for one key.
+    cap: u32,
+    calls: Calls,
+    connections: Arc<Connections>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    budgets: HashMap<Fingerprint, Weak<Budget>>,
+    members: HashMap<Key, Member>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    of: Fingerprint,
+    limit: u32,
+}
+
+/// Who says how many calls a second leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitOf {
+    /// The Workspace itself.
+    Workspace,
+    /// Another Workspace with the same key.
+    Other,
+    /// The operator's flag.
+    Operator,
+}
+
+impl Budgets {
+    /// None yet. Workspaces whose calls begin to wait hear of that through `connections`.
+    pub fn new(cap: u32, calls: Calls, connections: Arc<Connections>) -> Self {
+        Self { cap, calls, connections, shared: Arc::default() }
+    }
+
+    /// The budget of this key, which the Workspace uses from now on; what it wishes for holds for all that share it.
+    pub fn join(&self, key: &Key, address: &Url, token: &SecretString, wish: Option<u32>) -> Arc<Budget> {
+        let of = fingerprint(address, token);
+        let member = Member { of, limit: wish.unwrap_or(self.cap).min(self.cap) };
+        let mut shared = lock(&self.shared);
+        let before = shared.members.insert(key.clone(), member);
+        if let Some(before) = before.filter(|before| before.of != of) {
+            shared.adjust(before.of);
+        }
+        let known = shared.budgets.get(&of).and_then(Weak::upgrade);
+        let budget = known.unwrap_or_else(|| {
+            shared.budgets.retain(|_, budget| budget.strong_count() > 0);
+            let budget = self.budget(of, member.limit);
+            shared.budgets.insert(of, Arc::downgrade(&budget));
+            budget
+        });
+        shared.adjust(of);
+        budget
+    }
+
+    /// How many calls a second this Workspace has, with those that share its key, and who says so.
+    pub fn limit(&self, key: &Key) -> (u32, LimitOf) {
+        let shared = lock(&self.shared);
+        let Some(member) = shared.members.get(key) else { return (self.cap, LimitOf::Operator) };
+        match shared.limit(member.of) {
+            Some(limit) if limit < member.limit => (limit, LimitOf::Other),
+            _ if member.limit < self.cap => (member.limit, LimitOf::Workspace),
+            _ => (self.cap, LimitOf::Operator),
+        }
+    }
+
+    /// None but these Workspaces exist.
+    pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
+        let mut shared = lock(&self.shared);
+        let gone: Vec<Member> =
+            shared.members.iter().filter(|(key, _)| !exists(key)).map(|(_, member)| *member).collect();
+        shared.members.retain(|key, _| exists(key));
+        gone.iter().for_each(|member| shared.adjust(member.of));
+    }
+
+    fn budget(&self, of: Fingerprint, limit: u32) -> Arc<Budget> {
+        let (shared, connections) = (Arc::downgrade(&self.shared), Arc::clone(&self.connections));
+        Budget::new(limit, self.calls.clone(), move || {
+            let Some(shared) = shared.upgrade() else { return };
+            let members = lock(&shared).members.clone();
+            members.iter().filter(|(_, member)| member.of == of).for_each(|(key, _)| connections.look_again(key));
+        })
+    }
+}
+
+impl Shared {
+    /// The smallest wish of those that use the key; none if nobody does any more.
+    fn limit(&self, of: Fingerprint) -> Option<u32> {
+        self.members.values().filter(|member| member.of == of).map(|member| member.limit).min()
+    }
+
+    fn adjust(&self, of: Fingerprint) {
+        let budget = self.budgets.get(&of).and_then(Weak::upgrade);
+        if let (Some(limit), Some(budget)) = (self.limit(of), budget) {
+            budget.set_limit(limit);
+        }
+    }
+}
+
+fn fingerprint(address: &Url, token: &SecretString) -> Fingerprint {
+    let origin = address.origin().ascii_serialization();
+    // An origin has no line break.
+    Sha256::new().chain_update(origin).chain_update("\n").chain_update(token.expose_secret()).finalize().into()
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budgets(cap: u32) -> Budgets {
+        let (suspect, _) = tokio::sync::mpsc::unbounded_channel();
+        Budgets::new(cap, Calls::default(), Arc::new(Connections::new(Vec::new(), suspect)))
+    }
+
+    fn key(name: &str) -> Key {
+        Key { namespace: "team".into(), name: name.into() }
+    }
+
+    fn join(budgets: &Budgets, name: &str, address: &str, token: &str, wish: Option<u32>) -> Arc<Budget> {
+        budgets.join(&key(name), &address.parse().unwrap(), &SecretString::from(token), wish)
+    }
+
+    #[test]
+    fn one_origin_and_key_have_one_budget_whoever_uses_them() {
+        let budgets = budgets(50);
+        let first = join(&budgets, "a", "https://api.mistral.ai", "one", None);
+        for (address, token, same) in [
+            ("https://api.mistral.ai/", "one", true),
+            ("https://api.mistral.ai:443", "one", true),
+            ("https://api.mistral.ai", "two", false),
+            ("https://api.eu.mistral.ai", "one", false),
+            ("http://api.mistral.ai", "one", false),
+        ] {
+            let second = join(&budgets, "b", address, token, None);
+            assert_eq!(first.id() == second.id(), same, "{address} {token}");
+        }
+    }
+
+    #[test]
+    fn the_smallest_wish_wins_until_its_workspace_goes() {
+        let budgets = budgets(50);
+        let address = "https://api.mistral.ai";
+        let _budget = join(&budgets, "a", address, "one", Some(20));
+        assert_eq!(budgets.limit(&key("a")), (20, LimitOf::Workspace));
+        let _other = join(&budgets, "b", address, "one", Some(1000));
+        assert_eq!(budgets.limit(&key("b")), (20, LimitOf::Other));
+        join(&budgets, "c", address, "one", Some(3));
+        assert_eq!(budgets.limit(&key("a")), (3, LimitOf::Other));
+        assert_eq!(budgets.limit(&key("c")), (3, LimitOf::Workspace));
+        // With another key it has no say any more.
+        join(&budgets, "c", address, "two", Some(3));
+        assert_eq!(budgets.limit(&key("a")), (20, LimitOf::Workspace));
+        budgets.forget_all_but(|key| key.name == "b");
+        assert_eq!(budgets.limit(&key("b")), (50, LimitOf::Operator));
+    }
+
+    #[test]
+    fn what_is_written_out_does_not_tell_the_key() {
+        let budgets = budgets(50);
+        let budget = join(&budgets, "a", "https://api.mistral.ai", "the-token", None);
+        let text = format!("{budgets:?} {budget:?}");
+        assert!(!text.contains("the-token"), "{text}");
+    }
+}
