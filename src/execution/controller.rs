@@ -38,6 +38,7 @@ use crate::operator::kubernetes::{self, Error, Written, call, write_status};
 use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
 use crate::operator::retry::{Requeue, jitter};
+use crate::operator::sabotage;
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::turn::{self, Place};
@@ -333,6 +334,9 @@ impl<'a> Pass<'a> {
                     self.had_trouble(&trouble);
                 }
             }
+            Step::Ask if sabotage::on!("sabotage-no-get-first") && !is_started(&self.observed.status) => {
+                self.observed.remote = Remote::Absent;
+            }
             Step::Ask => {
                 self.observed.asked(client.get_execution(&id).await);
                 if let Remote::Unknown(trouble) = self.observed.remote.clone() {
@@ -510,7 +514,9 @@ impl<'a> Pass<'a> {
 
     /// Patches the metadata, on condition that nobody changed the object meanwhile.
     async fn patch(&mut self, mut metadata: serde_json::Value) -> Result<(), Error> {
-        metadata["resourceVersion"] = json!(self.resource_version);
+        if !sabotage::on!("sabotage-unconditional-claim") {
+            metadata["resourceVersion"] = json!(self.resource_version);
+        }
         let api: Api<WorkflowExecution> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
         let patch = Patch::Merge(json!({ "metadata": metadata }));
         let name = self.object.name_any();

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod metrics;
 pub mod release;
 pub mod retry;
+pub mod sabotage;
 
 use std::collections::HashSet;
 use std::fmt::Debug;

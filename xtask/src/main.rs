@@ -1,5 +1,6 @@
 //! The project's own commands.
 
+mod chaos;
 mod demo;
 mod e2e;
 
@@ -19,6 +20,8 @@ struct Cli {
 enum Command {
     /// Run the examples on a control plane of their own, against a simulated Mistral API, and check what came of it.
     Demo(demo::Options),
+    /// Start many executions while processes are killed and the API fails, and check that each has run exactly once.
+    Chaos(chaos::Options),
     /// Install the chart on a node of its own (Linux, as root), upgrade it, kill its leader, uninstall it, and check what came of it.
     E2e(e2e::Options),
 }
@@ -26,6 +29,7 @@ enum Command {
 fn main() -> ExitCode {
     let (name, outcome) = match Cli::parse().command {
         Command::Demo(options) => ("demo", demo::run(options)),
+        Command::Chaos(options) => ("chaos", chaos::run(options)),
         Command::E2e(options) => ("end-to-end test", e2e::run(options)),
     };
     match outcome {

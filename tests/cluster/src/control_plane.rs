@@ -20,6 +20,8 @@ pub struct ControlPlane {
     pub(crate) api_server: Supervised,
     pub(crate) etcd: Supervised,
     pub(crate) kubeconfig: PathBuf,
+    ports: Ports,
+    address: Ipv4Addr,
     pub(crate) binaries: Binaries,
     pub(crate) folder: TempDir,
 }
@@ -62,6 +64,8 @@ impl ControlPlane {
                 api_server,
                 etcd,
                 kubeconfig: launch.kubeconfig(),
+                ports,
+                address,
                 binaries: binaries.clone(),
                 folder,
             }),
@@ -71,6 +75,21 @@ impl ControlPlane {
                 Err(error)
             }
         }
+    }
+
+    /// Ends the API server by `SIGKILL`. etcd and the controllers go on.
+    pub fn kill_api_server(&mut self) -> Result<(), Error> {
+        self.api_server.kill().map_err(Error::io("kill kube-apiserver"))?;
+        Ok(())
+    }
+
+    /// Starts an API server that was killed: on the same data, at the same address, with the same certificate. Blocks
+    /// until it is ready.
+    pub fn restart_api_server(&mut self) -> Result<(), Error> {
+        let folder = self.folder.path();
+        let launch = Launch { binaries: &self.binaries, folder, ports: self.ports, address: self.address };
+        self.api_server = launch.restart_api_server(&mut self.etcd)?;
+        Ok(())
     }
 
     /// An administrator's kubeconfig; valid as long as the control plane runs.

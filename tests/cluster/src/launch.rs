@@ -20,6 +20,7 @@ const CONTROLLERS: &str = "clusterrole-aggregation-controller,garbage-collector-
                            root-ca-certificate-publisher-controller,serviceaccount-controller";
 
 /// Ports of the loopback interface.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Ports {
     etcd: u16,
     etcd_peer: u16,
@@ -69,6 +70,13 @@ impl Launch<'_> {
             .map(|command| self.spawn("kube-controller-manager", &command))
             .transpose()?;
         Ok(Running { etcd, api_server, controller_manager })
+    }
+
+    /// The API server again, with the credentials and the data that it had.
+    pub(crate) fn restart_api_server(&self, etcd: &mut Supervised) -> Result<Supervised, Error> {
+        let mut api_server = self.spawn("kube-apiserver", &self.api_server_command())?;
+        self.wait_until_ready(etcd, &mut api_server)?;
+        Ok(api_server)
     }
 
     fn spawn(&self, name: &str, command: &Command) -> Result<Supervised, Error> {

@@ -81,6 +81,20 @@ fn its_controllers_collect_garbage_and_finish_namespaces() {
 }
 
 #[test]
+fn an_api_server_that_was_killed_comes_back_at_its_address_with_its_data() {
+    let mut control_plane = ControlPlane::start().unwrap();
+    let port = port(control_plane.kubeconfig());
+    kubectl(&control_plane, &["create", "configmap", "kept", "--from-literal=a=b"]);
+    control_plane.kill_api_server().unwrap();
+    assert!(!is_open(port));
+    control_plane.restart_api_server().unwrap();
+    assert_eq!(kubectl(&control_plane, &["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]), "b");
+    // Its controllers have found it again.
+    kubectl(&control_plane, &["create", "namespace", "one"]);
+    kubectl(&control_plane, &["delete", "namespace", "one", "--timeout=60s"]);
+}
+
+#[test]
 fn nothing_is_left_when_its_starter_is_killed() {
     let facts = start_and_kill("killed");
     eventually("the API server has ended", || !is_open(port_in(&facts)));

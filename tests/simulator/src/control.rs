@@ -207,6 +207,8 @@ impl Control<'_> {
         Reply::ok(&json!({
             "faults": self.state.faults.list(),
             "hide_new_executions_ms": hidden,
+            "struck": self.state.faults.struck(),
+            "concealed": self.state.concealed.load(Ordering::Relaxed),
         }))
     }
 

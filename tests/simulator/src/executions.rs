@@ -1,6 +1,7 @@
 //! The endpoints of executions: execute, get, cancel, terminate; `stream` has their event streams.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -246,7 +247,12 @@ pub(crate) fn visible<'a>(
     cx: &Context<'_>,
     execution_id: &str,
 ) -> Result<(usize, &'a Run), ApiError> {
-    workspace.books.newest(execution_id, |run| run.is_visible(cx.now, cx.hiding)).ok_or_else(not_found)
+    workspace.books.newest(execution_id, |run| run.is_visible(cx.now, cx.hiding)).ok_or_else(|| {
+        if workspace.books.is_known(execution_id) {
+            cx.concealed.fetch_add(1, Ordering::Relaxed);
+        }
+        not_found()
+    })
 }
 
 /// `GET /v1/workflows/executions/{execution_id}`

@@ -113,12 +113,14 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Faults {
     list: Vec<Fault>,
+    /// How often each has struck since the simulator began, by name or else by kind.
+    struck: BTreeMap<String, u64>,
     dice: Dice,
 }
 
 impl Faults {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { list: Vec::new(), dice: Dice(seed) }
+        Self { list: Vec::new(), struck: BTreeMap::new(), dice: Dice(seed) }
     }
 
     /// Replaces all faults, and with a seed the random numbers that rates are drawn with.
@@ -134,6 +136,10 @@ impl Faults {
 
     pub(crate) fn list(&self) -> &[Fault] {
         &self.list
+    }
+
+    pub(crate) fn struck(&self) -> &BTreeMap<String, u64> {
+        &self.struck
     }
 
     /// Decides what happens to a request. A fault that a request never gets to, because an earlier one ends it, does not strike.
@@ -154,6 +160,8 @@ impl Faults {
                     continue;
                 };
                 fault.fired += 1;
+                let name = fault.name.clone().unwrap_or_else(|| fault.kind.word().to_owned());
+                *self.struck.entry(name).or_default() += 1;
                 let is_last = !matches!(mishap, Mishap::Sleep(_) | Mishap::Hold);
                 match when {
                     When::BeforeEffect => plan.before.push(mishap),
@@ -192,6 +200,19 @@ impl Kind {
             Self::Error(_) => When::BeforeEffect,
             Self::Hold(when) | Self::Close(when) => *when,
             Self::Truncate(_) | Self::CutStreamAfterMs(_) | Self::FailStreamAfterMs(_) => When::AfterEffect,
+        }
+    }
+
+    /// As it is spelled in an order.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::LatencyMs(_) => "latency_ms",
+            Self::Error(_) => "error",
+            Self::Hold(_) => "hold",
+            Self::Close(_) => "close",
+            Self::Truncate(_) => "truncate",
+            Self::CutStreamAfterMs(_) => "cut_stream_after_ms",
+            Self::FailStreamAfterMs(_) => "fail_stream_after_ms",
         }
     }
 

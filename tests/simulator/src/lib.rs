@@ -41,6 +41,8 @@
 //!
 //! `hide_new_executions_ms` keeps executions that start from now on out of reads, cancels and terminates for so long, also when
 //! they have ended by then; their ids are taken all the same, and event streams, which come from elsewhere, tell of them.
+//! `GET /__sim/faults` also tells what came of all orders so far: `struck`, how often faults have struck, by their names or else
+//! their kinds, and `concealed`, how often a hidden execution was asked for, canceled or terminated.
 //! Faults strike in the order of the list, those before the effect first. A client that leaves before the effect has had none.
 //!
 //! # Switches

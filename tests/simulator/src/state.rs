@@ -1,7 +1,7 @@
 //! All that the simulator remembers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
     pub(crate) held: Held,
     pub(crate) hiding: Option<Hiding>,
+    /// How often an execution was asked for and hidden.
+    pub(crate) concealed: AtomicU64,
     pub(crate) switches: Switches,
     customer_id: Uuid,
     seeds: Vec<WorkflowSpec>,
@@ -66,6 +68,7 @@ impl State {
             faults: Faults::new(seed),
             held: Held::default(),
             hiding: None,
+            concealed: AtomicU64::new(0),
             switches: Switches::default(),
             customer_id: Uuid::new_v4(),
             seeds,
@@ -74,7 +77,8 @@ impl State {
 
     /// The workspace of that name, created when it is first spoken of, with its books settled; and what else an endpoint needs.
     pub(crate) fn open(&mut self, name: &str) -> (&mut Workspace, Context<'_>) {
-        let context = Context { now: clock::now(), hiding: self.hiding, switches: &self.switches };
+        let context =
+            Context { now: clock::now(), hiding: self.hiding, concealed: &self.concealed, switches: &self.switches };
         let workspace =
             self.workspaces.entry(name.to_owned()).or_insert_with(|| Workspace::new(self.customer_id, &self.seeds));
         workspace.books.settle(context.now);
@@ -86,6 +90,7 @@ impl State {
 pub(crate) struct Context<'a> {
     pub(crate) now: Timestamp,
     pub(crate) hiding: Option<Hiding>,
+    pub(crate) concealed: &'a AtomicU64,
     pub(crate) switches: &'a Switches,
 }
 

@@ -25,7 +25,8 @@ const LISTENS_WITHIN: Duration = Duration::from_secs(20);
 pub struct Binaries {
     /// The operator.
     pub operator: PathBuf,
-    simulator: PathBuf,
+    /// The simulator.
+    pub simulator: PathBuf,
 }
 
 impl Binaries {
@@ -188,7 +189,7 @@ fn spawn(command: &Command, log: &Path) -> Result<Supervised> {
 }
 
 /// The address that the simulator's first line of output names, once it is there.
-async fn address(simulator: &Supervised) -> Result<String> {
+pub async fn address(simulator: &Supervised) -> Result<String> {
     let deadline = Instant::now() + LISTENS_WITHIN;
     while Instant::now() < deadline {
         let log = fs::read_to_string(simulator.log()).unwrap_or_default();

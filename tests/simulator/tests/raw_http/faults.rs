@@ -223,6 +223,27 @@ async fn a_fault_strikes_as_often_as_it_is_told_and_says_how_often_it_has() {
 }
 
 #[tokio::test]
+async fn how_often_faults_have_struck_and_hidden_executions_were_asked_for_outlives_the_orders() {
+    let sim = Sim::with_job(json!({})).await;
+    let latency = json!({ "kind": { "latency_ms": 0 } });
+    let error = json!({ "name": "busy", "kind": { "error": { "status": 503 } } });
+    sim.faults(json!({ "faults": [latency, error] })).await;
+    sim.get("/v1/workflows").await;
+    sim.faults(json!({ "faults": [error], "hide_new_executions_ms": 60000 })).await;
+    sim.get("/v1/workflows").await;
+    sim.faults(json!({ "hide_new_executions_ms": 60000 })).await;
+    sim.run("e").await;
+    assert_eq!(sim.get("/v1/workflows/executions/e").await.0, 404);
+    assert_eq!(sim.cancel("e").await.0, 404);
+    assert_eq!(sim.get("/v1/workflows/executions/nobody").await.0, 404);
+    sim.faults(json!({})).await;
+    assert_eq!(sim.get("/v1/workflows/executions/e").await.0, 200);
+    let told = sim.ok("GET", "/__sim/faults", None).await;
+    assert_eq!(told["struck"], json!({ "busy": 2, "latency_ms": 1 }));
+    assert_eq!(told["concealed"], 2);
+}
+
+#[tokio::test]
 async fn a_fault_strikes_the_requests_it_is_meant_for() {
     let sim = hanging().await;
     sim.run("a").await;

@@ -1,0 +1,124 @@
+//! The faults of the simulated API, in mixes that change every few seconds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::dice::Dice;
+use crate::demo::Result;
+
+const EXECUTE: &str = "/v1/workflows/{workflow_identifier}/execute";
+const ONE: &str = "/v1/workflows/executions/*";
+
+/// A new execution that was asked for and not shown.
+const HIDDEN: &str = "invisible start";
+/// A start that took effect and whose answer says otherwise.
+const AFTER_START: &str = "502 after a start";
+
+/// One mix of faults.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// As the simulator is told.
+    pub orders: Value,
+}
+
+/// All kinds: the name, the route that it strikes (or any), the share of the requests in a hundred, and what happens.
+/// Nothing here exceeds what the operator relies on: a start is shown, and takes effect, within 30 seconds.
+fn kinds() -> Vec<(&'static str, Option<&'static str>, u64, Value)> {
+    let error = |status: u16| json!({ "error": { "status": status } });
+    let retry = json!({ "error": { "status": 429, "headers": { "retry-after": "1" } } });
+    vec![
+        ("latency", None, 15, json!({ "latency_ms": 0 })),
+        ("429", None, 4, retry),
+        ("503", None, 3, error(503)),
+        ("500 to a start", Some(EXECUTE), 10, error(500)),
+        (AFTER_START, Some(EXECUTE), 10, json!({ "error": { "status": 502, "after_effect": true } })),
+        ("closed before a start", Some(EXECUTE), 8, json!({ "close": "before_effect" })),
+        ("closed after a start", Some(EXECUTE), 10, json!({ "close": "after_effect" })),
+        ("start held before its effect", Some(EXECUTE), 8, json!({ "hold": "before_effect" })),
+        ("start held after its effect", Some(EXECUTE), 8, json!({ "hold": "after_effect" })),
+        ("answer cut", None, 4, json!({ "truncate": true })),
+        ("closed after a question or a stop", Some(ONE), 4, json!({ "close": "after_effect" })),
+    ]
+}
+
+/// The names of all kinds.
+pub fn names() -> Vec<&'static str> {
+    kinds().into_iter().map(|(name, ..)| name).chain([HIDDEN]).collect()
+}
+
+/// Mixes for so long.
+pub fn phases(dice: &mut Dice, window: Duration) -> Vec<Phase> {
+    let mut phases = Vec::new();
+    let mut planned = Duration::ZERO;
+    while planned < window {
+        let lasts = dice.ms(3000, 8000);
+        planned += lasts;
+        let mut faults = Vec::new();
+        for (name, route, percent, mut kind) in kinds() {
+            if name == "latency" {
+                kind = json!({ "latency_ms": dice.between(20, 1500) });
+            }
+            if dice.percent(75) {
+                faults.push(fault(name, route, dice.between(percent / 2, percent * 2), &kind));
+            }
+        }
+        let mut orders = json!({ "faults": faults, "seed": dice.below(1 << 53) });
+        if dice.percent(75) {
+            orders["hide_new_executions_ms"] = json!(dice.between(500, 20_000));
+        }
+        phases.push(Phase { lasts, orders });
+    }
+    phases
+}
+
+fn fault(name: &str, route: Option<&str>, percent: u64, kind: &Value) -> Value {
+    // A floating-point number that says exactly so many hundredths to the simulator's dice.
+    #[expect(clippy::cast_precision_loss, reason = "it is below a hundred")]
+    let rate = percent as f64 / 100.0;
+    json!({ "name": name, "route": route, "rate": rate, "kind": kind })
+}
+
+/// A mix in which these kinds, which have not struck so far, can hardly be missed.
+pub fn of_these(missing: &[&str]) -> Value {
+    let hides = missing.contains(&HIDDEN);
+    // Somebody asks for a hidden start only if its answer got lost.
+    let is_wanted = |name: &str| missing.contains(&name) || (hides && name == AFTER_START);
+    let wanted = kinds().into_iter().filter(|(name, ..)| is_wanted(name));
+    let faults: Vec<Value> = wanted.map(|(name, route, _, kind)| fault(name, route, 40, &kind)).collect();
+    json!({ "faults": faults, "hide_new_executions_ms": hides.then_some(5000) })
+}
+
+/// The simulator's controls.
+#[derive(Clone, Debug)]
+pub struct Controls {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Controls {
+    /// Of the simulator at this address.
+    pub fn new(url: &str) -> Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
+        Ok(Self { http, url: format!("{url}/__sim/faults") })
+    }
+
+    /// Replaces the faults, and lets go what they held.
+    pub async fn put(&self, orders: &Value) -> Result<()> {
+        self.http.put(&self.url).json(orders).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// How often each kind has struck.
+    pub async fn struck(&self) -> Result<BTreeMap<&'static str, u64>> {
+        let told: Value = self.http.get(&self.url).send().await?.error_for_status()?.json().await?;
+        let of = |name| match name {
+            HIDDEN => told["concealed"].as_u64().unwrap_or_default(),
+            _ => told["struck"][name].as_u64().unwrap_or_default(),
+        };
+        Ok(names().into_iter().map(|name| (name, of(name))).collect())
+    }
+}

@@ -1,0 +1,162 @@
+//! `cargo xtask chaos`: many executions while everything around them fails, and then the simulator's books against the
+//! resources.
+//!
+//! A seed decides what is created and done to it, which faults the API has, and what befalls the processes, and when.
+//! The same seed plans the same; how the processes meet what is planned differs from time to time, as they are real.
+
+mod books;
+mod course;
+mod dice;
+mod faults;
+mod operators;
+mod perform;
+mod place;
+mod record;
+mod report;
+mod tally;
+mod workflows;
+mod workload;
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::demo::programs::{self, Binaries};
+use crate::demo::{Result, heading};
+use faults::Controls;
+use operators::{Operators, Recipe};
+use perform::{delete_all, perform};
+use place::Place;
+use record::Record;
+use report::Report;
+use workload::Plan;
+
+/// How long resources whose runs have ended may take to go, and a fiftieth of a second for each.
+const GONE_WITHIN: Duration = Duration::from_secs(60);
+
+/// What can be asked of the chaos.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// How many executions.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    executions: usize,
+    /// 5,000 executions.
+    #[arg(long, conflicts_with = "executions")]
+    long: bool,
+    /// What the plan is made from; by default a random number.
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Keep the folder with the logs also when all is well.
+    #[arg(long)]
+    keep: bool,
+    /// Switch off a safeguard of the operators, such as no-get-first or unconditional-claim, to see that it is missed.
+    #[arg(long, hide = true, value_name = "SAFEGUARD", value_parser = ["no-get-first", "unconditional-claim"])]
+    sabotage: Option<String>,
+}
+
+impl Options {
+    fn executions(&self) -> usize {
+        if self.long { 5000 } else { self.executions }
+    }
+
+    /// The command that makes the same plan again.
+    fn command(&self, seed: u64) -> String {
+        let sabotage = self.sabotage.as_ref().map(|safeguard| format!(" --sabotage {safeguard}"));
+        format!("cargo xtask chaos --executions {} --seed {seed}{}", self.executions(), sabotage.unwrap_or_default())
+    }
+}
+
+/// Runs the chaos: an error if the books and the resources disagree, or if something that was to go wrong did not.
+pub fn run(options: Options) -> Result<()> {
+    let seed = options.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().1);
+    println!("Seed {seed}. The same plan again: {}", options.command(seed));
+    heading("Building the operator and the simulator");
+    let binaries = Binaries::build()?;
+    let mut folder = TempDir::with_prefix("mistral-workflows-chaos-")?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = chaos(&options, seed, &binaries, &folder) => outcome,
+            _ = tokio::signal::ctrl_c() => Err("it was interrupted.".into()),
+        }
+    });
+    runtime.shutdown_background();
+    if options.keep || outcome.is_err() {
+        folder.disable_cleanup(true);
+        println!("The logs, the books and the record are in {}.", folder.path().display());
+    }
+    outcome.map_err(|error| format!("{error}\n\nThe same plan again: {}", options.command(seed)).into())
+}
+
+async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempDir) -> Result<()> {
+    let plan = Plan::new(seed, options.executions());
+    heading("Starting a control plane, the simulator and two operators");
+    let place = Place::start(binaries, folder.path(), seed).await?;
+    place.furnish().await?;
+    let logs = folder.path().join("operators");
+    fs::create_dir(&logs)?;
+    let recipe = Recipe {
+        program: binaries.operator.clone(),
+        kubeconfig: place.kubeconfig(),
+        url: place.url.clone(),
+        folder: logs,
+        // All steps of thousands would be gigabytes.
+        log: if plan.executions.len() > 500 { "info" } else { "info,mistral_workflows_operator=debug" },
+        sabotage: options.sabotage.clone(),
+    };
+    let operators = Arc::new(Mutex::new(Operators::start(recipe, seed)?));
+    let looking_after = tokio::spawn(course::look_after(Arc::clone(&operators)));
+    place.until_ready().await?;
+
+    heading(&format!("{} executions in {} s, with faults", plan.executions.len(), plan.window.as_secs()));
+    let began = Instant::now();
+    let record = Record::default();
+    let keeping = tokio::spawn(record.clone().keep(place.executions()));
+    let progress = tokio::spawn(report::progress(record.clone(), Arc::clone(&operators), began));
+    let mut lives = JoinSet::new();
+    for planned in &plan.executions {
+        lives.spawn(perform(place.executions(), record.clone(), planned.clone(), began));
+    }
+    let controls = Controls::new(&place.url)?;
+    course::disturb(&place, &operators, &controls, &plan, began).await?;
+    let unstruck = course::strike_the_rest(&place, &operators, &controls, &record).await?;
+
+    heading("No more faults: everything has to come to its end");
+    controls.put(&json!({})).await?;
+    operators.lock().await.calm_down()?;
+    let (present, mut complaints) = course::settle(&place, &record, &mut lives).await?;
+    let gone_within = GONE_WITHIN + Duration::from_millis(present.len() as u64 * 20);
+    let stuck = delete_all(&place.executions(), gone_within).await?;
+    complaints.extend(stuck.iter().map(|name| format!("{name} is still there, {gone_within:?} after its deletion")));
+
+    let struck = controls.struck().await?;
+    for task in [looking_after, progress] {
+        task.abort();
+        // It was.
+        let _ = task.await;
+    }
+    let operators = Arc::into_inner(operators).ok_or("somebody still holds the operators.")?;
+    let (tally, abandoned) = operators.into_inner().stop()?;
+    // Only now: until then an operator could have started something.
+    let books = programs::books(&place.url).await?;
+    keeping.abort();
+    let recorded = record.all();
+    for (name, what) in
+        [("books.json", json!(books)), ("record.json", json!(recorded)), ("present.json", json!(present))]
+    {
+        fs::write(folder.path().join(name), serde_json::to_vec_pretty(&what)?)?;
+    }
+    let mut findings = books::compare(&books, &recorded, &present, abandoned);
+    findings.complaints.extend(complaints);
+    findings.complaints.extend(tally.odd.iter().cloned());
+    let (resources, seconds) = (recorded.len(), began.elapsed().as_secs());
+    let report = Report { findings, tally, struck, abandoned, unstruck, resources, seconds };
+    println!("{report}");
+    report.verdict()
+}

@@ -1,0 +1,277 @@
+//! Two operators and what befalls them: killed, stopped, ended at crash points, and always started again.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use cluster::Supervised;
+use tokio::time::Instant;
+
+use super::dice::Dice;
+use super::tally::Tally;
+use super::workload::Disturbance;
+use crate::demo::Result;
+
+const SIGKILL: i32 = 9;
+
+/// What is needed to start an operator.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The program.
+    pub program: PathBuf,
+    /// Of the cluster.
+    pub kubeconfig: PathBuf,
+    /// Of the simulated API.
+    pub url: String,
+    /// Where logs go.
+    pub folder: PathBuf,
+    /// What to log.
+    pub log: &'static str,
+    /// A safeguard to switch off.
+    pub sabotage: Option<String>,
+}
+
+struct Process {
+    child: Supervised,
+    listen: SocketAddr,
+    /// The crash point at which it is to be killed.
+    armed: Option<String>,
+    /// SIGTERM was sent.
+    told_to_end: bool,
+    continue_at: Option<Instant>,
+}
+
+/// The operators.
+pub struct Operators {
+    recipe: Recipe,
+    http: reqwest::Client,
+    dice: Dice,
+    two: Vec<Process>,
+    second_leader: Option<(Process, Instant)>,
+    /// Whether those that are started from now on get crash points.
+    arming: bool,
+    begun: u64,
+    /// What has been done.
+    pub tally: Tally,
+}
+
+impl Operators {
+    /// Starts two, each with a crash point.
+    pub fn start(recipe: Recipe, seed: u64) -> Result<Self> {
+        let tally = Tally::new()?;
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
+        let (two, dice) = (Vec::new(), Dice::new(seed));
+        let mut new = Self { recipe, http, dice, two, second_leader: None, arming: true, begun: 0, tally };
+        for _ in 0..2 {
+            let point = new.next_point();
+            let process = new.spawn(point, true)?;
+            new.two.push(process);
+        }
+        Ok(new)
+    }
+
+    /// The crash points that have not been reached.
+    pub fn unreached(&self) -> Vec<String> {
+        self.tally.points.iter().filter(|(_, times)| **times == 0).map(|(point, _)| point.clone()).collect()
+    }
+
+    /// The kinds of disturbances that have not come to their end once.
+    pub fn undone(&self) -> Vec<&'static str> {
+        self.tally.disturbances.iter().filter(|(_, times)| **times == 0).map(|(kind, _)| *kind).collect()
+    }
+
+    /// Does what is not for the API server; the second leader gets a crash point if one is given. Tells whether it could
+    /// be done now: what is for a leader needs one.
+    pub async fn disturb(&mut self, what: Disturbance, point: Option<String>) -> Result<bool> {
+        match what {
+            Disturbance::RestartApiServer(_) => self.count(what),
+            Disturbance::SecondLeader(lasts) => {
+                if self.second_leader.is_none() {
+                    self.second_leader = Some((self.spawn(point, false)?, Instant::now() + lasts));
+                }
+            }
+            _ => {
+                let Some(leader) = self.leader().await else { return Ok(false) };
+                self.disturb_one_of_two(what, leader)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn disturb_one_of_two(&mut self, what: Disturbance, leader: usize) -> Result<()> {
+        let process = &mut self.two[leader];
+        match what {
+            Disturbance::EndLeader => {
+                process.child.signal("TERM")?;
+                process.told_to_end = true;
+                self.count(what);
+            }
+            Disturbance::StopLeader(lasts) => {
+                process.child.signal("STOP")?;
+                process.continue_at = Some(Instant::now() + lasts);
+            }
+            _ => {
+                let index = if what == Disturbance::KillLeader { leader } else { 1 - leader };
+                self.two[index].child.kill()?;
+                self.count(what);
+                self.replace(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a process is stopped or a second leader acts.
+    pub fn is_busy(&self) -> bool {
+        self.second_leader.is_some() || self.two.iter().any(|process| process.continue_at.is_some())
+    }
+
+    /// Looks after those that have ended and those whose time is up.
+    pub fn look_after(&mut self) {
+        if let Err(error) = self.try_to_look_after() {
+            self.tally.odd.push(format!("an operator could not be looked after: {error}"));
+        }
+    }
+
+    fn try_to_look_after(&mut self) -> Result<()> {
+        for index in 0..self.two.len() {
+            let process = &mut self.two[index];
+            if let Some(status) = process.child.wait_exit(Duration::ZERO)? {
+                self.judge(index, status);
+                self.replace(index)?;
+            } else if process.continue_at.is_some_and(|at| Instant::now() >= at) {
+                process.child.signal("CONT")?;
+                process.continue_at = None;
+                self.count(Disturbance::StopLeader(Duration::ZERO));
+            }
+        }
+        let Some((mut process, until)) = self.second_leader.take() else { return Ok(()) };
+        match (process.child.wait_exit(Duration::ZERO)?, &process.armed) {
+            (Some(status), Some(point)) if status.signal() == Some(SIGKILL) => {
+                *self.tally.points.entry(point.clone()).or_default() += 1;
+            }
+            (Some(status), _) => self.tally.odd.push(format!("the second leader ended by itself ({status})")),
+            (None, _) if Instant::now() >= until => {
+                process.child.kill()?;
+                self.count(Disturbance::SecondLeader(Duration::ZERO));
+            }
+            (None, _) => self.second_leader = Some((process, until)),
+        }
+        Ok(())
+    }
+
+    /// Ends the disturbances: those with crash points are replaced by some without.
+    pub fn calm_down(&mut self) -> Result<()> {
+        self.arming = false;
+        for index in 0..self.two.len() {
+            if self.two[index].armed.is_some() {
+                self.two[index].child.kill()?;
+                self.replace(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops all, and says what their logs complain of; also how many runs were left alone in the end.
+    pub fn stop(mut self) -> Result<(Tally, u64)> {
+        for process in &mut self.two {
+            process.child.stop()?;
+        }
+        let mut abandoned = 0;
+        for entry in fs::read_dir(&self.recipe.folder)? {
+            let path = entry?.path();
+            let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+            for line in text.lines() {
+                abandoned += u64::from(line.contains("could not be stopped within five minutes"));
+                if line.contains("panicked at") || line.contains("this is a bug") {
+                    self.tally.odd.push(format!("{}: {line}", path.display()));
+                }
+            }
+        }
+        Ok((self.tally, abandoned))
+    }
+
+    fn judge(&mut self, index: usize, status: ExitStatus) {
+        let process = &self.two[index];
+        match (status.signal(), status.code(), &process.armed) {
+            (Some(SIGKILL), _, Some(point)) => *self.tally.points.entry(point.clone()).or_default() += 1,
+            (_, Some(0), _) if process.told_to_end => {}
+            (_, Some(1), _) if log_ends_with_lost_lease(process.child.log()) => self.tally.lost_leases += 1,
+            _ => {
+                let log = process.child.log().display();
+                self.tally.odd.push(format!("an operator ended by itself ({status}); its log is {log}"));
+            }
+        }
+    }
+
+    fn replace(&mut self, index: usize) -> Result<()> {
+        let point = self.next_point();
+        self.two[index] = self.spawn(point, true)?;
+        Ok(())
+    }
+
+    /// The crash point for the next process: one that is still to be reached and that no other process has, else any
+    /// or none.
+    fn next_point(&mut self) -> Option<String> {
+        if !self.arming {
+            return None;
+        }
+        let is_taken = |point: &String| self.two.iter().any(|process| process.armed.as_ref() == Some(point));
+        if let Some(point) = self.unreached().into_iter().find(|point| !is_taken(point)) {
+            return Some(point);
+        }
+        let all: Vec<String> = self.tally.points.keys().cloned().collect();
+        (self.unreached().is_empty() && self.dice.percent(15)).then(|| self.dice.one_of(&all).clone())
+    }
+
+    fn spawn(&mut self, armed: Option<String>, elected: bool) -> Result<Process> {
+        self.begun += 1;
+        // Free now; if somebody else takes it, the operator ends and the next gets another.
+        let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let Recipe { program, kubeconfig, url, folder, log, sabotage } = &self.recipe;
+        let mut command = Command::new(program);
+        command
+            .args(["run", "--namespace", "default", "--allow-base-url", url, "--listen", &listen.to_string()])
+            .args(["--lease", if elected { "chaos" } else { "" }, "--lease-namespace", "default", "--log", log])
+            .env("KUBECONFIG", kubeconfig)
+            .env("NO_COLOR", "1")
+            // The simulator is on this machine.
+            .envs([("NO_PROXY", "127.0.0.1"), ("no_proxy", "127.0.0.1")]);
+        if let Some(point) = &armed {
+            command.env("OPERATOR_CRASH_POINT", format!("{point}=kill"));
+        }
+        if let Some(sabotage) = sabotage {
+            command.env("OPERATOR_SABOTAGE", format!("sabotage-{sabotage}"));
+        }
+        let role = if elected { "operator" } else { "second-leader" };
+        let child = Supervised::spawn(&command, &folder.join(format!("{role}-{:04}.log", self.begun)))?;
+        Ok(Process { child, listen, armed, told_to_end: false, continue_at: None })
+    }
+
+    async fn leader(&self) -> Option<usize> {
+        for (index, process) in self.two.iter().enumerate() {
+            // One that is stopped would not answer.
+            if process.continue_at.is_some() {
+                continue;
+            }
+            let answer = self.http.get(format!("http://{}/metrics", process.listen)).send().await;
+            if let Ok(answer) = answer
+                && answer.text().await.is_ok_and(|text| text.contains("\nmistral_workflows_leader 1\n"))
+            {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    fn count(&mut self, what: Disturbance) {
+        *self.tally.disturbances.entry(what.kind()).or_default() += 1;
+    }
+}
+
+fn log_ends_with_lost_lease(log: &Path) -> bool {
+    let text = fs::read(log).unwrap_or_default();
+    String::from_utf8_lossy(&text).contains("is no longer this process's")
+}

@@ -1,0 +1,143 @@
+//! What the API server has recorded of each resource, also of those that are gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::DynamicObject;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+/// The operator's note that a run may exist.
+const CLAIM: &str = "workflows.mistral.ai/claim";
+/// What keeps a resource until its run has been stopped.
+const FINALIZER: &str = "workflows.mistral.ai/stop-run";
+
+/// One resource from its creation to its end.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Seen {
+    /// Its name, which another one may have had before.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// As last seen.
+    pub spec: Value,
+    /// As last seen.
+    pub status: Value,
+    /// It has had a claim that is its own.
+    pub claimed: bool,
+    /// Its status has said that the run has started.
+    pub started: bool,
+    /// Its deletion was asked for.
+    pub deleted: bool,
+    /// It is no longer there.
+    pub gone: bool,
+    /// The API server deleted it although it had the operator's finalizer, which came while the deletion was under way.
+    pub overtaken: bool,
+    /// It vanished while nobody could look, so that not all is known of it.
+    pub vanished: bool,
+}
+
+impl Seen {
+    /// Whether it is, or was, of this execution id.
+    pub fn is_of(&self, id: &str) -> bool {
+        match self.spec["executionId"].as_str() {
+            Some(explicit) => explicit == id,
+            // Whatever a derived id looks like, the UID makes it this resource's own.
+            None => id.ends_with(&self.uid),
+        }
+    }
+
+    /// Whether the status has this condition.
+    pub fn is_true(&self, condition: &str) -> bool {
+        let all = self.status["conditions"].as_array();
+        all.is_some_and(|all| all.iter().any(|one| one["type"] == condition && one["status"] == "True"))
+    }
+
+    /// Whether `spec.suspend` holds the start back.
+    pub fn is_held_back(&self) -> bool {
+        self.spec["suspend"] == json!(true) && !self.claimed
+    }
+
+    /// Whether the run has ended, by the status.
+    pub fn is_finished(&self) -> bool {
+        self.is_true("Complete") || self.is_true("Failed")
+    }
+}
+
+/// The record, by UID. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    all: Arc<Mutex<BTreeMap<String, Seen>>>,
+}
+
+impl Record {
+    /// All that were ever seen.
+    pub fn all(&self) -> Vec<Seen> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// The resource of this UID.
+    pub fn get(&self, uid: &str) -> Seen {
+        self.lock().get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Takes a resource down as it is now.
+    pub fn note(&self, object: &DynamicObject) {
+        let Some(uid) = object.uid() else { return };
+        let mut all = self.lock();
+        let seen = all.entry(uid.clone()).or_default();
+        seen.name = object.name_any();
+        seen.uid = uid;
+        seen.spec = object.data["spec"].clone();
+        seen.status = object.data["status"].clone();
+        seen.deleted |= object.metadata.deletion_timestamp.is_some();
+        let claim = object.annotations().get(CLAIM).and_then(|text| serde_json::from_str::<Value>(text).ok());
+        seen.claimed |= claim.is_some_and(|claim| claim["reading"] != json!(true));
+        seen.started |= seen.is_true("Started");
+    }
+
+    fn gone(&self, uid: &str, unseen: bool) {
+        if let Some(seen) = self.lock().get_mut(uid) {
+            seen.vanished |= unseen && !seen.deleted;
+            (seen.deleted, seen.gone) = (true, true);
+        }
+    }
+
+    /// Watches, until it is dropped.
+    pub async fn keep(self, api: Api<DynamicObject>) {
+        let mut changes = pin!(watcher(api, watcher::Config::default()));
+        // What was known when a list began, less what is in it.
+        let mut missing = BTreeSet::new();
+        while let Some(change) = changes.next().await {
+            match change {
+                Ok(Event::Init) => missing = self.lock().keys().cloned().collect(),
+                Ok(Event::InitApply(object)) => {
+                    missing.remove(&object.uid().unwrap_or_default());
+                    self.note(&object);
+                }
+                Ok(Event::InitDone) => missing.iter().for_each(|uid| self.gone(uid, true)),
+                Ok(Event::Apply(object)) => self.note(&object),
+                Ok(Event::Delete(object)) => {
+                    self.note(&object);
+                    let uid = object.uid().unwrap_or_default();
+                    self.gone(&uid, false);
+                    // Else somebody would have had to take the finalizer off first.
+                    let overtaken = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+                    if let Some(seen) = self.lock().get_mut(&uid) {
+                        seen.overtaken = overtaken;
+                    }
+                }
+                // Soon again: what happens meanwhile is not seen.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,98 @@
+//! What the person at the terminal sees: lines while it goes on, and a table in the end.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use super::books::Findings;
+use super::operators::Operators;
+use super::record::Record;
+use super::tally::Tally;
+use crate::demo::Result;
+
+/// How many complaints are shown; the rest is in the files.
+const SHOWN: usize = 40;
+
+/// Prints a line every ten seconds until it is aborted.
+pub async fn progress(record: Record, operators: Arc<Mutex<Operators>>, began: Instant) {
+    loop {
+        sleep(Duration::from_secs(10)).await;
+        let all = record.all();
+        let count = |is: fn(&super::record::Seen) -> bool| all.iter().filter(|seen| is(seen)).count();
+        let (started, ended) = (count(|seen| seen.started), count(|seen| seen.is_finished()));
+        let (deleted, seconds) = (count(|seen| seen.deleted), began.elapsed().as_secs());
+        let kills = operators.lock().await.tally.kills();
+        println!(
+            "{seconds:>5} s  {:>5} resources, {started:>5} started, {ended:>5} ended, {deleted:>4} deleted, {kills:>3} kills",
+            all.len()
+        );
+    }
+}
+
+/// What came of it.
+pub struct Report {
+    /// The books against the resources.
+    pub findings: Findings,
+    /// What was done to the processes.
+    pub tally: Tally,
+    /// How often each fault has struck.
+    pub struck: BTreeMap<&'static str, u64>,
+    /// Runs that were left alone five minutes after the deletion of their resources.
+    pub abandoned: u64,
+    /// Faults, crash points and the like that never struck.
+    pub unstruck: Vec<String>,
+    /// Resources that were created.
+    pub resources: usize,
+    /// What it took.
+    pub seconds: u64,
+}
+
+impl Report {
+    /// An error unless all agrees and all has struck.
+    pub fn verdict(&self) -> Result<()> {
+        let mut wrong = Vec::new();
+        let Findings { duplicates, losses, complaints, .. } = &self.findings;
+        if !complaints.is_empty() {
+            let number = complaints.len();
+            wrong.push(format!("{number} things are wrong, among them {duplicates} duplicates and {losses} losses."));
+        }
+        if !self.unstruck.is_empty() {
+            wrong.push(format!("never struck: {}.", self.unstruck.join(", ")));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join(" ").into()) }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, number: u64| writeln!(f, "{number:>8}  {name}");
+        line("resources", self.resources as u64)?;
+        line("starts", self.findings.starts)?;
+        line("duplicates", self.findings.duplicates)?;
+        line("losses", self.findings.losses)?;
+        line("runs left alone after five minutes", self.abandoned)?;
+        line("runs whose resources were deleted past a finalizer", self.findings.overtaken)?;
+        line("kills", self.tally.kills())?;
+        for (kind, times) in &self.tally.disturbances {
+            line(&format!("  {kind}"), *times)?;
+        }
+        for (point, times) in &self.tally.points {
+            line(&format!("  killed at {point}"), *times)?;
+        }
+        line("operators that ended since they had lost the Lease", self.tally.lost_leases)?;
+        line("faults", self.struck.values().sum())?;
+        for (name, times) in &self.struck {
+            line(&format!("  {name}"), *times)?;
+        }
+        line("seconds", self.seconds)?;
+        for complaint in self.findings.complaints.iter().take(SHOWN) {
+            writeln!(f, "WRONG: {complaint}")?;
+        }
+        let more = self.findings.complaints.len().saturating_sub(SHOWN);
+        if more > 0 { writeln!(f, "… and {more} more") } else { Ok(()) }
+    }
+}

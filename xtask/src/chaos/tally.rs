@@ -1,0 +1,59 @@
+//! What has been done to the processes, and what there is to be done.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::workload::Disturbance;
+use crate::demo::Result;
+use crate::demo::programs::workspace_folder;
+
+/// What has been done to the processes so far.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// By kind of disturbance.
+    pub disturbances: BTreeMap<&'static str, u64>,
+    /// How often a process was killed at this crash point.
+    pub points: BTreeMap<String, u64>,
+    /// Processes that ended themselves since they had lost the Lease.
+    pub lost_leases: u64,
+    /// Ends that nobody expected.
+    pub odd: Vec<String>,
+}
+
+impl Tally {
+    /// Nothing yet, of all that there is.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            disturbances: Disturbance::KINDS.into_iter().map(|kind| (kind, 0)).collect(),
+            points: crash_points()?.into_iter().map(|point| (point, 0)).collect(),
+            ..Self::default()
+        })
+    }
+
+    /// Processes that were killed, the API server among them.
+    pub fn kills(&self) -> u64 {
+        let killed = self.disturbances.iter().filter(|(kind, _)| kind.ends_with("killed")).map(|(_, times)| times);
+        killed.chain(self.points.values()).sum()
+    }
+}
+
+/// The crash points that the operator's sources name.
+fn crash_points() -> Result<Vec<String>> {
+    let mut points = Vec::new();
+    let mut folders = vec![workspace_folder().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path)?;
+                let named = text.split("crash::point!(\"").skip(1).filter_map(|rest| rest.split_once('"'));
+                points.extend(named.map(|(name, _)| name.to_owned()));
+            }
+        }
+    }
+    points.sort_unstable();
+    points.dedup();
+    if points.is_empty() { Err("src names no crash points.".into()) } else { Ok(points) }
+}
