@@ -13,6 +13,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
+use tracing::Instrument;
 
 use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
 use super::class::class;
@@ -22,6 +23,7 @@ use super::identity::Reservations;
 use super::input::{self, Input};
 use super::objects;
 use super::observed::{Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings, Target};
+use super::overtaken::Overtaken;
 use super::plan::{Decision, Settled, Step, plan};
 use super::report::{is_finished, is_started};
 use super::result::{self, Stored};
@@ -469,6 +471,11 @@ impl<'a> Pass<'a> {
         let version = match written {
             Ok(version) => version,
             Err(error) => {
+                if error.is_not_found()
+                    && let (Some(overtaken), Some(live)) = (Overtaken::new(&self.observed), &self.connection)
+                {
+                    tokio::spawn(overtaken.stop(live.waiting(Class::Stop, &self.key)).in_current_span());
+                }
                 // What was asked for is still to be looked at.
                 self.keep(true);
                 return Err(error);

@@ -17,7 +17,7 @@ use crate::operator::retry::Requeue;
 /// How long a deletion waits for a run to stop before it lets go.
 const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 /// How long a canceled run may take at most before it is terminated: soon enough for the limit.
-const LONGEST_GRACE: u32 = 240;
+pub(super) const LONGEST_GRACE: u32 = 240;
 
 /// The resource is being deleted: stop the run if it is ours, then let go.
 pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {

@@ -12,6 +12,7 @@ pub mod input;
 mod objects;
 pub mod observed;
 mod obstacles;
+mod overtaken;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;

@@ -202,3 +202,39 @@ async fn somebody_elses_run_is_left_alone_whatever_is_asked() {
     assert_eq!(remote_status(&world, &running).await, "RUNNING");
     assert_eq!((world.api.arrivals(Some(CANCEL)).await, world.api.arrivals(Some(TERMINATE)).await), (0, 0));
 }
+
+#[tokio::test]
+async fn a_deletion_that_takes_the_finalizer_with_it_in_the_moment_of_the_claim_stops_the_run() {
+    let world = world("overtaken").await;
+    let _operator = world.operator();
+    world.wait_for_workspace("default", "Connected").await;
+    for (name, workflow, policy, end) in [
+        ("cancel", "hang", "Cancel", "CANCELED"),
+        ("stubborn", "stubborn", "Cancel", "TERMINATED"),
+        ("terminate", "stubborn", "Terminate", "TERMINATED"),
+        ("orphan", "hang", "Orphan", "RUNNING"),
+    ] {
+        let hold = json!({ "method": EXECUTE.0, "route": EXECUTE.1, "times": 1, "kind": { "hold": "after_effect" } });
+        world.api.faults(json!({ "faults": [hold] })).await;
+        let spec = json!({
+            "workflowIdentifier": workflow, "deletionPolicy": policy, "executionId": name,
+            "terminationGracePeriodSeconds": 1,
+        });
+        world.execute(name, spec).await;
+        until(SOON, "the held call", async || world.api.held().await.pop()).await;
+        // What the API server does when both arrive at once: the finalizer goes with the resource.
+        world.patch(name, json!({ "metadata": { "finalizers": null } })).await.unwrap();
+        world.delete(name).await;
+        world.wait_until_gone(name, SOON).await;
+        world.api.release().await;
+        world.api.heal().await;
+        let ended = async || {
+            let all = world.api.executions().await;
+            all.into_iter().find(|run| run["execution_id"] == name && run["status"] == end)
+        };
+        if policy == "Orphan" {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        until(SOON, end, ended).await;
+    }
+}
