@@ -31,9 +31,9 @@ enum Command {
     Import(Box<Import>),
     /// Take the operator's finalizers off all resources, for when no operator is left to do it. Runs that go on are not stopped. Stop the operator first, or it puts them back.
     ReleaseFinalizers {
-        /// In this namespace only, instead of all.
-        #[arg(long, value_name = "NAME")]
-        namespace: Option<String>,
+        /// In this namespace only, instead of all; may be repeated.
+        #[arg(long = "namespace", value_name = "NAME", value_delimiter = ',')]
+        namespaces: Vec<String>,
     },
 }
 
@@ -52,11 +52,11 @@ struct Run {
     /// Calls a second to make with one API key at most, over all Workspaces that use it; a Workspace may ask for fewer.
     #[arg(long, env = "MAX_REQUESTS_PER_SECOND", value_name = "NUMBER", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000))]
     max_requests_per_second: u32,
-    /// Watch this namespace only, instead of all.
-    #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAME")]
-    namespace: Option<String>,
-    /// Where to answer /healthz, /readyz and /metrics.
-    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    /// Watch this namespace only, instead of all; may be repeated.
+    #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_name = "NAME", value_delimiter = ',')]
+    namespaces: Vec<String>,
+    /// Where to answer /healthz, /readyz and /metrics; [::] is every address, of IPv4 as well.
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "[::]:8080")]
     listen: SocketAddr,
     /// The Lease by which one of several operators is elected; empty for no election.
     #[arg(long, env = "LEASE", value_name = "NAME", default_value = "mistral-workflows-operator")]
@@ -113,7 +113,7 @@ fn main() -> ExitCode {
         Command::Run(options) => to_the_end(run(*options)),
         Command::Crds => print_crds(),
         Command::Import(options) => to_the_end(import(*options)),
-        Command::ReleaseFinalizers { namespace } => to_the_end(release_finalizers(namespace)),
+        Command::ReleaseFinalizers { namespaces } => to_the_end(release_finalizers(namespaces)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -141,7 +141,7 @@ fn to_the_end(work: impl Future<Output = Outcome>) -> Outcome {
 }
 
 async fn run(options: Run) -> Outcome {
-    let Run { allow_base_urls, max_requests_per_second, namespace, listen, lease, lease_namespace, log_format, log } =
+    let Run { allow_base_urls, max_requests_per_second, namespaces, listen, lease, lease_namespace, log_format, log } =
         options;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(log)
@@ -151,7 +151,9 @@ async fn run(options: Run) -> Outcome {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
-    let (client, pod_namespace) = connect().await?;
+    let namespaces = operator::watch::namespaces(&namespaces)?;
+    let (kube, pod_namespace) = cluster().await?;
+    let client = kube::Client::try_from(kube.clone())?;
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopping = stop.clone();
@@ -164,25 +166,36 @@ async fn run(options: Run) -> Outcome {
     });
     // An empty variable is as good as none.
     let given = |name: Option<String>| name.filter(|name| !name.is_empty());
-    let namespace = given(namespace);
     let lease = match given(lease_namespace).or(pod_namespace) {
-        Some(namespace) if !lease.is_empty() => Some(operator::election::LeaseConfig { name: lease, namespace }),
+        Some(namespace) if !lease.is_empty() => {
+            let client = kube::Client::try_from(kube)?;
+            Some(operator::election::LeaseConfig { name: lease, namespace, client })
+        }
         _ => None,
     };
-    let config = operator::Config { allow_base_urls, max_requests_per_second, namespace, listen: Some(listen), lease };
+    let config = operator::Config { allow_base_urls, max_requests_per_second, namespaces, listen: Some(listen), lease };
     operator::run(config, client, stop).await?;
     Ok(())
 }
 
-async fn release_finalizers(namespace: Option<String>) -> Outcome {
+async fn release_finalizers(namespaces: Vec<String>) -> Outcome {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let (client, _) = connect().await?;
+    let namespaces = operator::watch::namespaces(&namespaces)?;
+    let client = kube::Client::try_from(cluster().await?.0)?;
+    let released = operator::release::finalizers(&client, &namespaces).await;
     let mut failed = 0;
-    for (kind, outcome) in operator::release::finalizers(&client, namespace.as_deref()).await? {
+    for (kind, outcome) in released.outcomes {
         println!("{kind}: {} released", outcome.released);
         failed += outcome.failed;
     }
-    if failed > 0 { Err(format!("{failed} resources still have a finalizer; run it again").into()) } else { Ok(()) }
+    match (failed, released.errors.is_empty()) {
+        (0, true) => Ok(()),
+        (0, false) => Err(released.errors.join("; ").into()),
+        _ => {
+            let errors: String = released.errors.iter().map(|error| format!("; {error}")).collect();
+            Err(format!("{failed} resources still have a finalizer; run it again{errors}").into())
+        }
+    }
 }
 
 async fn import(options: Import) -> Outcome {
@@ -228,12 +241,13 @@ async fn import(options: Import) -> Outcome {
     Ok(())
 }
 
-/// The cluster, by the kubeconfig or else by the pod's service account, and the pod's namespace if it is the latter.
-async fn connect() -> Result<(kube::Client, Option<String>), Box<dyn std::error::Error>> {
-    // One TLS provider for both clients, chosen here; a second call has no effect.
+/// How to reach the cluster, by the kubeconfig or else by the pod's service account, and the pod's namespace if it is
+/// the latter.
+async fn cluster() -> Result<(kube::Config, Option<String>), Box<dyn std::error::Error>> {
+    // One TLS provider for all clients, chosen here; a second call has no effect.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let by_pod = kube::Config::from_kubeconfig(&kube::config::KubeConfigOptions::default()).await.is_err();
     let config = operator::kubernetes::tuned(kube::Config::infer().await?);
     let pod_namespace = by_pod.then(|| config.default_namespace.clone());
-    Ok((kube::Client::try_from(config)?, pod_namespace))
+    Ok((config, pod_namespace))
 }

@@ -190,6 +190,11 @@ impl Claim {
     }
 }
 
+/// From when on no call can be under way that was claimed before `now`.
+pub fn doubt_of_earlier_calls(now: Timestamp) -> Timestamp {
+    later(later(now, SEND_WITHIN), CALL + VISIBILITY + CLOCK_SKEW)
+}
+
 /// Who claims, and for which Mistral workspace.
 #[derive(Clone, Copy, Debug)]
 pub struct Claimant<'a> {

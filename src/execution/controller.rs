@@ -41,6 +41,7 @@ use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
 use crate::operator::retry::{Requeue, jitter};
 use crate::operator::sabotage;
+use crate::operator::watch::Unheard;
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::turn::{self, Place};
@@ -67,6 +68,8 @@ pub struct Context {
     pub connections: Arc<Connections>,
     /// The executions that exist.
     pub executions: Store<Guarded>,
+    /// Calls that claims among those that are not listed yet may have under way.
+    pub unheard: Unheard,
     /// The Workspaces that exist.
     pub workspaces: Store<DeserializeGuard<api::Workspace>>,
     /// The Workflows that exist.
@@ -125,6 +128,7 @@ impl Context {
         executions: Store<Guarded>,
         workspaces: Store<DeserializeGuard<api::Workspace>>,
         workflows: Store<DeserializeGuard<api::Workflow>>,
+        unheard: Unheard,
         tracker: Arc<Tracker>,
         publisher: Arc<Publisher>,
         term: Term,
@@ -138,6 +142,7 @@ impl Context {
             instance,
             connections,
             executions,
+            unheard,
             workspaces,
             workflows,
             tracker,
@@ -397,8 +402,12 @@ impl<'a> Pass<'a> {
                 return Ok(self.take_turn(Class::Start).err().unwrap_or(Flow::PlanAgain));
             }
             if self.observed.spec.execution_id.is_some()
-                && let Err(until) =
-                    self.context.reservations.reserve(&self.observed.uid, &claim, &self.context.executions)
+                && let Err(until) = self.context.reservations.reserve(
+                    &self.observed.uid,
+                    &claim,
+                    &self.context.executions,
+                    self.context.unheard.until(),
+                )
             {
                 self.observed.rival = Some(until);
                 return Ok(Flow::PlanAgain);

@@ -23,8 +23,14 @@ pub(super) struct Reservations {
 impl Reservations {
     /// Reserves an id for the call of this claim; else says until when another resource's may be under
     /// way. Claims of other operators, and from before a restart, are known as far as the watch has
-    /// brought them.
-    pub(super) fn reserve(&self, uid: &str, claim: &Claim, all: &Store<Guarded>) -> Result<(), Timestamp> {
+    /// brought them; until `unheard` there may be others.
+    pub(super) fn reserve(
+        &self,
+        uid: &str,
+        claim: &Claim,
+        all: &Store<Guarded>,
+        unheard: Option<Timestamp>,
+    ) -> Result<(), Timestamp> {
         let now = Timestamp::now();
         let elsewhere = all.state().into_iter().filter_map(|other| {
             let other = other.0.as_ref().ok().filter(|other| other.uid().as_deref() != Some(uid))?;
@@ -37,7 +43,7 @@ impl Reservations {
         });
         let mut held = self.lock();
         let here = held.get(&identity(claim)).filter(|(whose, _)| whose != uid).map(|(_, until)| *until);
-        if let Some(until) = elsewhere.chain(here).max().filter(|until| *until > now) {
+        if let Some(until) = elsewhere.chain(here).chain(unheard).max().filter(|until| *until > now) {
             return Err(until);
         }
         held.insert(identity(claim), (uid.to_owned(), claim.doubt_ends()));

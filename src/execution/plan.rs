@@ -289,7 +289,7 @@ fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Time
     }
     if o.rival.is_some_and(|until| now < until) {
         let message = format!(
-            "Another WorkflowExecution has claimed the execution id \"{}\" and may have started it; this one reads that run once the API shows it.",
+            "Another WorkflowExecution may have claimed the execution id \"{}\" and started it; this one waits until the API would show that run, and reads it then.",
             o.execution_id()
         );
         let status = report::not_started(o, Wait::Working, reason::EXECUTION_ID_CLAIMED, message, now);

@@ -19,12 +19,14 @@ use crate::execution::claim::{CLOCK_SKEW, later};
 pub const LEASE: &str = "the Lease";
 
 /// Which Lease operators contend for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LeaseConfig {
     /// Its name.
     pub name: String,
     /// Its namespace.
     pub namespace: String,
+    /// Connections for it alone: a renewal must not wait behind the passes.
+    pub client: Client,
 }
 
 /// One process in the election.
@@ -39,9 +41,9 @@ pub struct Election {
 
 impl Election {
     /// Takes part as `me`, which no other process is called.
-    pub fn new(client: Client, config: LeaseConfig, me: String) -> Self {
+    pub fn new(config: LeaseConfig, me: String) -> Self {
         Self {
-            api: Api::namespaced(client, &config.namespace),
+            api: Api::namespaced(config.client.clone(), &config.namespace),
             config,
             candidate: Candidate::new(me.clone(), Instant::now()),
             me,

@@ -3,6 +3,8 @@
 //! A process that hangs does not answer, so to answer at all is to live.
 
 use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -68,6 +70,29 @@ impl Health {
     }
 }
 
+/// Listens there; where that is every address and the machine has no IPv6, at every address that it has.
+///
+/// # Errors
+/// When the address cannot be had.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    let error = match TcpListener::bind(address).await {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    let Some(other) = without_ipv6(address, error.kind()) else { return Err(error) };
+    let listener = TcpListener::bind(other).await.map_err(|_| error)?;
+    tracing::info!(%address, listening = %other, "there is no IPv6 here");
+    Ok(listener)
+}
+
+/// What stands for `address` where there is no IPv6, if the error may mean that.
+fn without_ipv6(address: SocketAddr, error: ErrorKind) -> Option<SocketAddr> {
+    let every = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    // How a kernel says that it lacks a family of addresses has no kind of its own.
+    let other_reason = matches!(error, ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+    (every && !other_reason).then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
+}
+
 /// Serves `/healthz`, `/readyz` and `/metrics` until the process ends.
 pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metrics>) {
     let routes = Router::new()
@@ -102,6 +127,23 @@ fn answer(Waiting { waiting, leader }: &Waiting) -> (StatusCode, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_address_is_every_one_of_ipv4_where_there_is_no_ipv6() {
+        // As Linux says that it has no such addresses: EAFNOSUPPORT.
+        let no_ipv6 = Error::from_raw_os_error(97).kind();
+        for (address, error, instead) in [
+            ("[::]:8080", no_ipv6, Some("0.0.0.0:8080")),
+            ("[::]:8080", ErrorKind::AddrNotAvailable, Some("0.0.0.0:8080")),
+            ("[::]:8080", ErrorKind::AddrInUse, None),
+            ("[::]:80", ErrorKind::PermissionDenied, None),
+            ("[::1]:8080", no_ipv6, None),
+            ("0.0.0.0:8080", ErrorKind::AddrNotAvailable, None),
+        ] {
+            let instead = instead.map(|address| address.parse().unwrap());
+            assert_eq!(without_ipv6(address.parse().unwrap(), error), instead, "{address}: {error}");
+        }
+    }
 
     #[test]
     fn readiness_says_what_is_waited_for_and_why_and_a_standby_is_ready() {

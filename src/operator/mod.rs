@@ -11,31 +11,30 @@ pub mod metrics;
 pub mod release;
 pub mod retry;
 pub mod sabotage;
+pub mod watch;
 
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{join_all, select_all};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::ListParams;
-use kube::core::{DeserializeGuard, NamespaceResourceScope};
-use kube::runtime::controller::{self, Action, Controller};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 
-use crate::api::{Workflow, WorkflowExecution, Workspace};
+use crate::api::Workspace;
 use crate::execution;
 use crate::execution::controller::Guarded;
 use crate::execution::observed::Instance;
@@ -49,27 +48,28 @@ use election::{Election, LeaseConfig};
 use health::Health;
 use lease::Term;
 use metrics::Metrics;
+use watch::{Scope, Unheard};
 
 /// How long passes that are under way may take to end once the process is to stop. Pods get 30 s.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
 /// How often what is remembered of resources that are gone is dropped.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
-/// The longest rest between two looks at what is waited for at the start.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// What readiness waits for first.
 const KUBERNETES: &str = "the Kubernetes API";
+/// What it waits for where there is no election.
+const WATCHES: &str = "the watches";
 /// The kinds that are watched.
 const KINDS: [&str; 3] = ["Workspace", "Workflow", "WorkflowExecution"];
 
 /// What the operator is told at its start.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// The addresses of the API that Workspaces may name.
     pub allow_base_urls: Vec<Url>,
     /// Calls a second that are made with one API key at most.
     pub max_requests_per_second: u32,
-    /// The namespace to watch; all of them if none.
-    pub namespace: Option<String>,
+    /// The namespaces to watch, each once; all of them if none.
+    pub namespaces: Vec<String>,
     /// Where health and readiness are answered; nowhere if none.
     pub listen: Option<SocketAddr>,
     /// The Lease by which one of several operators is elected; there is no election if none.
@@ -107,24 +107,25 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     let health = Arc::new(Health::default());
     health.wait_for([KUBERNETES]);
     // From the beginning: a moment without anything to wait for would be taken for readiness.
-    health.wait_for(config.lease.is_some().then_some(election::LEASE));
+    health.wait_for([if config.lease.is_some() { election::LEASE } else { WATCHES }]);
     let metrics = Arc::new(Metrics::default());
     if let Some(address) = config.listen {
-        let listener =
-            tokio::net::TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+        let listener = health::listen(address).await.map_err(|source| Error::Listen { address, source })?;
         tokio::spawn(health::serve(listener, Arc::clone(&health), Arc::clone(&metrics)));
     }
     let (name, since) = (format!("{}-{}", host_name(), Uuid::new_v4().simple()), Timestamp::now());
-    tracing::info!(instance = name, version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
+    tracing::info!(instance = name, version = env!("CARGO_PKG_VERSION"), namespaces = ?config.namespaces, "starting");
+    let scopes = watch::scopes(&config.namespaces);
     let prepare = async {
         let cluster = cluster_id(&client, &health).await;
-        health.wait_for(KINDS.map(crd));
+        health.wait_for(scopes.iter().map(Scope::name));
         health.done(KUBERNETES);
-        futures::join!(
-            served::<Workspace>(&client, &config, &health),
-            served::<Workflow>(&client, &config, &health),
-            served::<WorkflowExecution>(&client, &config, &health),
-        );
+        for scope in scopes.clone() {
+            let (client, health, stop) = (client.clone(), Arc::clone(&health), stop.clone());
+            tokio::spawn(async move { stop.run_until_cancelled(scope.prepare(client, &health)).await });
+        }
+        // Those that cannot be watched yet come in when they can.
+        select_all(scopes.iter().map(|scope| Box::pin(scope.served.cancelled()))).await;
         cluster
     };
     let Some(cluster) = stop.run_until_cancelled(prepare).await else { return Ok(()) };
@@ -132,10 +133,10 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     let Some(lease) = config.lease.clone() else {
         tracing::info!("there is no election; let only one operator run");
         let term = Term::unlimited(stop, since);
-        operate(&config, client, cluster, name, &term, &health, &metrics).await;
+        operate(&config, client, &scopes, cluster, name, &term, &health, &metrics).await;
         return Ok(());
     };
-    let mut election = Election::new(client.clone(), lease.clone(), name.clone());
+    let mut election = Election::new(lease.clone(), name.clone());
     let Some(term) = election.win(&stop, &health).await else { return Ok(()) };
     // A task of its own: work on many resources must not keep it from renewing in time. If it ends, however it
     // does, so does all work, in the midst of it.
@@ -143,7 +144,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     let mut keeping = tokio::spawn(election.keep(term.clone(), ended.clone()));
     let kept = tokio::select! {
         kept = &mut keeping => kept,
-        () = operate(&config, client, cluster, name, &term, &health, &metrics) => {
+        () = operate(&config, client, &scopes, cluster, name, &term, &health, &metrics) => {
             ended.cancel();
             keeping.await
         }
@@ -159,17 +160,20 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
 }
 
 /// Runs the controllers until the term's `stop`, then lets what is under way come to its end.
+#[expect(clippy::too_many_arguments, reason = "what the process has made ready, each a different thing")]
 async fn operate(
     config: &Config,
     client: Client,
+    scopes: &[Scope],
     cluster: String,
     name: String,
     term: &Term,
     health: &Health,
     metrics: &Arc<Metrics>,
 ) {
-    health.wait_for(KINDS.map(list));
+    health.wait_for(scopes.iter().flat_map(|scope| KINDS.map(|kind| scope.list(kind))));
     health.done(election::LEASE);
+    health.done(WATCHES);
     health.leads();
     let stop = &term.stop;
     let instance = Instance { name, since: term.since };
@@ -178,15 +182,20 @@ async fn operate(
     let (suspect, suspects) = unbounded_channel();
     let (wake, woken) = unbounded_channel();
     let (wake_workflow, woken_workflows) = unbounded_channel();
-    let connections = Arc::new(Connections::new(vec![changed, changed_too], suspect));
+    let (touched, touched_workspaces) = unbounded_channel();
+    let (touched_workflow, touched_workflows) = unbounded_channel();
+    let (touched_execution, touched_executions) = unbounded_channel();
+    let connections = Arc::new(Connections::new(vec![changed.clone(), changed_too.clone()], suspect));
     let (publisher, writer) = events::publisher(client.clone(), instance.name.clone(), Arc::clone(metrics));
     let publisher = Arc::new(publisher);
     let tracker = Arc::new(Tracker::new(wake));
     let (swept, sweeps) = unbounded_channel();
     let inventory = Arc::new(Inventory::new(wake_workflow, swept));
 
-    let workspaces = watch::<DeserializeGuard<Workspace>>(&client, config);
-    let workspace_store = workspaces.store();
+    let (workspace_store, workspace_writer) = watch::store();
+    let (workflow_store, workflow_writer) = watch::store();
+    let (execution_store, execution_writer) = watch::store();
+    let workspaces = controller(&workspace_store, touched_workspaces);
     let workspace_context = Arc::new(workspace::controller::Context::new(
         client.clone(),
         Arc::clone(&connections),
@@ -209,8 +218,7 @@ async fn operate(
         Arc::clone(&workspace_context),
     );
 
-    let workflows = watch::<inventory::Guarded>(&client, config);
-    let workflow_store = workflows.store();
+    let workflows = controller(&workflow_store, touched_workflows);
     let workflow_context = Arc::new(workflow::controller::Context::new(
         client.clone(),
         Arc::clone(&connections),
@@ -221,15 +229,11 @@ async fn operate(
         term.clone(),
         Arc::clone(metrics),
     ));
-    let (of_changes, of_workspaces) = (workflow_store.clone(), workflow_store.clone());
+    let of_changes = workflow_store.clone();
     let (passed, passes_of_workflows) = unbounded_channel();
     let workflows = workflows
         .reconcile_on(receive(woken_workflows))
         .reconcile_on(receive(workflow_changes).flat_map(move |key| stream::iter(using(&of_changes, &key))))
-        .watches(api::<DeserializeGuard<Workspace>>(&client, config), kubernetes::watching(), move |workspace| {
-            let key = Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() };
-            using(&of_workspaces, &key)
-        })
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
             move |object, context| {
@@ -253,8 +257,7 @@ async fn operate(
         term.clone(),
     ));
 
-    let executions = watch::<Guarded>(&client, config);
-    let execution_store = executions.store();
+    let executions = controller(&execution_store, touched_executions);
     let execution_context = Arc::new(execution::controller::Context::new(
         client.clone(),
         cluster,
@@ -263,23 +266,19 @@ async fn operate(
         execution_store.clone(),
         workspace_store.clone(),
         workflow_store.clone(),
+        Unheard::from_now_on(scopes),
         Arc::clone(&tracker),
         publisher,
         term.clone(),
         Arc::clone(metrics),
     ));
-    let (of_changes, of_workspaces) = (execution_store.clone(), execution_store.clone());
-    let of_workflows = execution_store.clone();
+    let (of_changes, of_workflows) = (execution_store.clone(), execution_store.clone());
     let executions = executions
         .reconcile_on(receive(woken))
         .reconcile_on(receive(changes).flat_map(move |key| stream::iter(waiting_for(&of_changes, &key))))
         .reconcile_on(
             receive(passes_of_workflows).flat_map(move |workflow| stream::iter(referring_to(&of_workflows, &workflow))),
         )
-        .watches(api::<DeserializeGuard<Workspace>>(&client, config), kubernetes::watching(), move |workspace| {
-            let key = Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() };
-            waiting_for(&of_workspaces, &key)
-        })
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
             |object, context| {
@@ -331,35 +330,46 @@ async fn operate(
         }
     };
 
-    let ready = async {
-        // Without the Workspaces, every execution would seem to lack its own.
-        let _ = workspace_store.wait_until_ready().await;
-        health.done(&list("Workspace"));
-        let executions = async {
-            // Nor would it do to take a Workflow that is not listed yet for one that does not exist.
-            let _ = workflow_store.wait_until_ready().await;
-            health.done(&list("Workflow"));
-            report(executions, "WorkflowExecution").await;
+    let watching = async {
+        let tell_workspace = |workspace: ObjectRef<DeserializeGuard<Workspace>>| {
+            let key = Key { namespace: workspace.namespace.clone().unwrap_or_default(), name: workspace.name.clone() };
+            for listener in [&changed, &changed_too] {
+                tell(listener, key.clone());
+            }
+            tell(&touched, workspace);
         };
-        let listed = async {
-            let _ = execution_store.wait_until_ready().await;
-            health.done(&list("WorkflowExecution"));
-            tracing::info!("watching");
-        };
-        futures::join!(report(workflows, "Workflow"), executions, listed);
+        let tell_workflow = |workflow| tell(&touched_workflow, workflow);
+        let tell_execution = |execution| tell(&touched_execution, execution);
+        let keeping = (&client, scopes, health);
+        futures::join!(
+            watch::keep(keeping, |at| &at.served, |at| &at.workspaces, workspace_writer, tell_workspace),
+            watch::keep(keeping, |at| &at.workspaces, |at| &at.workflows, workflow_writer, tell_workflow),
+            watch::keep(keeping, |at| &at.workflows, |at| &at.executions, execution_writer, tell_execution),
+        );
+    };
+    let executions = async {
+        // Each may be about a run that another one has claimed: see `Reservations`.
+        stop.run_until_cancelled(join_all(scopes.iter().map(Scope::is_tried))).await;
+        tracing::info!("watching");
+        executions.for_each(told).await;
     };
     let ended = CancellationToken::new();
     let passes = async {
-        futures::join!(report(workspaces, "Workspace"), ready, tracking, sweeping, discovering, forgetting);
+        futures::join!(
+            stop.run_until_cancelled(watching),
+            workspaces.for_each(told),
+            workflows.for_each(told),
+            executions,
+            tracking,
+            sweeping,
+            discovering,
+            forgetting,
+        );
         ended.cancel();
     };
     let all = async { futures::join!(passes, writer.run(ended.cancelled())) };
     let limit = async {
         stop.cancelled().await;
-        if !health.is_ready() {
-            // Nothing has begun, and a list that does not come would be waited for.
-            return;
-        }
         tracing::info!("stopping; what is under way comes to its end first");
         tokio::time::sleep(SHUTDOWN_LIMIT).await;
     };
@@ -369,30 +379,24 @@ async fn operate(
     }
 }
 
-fn api<K>(client: &Client, config: &Config) -> Api<K>
+/// Makes a pass over each object of the store that is touched, and over those that it is told of besides.
+fn controller<K>(store: &Store<K>, touched: UnboundedReceiver<ObjectRef<K>>) -> Controller<K>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    match &config.namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
-fn watch<K>(client: &Client, config: &Config) -> Controller<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + Debug
-        + Send
-        + Sync
-        + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     // Passes wait for slow tenants; what bounds the work is the calls that may be under way with each key.
-    Controller::new(api(client, config), kubernetes::watching())
+    Controller::for_stream(stream::pending(), store.clone())
         .with_config(controller::Config::default().concurrency(0))
+        .reconcile_on(receive(touched))
 }
+
+/// A receiver that is gone means that the process is ending.
+fn tell<T>(listener: &UnboundedSender<T>, news: T) {
+    let _ = listener.send(news);
+}
+
+/// What passes return is theirs to log.
+async fn told<T>(_: T) {}
 
 fn receive<T>(mut receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
     stream::poll_fn(move |context| receiver.poll_recv(context))
@@ -414,68 +418,10 @@ fn using(store: &Store<inventory::Guarded>, key: &Key) -> Vec<ObjectRef<inventor
     store.state().iter().filter(|object| uses(object)).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
 }
 
-/// Drives a controller to its end. What passes return is theirs to log; what is left is the watch, whose trouble is
-/// told once and not with each try.
-async fn report<K, E>(
-    passes: impl Stream<Item = Result<(ObjectRef<K>, Action), controller::Error<E, watcher::Error>>>,
-    kind: &str,
-) where
-    K: Resource,
-    E: std::error::Error + 'static,
-{
-    let mut told = String::new();
-    let mut passes = pin!(passes);
-    while let Some(pass) = passes.next().await {
-        match pass {
-            Ok(_) => told.clear(),
-            Err(controller::Error::QueueError(error)) if error.to_string() != told => {
-                told = error.to_string();
-                tracing::warn!(error = told, "watching for {kind}s met with trouble and goes on");
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// What readiness calls the CRD of a kind.
-fn crd(kind: &str) -> String {
-    format!("the CRD {}s.workflows.mistral.ai", kind.to_lowercase())
-}
-
-/// What readiness calls the watch of a kind.
-fn list(kind: &str) -> String {
-    format!("the list of {kind}s")
-}
-
-/// Waits until resources of a kind can be listed, and says what stands in the way.
-async fn served<K>(client: &Client, config: &Config, health: &Health)
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
-{
-    let (api, one) = (api::<K>(client, config), ListParams::default().limit(1));
-    let mut wait = Duration::from_secs(1);
-    let what = crd(&K::kind(&()));
-    loop {
-        let why = match kubernetes::call(api.list_metadata(&one)).await {
-            Ok(_) => return health.done(&what),
-            Err(error) if error.is_not_found() => {
-                "it is missing; apply what `mistral-workflows-operator crds` prints".into()
-            }
-            Err(error) if error.is_forbidden() => {
-                format!("the operator's account may not list it; grant what the README lists: {error}")
-            }
-            Err(error) => error.to_string(),
-        };
-        health.waits(&what, why);
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LOOK_AGAIN);
-    }
-}
-
 /// UID of the namespace `kube-system`, by which clusters are told apart. Waits for it.
 async fn cluster_id(client: &Client, health: &Health) -> String {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let mut wait = Duration::from_secs(1);
+    let mut wait = watch::FIRST_LOOK;
     loop {
         let why = match kubernetes::call(namespaces.get("kube-system")).await {
             Ok(Namespace { metadata: ObjectMeta { uid: Some(uid), .. }, .. }) => return uid,
@@ -483,8 +429,7 @@ async fn cluster_id(client: &Client, health: &Health) -> String {
             Err(error) => format!("namespace kube-system cannot be read: {error}"),
         };
         health.waits(KUBERNETES, why);
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LOOK_AGAIN);
+        watch::rest(&mut wait).await;
     }
 }
 

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::kubernetes::{self, Error, call};
+use super::watch;
 use crate::api::{Workflow, WorkflowExecution};
 use crate::{execution, workflow};
 
@@ -30,24 +31,49 @@ pub struct Outcome {
     pub failed: usize,
 }
 
-/// Takes our finalizers off all resources of the namespace, or of all of them. Tells of each that it could not free.
-///
-/// # Errors
-/// When the resources cannot be listed.
-pub async fn finalizers(client: &Client, namespace: Option<&str>) -> Result<[(&'static str, Outcome); 2], Error> {
-    let executions = of_kind::<WorkflowExecution>(client, namespace, execution::claim::FINALIZER).await?;
-    let workflows = of_kind::<Workflow>(client, namespace, workflow::observed::FINALIZER).await?;
-    Ok([("WorkflowExecutions", executions), ("Workflows", workflows)])
+/// What became of all of them.
+#[derive(Debug, Default)]
+pub struct Released {
+    /// By kind.
+    pub outcomes: [(&'static str, Outcome); 2],
+    /// What could not even be listed, a sentence each.
+    pub errors: Vec<String>,
+}
+
+/// Takes our finalizers off all resources of these namespaces, or of all if none is named. Tells of each that it could
+/// not free; a namespace whose resources cannot be listed does not keep it from the others.
+pub async fn finalizers(client: &Client, namespaces: &[String]) -> Released {
+    let mut released = Released {
+        outcomes: [("WorkflowExecutions", Outcome::default()), ("Workflows", Outcome::default())],
+        errors: Vec::new(),
+    };
+    let all = namespaces.is_empty().then_some(None);
+    for namespace in namespaces.iter().map(|name| Some(name.as_str())).chain(all) {
+        let found = [
+            of_kind::<WorkflowExecution>(client, namespace, execution::claim::FINALIZER).await,
+            of_kind::<Workflow>(client, namespace, workflow::observed::FINALIZER).await,
+        ];
+        for ((kind, sum), outcome) in released.outcomes.iter_mut().zip(found) {
+            match outcome {
+                Ok(outcome) => {
+                    sum.released += outcome.released;
+                    sum.failed += outcome.failed;
+                }
+                Err(error) => {
+                    let place = namespace.map_or_else(|| "all namespaces".into(), |name| format!("namespace {name}"));
+                    released.errors.push(format!("the {kind} of {place} could not be listed: {error}"));
+                }
+            }
+        }
+    }
+    released
 }
 
 async fn of_kind<K>(client: &Client, namespace: Option<&str>, finalizer: &str) -> Result<Outcome, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
 {
-    let all: Api<K> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
+    let all = watch::api::<K>(client, namespace);
     let mut outcome = Outcome::default();
     let mut page = ListParams::default().limit(PAGE);
     loop {

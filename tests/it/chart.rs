@@ -109,7 +109,7 @@ fn helm(tools: &GitOps, kubeconfig: &Path, arguments: &[&str]) -> std::process::
 }
 
 /// What the chart renders with these values, hooks and tests included.
-fn render(tools: &GitOps, namespace: &str, values: &str, more: &[&str]) -> Vec<Value> {
+pub fn render(tools: &GitOps, namespace: &str, values: &str, more: &[&str]) -> Vec<Value> {
     let chart = chart();
     let arguments = ["template", "release", chart.to_str().unwrap(), "--namespace", namespace, "--values", "-"];
     let text = succeed(helm(tools, Path::new("/nonexistent"), &arguments).args(more), values);
@@ -156,7 +156,10 @@ async fn a_value_that_is_misspelled_or_makes_no_sense_is_refused() {
         ("image: { repo: x }", "additional properties 'repo' not allowed"),
         ("networkPolicy: { enable: true }", "additional properties 'enable' not allowed"),
         ("replicas: two", "got string, want integer"),
-        ("watchNamespace: a,b", "does not match pattern"),
+        ("watchNamespace: a", "additional properties 'watchNamespace' not allowed"),
+        ("watchNamespaces: a", "got string, want array"),
+        ("watchNamespaces: ['a,b']", "does not match pattern"),
+        ("watchNamespaces: [a, '']", "does not match pattern"),
         ("allowBaseURLs: [api.mistral.ai]", "does not match pattern"),
         ("maxRequestsPerSecond: 0", "minimum: got 0, want 1"),
         ("log: { format: xml }", "must be one of"),
@@ -175,7 +178,7 @@ async fn the_api_server_accepts_all_that_the_chart_renders_and_the_examples() {
     let world = World::bare("chart-accepted").await;
     let Some(tools) = tools().await else { return };
     let known = ["--api-versions", "workflows.mistral.ai/v1alpha1/Workspace"];
-    let own = format!("watchNamespace: {}", world.namespace);
+    let own = format!("watchNamespaces: [{}]\nnetworkPolicy: {{ enabled: true }}", world.namespace);
     let mut rendered = Vec::new();
     let long = format!("fullnameOverride: {}", "n".repeat(50));
     for values in ["", &own, &long, EVERYTHING] {
@@ -250,7 +253,7 @@ async fn rendered_pods_fit_into_a_namespace_that_allows_only_restricted_ones() {
 }
 
 #[tokio::test]
-async fn one_namespace_to_watch_is_the_only_one_that_the_operator_has_rights_in() {
+async fn namespaces_to_watch_are_the_only_ones_that_the_operator_has_rights_in() {
     let world = World::bare("chart-rights").await;
     let Some(tools) = tools().await else { return };
     let rules = |objects: &[Value], kind: &str, part: &str| -> Vec<Value> {
@@ -258,12 +261,32 @@ async fn one_namespace_to_watch_is_the_only_one_that_the_operator_has_rights_in(
         objects.iter().filter(of).map(|object| object["rules"].clone()).collect()
     };
     let everywhere = render(tools, &world.namespace, "", &[]);
-    let here = render(tools, &world.namespace, &format!("watchNamespace: {}", world.namespace), &[]);
-    let operator = "release-mistral-workflows-operator";
-    assert_eq!(rules(&everywhere, "ClusterRole", operator), rules(&here, "Role", operator));
-    assert_eq!(rules(&here, "ClusterRole", operator), Vec::<Value>::new());
-    let hook = "release-finalizers";
-    assert_eq!(rules(&everywhere, "ClusterRole", hook), rules(&here, "Role", hook));
+    // One that is named twice counts once.
+    let here = render(tools, &world.namespace, "watchNamespaces: [team-b, team-a, team-b]", &[]);
+    for part in ["release-mistral-workflows-operator", "release-finalizers"] {
+        let [everything] = &rules(&everywhere, "ClusterRole", part)[..] else { panic!("one ClusterRole") };
+        assert_eq!(rules(&here, "Role", part), [everything.clone(), everything.clone()]);
+        assert_eq!(rules(&here, "ClusterRole", part), Vec::<Value>::new());
+        for kind in ["Role", "RoleBinding"] {
+            let of = |object: &&Value| object["kind"] == kind && name(object).ends_with(part);
+            let namespaces: Vec<&Value> =
+                here.iter().filter(of).map(|object| &object["metadata"]["namespace"]).collect();
+            assert_eq!(namespaces, ["team-b", "team-a"], "of each {kind} {part}");
+        }
+    }
+    let own: Vec<&Value> =
+        here.iter().filter(|object| object["kind"] == "Role" && name(object).ends_with("-lease")).collect();
+    assert_eq!(own.len(), 1);
+    assert_eq!(own[0]["metadata"]["namespace"], world.namespace);
+    let one = |kind: &str| -> &Value {
+        let mut found = here.iter().filter(|object| object["kind"] == kind);
+        let (Some(object), None) = (found.next(), found.next()) else { panic!("one {kind}") };
+        object
+    };
+    let env = &one("Deployment")["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert!(env.as_array().unwrap().contains(&json!({ "name": "WATCH_NAMESPACE", "value": "team-b,team-a" })), "{env}");
+    let arguments = &one("Job")["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert_eq!(arguments, &json!(["release-finalizers", "--namespace=team-b", "--namespace=team-a"]));
 
     for object in everywhere.iter().chain(&here) {
         for rule in object["rules"].as_array().into_iter().flatten() {
@@ -276,7 +299,7 @@ async fn one_namespace_to_watch_is_the_only_one_that_the_operator_has_rights_in(
     // What results need, and no more than was asked for.
     let writes = |values: &str| -> Vec<Value> {
         let objects = render(tools, &world.namespace, values, &[]);
-        let rules = rules(&objects, "ClusterRole", operator).remove(0);
+        let rules = rules(&objects, "ClusterRole", "release-mistral-workflows-operator").remove(0);
         let writes = |rule: &&Value| rule["apiGroups"] == json!([""]) && rule["verbs"] != json!(["get"]);
         rules.as_array().unwrap().iter().filter(writes).cloned().collect()
     };
@@ -286,13 +309,49 @@ async fn one_namespace_to_watch_is_the_only_one_that_the_operator_has_rights_in(
     assert_eq!(writes("results: { secrets: true }"), [rule("configmaps"), rule("secrets")]);
 
     let named = render(tools, &world.namespace, "rbac: { secretNames: [mistral] }", &[]);
-    let named = &rules(&named, "ClusterRole", operator)[0];
+    let named = &rules(&named, "ClusterRole", "release-mistral-workflows-operator")[0];
     let secrets = named.as_array().unwrap().iter().find(|rule| rule["resources"] == json!(["secrets"])).unwrap();
     assert_eq!(secrets["resourceNames"], json!(["mistral"]));
 }
 
+#[tokio::test]
+async fn the_job_after_an_uninstall_may_reach_dns_and_the_api_server_and_its_policy_is_there_before_it() {
+    let world = World::bare("chart-policies").await;
+    let Some(tools) = tools().await else { return };
+    let rendered = render(tools, &world.namespace, EVERYTHING, &[]);
+    let of_kind = |kind: &str, component: &str| -> &Value {
+        let label = |object: &Value| object["metadata"]["labels"]["app.kubernetes.io/component"] == component;
+        rendered.iter().find(|object| object["kind"] == kind && label(object)).unwrap()
+    };
+    let policy = of_kind("NetworkPolicy", "release-finalizers");
+    let job = of_kind("Job", "release-finalizers");
+    let pods = job["spec"]["template"]["metadata"]["labels"].as_object().unwrap();
+    for (label, value) in policy["spec"]["podSelector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(pods.get(label), Some(value), "{label}");
+    }
+    let operators = of_kind("NetworkPolicy", "operator");
+    let selector = &operators["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"];
+    assert_ne!(pods.get("app.kubernetes.io/component"), Some(selector), "both policies hold for the Job");
+
+    assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(policy["spec"]["ingress"], Value::Null);
+    let dns = json!({ "ports": [{ "port": 53, "protocol": "UDP" }, { "port": 53, "protocol": "TCP" }] });
+    let api_server = json!({ "ports": [{ "port": 443 }], "to": [{ "ipBlock": { "cidr": "10.96.0.1/32" } }] });
+    assert_eq!(policy["spec"]["egress"], json!([dns, api_server]));
+    let operators = operators["spec"]["egress"].as_array().unwrap();
+    assert!(operators.starts_with(&[dns, api_server]) && operators.len() == 4, "{operators:#?}");
+
+    let annotation = |object: &Value, name: &str| object["metadata"]["annotations"][name].clone();
+    assert_eq!(annotation(policy, "helm.sh/hook"), annotation(job, "helm.sh/hook"));
+    let weight =
+        |object: &Value| annotation(object, "helm.sh/hook-weight").as_str().map_or(0, |text| text.parse().unwrap());
+    let (before, after): (i32, i32) = (weight(policy), weight(job));
+    assert!(before < after, "{before} is not before {after}");
+    assert!(annotation(policy, "helm.sh/hook-delete-policy").as_str().unwrap().contains("hook-succeeded"));
+}
+
 /// A kubeconfig of the service account, without any right of the administrator's.
-async fn kubeconfig_of(world: &World, account: &str) -> PathBuf {
+pub async fn kubeconfig_of(world: &World, account: &str) -> PathBuf {
     let (token, made) = world.kubectl(&["create", "token", account]).await;
     assert!(made, "{token}");
     let text = std::fs::read_to_string(control_plane().kubeconfig()).unwrap();
@@ -305,7 +364,7 @@ async fn kubeconfig_of(world: &World, account: &str) -> PathBuf {
 
 /// An operator with the rights that the chart grants with these values.
 async fn operator_with_rights(world: &World, tools: &GitOps, values: &str) -> Process {
-    let values = format!("watchNamespace: {}\n{values}", world.namespace);
+    let values = format!("watchNamespaces: [{}]\n{values}", world.namespace);
     let mut rendered = render(tools, &world.namespace, &values, &[]);
     rendered.retain(|object| {
         let kind = object["kind"].as_str().unwrap();

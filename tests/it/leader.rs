@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use mistral_workflows_operator::operator;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::*;
 
@@ -285,6 +288,38 @@ async fn a_leader_that_cannot_renew_ends_before_another_acts() {
     assert!(!leads(&second).await);
     wait_for_readiness(&second, |body| body == "ready\n").await;
     time_to_act(&world, "next", SOON).await;
+}
+
+#[tokio::test]
+async fn the_lease_is_renewed_on_connections_of_its_own() {
+    let world = world("leader-own").await;
+    let (wire, of_lease) = (Wire::new(), Wire::new());
+    let client = async |wire: &Wire| {
+        let kubeconfig = Kubeconfig::read_from(&wire.kubeconfig).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        kube::Client::try_from(operator::kubernetes::tuned(config)).unwrap()
+    };
+    let (name, namespace) = (LEASE.to_owned(), world.namespace.clone());
+    let config = operator::Config {
+        max_requests_per_second: 50,
+        allow_base_urls: vec![world.api.url.parse().unwrap()],
+        namespaces: vec![world.namespace.clone()],
+        listen: None,
+        lease: Some(operator::election::LeaseConfig { name, namespace, client: client(&of_lease).await }),
+    };
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(operator::run(config, client(&wire).await, stop.clone()));
+    world.wait_for_workspace("default", "Connected").await;
+    let renewed = async || leases(&world).get(LEASE).await.unwrap().spec.unwrap().renew_time.unwrap().0;
+    wire.cut();
+    let cut = renewed().await;
+    let limit = Duration::from_secs(15);
+    until(limit, "renewals", async || (renewed().await.duration_since(cut).as_secs() >= 6).then_some(())).await;
+    assert!(!running.is_finished());
+    of_lease.cut();
+    let end = tokio::time::timeout(limit, running).await.expect("the end of a leader that cannot renew").unwrap();
+    assert!(end.unwrap_err().to_string().contains("it was not renewed"));
+    drop(stop);
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! The operator as a process: its health, its end, its logs, its flags, and what it keeps to itself.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::ExitStatus;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use cluster::Supervised;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
@@ -234,6 +235,8 @@ async fn a_flag_that_makes_no_sense_is_refused_with_a_sentence() {
         ("--allow-base-url", "api.mistral.ai", "is not a URL"),
         ("--max-requests-per-second", "0", "is not in 1..=1000"),
         ("--listen", "localhost", "invalid socket address"),
+        ("--namespace", "team-a,,team-b", "has an empty entry"),
+        ("--namespace", "Team", "\"Team\" cannot be a namespace"),
         ("--log-format", "xml", "possible values: text, json"),
     ] {
         let (success, said) = run_to_the_end(&["run", flag, value], &nowhere).await;
@@ -242,6 +245,8 @@ async fn a_flag_that_makes_no_sense_is_refused_with_a_sentence() {
     let variable = [nowhere[0], ("ALLOW_BASE_URL", "https://api.mistral.ai,https://proxy.example/v1")];
     let (success, said) = run_to_the_end(&["run"], &variable).await;
     assert!(!success && said.contains("https://proxy.example/v1") && said.contains("path"), "{said}");
+    let (success, said) = run_to_the_end(&["run"], &[nowhere[0], ("WATCH_NAMESPACE", "team-a,b c")]).await;
+    assert!(!success && said.contains("\"b c\" cannot be a namespace"), "{said}");
 }
 
 #[tokio::test]
@@ -249,6 +254,26 @@ async fn log_directives_that_cannot_be_read_are_refused_rather_than_ignored() {
     let nowhere = [("KUBECONFIG", "/nonexistent/kubeconfig")];
     let (success, said) = run_to_the_end(&["run", "--log", "kube=loud"], &nowhere).await;
     assert!(!success && said.contains("'kube=loud' for '--log"), "{said}");
+}
+
+#[tokio::test]
+async fn every_address_means_those_of_ipv4_and_of_ipv6() {
+    let world = World::bare("listen-all").await;
+    let (ipv4, ipv6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
+    // Without IPv6, what is left of it.
+    let addresses = if TcpListener::bind((ipv6, 0)).is_ok() { vec![ipv4, ipv6] } else { vec![ipv4] };
+    let port = TcpListener::bind((ipv4, 0)).unwrap().local_addr().unwrap().port();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
+    command.args(["run", "--namespace", &world.namespace, "--listen", &format!("[::]:{port}")]);
+    command.env("KUBECONFIG", control_plane().kubeconfig());
+    let log = control_plane().folder().join(format!("operator-{}-{port}.log", world.namespace));
+    let child = Supervised::spawn(&command, &log).unwrap();
+    let mut process = Process { child, listen: SocketAddr::from((ipv4, port)) };
+    for address in addresses {
+        process.listen = SocketAddr::from((address, port));
+        let answers = async || process.ask("/healthz").await.filter(|(status, _)| *status == 200);
+        until(SOON, &process.listen.to_string(), answers).await;
+    }
 }
 
 #[tokio::test]

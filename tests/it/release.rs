@@ -62,6 +62,43 @@ async fn our_finalizers_are_taken_off_all_resources_of_a_namespace_and_others_st
 }
 
 #[tokio::test]
+async fn of_several_namespaces_one_that_cannot_be_listed_is_named_and_does_not_keep_the_others() {
+    let (denied, first) = (World::bare("release-denied").await, World::bare("release-first").await);
+    let (second, elsewhere) = (World::bare("release-second").await, World::bare("release-third").await);
+    let spec = json!({ "workflowIdentifier": "echo" });
+    for world in [&denied, &first, &second, &elsewhere] {
+        held(world, "WorkflowExecution", "run", "workflows.mistral.ai/stop-run", spec.clone()).await;
+    }
+    let account = Account::new(&denied).await;
+    let rights = ["list", "get", "patch"].map(|verb| ("workflows.mistral.ai", "workflowexecutions", verb));
+    account.may_in(&first, &rights).await;
+    account.may_in(&second, &rights).await;
+    let all = format!("{},{}", denied.namespace, first.namespace);
+    let released = async || {
+        let (well, said) = release(&account.kubeconfig, &["--namespace", &all, "--namespace", &second.namespace]).await;
+        assert!(!well, "{said}");
+        let sentence = format!("the WorkflowExecutions of namespace {} could not be listed", denied.namespace);
+        assert!(said.contains(&sentence), "{said}");
+        said.contains("WorkflowExecutions: 2 released").then_some(())
+    };
+    // The API server may hear of the rights a moment later.
+    until(SOON, "both rights", async || {
+        let may = async |world: &World| {
+            world.kubectl(&["auth", "can-i", "patch", "workflowexecutions", "--as", &account.user()]).await.1
+        };
+        (may(&first).await && may(&second).await).then_some(())
+    })
+    .await;
+    until(SOON, "both", released).await;
+    for (world, finalizers) in [(&denied, 2), (&first, 1), (&second, 1), (&elsewhere, 2)] {
+        assert_eq!(world.executions().get("run").await.unwrap().finalizers().len(), finalizers, "{}", world.namespace);
+    }
+    let (well, said) = release(control_plane().kubeconfig(), &["--namespace", &format!("{all},")]).await;
+    assert!(!well && said.contains("--namespace has an empty entry"), "{said}");
+    assert_eq!(denied.executions().get("run").await.unwrap().finalizers().len(), 2);
+}
+
+#[tokio::test]
 async fn without_a_cluster_or_the_permission_it_fails_and_says_why() {
     let world = World::bare("release-forbidden").await;
     let (well, said) = release("/nonexistent/kubeconfig".as_ref(), &[]).await;

@@ -33,7 +33,10 @@ async fn crds_that_come_later_are_waited_for_by_name_and_then_all_starts() {
     );
     wait_for_readiness(&process, 503, &both).await;
     install_crds_into(&world.client, |name| name != "workflows.workflows.mistral.ai").await;
-    let one = format!("waiting for the CRD workflows.workflows.mistral.ai {missing}\n");
+    let one = format!(
+        "waiting for the CRD workflows.workflows.mistral.ai {missing}, the namespace {}, the watches\n",
+        world.namespace
+    );
     wait_for_readiness(&process, 503, &one).await;
     // Said once for each, however often it was looked for.
     assert_eq!(process.log().matches("it is missing; apply").count(), 3, "{}", process.log());
@@ -65,11 +68,16 @@ async fn missing_permissions_are_named_and_those_of_the_readme_are_enough() {
     let kubeconfig = account.kubeconfig.to_str().unwrap();
     let arguments = ["--lease", "operator", "--lease-namespace", &world.namespace];
     let process = world.process_with(&arguments, &[("KUBECONFIG", kubeconfig)]);
-    let forbidden = "the CRD workflows.workflows.mistral.ai (the operator's account may not list it";
-    wait_for_readiness(&process, 503, forbidden).await;
+    let right = |verb: &str| format!("the right to {verb} workflows in the namespace {}", world.namespace);
+    wait_for_readiness(&process, 503, &right("list")).await;
     let (lease, others): (Vec<_>, Vec<_>) =
         permissions_of_the_readme().into_iter().partition(|(group, ..)| *group == "coordination.k8s.io");
+    // Without it all would look well, and nothing new be seen.
+    let (watch, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|(.., verb)| *verb == "watch");
     account.may(&others).await;
+    wait_for_readiness(&process, 503, &right("watch")).await;
+    assert!(!process.ask("/readyz").await.unwrap().1.contains(&right("list")));
+    account.may(&watch).await;
     wait_for_readiness(&process, 503, "waiting for the Lease").await;
     wait_for_readiness(&process, 503, "cannot get resource").await;
     account.may(&lease).await;

@@ -89,6 +89,28 @@ tolerations:
 {{- end }}
 {{- end }}
 
+{{/* The rules to which the pods' egress is held: DNS and the API server. */}}
+{{- define "operator.clusterEgress" -}}
+# DNS
+- ports:
+    - port: 53
+      protocol: UDP
+    - port: 53
+      protocol: TCP
+# The API server
+- ports:
+    {{- range .Values.networkPolicy.apiServer.ports }}
+    - port: {{ . }}
+    {{- end }}
+  {{- with .Values.networkPolicy.apiServer.cidrs }}
+  to:
+    {{- range . }}
+    - ipBlock:
+        cidr: {{ . }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+
 {{- define "operator.workspaceNamespace" -}}
-{{- .Values.workspace.namespace | default .Values.watchNamespace | default .Release.Namespace }}
+{{- .Values.workspace.namespace | default (first (.Values.watchNamespaces | default list)) | default .Release.Namespace }}
 {{- end }}

@@ -31,6 +31,17 @@ impl Binaries {
         }
     }
 
+    /// The same for a [node](crate::Node): its pods come from Deployments, so no program may be missing.
+    pub fn find_or_build_for_node(environment: &Environment) -> Result<Self, Error> {
+        let binaries = Self::find_or_build(environment)?;
+        match &environment.assets {
+            Some(folder) if binaries.kube_controller_manager.is_none() => {
+                Err(Error::ControllerManagerMissing { folder: folder.clone() })
+            }
+            _ => Ok(binaries),
+        }
+    }
+
     fn from_assets(folder: &Path) -> Result<Self, Error> {
         static WARNING: Once = Once::new();
         let binaries = Self::in_folder(folder);

@@ -73,6 +73,16 @@ pub enum Error {
         program: &'static str,
     },
 
+    /// `KUBEBUILDER_ASSETS` names a folder without what makes pods of Deployments.
+    #[error(
+        "KUBEBUILDER_ASSETS is {folder}, which has no kube-controller-manager, so that no Deployment would ever get a \
+         pod: put one there, or unset it to have all programs built"
+    )]
+    ControllerManagerMissing {
+        /// The folder.
+        folder: PathBuf,
+    },
+
     /// It is not known where the user's caches are.
     #[error("no home folder: set HOME or XDG_CACHE_HOME, so that the built control plane can be kept")]
     NoCacheFolder,

@@ -128,6 +128,17 @@ fn assets_may_lack_the_controller_manager() {
     assert_eq!(binaries.etcd, folder.path().join("etcd"));
 }
 
+#[test]
+fn for_a_node_they_may_not_lack_it() {
+    let folder = TempDir::new().unwrap();
+    let environment = assets(&folder, &[("etcd", ""), ("kubectl", ""), ("kube-apiserver", "")]);
+    let text = Binaries::find_or_build_for_node(&environment).unwrap_err().to_string();
+    let sentence = format!("KUBEBUILDER_ASSETS is {}, which has no kube-controller-manager", folder.path().display());
+    assert!(text.contains(&sentence), "{text}");
+    let environment = assets(&folder, &[("kube-controller-manager", "")]);
+    assert!(Binaries::find_or_build_for_node(&environment).unwrap().kube_controller_manager.is_some());
+}
+
 /// Starts a control plane whose API server is the given script.
 fn start_with_api_server(text: &str) -> Error {
     let folder = TempDir::new().unwrap();

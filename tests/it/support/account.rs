@@ -41,12 +41,24 @@ impl Account {
         Self { kubeconfig, client, namespace }
     }
 
+    /// What the API server calls it.
+    pub fn user(&self) -> String {
+        format!("system:serviceaccount:{}:operator", self.namespace)
+    }
+
     /// It may do this in its namespace.
     pub async fn may(&self, permissions: &[Permission<'_>]) {
-        let (roles, bindings): (Api<Role>, Api<RoleBinding>) = (
-            Api::namespaced(self.client.clone(), &self.namespace),
-            Api::namespaced(self.client.clone(), &self.namespace),
-        );
+        self.may_in_namespace(&self.namespace, permissions).await;
+    }
+
+    /// It may do this in another world's namespace.
+    pub async fn may_in(&self, world: &World, permissions: &[Permission<'_>]) {
+        self.may_in_namespace(&world.namespace, permissions).await;
+    }
+
+    async fn may_in_namespace(&self, namespace: &str, permissions: &[Permission<'_>]) {
+        let (roles, bindings): (Api<Role>, Api<RoleBinding>) =
+            (Api::namespaced(self.client.clone(), namespace), Api::namespaced(self.client.clone(), namespace));
         self.grant(&roles, &bindings, "Role", permissions).await;
     }
 

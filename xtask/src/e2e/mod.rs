@@ -102,7 +102,7 @@ fn check() -> Result<()> {
 fn prepare_node() -> Result<()> {
     check()?;
     let environment = Environment::of_process();
-    Binaries::find_or_build(&environment)?;
+    Binaries::find_or_build_for_node(&environment)?;
     GitOps::find_or_build(&environment)?;
     let node = NodeBinaries::find_or_build(&environment)?;
     let own = env::current_exe()?;
@@ -118,7 +118,7 @@ fn prepare_node() -> Result<()> {
 fn on_node(archives: &[PathBuf], images: &Images) -> Result<()> {
     let environment = Environment::of_process();
     let node = timed("Starting a node: containerd, kubelet, kube-scheduler, kube-proxy and a control plane", || {
-        let binaries = (Binaries::find_or_build(&environment)?, NodeBinaries::find_or_build(&environment)?);
+        let binaries = (Binaries::find_or_build_for_node(&environment)?, NodeBinaries::find_or_build(&environment)?);
         let node = Node::start(&binaries.0, &binaries.1).map_err(NotHere::because)?;
         archives.iter().try_for_each(|archive| node.load(archive))?;
         Ok(node)

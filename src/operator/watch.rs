@@ -1,0 +1,431 @@
+//! What is watched: all namespaces, or some, in one store per kind.
+//!
+//! Each of some namespaces has watches of its own. One that is missing, or that the operator's account has no rights
+//! in, is named by readiness and looked for again, while work in the others goes on: a tenant who is not there yet, or
+//! not any more, must not stop the others. Within a namespace a kind is listed once what it refers to has been: without
+//! the Workspaces, every execution would seem to lack its own.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures::future::ready;
+use futures::{FutureExt, StreamExt, stream};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, WatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use super::health::Health;
+use super::kubernetes::{self, Error};
+use crate::api::{Workflow, WorkflowExecution, Workspace};
+use crate::execution::claim;
+
+/// The namespaces that are meant, each once; none stands for all of them.
+///
+/// # Errors
+/// A sentence about the first entry that cannot be a namespace.
+pub fn namespaces(given: &[String]) -> Result<Vec<String>, String> {
+    // An empty variable is as good as none.
+    if given.iter().all(|name| name.trim().is_empty()) && given.len() <= 1 {
+        return Ok(Vec::new());
+    }
+    let mut namespaces: Vec<String> = Vec::new();
+    for name in given.iter().map(|name| name.trim()) {
+        if name.is_empty() {
+            return Err("--namespace has an empty entry; name a namespace in its place, or take its comma out".into());
+        }
+        if !is_label(name) {
+            return Err(format!(
+                "--namespace: \"{name}\" cannot be a namespace, whose name has up to 63 small letters, digits and \
+                 hyphens; several are separated by commas"
+            ));
+        }
+        if !namespaces.iter().any(|known| known == name) {
+            namespaces.push(name.to_owned());
+        }
+    }
+    Ok(namespaces)
+}
+
+fn is_label(name: &str) -> bool {
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&name.len()) && name.chars().all(inside) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+/// The API for all namespaces, or for one.
+pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// All namespaces or one of some, and how far its watches have come. Each token is cancelled once that is so.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// Its name; none for all namespaces.
+    namespace: Option<String>,
+    /// It is there, and its resources can be listed and watched.
+    pub served: CancellationToken,
+    /// Its Workspaces are listed.
+    pub workspaces: CancellationToken,
+    /// Its Workflows are listed.
+    pub workflows: CancellationToken,
+    /// Its executions are listed.
+    pub executions: CancellationToken,
+    /// One of its lists has met with trouble.
+    pub troubled: CancellationToken,
+}
+
+/// One for each namespace, or one for all if none is named.
+pub fn scopes(namespaces: &[String]) -> Vec<Scope> {
+    if namespaces.is_empty() {
+        return vec![Scope::default()];
+    }
+    namespaces.iter().map(|name| Scope { namespace: Some(name.clone()), ..Scope::default() }).collect()
+}
+
+impl Scope {
+    /// What readiness calls it.
+    pub fn name(&self) -> String {
+        self.namespace.as_ref().map_or_else(|| "all namespaces".into(), |name| format!("the namespace {name}"))
+    }
+
+    /// What readiness calls the list of a kind.
+    pub fn list(&self, kind: &str) -> String {
+        format!("the list of {kind}s in {}", self.name())
+    }
+
+    /// Its executions are listed, or nobody can say when they will be: others do not wait for them any longer.
+    pub async fn is_tried(&self) {
+        if self.served.is_cancelled() {
+            tokio::select! {
+                () = self.executions.cancelled() => {}
+                () = self.troubled.cancelled() => {}
+            }
+        }
+    }
+
+    /// Waits until all that is watched can be, and says what stands in the way.
+    pub async fn prepare(self, client: Client, health: &Health) {
+        self.exists(&client, health).await;
+        futures::join!(
+            self.serves::<Workspace>(&client, health),
+            self.serves::<Workflow>(&client, health),
+            self.serves::<WorkflowExecution>(&client, health),
+        );
+        self.served.cancel();
+        health.done(&self.name());
+    }
+
+    async fn exists(&self, client: &Client, health: &Health) {
+        let Some(name) = &self.namespace else { return };
+        let all: Api<Namespace> = Api::all(client.clone());
+        let mut wait = FIRST_LOOK;
+        // Whoever may not ask hears of it by the lists: there are no rights in a namespace that does not exist.
+        while kubernetes::call(all.get_metadata(name)).await.is_err_and(|error| error.is_not_found()) {
+            health.waits(&self.name(), "it does not exist; create it, or take it out of --namespace".into());
+            rest(&mut wait).await;
+        }
+    }
+
+    /// Waits until resources of a kind can be listed and watched.
+    async fn serves<K>(&self, client: &Client, health: &Health)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let api = api::<K>(client, self.namespace.as_deref());
+        let (mut wait, mut lacked) = (FIRST_LOOK, None);
+        loop {
+            let lacks = may_watch(&api).await.err().map(|(verb, error)| self.lacks::<K>(verb, &error));
+            if let Some((what, why)) = &lacks {
+                health.waits(what, why.clone());
+            }
+            let lacks = lacks.map(|(what, _)| what);
+            if let Some(old) = lacked.filter(|old| Some(old) != lacks.as_ref()) {
+                health.done(&old);
+            }
+            if lacks.is_none() {
+                return;
+            }
+            lacked = lacks;
+            rest(&mut wait).await;
+        }
+    }
+
+    /// What readiness waits for after this error, and why.
+    fn lacks<K: Resource<DynamicType = ()>>(&self, verb: &str, error: &Error) -> (String, String) {
+        let plural = K::plural(&());
+        if error.is_not_found() {
+            let why = "it is missing; apply what `mistral-workflows-operator crds` prints".into();
+            (format!("the CRD {plural}.{}", K::group(&())), why)
+        } else if error.is_forbidden() {
+            let why = format!("grant what the README lists, and see that the namespace exists: {error}");
+            (format!("the right to {verb} {plural} in {}", self.name()), why)
+        } else {
+            (self.list(&K::kind(&())), error.to_string())
+        }
+    }
+}
+
+/// The first rest between two looks at what is waited for.
+pub const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// The longest one.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Rests, and longer the next time.
+pub async fn rest(wait: &mut Duration) {
+    tokio::time::sleep(*wait).await;
+    *wait = (*wait * 2).min(LOOK_AGAIN);
+}
+
+/// Tries both verbs that a watch needs: with the right to list alone it would see nothing new. Returns the one that
+/// failed.
+async fn may_watch<K>(api: &Api<K>) -> Result<(), (&'static str, Error)>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let listed = kubernetes::call(api.list_metadata(&ListParams::default().limit(1))).await;
+    listed.map_err(|error| ("list", error))?;
+    // The answer's first line is enough; what would follow is dropped.
+    let watched = kubernetes::call(api.watch_metadata(&WatchParams::default().timeout(1), "0")).await;
+    watched.map(drop).map_err(|error| ("watch", error))
+}
+
+/// Until when calls may be under way that nobody here has heard of: an earlier leader's, of claims in a namespace whose
+/// executions are not listed yet.
+#[derive(Clone, Debug)]
+pub struct Unheard {
+    executions: Vec<CancellationToken>,
+    until: Timestamp,
+}
+
+impl Unheard {
+    /// For a leader that begins now.
+    pub fn from_now_on(scopes: &[Scope]) -> Self {
+        let executions = scopes.iter().map(|scope| scope.executions.clone()).collect();
+        Self { executions, until: claim::doubt_of_earlier_calls(Timestamp::now()) }
+    }
+
+    /// None once all executions are listed.
+    pub fn until(&self) -> Option<Timestamp> {
+        (!self.executions.iter().all(CancellationToken::is_cancelled)).then_some(self.until)
+    }
+}
+
+/// An empty store, which counts as complete: what refers to a kind is listed after it.
+pub fn store<K>() -> (Store<K>, Writer<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let (store, mut writer) = reflector::store();
+    writer.apply_watcher_event(&Event::Init);
+    writer.apply_watcher_event(&Event::InitDone);
+    (store, writer)
+}
+
+/// Keeps the store of a kind as the API server has it, and tells of each object that appears, changes or goes. A watch
+/// that meets with trouble is told of once, tried again, and holds up no other. A namespace is listed once it is as far as
+/// `after`, and `listed` with that.
+pub async fn keep<K>(
+    (client, scopes, health): (&Client, &[Scope], &Health),
+    after: fn(&Scope) -> &CancellationToken,
+    listed: fn(&Scope) -> &CancellationToken,
+    mut writer: Writer<K>,
+    tell: impl Fn(ObjectRef<K>),
+) where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let kind = K::kind(&());
+    let mut watches: Vec<Watch<K>> = scopes.iter().map(|_| Watch::default()).collect();
+    let mut events = stream::select_all(scopes.iter().enumerate().map(|(number, scope)| {
+        let watch = watcher(api::<K>(client, scope.namespace.as_deref()), kubernetes::watching());
+        // That a list begins anew is no sign of trouble being over, after which rests would be short again.
+        let watch = watch.filter(|event| ready(!matches!(event, Ok(Event::Init)))).default_backoff();
+        let begun = after(scope).clone().cancelled_owned();
+        begun.map(|()| watch).flatten_stream().map(move |event| (number, event)).boxed()
+    }));
+    while let Some((number, event)) = events.next().await {
+        let (scope, watch) = (&scopes[number], &mut watches[number]);
+        match event {
+            Ok(event) => {
+                let complete = matches!(event, Event::InitDone);
+                watch.apply(&mut writer, scope.namespace.as_deref(), event).into_iter().for_each(&tell);
+                if complete {
+                    listed(scope).cancel();
+                    health.done(&scope.list(&kind));
+                }
+            }
+            Err(error) => {
+                scope.troubled.cancel();
+                // If it was about a list, that begins anew.
+                watch.listing.clear();
+                let error = error.to_string();
+                if watch.trouble != error {
+                    let place = scope.name();
+                    tracing::warn!(error, "watching for {kind}s in {place} met with trouble and goes on");
+                    watch.trouble = error;
+                }
+            }
+        }
+    }
+}
+
+/// One watch of those that fill a store.
+#[derive(Debug)]
+struct Watch<K: Resource<DynamicType = ()>> {
+    /// What a list has brought that is not complete yet.
+    listing: HashSet<ObjectRef<K>>,
+    /// The trouble that was last told of; empty while all is well.
+    trouble: String,
+}
+
+impl<K: Resource<DynamicType = ()>> Default for Watch<K> {
+    fn default() -> Self {
+        Self { listing: HashSet::new(), trouble: String::new() }
+    }
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Watch<K> {
+    /// Takes an event of this namespace's watch into the store of all, where a list replaces only what it is a list of.
+    /// Returns what it touched.
+    fn apply(&mut self, writer: &mut Writer<K>, namespace: Option<&str>, event: Event<K>) -> Vec<ObjectRef<K>> {
+        self.trouble.clear();
+        match event {
+            Event::Init => Vec::new(),
+            Event::InitApply(object) => {
+                let reference = ObjectRef::from_obj(&object);
+                self.listing.insert(reference.clone());
+                writer.apply_watcher_event(&Event::Apply(object));
+                vec![reference]
+            }
+            Event::InitDone => {
+                let listed = std::mem::take(&mut self.listing);
+                let ours = |object: &K| namespace.is_none() || object.namespace().as_deref() == namespace;
+                let gone = writer
+                    .as_reader()
+                    .state_filter(|object| ours(object) && !listed.contains(&ObjectRef::from_obj(object)));
+                let gone = gone.into_iter().map(|object| {
+                    writer.apply_watcher_event(&Event::Delete(K::clone(&object)));
+                    ObjectRef::from_obj(object.as_ref())
+                });
+                gone.collect()
+            }
+            Event::Apply(ref object) | Event::Delete(ref object) => {
+                let reference = ObjectRef::from_obj(object);
+                writer.apply_watcher_event(&event);
+                vec![reference]
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+
+    fn given(names: &[&str]) -> Result<Vec<String>, String> {
+        namespaces(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn each_namespace_counts_once_and_none_stands_for_all() {
+        for (names, meant) in [
+            (&[][..], &[][..]),
+            (&[""], &[]),
+            (&["team-a"], &["team-a"]),
+            (&["team-b", " team-a", "team-b"], &["team-b", "team-a"]),
+        ] {
+            assert_eq!(given(names).unwrap(), meant, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_namespace_is_refused_with_a_sentence() {
+        for (names, words) in [
+            (&["team-a", ""][..], "has an empty entry"),
+            (&["", ""], "has an empty entry"),
+            (&["Team"], "\"Team\" cannot be a namespace"),
+            (&["a;b"], "separated by commas"),
+            (&["-a"], "cannot be a namespace"),
+            (&["*"], "\"*\" cannot be a namespace"),
+            (&["a".repeat(64).as_str()], "up to 63"),
+        ] {
+            let said = given(names).unwrap_err();
+            assert!(said.contains(words), "{names:?}: {said}");
+        }
+    }
+
+    fn object(namespace: &str, name: &str) -> ConfigMap {
+        let metadata =
+            ObjectMeta { namespace: Some(namespace.into()), name: Some(name.into()), ..ObjectMeta::default() };
+        ConfigMap { metadata, ..ConfigMap::default() }
+    }
+
+    fn names(store: &Store<ConfigMap>) -> Vec<String> {
+        let of = |object: &ConfigMap| format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+        let mut names: Vec<_> = store.state().iter().map(|object| of(object)).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_new_list_of_one_namespace_replaces_its_objects_and_no_others() {
+        let (store, mut writer) = store();
+        let (mut of_a, mut of_b) = (Watch::default(), Watch::default());
+        for event in
+            [Event::Init, Event::InitApply(object("a", "1")), Event::InitApply(object("a", "2")), Event::InitDone]
+        {
+            of_a.apply(&mut writer, Some("a"), event);
+        }
+        for event in [Event::Init, Event::InitApply(object("b", "1")), Event::InitDone, Event::Apply(object("b", "2"))]
+        {
+            of_b.apply(&mut writer, Some("b"), event);
+        }
+        assert_eq!(names(&store), ["a/1", "a/2", "b/1", "b/2"]);
+
+        // A list that breaks off changes nothing but what it has brought.
+        of_a.apply(&mut writer, Some("a"), Event::InitApply(object("a", "2")));
+        of_a.listing.clear();
+        of_a.apply(&mut writer, Some("a"), Event::InitApply(object("a", "3")));
+        assert_eq!(names(&store), ["a/1", "a/2", "a/3", "b/1", "b/2"]);
+        let mut touched = of_a.apply(&mut writer, Some("a"), Event::InitDone);
+        touched.sort_by_key(|at| at.name.clone());
+        assert_eq!(touched, [ObjectRef::from_obj(&object("a", "1")), ObjectRef::from_obj(&object("a", "2"))]);
+        assert_eq!(names(&store), ["a/3", "b/1", "b/2"]);
+
+        let touched = of_b.apply(&mut writer, Some("b"), Event::Delete(object("b", "1")));
+        assert_eq!(touched, [ObjectRef::from_obj(&object("b", "1"))]);
+        assert_eq!(names(&store), ["a/3", "b/2"]);
+    }
+
+    #[test]
+    fn until_all_executions_are_listed_calls_may_be_under_way_that_nobody_has_heard_of() {
+        let scopes = scopes(&["a".to_owned(), "b".to_owned()]);
+        let unheard = Unheard::from_now_on(&scopes);
+        scopes[0].executions.cancel();
+        assert!(unheard.until().is_some_and(|until| until > Timestamp::now()));
+        scopes[1].executions.cancel();
+        assert_eq!(unheard.until(), None);
+    }
+}
