@@ -14,6 +14,7 @@ pub(super) fn class(step: &Step, o: &Observed) -> Class {
         | Step::SetFinalizer(_)
         | Step::ReadInput
         | Step::WriteResult
+        | Step::Linger
         | Step::Delete
         | Step::Probe
         | Step::Start => Class::Start,

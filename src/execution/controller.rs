@@ -22,7 +22,7 @@ use super::facts;
 use super::identity::Reservations;
 use super::input::{self, Input};
 use super::objects;
-use super::observed::{Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings, Target};
+use super::observed::{Instance, Memory, Observed, Referent, Remote, Sent, StopCall, Surroundings, Target};
 use super::overtaken::Overtaken;
 use super::plan::{Decision, Settled, Step, plan};
 use super::report::{is_finished, is_started};
@@ -53,6 +53,8 @@ pub type Guarded = DeserializeGuard<WorkflowExecution>;
 const MAX_STEPS: usize = 16;
 /// Writes a second to finished executions: after a long downtime there may be thousands, and nobody waits for them.
 const HOUSEKEEPING: NonZeroU32 = NonZeroU32::new(20).unwrap();
+/// How long a pass waits after a start whether the run ends at once: a list within the first second has told by then.
+const LINGER: Duration = Duration::from_millis(1300);
 /// Pages of events that are read for the text of one failure.
 const MAX_EVENT_PAGES: usize = 5;
 
@@ -318,6 +320,7 @@ impl<'a> Pass<'a> {
                 self.observed.input = Input::Read(Arc::new(sources));
             }
             Step::WriteResult => return self.write_result().await,
+            Step::Linger => self.linger().await,
             Step::Probe | Step::Ask | Step::Start | Step::ReadFailure | Step::Stop(_) => {
                 return match self.take_turn(class(&step, &self.observed)) {
                     Ok(_) if self.context.term.is_over() => Ok(Flow::End(Action::await_change())),
@@ -365,6 +368,7 @@ impl<'a> Pass<'a> {
             | Step::Release { .. }
             | Step::ReadInput
             | Step::WriteResult
+            | Step::Linger
             | Step::Delete => {}
         }
         Flow::PlanAgain
@@ -470,6 +474,30 @@ impl<'a> Pass<'a> {
             self.context.connections.suspect(&self.key);
         }
         self.observed.sent(outcome);
+    }
+
+    /// Waits for a moment whether the run that was just accepted ends at once, as the tracker finds out for many with one
+    /// list. Within the pass, since the status that it writes also tells whether the resource is still there.
+    async fn linger(&mut self) {
+        let Sent::Accepted(run) = &self.observed.sent else { return self.observed.lingered(None) };
+        let object = reference(self.object);
+        let started = run.start_time.unwrap_or_else(Timestamp::now);
+        self.context.tracker.track(&self.key, &object, &run.execution_id, started, true);
+        self.place.give_back();
+        let tracker = &self.context.tracker;
+        let ended = async {
+            while !tracker.has_look(&object) {
+                tokio::time::sleep(LINGER / 12).await;
+            }
+        };
+        let ended = self.context.term.stop.run_until_cancelled(tokio::time::timeout(LINGER, ended)).await;
+        let mut outcome = None;
+        if let (Some(Ok(())), Ok(client)) = (ended, self.take_turn(Class::Watch)) {
+            let run_id = self.context.tracker.take_look(&object).flatten();
+            self.observed.memory.run_id = run_id.or(self.observed.memory.run_id.take());
+            outcome = Some(client.get_execution(&self.observed.execution_id()).await);
+        }
+        self.observed.lingered(outcome);
     }
 
     /// Ends the pass: writes the status if it differs, and says when to come back.
@@ -615,6 +643,7 @@ fn step_name(step: &Step) -> &'static str {
         Step::Probe => "Probe",
         Step::Ask => "Ask",
         Step::Start => "Start",
+        Step::Linger => "Linger",
         Step::ReadFailure => "ReadFailure",
         Step::ReadInput => "ReadInput",
         Step::WriteResult => "WriteResult",

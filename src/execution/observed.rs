@@ -66,6 +66,8 @@ pub struct Observed {
     pub fresh: bool,
     /// The answer to the call that starts the run.
     pub sent: Sent,
+    /// It was waited for whether the run that was just accepted ends at once.
+    pub lingered: bool,
     /// What the API knows of the run.
     pub remote: Remote,
     /// Whether what is to be run exists.
@@ -310,6 +312,7 @@ impl Observed {
             rival: None,
             fresh: false,
             sent: Sent::Nothing,
+            lingered: false,
             remote: Remote::NotAsked,
             target: Target::NotAsked,
             input: Input::NotRead,
@@ -373,6 +376,16 @@ impl Observed {
             Err(error @ (Error::Transient { .. } | Error::Unauthorized(_))) => Sent::NotStarted(Trouble::from(error)),
         };
         self.memory.seen |= matches!(self.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
+    }
+
+    /// It was waited for whether the run ends at once; if it seems to have, the API was asked.
+    pub fn lingered(&mut self, outcome: Option<Result<Execution, Error>>) {
+        self.lingered = true;
+        // What the API said before the start is no longer so.
+        self.remote = Remote::NotAsked;
+        if let Some(outcome) = outcome {
+            self.asked(outcome);
+        }
     }
 
     /// The claim had grown too old to send on it.

@@ -76,6 +76,8 @@ pub enum Step {
     ReadInput,
     /// Start the run. Only ever follows a claim with `send` in the same pass.
     Start,
+    /// Wait for a moment whether the run that was just accepted ends at once: that saves a write.
+    Linger,
     /// Read why the run failed.
     ReadFailure,
     /// Write the result into the object that the spec names.
@@ -324,7 +326,13 @@ fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) 
         Sent::Nothing => {}
         Sent::TooLate if !claim.refused => return write(o, Claim { refused: true, ..claim.clone() }, false),
         Sent::TooLate => return settle(o, o.status.clone(), Requeue::After(Duration::ZERO)),
-        Sent::Accepted(run) => return observe(o, run, now),
+        Sent::Accepted(run) => {
+            return match &o.remote {
+                _ if !o.lingered && !is_terminal(run.status.as_deref()) => Decision::Act(Step::Linger),
+                Remote::Found(run) => observe(o, run, now),
+                Remote::NotAsked | Remote::Absent | Remote::Unknown(_) => observe(o, run, now),
+            };
+        }
         // Our own earlier calls are proven to have started nothing: it is somebody else's run.
         Sent::AlreadyStarted if o.spec.execution_id.is_some() && matches!(o.remote, Remote::Found(_)) => {
             return write(o, Claim { reading: true, ..claim.clone() }, false);

@@ -285,6 +285,15 @@ impl World {
                             let broken = fate.seldom();
                             observed.asked(if broken { Err(transient()) } else { self.api.get(self.now) });
                         }
+                        Step::Linger => {
+                            self.advance(fate.at_most(2), fate);
+                            let outcome = match fate.choose(4) {
+                                2 => Some(self.api.get(self.now)),
+                                3 => Some(Err(transient())),
+                                _ => None,
+                            };
+                            observed.lingered(outcome);
+                        }
                         Step::Probe => observed.probed(Ok(())),
                         Step::ReadFailure => observed.failure_read(Ok(Vec::new())),
                         Step::SetFinalizer(present) => {

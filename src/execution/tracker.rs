@@ -20,7 +20,7 @@ use crate::mistral::{Client, Error, RunFilter};
 use crate::workspace::connections::{Connections, Key};
 
 /// How often the tracker looks what is due.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(500);
 /// Pages that one sweep reads at most: other people's runs are listed too.
 const MAX_PAGES: usize = 5;
 /// Rows a page; what the API gives at most.
@@ -137,6 +137,11 @@ impl Tracker {
     /// Whether the object was woken in order to ask; if so, with the run id that a sweep told.
     pub fn take_look(&self, object: &Ref) -> Option<Option<String>> {
         lock(&self.looks).remove(object)
+    }
+
+    /// Whether the object was woken in order to ask, and has not asked yet.
+    pub fn has_look(&self, object: &Ref) -> bool {
+        lock(&self.looks).contains_key(object)
     }
 
     /// Wakes the object for another reason than to ask. False if nobody listens any more.
@@ -307,9 +312,10 @@ fn due_runs(runs: &HashMap<Ref, Run>, is_due: impl Fn(&Run) -> bool) -> Vec<Ref>
     runs.iter().filter(|(_, run)| is_due(run)).map(|(object, _)| object.clone()).collect()
 }
 
-/// Slower with age: a run of an hour need not be noticed within the second.
+/// Slower with age: a run of an hour need not be noticed within the second. The first look is early: many runs are short.
 fn look_interval(age: Duration) -> Duration {
-    (age / 10).clamp(Duration::from_secs(1), Duration::from_secs(30))
+    let shortest = if age < TICK { TICK } else { Duration::from_secs(1) };
+    (age / 10).clamp(shortest, Duration::from_secs(30))
 }
 
 /// Sweeps may miss an end (a page cap, a row that shows late), so each run is asked about as well.

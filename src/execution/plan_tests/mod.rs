@@ -226,7 +226,26 @@ fn each_answer_to_a_start_has_its_consequence() {
     }
     let mut o = claimed();
     o.sent(Ok(run("RUNNING")));
+    assert_eq!(step(&o, at(1)), Step::Linger);
+    o.lingered(None);
     assert!(is_true(&settled(&o, at(1)).status.conditions, STARTED));
+}
+
+#[test]
+fn a_run_that_ends_at_once_is_written_once() {
+    let mut o = claimed();
+    o.sent(Ok(run("RUNNING")));
+    o.lingered(Some(Ok(run("COMPLETED"))));
+    let status = settled(&o, at(1)).status;
+    assert!(is_true(&status.conditions, STARTED) && is_true(&status.conditions, COMPLETE));
+    // Whatever became of the question, it has started.
+    for outcome in [Err(not_found()), Err(transient()), Ok(run("RUNNING"))] {
+        o.lingered(Some(outcome));
+        assert_eq!(ready(&settled(&o, at(1)).status), reason::RUNNING);
+    }
+    let mut at_once = claimed();
+    at_once.sent(Ok(run("COMPLETED")));
+    assert!(is_true(&settled(&at_once, at(1)).status.conditions, COMPLETE));
 }
 
 #[test]

@@ -202,5 +202,6 @@ fn a_run_that_was_past_its_deadline_when_it_was_found_is_first_told_to_have_star
     o.spec.active_deadline_seconds = Some(1);
     o.fresh = true;
     o.sent(Ok(run("RUNNING")));
+    o.lingered(None);
     assert_eq!(ready(&settled(&o, at(30)).status), reason::RUNNING);
 }
