@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL", priority = 1),
+    printcolumn(name = "Workflows", type_ = "integer", json_path = ".status.workflowCount", priority = 1),
     printcolumn(name = "Workspace ID", type_ = "string", json_path = ".status.workspaceId", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -112,6 +113,10 @@ pub struct WorkspaceStatus {
     /// The Mistral organization that the key belongs to, when the API tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<String>,
+    /// How many workflows the Mistral workspace had when its lists were last read: for a Workspace that
+    /// Workflows here refer to, or that discovers them. Up to a minute old beyond that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_count: Option<i64>,
     /// The generation of the spec that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,

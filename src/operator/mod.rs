@@ -199,6 +199,7 @@ async fn operate(
     let workspace_context = Arc::new(workspace::controller::Context::new(
         client.clone(),
         Arc::clone(&connections),
+        Arc::clone(&inventory),
         Arc::clone(&publisher),
         config.allow_base_urls.clone(),
         config.max_requests_per_second,

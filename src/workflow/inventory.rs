@@ -91,6 +91,8 @@ struct Watched {
     workspace_id: Option<String>,
     /// The lists are to be read whether or not a workflow is looked after.
     discovers: bool,
+    /// Workflows in the list when it was last read.
+    count: Option<usize>,
 }
 
 /// What a Workspace needs now.
@@ -131,6 +133,11 @@ impl Inventory {
             watched.workflows.remove(object);
         }
         lock(&self.looks).remove(object);
+    }
+
+    /// How many workflows the Mistral workspace has; none if its list has not been read to its end.
+    pub fn count(&self, key: &Key) -> Option<usize> {
+        lock(&self.watched).get(key)?.count
     }
 
     /// Whether the object was woken in order to ask.
@@ -248,6 +255,7 @@ impl Watched {
             complete: Instant::now(),
             workspace_id: None,
             discovers: false,
+            count: None,
         }
     }
 
@@ -301,6 +309,7 @@ impl Watched {
         self.troubles = 0;
         self.paused_until = None;
         self.cost = swept.calls;
+        self.count = swept.rows.as_ref().map(std::collections::HashMap::len).or(self.count);
         self.complete = began;
         let mut changed = Vec::new();
         for (object, entry) in self.workflows.iter_mut().filter(|(_, entry)| entry.at < began) {

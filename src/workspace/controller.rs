@@ -22,6 +22,7 @@ use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, call, write_status};
 use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
+use crate::workflow::inventory::Inventory;
 
 /// How long a check waits for its turn. It has a lane of its own, so only an API that is to be left alone takes longer.
 const TURN: Duration = Duration::from_secs(10);
@@ -38,6 +39,8 @@ pub struct Context {
     pub client: Client,
     /// Where connections are kept.
     pub connections: Arc<Connections>,
+    /// Knows how many workflows there are.
+    pub inventory: Arc<Inventory>,
     /// Events.
     pub publisher: Arc<Publisher>,
     /// The addresses that may be called.
@@ -64,9 +67,11 @@ struct Memory {
 
 impl Context {
     /// Nothing remembered yet.
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing, and they are named where it is called")]
     pub fn new(
         client: Client,
         connections: Arc<Connections>,
+        inventory: Arc<Inventory>,
         publisher: Arc<Publisher>,
         allowed: Vec<Url>,
         max_requests_per_second: u32,
@@ -75,7 +80,7 @@ impl Context {
     ) -> Self {
         let budgets = Budgets::new(max_requests_per_second, metrics.calls.clone(), Arc::clone(&connections));
         let (first_check, memory) = (Mutex::new(Instant::now()), Mutex::default());
-        Self { client, connections, publisher, allowed, term, metrics, budgets, first_check, memory }
+        Self { client, connections, inventory, publisher, allowed, term, metrics, budgets, first_check, memory }
     }
 
     /// Forgets Workspaces that are gone.
@@ -115,7 +120,7 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     if workspace.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let key = Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() };
+    let key = key_of(workspace);
     let mut memory = context.lock().get(&key).cloned().unwrap_or_default();
 
     let (outcome, wait) = look(&context, workspace, &key, &mut memory).await?;
@@ -126,7 +131,10 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     let old = workspace.status.clone();
     let blank = WorkspaceStatus::default();
     let (old_status, generation) = (old.as_ref().unwrap_or(&blank), workspace.metadata.generation);
-    let (status, notices) = plan::report(old_status, generation, &outcome, strained.as_ref(), Timestamp::now());
+    let (mut status, notices) = plan::report(old_status, generation, &outcome, strained.as_ref(), Timestamp::now());
+    if let Some(count) = context.inventory.count(&key_of(workspace)) {
+        status.workflow_count = i64::try_from(count).ok();
+    }
     let version = workspace.resource_version().unwrap_or_default();
     if context.term.is_over() {
         return Ok(Action::await_change());
@@ -134,6 +142,10 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     write_status(&context.client, workspace, &version, old.as_ref(), &status).await?;
     context.publisher.publish(&kubernetes::reference(workspace), notices);
     Ok(Action::requeue(wait))
+}
+
+fn key_of(workspace: &Workspace) -> Key {
+    Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() }
 }
 
 /// Reads, and checks if that is due. Returns what is so, and when to look again.

@@ -522,7 +522,7 @@ async fn kubectl_get_shows_whether_it_is_well_and_what_it_does() {
     assert_eq!(lines[0], "NAME READY REASON AGE");
     assert!(lines[1].starts_with("default "), "{lines:?}");
     let lines = kubectl(&["get", "workspaces", "-o", "wide"]).await;
-    assert_eq!(lines[0], "NAME READY REASON URL WORKSPACE ID AGE");
+    assert_eq!(lines[0], "NAME READY REASON URL WORKFLOWS WORKSPACE ID AGE");
     assert!(lines[1].contains(&world.api.url), "{lines:?}");
     let lines = kubectl(&["get", "mistral", "-o", "name"]).await;
     assert_eq!(

@@ -70,6 +70,12 @@ async fn discovery_makes_a_resource_for_each_and_removes_only_what_is_gone_and_u
     for name in [&adopted, &labelled] {
         world.wait_for_workflow(name, "WorkflowNotFound").await;
     }
+    // The four of every test, and the SDK's own.
+    until(SOON, "the count", async || {
+        let status = world.workspaces().get("default").await.unwrap().status.unwrap_or_default();
+        (status.workflow_count == Some(5)).then_some(())
+    })
+    .await;
     // Off: what there is stays, and nothing new comes.
     discover(&world, "Disabled").await;
     tokio::time::sleep(Duration::from_secs(7)).await;
