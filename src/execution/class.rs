@@ -1,5 +1,7 @@
 //! What the calls of a pass are for.
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::observed::Observed;
 use super::plan::Step;
 use super::report::is_started;
@@ -7,7 +9,7 @@ use super::stopping;
 use crate::mistral::budget::Class;
 
 /// The class of the pass's turn, by the step that needs it first: a question has the class of what it unblocks.
-pub(super) fn class(step: &Step, o: &Observed) -> Class {
+pub(super) fn class(step: &Step, o: &Observed, now: Timestamp) -> Class {
     match step {
         Step::Stop(_) | Step::Release { .. } => Class::Stop,
         Step::WriteClaim { .. }
@@ -18,7 +20,11 @@ pub(super) fn class(step: &Step, o: &Observed) -> Class {
         | Step::Delete
         | Step::Probe
         | Step::Start => Class::Start,
-        Step::Ask | Step::ReadFailure if o.deleted.is_some() || stopping::is_asked_for(o) => Class::Stop,
+        Step::Ask | Step::ReadFailure
+            if o.deleted.is_some() || stopping::is_asked_for(o) || stopping::is_due(o, now) =>
+        {
+            Class::Stop
+        }
         Step::Ask if !is_started(&o.status) => Class::Start,
         Step::Ask | Step::ReadFailure => Class::Watch,
     }
@@ -26,7 +32,6 @@ pub(super) fn class(step: &Step, o: &Observed) -> Class {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
@@ -64,7 +69,11 @@ mod tests {
             (false, true, Step::Ask, Class::Stop),
             (true, true, Step::Stop(StopCall::Terminate), Class::Stop),
         ] {
-            assert_eq!(class(&step, &observed(started, deleted)), expected, "{started} {deleted} {step:?}");
+            assert_eq!(
+                class(&step, &observed(started, deleted), Timestamp::UNIX_EPOCH),
+                expected,
+                "{started} {deleted} {step:?}"
+            );
         }
     }
 }

@@ -322,7 +322,7 @@ impl<'a> Pass<'a> {
             Step::WriteResult => return self.write_result().await,
             Step::Linger => self.linger().await,
             Step::Probe | Step::Ask | Step::Start | Step::ReadFailure | Step::Stop(_) => {
-                return match self.take_turn(class(&step, &self.observed)) {
+                return match self.take_turn(class(&step, &self.observed, Timestamp::now())) {
                     Ok(_) if self.context.term.is_over() => Ok(Flow::End(Action::await_change())),
                     Ok(client) => Ok(self.call(&client, step).await),
                     Err(flow) => Ok(flow),
@@ -508,8 +508,8 @@ impl<'a> Pass<'a> {
         let version = match written {
             Ok(version) => version,
             Err(error) => {
-                if error.is_not_found()
-                    && let (Some(overtaken), Some(live)) = (Overtaken::new(&self.observed), &self.connection)
+                if let (Some(overtaken), Some(live)) = (Overtaken::new(&self.observed), &self.connection)
+                    && (error.is_not_found() || error.is_conflict() && self.is_gone().await)
                 {
                     tokio::spawn(overtaken.stop(live.waiting(Class::Stop, &self.key)).in_current_span());
                 }
@@ -533,6 +533,15 @@ impl<'a> Pass<'a> {
         // time before that, the run must not look new.
         self.keep(look && !is_finished(&status));
         Ok(requeue.action())
+    }
+
+    /// Whether the resource is gone for sure; another one may have its name by now.
+    async fn is_gone(&self) -> bool {
+        let api: Api<WorkflowExecution> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
+        match call(api.get_metadata(&self.object.name_any())).await {
+            Ok(present) => present.uid() != self.object.uid(),
+            Err(error) => error.is_not_found(),
+        }
     }
 
     fn track(&self, status: &api::WorkflowExecutionStatus) {

@@ -26,23 +26,20 @@ pub struct Ended {
 /// Nothing more to ask or to start.
 pub(super) fn finished(o: &Observed, now: Timestamp) -> Decision {
     let expires = time_left(o, now);
-    if expires == Some(Duration::ZERO) {
-        return match o.tracked_by {
-            Some(tool) => settle(o, report::expired(o, tool, now), Requeue::OnChange),
-            None => Decision::Act(Step::Delete),
-        };
-    }
-    let requeue = expires.map_or(Requeue::OnChange, Requeue::AtLatest);
+    let (status, requeue) = match (expires, o.tracked_by) {
+        (Some(Duration::ZERO), None) => return Decision::Act(Step::Delete),
+        (Some(Duration::ZERO), Some(tool)) => (report::expired(o, tool, now), Requeue::OnChange),
+        (Some(left), _) => (report::not_expired(o), Requeue::AtLatest(left)),
+        (None, _) => (report::not_expired(o), Requeue::OnChange),
+    };
     if !o.finalizer {
-        return settle(o, report::not_expired(o), requeue);
+        return settle(o, status, requeue);
     }
     let ended = o.status.end_time.as_ref().map_or(now, |time| time.0);
     let due = later(ended, FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&o.uid) % 30)));
     match Duration::try_from(due.duration_since(now)) {
         // An end in the future, by a clock that was set back, keeps nobody waiting for long.
-        Ok(wait) if !wait.is_zero() => {
-            settle(o, report::not_expired(o), requeue.within(wait.min(Duration::from_secs(90))))
-        }
+        Ok(wait) if !wait.is_zero() => settle(o, status, requeue.within(wait.min(Duration::from_secs(90)))),
         _ => Decision::Act(Step::SetFinalizer(false)),
     }
 }

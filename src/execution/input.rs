@@ -157,17 +157,27 @@ pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option
         return Ok(spec.input.clone());
     }
     let mut input = spec.input.clone().unwrap_or_default();
-    let mut secret_values = 0;
+    let (mut secret_values, mut secret_bytes) = (0, 0);
     for entry in entries {
         let value = value(entry, sources)?;
         if entry.secret_key_ref.is_some() {
-            leafs(&value, &mut |leaf| secret_values += usize::from(Mask::covers(&leaf)));
+            leafs(&value, &mut |leaf| {
+                if Mask::covers(&leaf) {
+                    (secret_values, secret_bytes) = (secret_values + 1, secret_bytes + leaf.len());
+                }
+            });
         }
         insert(&mut input, &entry.path, value).map_err(invalid)?;
     }
     if secret_values > MAX_SECRET_VALUES {
         return Err(invalid(format!(
             "spec.inputFrom reads {secret_values} values from Secrets, and the operator can keep no more than {MAX_SECRET_VALUES} out of texts; read the JSON as a String, or let the workflow read the Secret itself"
+        )));
+    }
+    if secret_bytes > Mask::MOST {
+        return Err(invalid(format!(
+            "spec.inputFrom reads {secret_bytes} bytes from Secrets, and the operator can keep no more than {} out of texts; let the workflow read the Secret itself",
+            Mask::MOST
         )));
     }
     let bytes = serde_json::to_vec(&input).map_or(0, |json| json.len());
@@ -398,8 +408,9 @@ mod tests {
         let there = sources(&[(
             Kind::Secret,
             "s",
-            &[("bytes", &[0xff, 0xfe]), ("words", b"pa55word"), ("long", &[b'x'; MAX_INPUT])],
+            &[("bytes", &[0xff, 0xfe]), ("words", b"pa55word"), ("long", &[b'x'; Mask::MOST + 1])],
         )]);
+        let large = sources(&[(Kind::ConfigMap, "c", &[("long", &[b'x'; MAX_INPUT])])]);
         let forbidden = Sources::from([((Kind::Secret, "s".to_owned()), Source::Forbidden)]);
         for (from, sources, reason, words) in [
             (config("/a", "k", "String"), &there, reason::INPUT_NOT_FOUND, "There is no ConfigMap \"c\""),
@@ -407,7 +418,8 @@ mod tests {
             (secret("/a", "k", "String"), &forbidden, reason::INPUT_FORBIDDEN, "may not read Secret \"s\""),
             (secret("/a", "bytes", "String"), &there, reason::INPUT_INVALID, "is not UTF-8"),
             (secret("/a", "words", "Json"), &there, reason::INPUT_INVALID, "is not JSON (line 1, column 1)"),
-            (secret("/a", "long", "String"), &there, reason::INPUT_INVALID, "the API takes 2 MB"),
+            (secret("/a", "long", "String"), &there, reason::INPUT_INVALID, "keep no more than 65536 out of texts"),
+            (config("/a", "long", "String"), &large, reason::INPUT_INVALID, "the API takes 2 MB"),
         ] {
             let lacking = compose(&spec(json!(null), json!([from])), sources).unwrap_err();
             assert_eq!(lacking.reason, reason);

@@ -313,6 +313,9 @@ pub(super) fn restored(o: &Observed, connection: &Connection, now: Timestamp) ->
             reading: known.reading || adopted,
             digest: known.digest.clone(),
             inputs: known.inputs.clone(),
+            // A stop that has reached the run cannot be taken back.
+            stop_since: known.stop_since,
+            stop_for: known.stop_for,
             ..o.claim(connection, known.attempt, now)
         },
         None => Claim { reading: adopted, ..o.claim(connection, 1, now) },

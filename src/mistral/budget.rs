@@ -232,7 +232,7 @@ impl Turn {
     }
 
     /// The API has refused a call because there are too many.
-    pub(super) fn refused(&self, retry_after: Option<Duration>) {
+    pub(crate) fn refused(&self, retry_after: Option<Duration>) {
         let (mut state, now) = (self.budget.lock(), Instant::now());
         state.book.refused(retry_after, now);
         let strained = state.is_strained_otherwise(now);

@@ -166,6 +166,17 @@ impl Client {
         Self { pace: Pace::Waiting { budget, class, lane }, ..self }
     }
 
+    /// Where each call waits for its turn: a client whose turn has come, for one call.
+    pub async fn at_its_turn(&self) -> Self {
+        match &self.pace {
+            Pace::Waiting { budget, class, lane } => {
+                let turn = budget.take(*class, lane).await;
+                self.clone().in_turn(Arc::new(turn))
+            }
+            Pace::Free | Pace::In(_) => self.clone(),
+        }
+    }
+
     /// Whether it calls this address with this key.
     pub fn uses(&self, base: &Url, token: &SecretString) -> bool {
         self.base == *base && self.token.expose_secret() == token.expose_secret()

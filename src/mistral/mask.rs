@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use serde_json::Value;
 
 /// What stands where a value was.
@@ -36,16 +36,25 @@ impl std::fmt::Debug for Mask {
 }
 
 impl Mask {
+    /// The most bytes that are searched for, of all values together: a search takes memory for each of them, in each of
+    /// its spellings.
+    pub const MOST: usize = 64 << 10;
+
     /// Hides these values, each as it is and as JSON and Python write it inside of quotes.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut forms = BTreeSet::new();
+        let (mut forms, mut bytes) = (BTreeSet::new(), 0);
         for value in values {
             if Self::covers(value) {
+                bytes += value.len();
+                if bytes > Self::MOST {
+                    return Self { finder: Finder::Everything };
+                }
                 forms.extend(spellings(value));
                 forms.extend(spellings(value.trim()));
             }
         }
-        let finder = match AhoCorasick::new(&forms) {
+        // Of all kinds the one that takes least: the fastest takes gigabytes for what a Secret can hold.
+        let finder = match AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(&forms) {
             _ if forms.is_empty() => Finder::Nothing,
             Ok(finder) => Finder::These(Box::new(finder)),
             Err(_) => Finder::Everything,
@@ -169,6 +178,14 @@ mod tests {
         let result = json!({ "a": ["s3cret!", 123456, 1.5, null, true], "s3cret": { "b": 12 }, "c": "x" });
         let shown = json!({ "a": ["[redacted]!", "[redacted]", 1.5, null, true], "[redacted]": { "b": 12 }, "c": "x" });
         assert_eq!(mask.json(&result), shown);
+    }
+
+    #[test]
+    fn more_than_can_be_searched_for_hides_everything() {
+        let long = "x".repeat(Mask::MOST);
+        assert_eq!(Mask::new([long.as_str()]).text("text"), "text");
+        assert_eq!(Mask::new([long.as_str(), "s3cret"]).text("text"), "[redacted]");
+        assert_eq!(Mask::new([long.as_str(), "short"]).text("text"), "text");
     }
 
     #[test]

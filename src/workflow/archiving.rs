@@ -17,6 +17,8 @@ use crate::operator::lease::Term;
 const WINDOW: Duration = Duration::from_millis(300);
 /// How long wishes that come after others wait for more: there are many, then.
 const LATER_WINDOW: Duration = Duration::from_secs(1);
+/// How long a pass waits for its answer: no resource may be held up for as long as the API refuses all calls.
+const PATIENCE: Duration = Duration::from_secs(45);
 /// Ids in one call; what the API takes at most.
 const AT_MOST: usize = 100;
 
@@ -27,6 +29,7 @@ type Answer = Result<Option<Workflow>, Error>;
 pub struct Archiving {
     lanes: Mutex<Vec<Lane>>,
     term: Term,
+    patience: Duration,
 }
 
 /// Wishes for one key and one direction. It exists while a task works it off.
@@ -49,7 +52,7 @@ struct Wish {
 impl Archiving {
     /// Nothing to do yet. Nothing is sent once the term is over.
     pub fn new(term: Term) -> Self {
-        Self { lanes: Mutex::default(), term }
+        Self { lanes: Mutex::default(), term, patience: PATIENCE }
     }
 
     /// Archives the workflow with this UUID, or takes it out of the archive, with others that wish the same.
@@ -79,8 +82,11 @@ impl Archiving {
         if let Some(full) = new_lane {
             tokio::spawn(Arc::clone(self).work_off(client.clone(), archived, full));
         }
-        // Not answered when the term is over; nothing was sent then.
-        answered.await.unwrap_or_else(|_| Err(not_sent()))
+        match tokio::time::timeout(self.patience, answered).await {
+            // Not answered when the term is over; nothing was sent then.
+            Ok(answer) => answer.unwrap_or_else(|_| Err(not_sent())),
+            Err(_) => Err(not_answered()),
+        }
     }
 
     async fn work_off(self: Arc<Self>, client: Client, archived: bool, full: Arc<Notify>) {
@@ -145,9 +151,15 @@ fn fair_share(wishes: &mut Vec<Wish>, limit: usize) -> Vec<Wish> {
     taken
 }
 
-async fn send(client: Client, batch: Vec<Wish>, archived: bool) {
+async fn send(client: Client, mut batch: Vec<Wish>, archived: bool) {
     if batch.len() > 1 {
+        let client = client.at_its_turn().await;
+        // Whoever has given up meanwhile wishes again.
+        batch.retain(|wish| !wish.answer.is_closed());
         let ids: Vec<String> = batch.iter().map(|wish| wish.id.clone()).collect();
+        if ids.is_empty() {
+            return;
+        }
         match client.set_archived_many(&ids, archived).await {
             Ok(outcome) => return tell_each(batch, &outcome),
             // The call as such was refused: whose fault it is shows one by one.
@@ -161,6 +173,10 @@ async fn send(client: Client, batch: Vec<Wish>, archived: bool) {
         }
     }
     for wish in batch {
+        let client = client.at_its_turn().await;
+        if wish.answer.is_closed() {
+            continue;
+        }
         let outcome = client.set_archived(&wish.id, archived).await;
         let _ = wish.answer.send(outcome);
     }
@@ -184,13 +200,23 @@ fn tell_each(batch: Vec<Wish>, outcome: &BulkOutcome) {
     }
 }
 
+fn not_answered() -> Error {
+    Error::Transient { retry_after: None, message: "the call still waits for its turn, or for its answer".into() }
+}
+
 fn not_sent() -> Error {
     Error::Transient { retry_after: None, message: "the operator is stopping, and nothing was sent".into() }
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use secrecy::SecretString;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::mistral::budget::{Budget, Class};
+    use crate::mistral::calls::Calls;
 
     fn wish(namespace: &str, id: &str) -> Wish {
         Wish { namespace: namespace.into(), id: id.into(), answer: oneshot::channel().0 }
@@ -198,6 +224,20 @@ mod tests {
 
     fn ids(wishes: &[Wish]) -> Vec<&str> {
         wishes.iter().map(|wish| wish.id.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn nobody_is_held_up_for_as_long_as_the_api_refuses_all_calls() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let budget = Budget::new(50, Calls::default(), || ());
+        budget.take(Class::Start, "n").await.refused(Some(Duration::from_secs(600)));
+        let client = Client::new("http://127.0.0.1:9".parse().unwrap(), SecretString::from("key")).unwrap();
+        let client = client.waiting(budget, Class::Stop, "n".into());
+        let term = Term::unlimited(CancellationToken::new(), Timestamp::now());
+        let archiving = Arc::new(Archiving { patience: Duration::from_secs(1), ..Archiving::new(term) });
+        let answer = archiving.set(&client, "n", "id".into(), true);
+        let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("still waits");
+        assert!(matches!(answer, Err(Error::Transient { .. })), "{answer:?}");
     }
 
     #[test]

@@ -172,11 +172,13 @@ fn decide(swept: &Swept, workspace: &str, from: Option<&str>, existing: &[Arc<Wo
         spoken_of.insert(workflow.spec.identifier.clone().unwrap_or_else(|| workflow.name_any()));
         spoken_of.extend(workflow.status.iter().filter_map(|status| status.workflow_id.clone()));
     }
+    // A resource of that name is another's: of a Workspace that has the same workflows, or a person's.
+    let names: HashSet<String> = existing.iter().map(|workflow| workflow.name_any()).collect();
     let missing = rows
         .values()
         .filter(|row| !row.is_internal() && !spoken_of.contains(&row.id) && !spoken_of.contains(&row.name));
-    let mut changes: Vec<Change> =
-        missing.map(|row| Change::Create(Box::new(resource(row, workspace, from)))).collect();
+    let missing = missing.map(|row| resource(row, workspace, from)).filter(|made| !names.contains(&made.name_any()));
+    let mut changes: Vec<Change> = missing.map(|made| Change::Create(Box::new(made))).collect();
     // An order that does not change makes trouble easier to follow.
     changes.sort_by_key(|change| match change {
         Change::Create(workflow) => workflow.name_any(),
@@ -322,6 +324,11 @@ mod tests {
         });
         assert_eq!(made(&[by_status]), ["other"]);
         let elsewhere = existing(|it| it["spec"]["workspaceRef"]["name"] = json!("team"));
+        assert_eq!(made(&[elsewhere]), ["other"], "the name is taken by another Workspace's");
+        let elsewhere = existing(|it| {
+            it["spec"]["workspaceRef"]["name"] = json!("team");
+            it["metadata"]["name"] = json!("theirs");
+        });
         assert_eq!(made(&[elsewhere]), [ID, "other"], "another Workspace's");
     }
 

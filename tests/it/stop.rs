@@ -238,3 +238,29 @@ async fn a_deletion_that_takes_the_finalizer_with_it_in_the_moment_of_the_claim_
         until(SOON, end, ended).await;
     }
 }
+
+#[tokio::test]
+async fn a_resource_that_is_replaced_in_the_moment_of_the_claim_leaves_no_run_behind() {
+    let world = world("replaced").await;
+    let _operator = world.operator();
+    world.wait_for_workspace("default", "Connected").await;
+    let hold = json!({ "method": EXECUTE.0, "route": EXECUTE.1, "times": 1, "kind": { "hold": "after_effect" } });
+    world.api.faults(json!({ "faults": [hold] })).await;
+    world.execute("run", json!({ "workflowIdentifier": "hang" })).await;
+    until(SOON, "the held call", async || world.api.held().await.pop()).await;
+    let first = world.api.executions().await[0]["execution_id"].clone();
+    // As `kubectl replace --force` does.
+    world.patch("run", json!({ "metadata": { "finalizers": null } })).await.unwrap();
+    world.delete("run").await;
+    world.wait_until_gone("run", SOON).await;
+    world.execute("run", json!({ "workflowIdentifier": "hang" })).await;
+    world.api.release().await;
+    world.api.heal().await;
+    let ended = async || {
+        let all = world.api.executions().await;
+        all.into_iter().find(|run| run["execution_id"] == first && run["status"] == "CANCELED")
+    };
+    until(SOON, "the first run's end", ended).await;
+    let second = world.wait_for_reason("run", "Running").await;
+    assert_eq!(remote_status(&world, &second).await, "RUNNING");
+}

@@ -82,3 +82,13 @@ fn what_argo_flux_and_helm_keep_track_of_is_known_by_their_marks() {
         assert_eq!(observed(metadata.clone(), json!({})).tracked_by, tool, "{metadata}");
     }
 }
+
+#[test]
+fn what_is_kept_although_its_time_is_over_loses_its_finalizer_all_the_same() {
+    let mut o = Observed { finalizer: true, tracked_by: Some("Flux"), ended: seen(1, true), ..finished() };
+    o.spec.ttl_seconds_after_finished = Some(0);
+    let kept = settled(&o, at(7));
+    assert!(is_true(&kept.status.conditions, EXPIRED));
+    assert!(matches!(kept.requeue, Requeue::AtLatest(wait) if wait <= Duration::from_secs(90)), "{:?}", kept.requeue);
+    assert_eq!(step(&Observed { status: kept.status, ..o }, at(200)), Step::SetFinalizer(false));
+}

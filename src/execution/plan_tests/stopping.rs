@@ -205,3 +205,14 @@ fn a_run_that_was_past_its_deadline_when_it_was_found_is_first_told_to_have_star
     o.lingered(None);
     assert_eq!(ready(&settled(&o, at(30)).status), reason::RUNNING);
 }
+
+#[test]
+fn a_stop_that_is_recorded_goes_on_when_the_claim_is_lost() {
+    let mut o = recorded(Shutdown::Cancel);
+    let Note::Claim(claim) = &o.note else { unreachable!() };
+    o.memory.claim = Some(claim.as_ref().clone());
+    // As `kubectl replace` does with a manifest that has neither.
+    (o.note, o.spec.shutdown) = (Note::Absent, None);
+    let (claim, ..) = claim_of(step(&o, at(60)));
+    assert_eq!((claim.stop_since, claim.stop_for), (Some(at(50)), Some(StopFor::Shutdown)));
+}
