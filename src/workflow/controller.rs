@@ -202,7 +202,8 @@ impl<'a> Pass<'a> {
             Step::SetArchived(id, archived) => self.set_archived(id, archived).await,
             Step::Find(_) | Step::Get(_) | Step::ReadRegistrations(_) | Step::Update(..) => {
                 let Some(client) = self.take_turn() else {
-                    self.keep(true);
+                    // Who only waits for the turn of a first question needs no look besides: that reads more.
+                    self.keep(self.observed.look || self.asked.is_some());
                     return Ok(Some(Action::requeue(turn::LOOK_AGAIN)));
                 };
                 if self.context.term.is_over() {

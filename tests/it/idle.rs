@@ -13,7 +13,7 @@ const MEASURED: Duration = Duration::from_secs(60);
 const TICKS: f64 = 100.0;
 
 /// A line of /proc/PID/status, in MiB.
-fn memory(pid: u32, name: &str) -> f64 {
+pub fn memory(pid: u32, name: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0

@@ -22,6 +22,12 @@ impl Simulated {
         self.send(self.http.post(self.at("workflows")).json(&workflow)).await
     }
 
+    /// Registers a workflow in the Mistral workspace of this name.
+    pub async fn register_in(&self, workspace: &str, workflow: Value) -> Value {
+        let at = self.at(&format!("workflows?workspace={workspace}"));
+        self.send(self.http.post(at).json(&workflow)).await
+    }
+
     /// Replaces all faults, and releases what they held.
     pub async fn faults(&self, faults: Value) {
         self.send(self.http.put(self.at("faults")).json(&faults)).await;

@@ -171,6 +171,34 @@ async fn a_hundred_at_rest_for_ten_resyncs_cost_no_write_and_a_few_lists() {
 }
 
 #[tokio::test]
+async fn a_changed_spec_costs_two_calls_also_where_it_waits_for_its_turn() {
+    let world = World::new("wf-turns").await;
+    let _operator = world.operator();
+    let names: Vec<String> = (0..20).map(|n| format!("w{n}")).collect();
+    for name in &names {
+        world.api.register(json!({ "name": name })).await;
+        world.workflow(name, json!({ "tags": ["a"] })).await;
+    }
+    for name in &names {
+        world.wait_for_workflow(name, "InSync").await;
+    }
+    let slow = kube::api::Patch::Merge(json!({ "spec": { "requestsPerSecond": 4, "resyncInterval": "1h" } }));
+    world.workspaces().patch("default", &Default::default(), &slow).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    world.api.forget_calls().await;
+    for name in &names {
+        world.patch_workflow(name, json!({ "tags": ["b"] })).await;
+    }
+    for name in &names {
+        world.wait_for_workflow(name, "InSync").await;
+    }
+    let ours = |call: &&Value| call["route"] == GET || call["route"] == "/v1/workflows/registrations";
+    let calls: Vec<Value> = world.api.calls().await.iter().filter(ours).cloned().collect();
+    let number = calls.iter().map(|call| call["arrivals"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(number, 40, "one question and one change of each: {calls:#?}");
+}
+
+#[tokio::test]
 async fn two_resources_with_different_wishes_stop_fighting_and_say_so() {
     let world = World::new("wf-fight").await;
     world.resync("5s").await;
