@@ -1,11 +1,17 @@
 //! The simulator's books against what the API server has recorded of the resources.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::ends::{self, is_before, time};
 use super::record::Seen;
-use super::workflows::ERROR;
+use super::values::{Kept, composed};
+
+/// How long after its resource has gone a run may still be about to be stopped: the start may be held for as long as a
+/// mix of faults lasts, its run not be shown for 20 seconds, and ignore the cancel for a grace of 30.
+const STOPPED_WITHIN: SignedDuration = SignedDuration::from_secs(90);
 
 /// What does not agree, each with the names that it is about.
 #[derive(Clone, Debug, Default)]
@@ -16,16 +22,32 @@ pub struct Findings {
     pub duplicates: u64,
     /// Runs that were asked for and never started.
     pub losses: u64,
-    /// Runs that go on since the API server deleted their resources past a finalizer that came in that moment.
+    /// Resources that the API server deleted past a finalizer that came in that moment.
     pub overtaken: u64,
+    /// Runs of those that go on, since the process that had started them ended before it could stop them.
+    pub unstopped: u64,
+    /// How many ended for which reason, of those that were there in the end or had a time to live.
+    pub ends: BTreeMap<String, u64>,
     /// What is wrong, in words.
     pub complaints: Vec<String>,
 }
 
-/// Compares, at the very end. `present` are the resources that nobody deleted before all was over, `recorded` all that
-/// there ever were, and `abandoned` runs were left alone after five minutes.
-pub fn compare(books: &[Value], recorded: &[Seen], present: &[Seen], abandoned: u64) -> Findings {
-    let mut findings = Findings::default();
+/// What else is known at the very end.
+#[derive(Clone, Debug, Default)]
+pub struct Around {
+    /// So many runs were left alone after five minutes.
+    pub abandoned: u64,
+    /// The results in ConfigMaps.
+    pub results: BTreeMap<String, Kept>,
+    /// When operators ended, by their names in claims.
+    pub ends: BTreeMap<String, Timestamp>,
+}
+
+/// Compares, at the very end. `present` are the resources that nobody deleted before all was over, and `recorded` all
+/// that there ever were.
+pub fn compare(books: &[Value], recorded: &[Seen], present: &[Seen], around: &Around) -> Findings {
+    let overtaken = recorded.iter().filter(|seen| seen.overtaken).count();
+    let mut findings = Findings { overtaken: overtaken as u64, ..Findings::default() };
     for entry in books {
         let id = entry["execution_id"].as_str().unwrap_or_default();
         let starts = entry["starts"].as_u64().unwrap_or_default();
@@ -43,29 +65,42 @@ pub fn compare(books: &[Value], recorded: &[Seen], present: &[Seen], abandoned: 
         if !claimants.iter().any(|seen| seen.claimed || seen.vanished) {
             findings.complain(format!("{id} ({names}) was started, and no claim was ever recorded"));
         }
+        if !claimants.iter().any(|seen| seen.free) {
+            findings.complain(format!("{id} ({names}) was started, and was at no time to be"));
+        }
         if !claimants.iter().any(|seen| agrees(entry, seen)) {
             let (workflow, input) = (&entry["workflow_name"], &entry["input"]);
             findings.complain(format!("{id} ({names}) ran {workflow} with {input}, which nobody asked for"));
         }
     }
-    let started =
-        |seen: &Seen| books.iter().any(|entry| seen.is_of(entry["execution_id"].as_str().unwrap_or_default()));
-    let there: HashSet<&str> = present.iter().map(|seen| seen.uid.as_str()).collect();
+    let there: HashMap<&str, &Seen> = present.iter().map(|seen| (seen.uid.as_str(), seen)).collect();
     for seen in recorded {
-        let is_present = there.contains(seen.uid.as_str());
+        let is_present = there.contains_key(seen.uid.as_str());
+        // As it was before all were deleted.
+        let seen = there.get(seen.uid.as_str()).copied().unwrap_or(seen);
+        let entry = books.iter().find(|entry| seen.is_of(entry["execution_id"].as_str().unwrap_or_default()));
+        let expires = seen.has_time_to_live() && !seen.unwanted;
         // One that is gone must have run only if its status said so.
-        let must = if is_present { !seen.is_held_back() } else { seen.started };
-        if must && !started(seen) {
+        let must =
+            if is_present { !seen.is_held_back() && !ends::is_without_run(seen) } else { seen.started || expires };
+        if must && entry.is_none() {
             findings.losses += 1;
             findings.complain(format!("{} was never started; its status is {}", seen.name, seen.status));
         }
-    }
-    for seen in present {
-        if let Some(complaint) = end(books, seen) {
-            findings.complain(format!("{}: {complaint}", seen.name));
+        // Of one that vanished while nobody could look, the last words are not known.
+        if (is_present || expires) && !seen.vanished {
+            if let Some(reason) = ends::reason(seen) {
+                *findings.ends.entry(reason.to_owned()).or_default() += 1;
+            }
+            if let Some(complaint) = end(entry, seen, around) {
+                findings.complain(format!("{}: {complaint}", seen.name));
+            }
+        }
+        if let Some(complaint) = deletion(entry, seen) {
+            findings.complain(format!("{}: {complaint}; its status is {}", seen.name, seen.status));
         }
     }
-    findings.check_stops(books, recorded, abandoned);
+    findings.check_stops(books, recorded, around);
     findings
 }
 
@@ -75,28 +110,38 @@ impl Findings {
     }
 
     /// What was to be stopped has stopped, and what was to be left alone was.
-    fn check_stops(&mut self, books: &[Value], recorded: &[Seen], abandoned: u64) {
+    fn check_stops(&mut self, books: &[Value], recorded: &[Seen], around: &Around) {
         let mut running = Vec::new();
         for entry in books {
             let id = entry["execution_id"].as_str().unwrap_or_default();
             let claimants: Vec<&Seen> = recorded.iter().filter(|seen| seen.is_of(id)).collect();
             let names = names(&claimants);
             let orphan = claimants.iter().all(|seen| seen.spec["deletionPolicy"] == "Orphan");
+            let asked = |seen: &&Seen| {
+                seen.unwanted || !seen.shutdowns.is_empty() || !seen.spec["activeDeadlineSeconds"].is_null()
+            };
             let status = entry["status"].as_str().unwrap_or_default();
             let is_stopped = entry["cancel_requested"] == json!(true) || ["CANCELED", "TERMINATED"].contains(&status);
-            if orphan && is_stopped {
+            if is_stopped && (orphan || !claimants.iter().any(asked)) {
                 self.complain(format!("{id} ({names}) was to be left alone, and was stopped: {status}"));
-            } else if status == "RUNNING" && claimants.iter().any(|seen| seen.overtaken) {
-                self.overtaken += 1;
+            } else if status == "RUNNING" && claimants.iter().any(|seen| lost_its_operator(seen, around)) {
+                self.unstopped += 1;
             } else if !orphan && status == "RUNNING" {
                 running.push(format!("{id} ({names})"));
             }
         }
-        if running.len() as u64 > abandoned {
-            let which = running.join(", ");
-            self.complain(format!("still running, although only {abandoned} were left alone after 5 minutes: {which}"));
+        if running.len() as u64 > around.abandoned {
+            let (which, number) = (running.join(", "), around.abandoned);
+            self.complain(format!("still running, although only {number} were left alone after 5 minutes: {which}"));
         }
     }
+}
+
+/// Whether a claim of it was overtaken by a deletion, and the process that made the claim, the only one to know of the
+/// run, ended before it had the time to stop the run.
+fn lost_its_operator(seen: &Seen, around: &Around) -> bool {
+    let (Some(gone), Some(ended)) = (seen.gone_at, around.ends.get(&seen.claimant)) else { return false };
+    seen.overtaken && ended.duration_since(gone) < STOPPED_WITHIN
 }
 
 fn names(claimants: &[&Seen]) -> String {
@@ -106,41 +151,43 @@ fn names(claimants: &[&Seen]) -> String {
 /// Whether the run is what the spec says. A Workflow resource has the name of its workflow here.
 fn agrees(entry: &Value, seen: &Seen) -> bool {
     let named = seen.spec["workflowIdentifier"].as_str().or(seen.spec["workflowRef"]["name"].as_str());
-    entry["workflow_name"].as_str() == named && entry["input"] == seen.spec["input"]
+    entry["workflow_name"].as_str() == named && entry["input"] == composed(&seen.name, &seen.spec, false)
 }
 
-/// What is wrong about the end of a run whose resource is still there.
-fn end(books: &[Value], seen: &Seen) -> Option<String> {
-    let status = &seen.status;
+/// What is wrong about the end of a resource that was not deleted before it.
+fn end(entry: Option<&Value>, seen: &Seen, around: &Around) -> Option<String> {
     if seen.is_held_back() {
-        let entry = books.iter().find(|entry| seen.is_of(entry["execution_id"].as_str().unwrap_or_default()));
         return entry.map(|_| "it was held back, and started all the same".to_owned());
     }
     if !seen.is_finished() {
-        return Some(format!("it has not ended; its status is {status}"));
+        return Some(format!("it has not ended; its status is {}", seen.status));
     }
-    let entry = books.iter().find(|entry| entry["execution_id"] == status["executionId"])?;
-    let word = entry["status"].as_str().unwrap_or_default();
-    let (condition, reason, message) = match word {
-        "COMPLETED" => ("Complete", None, None),
-        "FAILED" => ("Failed", Some("WorkflowFailed"), Some(ERROR)),
-        "TIMED_OUT" => ("Failed", Some("TimedOut"), None),
-        "CANCELED" => ("Failed", Some("Canceled"), None),
-        "TERMINATED" => ("Failed", Some("Terminated"), None),
-        _ => return Some(format!("the resource says that it has ended, and the simulator has {word}")),
+    match entry {
+        // One that had to run is a loss, and counted as one.
+        None => ends::without_run(seen),
+        Some(entry) if entry["execution_id"] != seen.status["executionId"] => {
+            Some(format!("its run is {}; its status is {}", entry["execution_id"], seen.status))
+        }
+        Some(entry) => ends::with_run(entry, seen, around),
+    }
+}
+
+/// What is wrong about the deletion of a resource that nobody has asked for.
+fn deletion(entry: Option<&Value>, seen: &Seen) -> Option<&'static str> {
+    if seen.unwanted || !seen.has_time_to_live() {
+        return (seen.gone && !seen.unwanted).then_some("it is gone, and nobody deleted it");
+    }
+    let (Some(gone), Some(ttl)) = (seen.gone_at, seen.seconds("ttlSecondsAfterFinished")) else {
+        return Some("it has outlived its time");
     };
-    let result = if word == "COMPLETED" { &entry["input"] } else { &Value::Null };
-    let failure = &status["failure"];
-    let is_so = status["status"] == word
-        && seen.is_true(condition)
-        && status["result"] == *result
-        && failure["reason"].as_str() == reason
-        && message.is_none_or(|message| failure["message"] == message);
-    (!is_so).then(|| format!("the simulator has {word} and the input {}; its status is {status}", entry["input"]))
+    let end = time(&entry?["end_time"]);
+    let is_early = end.is_none_or(|end| is_before(Some(gone), end, ttl));
+    is_early.then_some("it was deleted before its time")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::values::{input_from, result_to};
     use super::*;
 
     fn seen() -> Seen {
@@ -150,10 +197,11 @@ mod tests {
             spec: json!({ "workflowIdentifier": "complete-0", "input": { "n": 1 } }),
             status: json!({
                 "executionId": "run-1-u1", "status": "COMPLETED", "result": { "n": 1 },
-                "conditions": [{ "type": "Complete", "status": "True" }],
+                "conditions": [{ "type": "Complete", "status": "True", "reason": "Completed" }],
             }),
             claimed: true,
             started: true,
+            free: true,
             ..Seen::default()
         }
     }
@@ -162,53 +210,87 @@ mod tests {
         json!({
             "execution_id": "run-1-u1", "workflow_name": "complete-0", "input": { "n": 1 }, "starts": 1,
             "status": "COMPLETED", "cancel_requested": false,
+            "start_time": "2026-01-01T00:00:00Z", "end_time": "2026-01-01T00:00:20Z",
         })
     }
 
-    fn complaints(books: &[Value], seen: &Seen, present: bool) -> String {
+    fn at(second: i64) -> Timestamp {
+        "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_secs(second)
+    }
+
+    /// With this added to the spec, and an end that failed.
+    fn failed(spec: &[(&str, Value)], word: Option<&str>, reason: &str) -> Seen {
+        let mut seen = seen();
+        for (field, value) in spec {
+            seen.spec[*field] = value.clone();
+        }
+        seen.status = json!({
+            "executionId": "run-1-u1", "status": word, "failure": { "reason": reason }, "endTime": "2026-01-01T00:00:20Z",
+            "conditions": [{ "type": "Failed", "status": "True", "reason": reason }],
+        });
+        (seen.started, seen.created) = (word.is_some(), Some(at(0)));
+        seen
+    }
+
+    fn stopped(word: &str) -> Value {
+        let mut entry = entry();
+        (entry["status"], entry["cancel_requested"]) = (json!(word), json!(true));
+        entry
+    }
+
+    fn complaints_around(books: &[Value], seen: &Seen, present: bool, around: &Around) -> String {
         let all = std::slice::from_ref(seen);
-        compare(books, all, if present { all } else { &[] }, 0).complaints.join("; ")
+        compare(books, all, if present { all } else { &[] }, around).complaints.join("; ")
+    }
+
+    fn complaints(books: &[Value], seen: &Seen, present: bool) -> String {
+        complaints_around(books, seen, present, &Around::default())
+    }
+
+    fn deleted() -> Seen {
+        Seen { unwanted: true, gone: true, gone_at: Some(at(30)), ..seen() }
     }
 
     #[test]
     fn books_that_agree_are_accepted() {
         assert_eq!(complaints(&[entry()], &seen(), true), "");
-        assert_eq!(complaints(&[entry()], &seen(), false), "");
+        assert_eq!(complaints(&[entry()], &deleted(), false), "");
     }
 
     #[test]
     fn a_second_start_is_counted_and_named() {
-        let twice = json!({ "starts": 3 });
         let mut entry = entry();
-        entry["starts"] = twice["starts"].clone();
-        let found = compare(&[entry], &[seen()], &[seen()], 0);
+        entry["starts"] = json!(3);
+        let found = compare(&[entry], &[seen()], &[seen()], &Around::default());
         assert_eq!((found.starts, found.duplicates), (3, 2));
         assert_eq!(found.complaints, ["run-1-u1 (run-1) was started 3 times"]);
     }
 
     #[test]
     fn a_run_that_never_happened_is_a_loss_unless_its_resource_went_before_it_started() {
-        let found = compare(&[], &[seen()], &[seen()], 0);
+        let found = compare(&[], &[seen()], &[seen()], &Around::default());
         assert_eq!(found.losses, 1);
-        assert!(complaints(&[], &seen(), false).starts_with("run-1 was never started"));
-        assert_eq!(complaints(&[], &Seen { started: false, ..seen() }, false), "");
+        assert!(complaints(&[], &deleted(), false).starts_with("run-1 was never started"));
+        assert_eq!(complaints(&[], &Seen { started: false, ..deleted() }, false), "");
+        assert!(complaints(&[entry()], &Seen { unwanted: false, ..deleted() }, false).contains("nobody deleted it"));
     }
 
     #[test]
     fn a_start_without_a_claim_or_of_something_else_or_for_nobody_is_found() {
-        let unclaimed = Seen { claimed: false, started: false, ..seen() };
+        let unclaimed = Seen { claimed: false, started: false, ..deleted() };
         assert!(complaints(&[entry()], &unclaimed, false).contains("no claim was ever recorded"));
-        let other = Seen { spec: json!({ "workflowIdentifier": "complete-0", "input": { "n": 2 } }), ..seen() };
+        let other = Seen { spec: json!({ "workflowIdentifier": "complete-0", "input": { "n": 2 } }), ..deleted() };
         assert!(complaints(&[entry()], &other, false).contains("which nobody asked for"));
-        assert!(complaints(&[entry()], &Seen { uid: "u2".into(), ..seen() }, false).contains("no resource asked"));
+        assert!(complaints(&[entry()], &Seen { uid: "u2".into(), ..deleted() }, false).contains("no resource asked"));
     }
 
     #[test]
     fn one_that_is_held_back_must_not_start() {
-        let mut held = Seen { claimed: false, started: false, status: json!({}), ..seen() };
+        let mut held = Seen { claimed: false, started: false, free: false, status: json!({}), ..seen() };
         held.spec["suspend"] = json!(true);
         assert_eq!(complaints(&[], &held, true), "");
-        assert!(complaints(&[entry()], &held, true).contains("it was held back"));
+        let found = complaints(&[entry()], &held, true);
+        assert!(found.contains("it was held back") && found.contains("at no time to be"), "{found}");
     }
 
     #[test]
@@ -230,16 +312,99 @@ mod tests {
     fn a_run_that_was_to_be_stopped_or_left_alone_is_looked_at() {
         let mut running = entry();
         running["status"] = json!("RUNNING");
-        let deleted = Seen { status: json!({}), ..seen() };
-        assert!(complaints(&[running.clone()], &deleted, false).starts_with("still running"));
-        assert_eq!(compare(&[running.clone()], std::slice::from_ref(&deleted), &[], 1).complaints, [""; 0]);
-        let overtaken = Seen { overtaken: true, ..deleted.clone() };
-        let found = compare(std::slice::from_ref(&running), &[overtaken], &[], 0);
-        assert_eq!((found.overtaken, found.complaints.len()), (1, 0));
-        let mut orphan = deleted;
-        orphan.spec["deletionPolicy"] = json!("Orphan");
-        assert_eq!(complaints(&[running.clone()], &orphan, false), "");
+        let mut gone = Seen { status: json!({}), claimant: "one".into(), ..deleted() };
+        assert!(complaints(&[running.clone()], &gone, false).starts_with("still running"));
+        let abandoned = Around { abandoned: 1, ..Around::default() };
+        assert_eq!(complaints_around(&[running.clone()], &gone, false, &abandoned), "");
+        gone.overtaken = true;
+        assert!(complaints(&[running.clone()], &gone, false).starts_with("still running"));
+        let ended = |second| Around { ends: [("one".to_owned(), at(second))].into(), ..Around::default() };
+        let late = complaints_around(&[running.clone()], &gone, false, &ended(121));
+        assert!(late.starts_with("still running"), "{late}");
+        let found = compare(&[running.clone()], &[gone.clone()], &[], &ended(119));
+        assert_eq!((found.overtaken, found.unstopped, found.complaints.len()), (1, 1, 0));
+        gone.overtaken = false;
+        gone.spec["deletionPolicy"] = json!("Orphan");
+        assert_eq!(complaints(&[running.clone()], &gone, false), "");
         running["cancel_requested"] = json!(true);
-        assert!(complaints(&[running], &orphan, false).contains("was to be left alone"));
+        assert!(complaints(&[running], &gone, false).contains("was to be left alone"));
+        assert!(complaints(&[stopped("CANCELED")], &seen(), true).contains("was to be left alone"));
+    }
+
+    #[test]
+    fn a_shutdown_ends_in_its_own_way_and_not_before_the_grace() {
+        let asked = |how: &str, word, reason, second| {
+            let grace = ("terminationGracePeriodSeconds", json!(10));
+            let shutdowns = [(how.to_owned(), at(second))].into();
+            Seen { shutdowns, ..failed(&[("shutdown", json!(how)), grace], word, reason) }
+        };
+        let canceled = asked("Cancel", Some("CANCELED"), "Canceled", 15);
+        assert_eq!(complaints(&[stopped("CANCELED")], &canceled, true), "");
+        let wrong = asked("Cancel", Some("CANCELED"), "DeadlineExceeded", 15);
+        assert!(complaints(&[stopped("CANCELED")], &wrong, true).contains("the simulator has CANCELED"));
+        let early = asked("Cancel", Some("TERMINATED"), "Terminated", 15);
+        assert!(complaints(&[stopped("TERMINATED")], &early, true).contains("its grace had not passed"));
+        let late = asked("Cancel", Some("TERMINATED"), "Terminated", 8);
+        assert_eq!(complaints(&[stopped("TERMINATED")], &late, true), "");
+        let terminated = asked("Terminate", Some("CANCELED"), "Canceled", 15);
+        assert!(complaints(&[stopped("CANCELED")], &terminated, true).contains("it was to be terminated"));
+        let before = asked("Terminate", Some("TERMINATED"), "Terminated", 25);
+        assert!(complaints(&[stopped("TERMINATED")], &before, true).contains("nobody had asked to stop it"));
+        // One that had not started never does.
+        let held = Seen { free: false, claimed: false, ..asked("Cancel", None, "Canceled", 15) };
+        assert_eq!(complaints(&[], &held, true), "");
+        assert!(complaints(&[stopped("CANCELED")], &held, true).contains("at no time to be"));
+        let unasked = Seen { shutdowns: BTreeMap::new(), ..held };
+        assert!(complaints(&[], &unasked, true).contains("was never started"));
+    }
+
+    #[test]
+    fn deadlines_end_in_their_own_way_and_not_before_they_have_passed() {
+        let active = |seconds, reason| failed(&[("activeDeadlineSeconds", json!(seconds))], Some("CANCELED"), reason);
+        assert_eq!(complaints(&[stopped("CANCELED")], &active(20, "DeadlineExceeded"), true), "");
+        assert!(complaints(&[stopped("CANCELED")], &active(20, "Canceled"), true).contains("has CANCELED"));
+        let early = complaints(&[stopped("CANCELED")], &active(22, "DeadlineExceeded"), true);
+        assert!(early.contains("had not passed"), "{early}");
+        let starting =
+            |seconds| failed(&[("startingDeadlineSeconds", json!(seconds))], None, "StartingDeadlineExceeded");
+        assert_eq!(complaints(&[], &starting(20), true), "");
+        assert!(complaints(&[], &starting(22), true).contains("its starting deadline had not passed"));
+        assert!(complaints(&[entry()], &starting(20), true).contains("the simulator has COMPLETED"));
+    }
+
+    #[test]
+    fn a_time_to_live_ends_with_the_resource_after_the_run() {
+        let mut lives = Seen { gone: true, gone_at: Some(at(25)), ..seen() };
+        lives.spec["ttlSecondsAfterFinished"] = json!(5);
+        assert_eq!(complaints(&[entry()], &lives, false), "");
+        assert!(complaints(&[], &lives, false).contains("was never started"));
+        assert!(
+            complaints(&[entry()], &Seen { gone_at: Some(at(22)), ..lives.clone() }, false).contains("before its time")
+        );
+        assert!(complaints(&[entry()], &Seen { status: json!({}), ..lives.clone() }, false).contains("has not ended"));
+        assert!(complaints(&[entry()], &Seen { gone_at: None, ..lives }, true).contains("outlived"));
+    }
+
+    #[test]
+    fn the_input_is_put_together_and_the_result_is_where_it_belongs_without_the_secret() {
+        let mut seen = seen();
+        seen.spec["inputFrom"] = input_from("run-1");
+        seen.spec["result"] = result_to("run-1");
+        seen.status["result"] = Value::Null;
+        seen.status["resultRef"] = json!({ "kind": "ConfigMap", "name": "result-run-1" });
+        let mut entry = entry();
+        entry["input"] = composed("run-1", &seen.spec, false);
+        let around = |told, owner: &str| {
+            let kept = Kept { owner: owner.into(), result: composed("run-1", &seen.spec, told) };
+            Around { results: [("result-run-1".to_owned(), kept)].into(), ..Around::default() }
+        };
+        let found =
+            |entry: &Value, around: &Around| complaints_around(std::slice::from_ref(entry), &seen, true, around);
+        assert_eq!(found(&entry, &around(true, "u1")), "");
+        assert!(found(&entry, &around(false, "u1")).contains("ConfigMap result-run-1 has"));
+        assert!(found(&entry, &around(true, "u2")).contains("ConfigMap result-run-1 has"));
+        assert!(found(&entry, &Around::default()).contains("ConfigMap result-run-1 has None"));
+        entry["input"]["parts"]["map"] = json!({ "of": "run-2" });
+        assert!(found(&entry, &around(true, "u1")).contains("which nobody asked for"));
     }
 }

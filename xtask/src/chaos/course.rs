@@ -16,6 +16,7 @@ use super::operators::Operators;
 use super::perform::{create, delete, patiently};
 use super::place::Place;
 use super::record::{Record, Seen};
+use super::values;
 use super::workload::{Disturbance, Plan};
 use crate::demo::Result;
 
@@ -29,8 +30,13 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(400);
 
 /// Looks after the processes until it is aborted.
 pub async fn look_after(operators: Arc<Mutex<Operators>>) {
-    loop {
-        operators.lock().await.look_after();
+    for tick in 0_u64.. {
+        let mut operators = operators.lock().await;
+        operators.look_after();
+        if tick.is_multiple_of(10) {
+            operators.count_waits().await;
+        }
+        drop(operators);
         sleep(TICK).await;
     }
 }
@@ -114,7 +120,8 @@ pub async fn strike_the_rest(
             let name = format!("more-{number}");
             let hangs = number % 3 == 2;
             let workflow = if hangs { "hang" } else { "complete-300" };
-            let spec = json!({ "workflowIdentifier": workflow, "input": { "more": number } });
+            let result = values::result_to(&name);
+            let spec = json!({ "workflowIdentifier": workflow, "input": { "more": number }, "result": result });
             create(&api, record, &name, &spec).await?;
             // There has to be something to stop as well.
             if hangs {
@@ -140,23 +147,25 @@ pub async fn settle(
 ) -> Result<(Vec<Seen>, Vec<String>)> {
     let deadline = Instant::now() + SETTLED_WITHIN;
     let (api, all) = (place.executions(), ListParams::default());
+    let mut wrong = Vec::new();
     loop {
         while let Some(life) = lives.try_join_next() {
-            life??;
+            // The books are still worth a look.
+            wrong.extend(life?.err().map(|error| error.to_string()));
         }
         let objects = patiently(|| api.list(&all)).await?.items;
         objects.iter().for_each(|object| record.note(object));
         let there: HashSet<String> = objects.iter().filter_map(ResourceExt::uid).collect();
         let seen = record.all().into_iter().filter(|seen| there.contains(&seen.uid));
         let (going, present): (Vec<Seen>, Vec<Seen>) = seen.partition(|seen| seen.deleted);
-        let is_over = |seen: &Seen| seen.is_finished() || seen.is_held_back();
+        let is_over = |seen: &Seen| (seen.is_finished() && !seen.has_time_to_live()) || seen.is_held_back();
         if Instant::now() > deadline {
             let going = going.iter().map(|seen| format!("{} is still being deleted", seen.name));
             let late = (!lives.is_empty()).then(|| format!("{} lives could not be lived to their end", lives.len()));
-            return Ok((present, going.chain(late).collect()));
+            return Ok((present, wrong.into_iter().chain(going).chain(late).collect()));
         }
         if lives.is_empty() && going.is_empty() && present.iter().all(is_over) {
-            return Ok((present, Vec::new()));
+            return Ok((present, wrong));
         }
         sleep(Duration::from_secs(1)).await;
     }

@@ -16,6 +16,11 @@ const HIDDEN: &str = "invisible start";
 /// A start that took effect and whose answer says otherwise.
 const AFTER_START: &str = "502 after a start";
 
+/// An answer after which the operator makes half as many calls a second, and recovers within minutes.
+const TOO_MANY: &str = "429";
+/// It is in one mix of so many: if it were in most, hardly anything would ever start.
+const TOO_MANY_EVERY: usize = 10;
+
 /// One mix of faults.
 #[derive(Clone, Debug)]
 pub struct Phase {
@@ -32,7 +37,7 @@ fn kinds() -> Vec<(&'static str, Option<&'static str>, u64, Value)> {
     let retry = json!({ "error": { "status": 429, "headers": { "retry-after": "1" } } });
     vec![
         ("latency", None, 15, json!({ "latency_ms": 0 })),
-        ("429", None, 4, retry),
+        (TOO_MANY, None, 1, retry),
         ("503", None, 3, error(503)),
         ("500 to a start", Some(EXECUTE), 10, error(500)),
         (AFTER_START, Some(EXECUTE), 10, json!({ "error": { "status": 502, "after_effect": true } })),
@@ -62,8 +67,9 @@ pub fn phases(dice: &mut Dice, window: Duration) -> Vec<Phase> {
             if name == "latency" {
                 kind = json!({ "latency_ms": dice.between(20, 1500) });
             }
-            if dice.percent(75) {
-                faults.push(fault(name, route, dice.between(percent / 2, percent * 2), &kind));
+            let is_in = if name == TOO_MANY { phases.len() % TOO_MANY_EVERY == 1 } else { dice.percent(75) };
+            if is_in {
+                faults.push(fault(name, route, dice.between(percent.div_ceil(2), percent * 2), &kind));
             }
         }
         let mut orders = json!({ "faults": faults, "seed": dice.below(1 << 53) });
@@ -88,7 +94,8 @@ pub fn of_these(missing: &[&str]) -> Value {
     // Somebody asks for a hidden start only if its answer got lost.
     let is_wanted = |name: &str| missing.contains(&name) || (hides && name == AFTER_START);
     let wanted = kinds().into_iter().filter(|(name, ..)| is_wanted(name));
-    let faults: Vec<Value> = wanted.map(|(name, route, _, kind)| fault(name, route, 40, &kind)).collect();
+    let faults: Vec<Value> =
+        wanted.map(|(name, route, _, kind)| fault(name, route, if name == TOO_MANY { 5 } else { 40 }, &kind)).collect();
     json!({ "faults": faults, "hide_new_executions_ms": hides.then_some(5000) })
 }
 

@@ -7,6 +7,7 @@
 mod books;
 mod course;
 mod dice;
+mod ends;
 mod faults;
 mod operators;
 mod perform;
@@ -14,6 +15,7 @@ mod place;
 mod record;
 mod report;
 mod tally;
+mod values;
 mod workflows;
 mod workload;
 
@@ -29,6 +31,7 @@ use tokio::time::Instant;
 
 use crate::demo::programs::{self, Binaries};
 use crate::demo::{Result, heading};
+use books::Around;
 use faults::Controls;
 use operators::{Operators, Recipe};
 use perform::{delete_all, perform};
@@ -131,6 +134,7 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
     controls.put(&json!({})).await?;
     operators.lock().await.calm_down()?;
     let (present, mut complaints) = course::settle(&place, &record, &mut lives).await?;
+    let results = values::results(place.client.clone()).await?;
     let gone_within = GONE_WITHIN + Duration::from_millis(present.len() as u64 * 20);
     let stuck = delete_all(&place.executions(), gone_within).await?;
     complaints.extend(stuck.iter().map(|name| format!("{name} is still there, {gone_within:?} after its deletion")));
@@ -142,17 +146,20 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
         let _ = task.await;
     }
     let operators = Arc::into_inner(operators).ok_or("somebody still holds the operators.")?;
-    let (tally, abandoned) = operators.into_inner().stop()?;
+    let (tally, abandoned, ends) = operators.into_inner().stop()?;
     // Only now: until then an operator could have started something.
     let books = programs::books(&place.url).await?;
     keeping.abort();
     let recorded = record.all();
-    for (name, what) in
-        [("books.json", json!(books)), ("record.json", json!(recorded)), ("present.json", json!(present))]
-    {
+    for (name, what) in [
+        ("books.json", json!(books)),
+        ("record.json", json!(recorded)),
+        ("present.json", json!(present)),
+        ("results.json", json!(results)),
+    ] {
         fs::write(folder.path().join(name), serde_json::to_vec_pretty(&what)?)?;
     }
-    let mut findings = books::compare(&books, &recorded, &present, abandoned);
+    let mut findings = books::compare(&books, &recorded, &present, &Around { abandoned, results, ends });
     findings.complaints.extend(complaints);
     findings.complaints.extend(tally.odd.iter().cloned());
     let (resources, seconds) = (recorded.len(), began.elapsed().as_secs());

@@ -1,5 +1,6 @@
 //! Two operators and what befalls them: killed, stopped, ended at crash points, and always started again.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
@@ -8,14 +9,18 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use cluster::Supervised;
+use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::dice::Dice;
 use super::tally::Tally;
+use super::values::TOKEN;
 use super::workload::Disturbance;
 use crate::demo::Result;
 
 const SIGKILL: i32 = 9;
+/// Calls a second. Enough on the whole, and too little when another operator takes over or the API comes back.
+const CALLS_PER_SECOND: &str = "50";
 
 /// What is needed to start an operator.
 #[derive(Clone, Debug)]
@@ -42,6 +47,8 @@ struct Process {
     /// SIGTERM was sent.
     told_to_end: bool,
     continue_at: Option<Instant>,
+    /// Calls that waited for their turn so far.
+    waited: u64,
 }
 
 /// The operators.
@@ -148,6 +155,7 @@ impl Operators {
             }
         }
         let Some((mut process, until)) = self.second_leader.take() else { return Ok(()) };
+        let log = process.child.log().to_owned();
         match (process.child.wait_exit(Duration::ZERO)?, &process.armed) {
             (Some(status), Some(point)) if status.signal() == Some(SIGKILL) => {
                 *self.tally.points.entry(point.clone()).or_default() += 1;
@@ -158,6 +166,9 @@ impl Operators {
                 self.count(Disturbance::SecondLeader(Duration::ZERO));
             }
             (None, _) => self.second_leader = Some((process, until)),
+        }
+        if self.second_leader.is_none() {
+            self.tally.ends.push((log, Timestamp::now()));
         }
         Ok(())
     }
@@ -174,23 +185,43 @@ impl Operators {
         Ok(())
     }
 
-    /// Stops all, and says what their logs complain of; also how many runs were left alone in the end.
-    pub fn stop(mut self) -> Result<(Tally, u64)> {
+    /// Reads how many calls have waited for their turn.
+    pub async fn count_waits(&mut self) {
+        for process in self.two.iter_mut().filter(|process| process.continue_at.is_none()) {
+            let answer = self.http.get(format!("http://{}/metrics", process.listen)).send().await;
+            let Ok(answer) = answer else { continue };
+            let waited = answer.text().await.map(|text| waits(&text)).unwrap_or_default();
+            self.tally.waited += waited.saturating_sub(process.waited);
+            process.waited = process.waited.max(waited);
+        }
+    }
+
+    /// Stops all, and says what their logs complain of; also how many runs were left alone in the end, and when each
+    /// process ended that ended before.
+    pub fn stop(mut self) -> Result<(Tally, u64, BTreeMap<String, Timestamp>)> {
         for process in &mut self.two {
             process.child.stop()?;
         }
-        let mut abandoned = 0;
+        let (mut abandoned, mut ends) = (0, BTreeMap::new());
+        let ended: BTreeMap<PathBuf, Timestamp> = self.tally.ends.iter().cloned().collect();
         for entry in fs::read_dir(&self.recipe.folder)? {
             let path = entry?.path();
             let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
             for line in text.lines() {
+                let instance = line.split_once("instance=").and_then(|(_, rest)| rest.split_whitespace().next());
+                if let (Some(instance), Some(at)) = (instance, ended.get(&path)) {
+                    ends.entry(instance.trim_matches('"').to_owned()).or_insert(*at);
+                }
+                if line.contains(TOKEN) {
+                    self.tally.odd.push(format!("{}: it tells a Secret", path.display()));
+                }
                 abandoned += u64::from(line.contains("could not be stopped within five minutes"));
                 if line.contains("panicked at") || line.contains("this is a bug") {
                     self.tally.odd.push(format!("{}: {line}", path.display()));
                 }
             }
         }
-        Ok((self.tally, abandoned))
+        Ok((self.tally, abandoned, ends))
     }
 
     fn judge(&mut self, index: usize, status: ExitStatus) {
@@ -207,6 +238,7 @@ impl Operators {
     }
 
     fn replace(&mut self, index: usize) -> Result<()> {
+        self.tally.ends.push((self.two[index].child.log().to_owned(), Timestamp::now()));
         let point = self.next_point();
         self.two[index] = self.spawn(point, true)?;
         Ok(())
@@ -235,6 +267,7 @@ impl Operators {
         command
             .args(["run", "--namespace", "default", "--allow-base-url", url, "--listen", &listen.to_string()])
             .args(["--lease", if elected { "chaos" } else { "" }, "--lease-namespace", "default", "--log", log])
+            .args(["--max-requests-per-second", CALLS_PER_SECOND])
             .env("KUBECONFIG", kubeconfig)
             .env("NO_COLOR", "1")
             // The simulator is on this machine.
@@ -247,7 +280,7 @@ impl Operators {
         }
         let role = if elected { "operator" } else { "second-leader" };
         let child = Supervised::spawn(&command, &folder.join(format!("{role}-{:04}.log", self.begun)))?;
-        Ok(Process { child, listen, armed, told_to_end: false, continue_at: None })
+        Ok(Process { child, listen, armed, told_to_end: false, continue_at: None, waited: 0 })
     }
 
     async fn leader(&self) -> Option<usize> {
@@ -269,6 +302,16 @@ impl Operators {
     fn count(&mut self, what: Disturbance) {
         *self.tally.disturbances.entry(what.kind()).or_default() += 1;
     }
+}
+
+/// The calls, of all classes, that have waited for more than a tenth of a second for their turn.
+fn waits(metrics: &str) -> u64 {
+    let sum = |name: &str, label: &str| -> u64 {
+        let rows = metrics.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        rows.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    };
+    let all = sum("mistral_workflows_api_call_wait_seconds_count", "");
+    all.saturating_sub(sum("mistral_workflows_api_call_wait_seconds_bucket", "le=\"0.1\""))
 }
 
 fn log_ends_with_lost_lease(log: &Path) -> bool {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::record::{Record, Seen};
+use super::values;
 use super::workload::{Planned, Step};
 use crate::demo::Result;
 
@@ -52,6 +53,7 @@ pub async fn create(api: &Api<DynamicObject>, record: &Record, name: &str, spec:
 
 /// Asks for the deletion of a resource.
 pub async fn delete(api: &Api<DynamicObject>, record: &Record, name: &str) -> Result<()> {
+    record.unwanted(name);
     let deleted = patiently(|| async {
         match api.delete(name, &DeleteParams::default()).await {
             Ok(answer) => Ok(answer.left()),
@@ -75,6 +77,12 @@ async fn act(api: &Api<DynamicObject>, record: &Record, planned: &Planned, uid: 
             patiently(|| async { api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await }).await?;
         }
         Step::Delete => delete(api, record, name).await?,
+        Step::Shutdown(how) => {
+            record.asked(&uid, how);
+            let patch = json!({ "spec": { "shutdown": how } });
+            patiently(|| async { api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await }).await?;
+        }
+        Step::Provide => values::provide(api.clone().into_client(), name).await?,
         Step::CreateAgain => {
             until(record, &uid, "it is still there", |seen| seen.gone).await?;
             return create(api, record, name, &planned.spec).await;
@@ -154,7 +162,8 @@ fn may_pass(error: &kube::Error) -> bool {
     code(error).is_none_or(|code| code == 429 || code >= 500)
 }
 
-fn code(error: &kube::Error) -> Option<u16> {
+/// The HTTP status that the API server answered with.
+pub fn code(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),
         _ => None,

@@ -15,6 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use mistral_workflows_operator::api::{self, WorkflowExecution, Workspace};
 use serde_json::{Value, json};
 
+use super::values::{SECRET, TOKEN};
 use super::workflows::{self, REFERENCED};
 use crate::demo::Result;
 use crate::demo::programs::{self, Binaries};
@@ -72,6 +73,8 @@ impl Place {
         let secret = ApiResource::erase::<k8s_openapi::api::core::v1::Secret>(&());
         let key = json!({ "metadata": { "name": "mistral" }, "stringData": { "api-key": API_KEY } });
         self.apply(&secret, key).await?;
+        let (name, key) = SECRET;
+        self.apply(&secret, json!({ "metadata": { "name": name }, "stringData": { key: TOKEN } })).await?;
         let auth = json!({ "apiKeySecretRef": { "name": "mistral", "key": "api-key" } });
         let spec = json!({ "baseURL": self.url, "auth": auth });
         let workspace = json!({ "metadata": { "name": "default" }, "spec": spec });

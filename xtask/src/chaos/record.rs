@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt};
@@ -27,14 +28,26 @@ pub struct Seen {
     pub spec: Value,
     /// As last seen.
     pub status: Value,
+    /// When it was created, by the API server.
+    pub created: Option<Timestamp>,
     /// It has had a claim that is its own.
     pub claimed: bool,
+    /// The process that claimed it last.
+    pub claimant: String,
+    /// There was a time at which neither `spec.suspend` nor `spec.shutdown` forbade its start.
+    pub free: bool,
+    /// When `spec.shutdown` was first set to which word.
+    pub shutdowns: BTreeMap<String, Timestamp>,
     /// Its status has said that the run has started.
     pub started: bool,
+    /// Somebody else than the operator has deleted it, or is about to.
+    pub unwanted: bool,
     /// Its deletion was asked for.
     pub deleted: bool,
     /// It is no longer there.
     pub gone: bool,
+    /// Since when, as far as was seen.
+    pub gone_at: Option<Timestamp>,
     /// The API server deleted it although it had the operator's finalizer, which came while the deletion was under way.
     pub overtaken: bool,
     /// It vanished while nobody could look, so that not all is known of it.
@@ -57,9 +70,20 @@ impl Seen {
         all.is_some_and(|all| all.iter().any(|one| one["type"] == condition && one["status"] == "True"))
     }
 
-    /// Whether `spec.suspend` holds the start back.
+    /// Whether `spec.suspend` holds the start back, for as long as it takes.
     pub fn is_held_back(&self) -> bool {
-        self.spec["suspend"] == json!(true) && !self.claimed
+        let ends = ["shutdown", "startingDeadlineSeconds"].into_iter().any(|field| !self.spec[field].is_null());
+        self.spec["suspend"] == json!(true) && !self.claimed && !ends
+    }
+
+    /// Whether the operator deletes it.
+    pub fn has_time_to_live(&self) -> bool {
+        !self.spec["ttlSecondsAfterFinished"].is_null()
+    }
+
+    /// A number of seconds in the spec, if it is there.
+    pub fn seconds(&self, field: &str) -> Option<i64> {
+        self.spec[field].as_i64()
     }
 
     /// Whether the run has ended, by the status.
@@ -94,14 +118,35 @@ impl Record {
         seen.uid = uid;
         seen.spec = object.data["spec"].clone();
         seen.status = object.data["status"].clone();
+        seen.created = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        seen.free |= seen.spec["suspend"] != json!(true) && seen.spec["shutdown"].is_null();
+        if let Some(how) = seen.spec["shutdown"].as_str() {
+            seen.shutdowns.entry(how.to_owned()).or_insert_with(Timestamp::now);
+        }
         seen.deleted |= object.metadata.deletion_timestamp.is_some();
         let claim = object.annotations().get(CLAIM).and_then(|text| serde_json::from_str::<Value>(text).ok());
-        seen.claimed |= claim.is_some_and(|claim| claim["reading"] != json!(true));
+        if let Some(claim) = claim {
+            seen.claimed |= claim["reading"] != json!(true);
+            seen.claimant = claim["claimant"].as_str().unwrap_or_default().to_owned();
+        }
         seen.started |= seen.is_true("Started");
+    }
+
+    /// The resource of this name is about to be deleted.
+    pub fn unwanted(&self, name: &str) {
+        self.lock().values_mut().filter(|seen| seen.name == name && !seen.gone).for_each(|seen| seen.unwanted = true);
+    }
+
+    /// `spec.shutdown` is about to be set to this.
+    pub fn asked(&self, uid: &str, how: &str) {
+        if let Some(seen) = self.lock().get_mut(uid) {
+            seen.shutdowns.entry(how.to_owned()).or_insert_with(Timestamp::now);
+        }
     }
 
     fn gone(&self, uid: &str, unseen: bool) {
         if let Some(seen) = self.lock().get_mut(uid) {
+            seen.gone_at.get_or_insert_with(Timestamp::now);
             seen.vanished |= unseen && !seen.deleted;
             (seen.deleted, seen.gone) = (true, true);
         }
@@ -125,8 +170,10 @@ impl Record {
                     self.note(&object);
                     let uid = object.uid().unwrap_or_default();
                     self.gone(&uid, false);
-                    // Else somebody would have had to take the finalizer off first.
-                    let overtaken = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+                    // With a finalizer the deletion would have waited, and the resource would tell since when. (The last words
+                    // of one that has waited have the finalizer too: the API server tells what it was before its end.)
+                    let waited = object.metadata.deletion_timestamp.is_some();
+                    let overtaken = !waited && object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
                     if let Some(seen) = self.lock().get_mut(&uid) {
                         seen.overtaken = overtaken;
                     }

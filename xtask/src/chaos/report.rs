@@ -75,7 +75,12 @@ impl fmt::Display for Report {
         line("duplicates", self.findings.duplicates)?;
         line("losses", self.findings.losses)?;
         line("runs left alone after five minutes", self.abandoned)?;
-        line("runs whose resources were deleted past a finalizer", self.findings.overtaken)?;
+        line("deletions that overtook a claim", self.findings.overtaken)?;
+        line("  and the operator ended before it could stop the run", self.findings.unstopped)?;
+        for (end, times) in &self.findings.ends {
+            line(&format!("ended as {end}"), *times)?;
+        }
+        line("calls that waited for their turn", self.tally.waited)?;
         line("kills", self.tally.kills())?;
         for (kind, times) in &self.tally.disturbances {
             line(&format!("  {kind}"), *times)?;

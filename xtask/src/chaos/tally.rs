@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
+
+use k8s_openapi::jiff::Timestamp;
 
 use super::workload::Disturbance;
 use crate::demo::Result;
@@ -16,6 +19,10 @@ pub struct Tally {
     pub points: BTreeMap<String, u64>,
     /// Processes that ended themselves since they had lost the Lease.
     pub lost_leases: u64,
+    /// Calls that had to wait for their turn, as far as their operators told before they ended.
+    pub waited: u64,
+    /// When operators ended, by their logs.
+    pub ends: Vec<(PathBuf, Timestamp)>,
     /// Ends that nobody expected.
     pub odd: Vec<String>,
 }

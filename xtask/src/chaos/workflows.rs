@@ -24,6 +24,8 @@ pub const ENDING: [&str; 13] = [
 /// Those that a deletion may meet.
 pub const STOPPED: [&str; 7] =
     ["hang", "hang", "hang-ignoring", "slow-cancel-6000", "complete-20000", "complete-3000", "fail-2000"];
+/// One that the API does not know.
+pub const UNKNOWN: &str = "unknown";
 /// Those that Workflow resources of the same names stand for.
 pub const REFERENCED: [&str; 3] = ["complete-0", "complete-3000", "fail-2000"];
 

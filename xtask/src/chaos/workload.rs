@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::dice::Dice;
 use super::faults::{self, Phase};
-use super::workflows::{ENDING, REFERENCED, STOPPED};
+use super::values;
+use super::workflows::{ENDING, REFERENCED, STOPPED, UNKNOWN};
 
 /// In so many milliseconds everything happens to the processes once. A leader that is killed or stopped is followed by
 /// the other after ten seconds, one that ends soon.
@@ -52,6 +53,10 @@ pub enum Step {
     Replace,
     /// Empties its status, as a restore from a backup does.
     WipeStatus,
+    /// Sets `spec.shutdown`.
+    Shutdown(&'static str),
+    /// Creates the ConfigMap that its input comes from.
+    Provide,
 }
 
 /// What happens to processes.
@@ -126,10 +131,23 @@ enum Story {
     Replaced,
     StatusWiped,
     Twins,
+    Shutdown(&'static str),
+    /// Of one that is suspended, always.
+    ShutdownHeld(&'static str),
+    /// It comes with it.
+    ShutdownAtOnce(&'static str),
+    ActiveDeadline,
+    StartingDeadline,
+    /// It is suspended, always.
+    StartingDeadlineHeld,
+    /// Of a workflow that does not exist.
+    StartingDeadlineUnknown,
+    TimeToLive,
+    Values,
 }
 
 /// Each story, and how often it is told among the others.
-const STORIES: [(Story, u64); 15] = [
+const STORIES: [(Story, u64); 27] = [
     (Story::Plain, 30),
     (Story::Explicit, 10),
     (Story::ByReference, 8),
@@ -145,6 +163,18 @@ const STORIES: [(Story, u64); 15] = [
     (Story::Replaced, 5),
     (Story::StatusWiped, 5),
     (Story::Twins, 4),
+    (Story::Shutdown("Cancel"), 7),
+    (Story::Shutdown("Terminate"), 5),
+    (Story::ShutdownHeld("Cancel"), 2),
+    (Story::ShutdownHeld("Terminate"), 2),
+    (Story::ShutdownAtOnce("Cancel"), 1),
+    (Story::ShutdownAtOnce("Terminate"), 1),
+    (Story::ActiveDeadline, 6),
+    (Story::StartingDeadline, 6),
+    (Story::StartingDeadlineHeld, 2),
+    (Story::StartingDeadlineUnknown, 2),
+    (Story::TimeToLive, 7),
+    (Story::Values, 8),
 ];
 
 impl Plan {
@@ -174,13 +204,14 @@ impl Plan {
     }
 
     fn tell(&mut self, story: Story, dice: &mut Dice) {
-        use Step::{CreateAgain, Delete, Replace, Suspend, WipeStatus};
+        use Step::{CreateAgain, Delete, Provide, Replace, Shutdown, Suspend, WipeStatus};
         let number = self.executions.len();
         let name = format!("run-{number}");
         let window = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX);
         let mut at = dice.ms(0, window);
         let workflow = match story {
-            Story::Deleted(_) => *dice.one_of(&STOPPED),
+            Story::Deleted(_) | Story::Shutdown(_) | Story::ActiveDeadline => *dice.one_of(&STOPPED),
+            Story::StartingDeadlineUnknown => UNKNOWN,
             Story::ByReference => *dice.one_of(&REFERENCED),
             _ => *dice.one_of(&ENDING),
         };
@@ -194,6 +225,12 @@ impl Plan {
             || (matches!(story, Story::Deleted("Cancel" | "Terminate")) && dice.percent(25))
         {
             spec["executionId"] = json!(format!("explicit-{number}"));
+        }
+        if matches!(story, Story::Shutdown(_) | Story::ActiveDeadline) {
+            spec["terminationGracePeriodSeconds"] = json!(*dice.one_of(&[2, 10]));
+        }
+        if matches!(story, Story::ShutdownHeld(_) | Story::StartingDeadlineHeld) {
+            spec["suspend"] = json!(true);
         }
         let steps = match story {
             Story::Plain | Story::Explicit | Story::ByReference => Vec::new(),
@@ -227,6 +264,35 @@ impl Plan {
                 let at = at + dice.ms(0, 1500);
                 self.executions.push(Planned { name: twin, spec: spec.clone(), at, steps: Vec::new() });
                 Vec::new()
+            }
+            Story::Shutdown(how) => {
+                let mut steps = vec![(dice.ms(0, 9000), Shutdown(how))];
+                if how == "Cancel" && dice.percent(25) {
+                    steps.push((dice.ms(0, 3000), Shutdown("Terminate")));
+                }
+                steps
+            }
+            Story::ShutdownHeld(how) => vec![(dice.ms(0, 8000), Shutdown(how))],
+            Story::ShutdownAtOnce(how) => {
+                spec["shutdown"] = json!(how);
+                Vec::new()
+            }
+            Story::ActiveDeadline => {
+                spec["activeDeadlineSeconds"] = json!(dice.between(1, 7));
+                Vec::new()
+            }
+            Story::StartingDeadline | Story::StartingDeadlineHeld | Story::StartingDeadlineUnknown => {
+                spec["startingDeadlineSeconds"] = json!(dice.between(1, 7));
+                Vec::new()
+            }
+            Story::TimeToLive => {
+                spec["ttlSecondsAfterFinished"] = json!(dice.between(0, 9));
+                Vec::new()
+            }
+            Story::Values => {
+                spec["inputFrom"] = values::input_from(&name);
+                spec["result"] = values::result_to(&name);
+                vec![(dice.ms(0, 3000), Provide)]
             }
         };
         self.executions.push(Planned { name, spec, at, steps });
@@ -293,8 +359,21 @@ mod tests {
         for seed in 0..50 {
             let plan = Plan::new(seed, 60);
             let steps: Vec<Step> = plan.executions.iter().flat_map(|planned| &planned.steps).map(|it| it.1).collect();
-            for step in [Step::Suspend(true), Step::Delete, Step::CreateAgain, Step::Replace, Step::WipeStatus] {
+            let wanted = [
+                Step::Suspend(true),
+                Step::Delete,
+                Step::CreateAgain,
+                Step::Replace,
+                Step::WipeStatus,
+                Step::Shutdown("Cancel"),
+                Step::Shutdown("Terminate"),
+                Step::Provide,
+            ];
+            for step in wanted {
                 assert!(steps.contains(&step), "seed {seed} has no {step:?}");
+            }
+            for field in ["activeDeadlineSeconds", "startingDeadlineSeconds", "ttlSecondsAfterFinished", "shutdown"] {
+                assert!(plan.executions.iter().any(|it| !it.spec[field].is_null()), "seed {seed} has no {field}");
             }
             for kind in Disturbance::KINDS {
                 assert!(plan.disturbances.iter().any(|(_, it)| it.kind() == kind), "seed {seed} has no {kind}");

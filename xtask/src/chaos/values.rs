@@ -1,0 +1,76 @@
+//! Inputs that are put together from ConfigMaps and a Secret, and results that go into ConfigMaps.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+
+use super::perform::{code, patiently};
+use crate::demo::Result;
+
+/// The Secret that a part of inputs comes from, and its key.
+pub const SECRET: (&str, &str) = ("parts", "token");
+/// What the Secret holds: nobody but the run may ever see it.
+pub const TOKEN: &str = "canary-of-the-chaos-4711";
+/// What is shown instead.
+const REDACTED: &str = "[redacted]";
+
+/// `spec.inputFrom` of the resource of this name.
+pub fn input_from(name: &str) -> Value {
+    let (secret, key) = SECRET;
+    json!([
+        { "configMapKeyRef": { "name": name, "key": "part" }, "path": "/parts/map", "as": "Json" },
+        { "secretKeyRef": { "name": secret, "key": key }, "path": "/parts/secret" },
+    ])
+}
+
+/// `spec.result` of the resource of this name.
+pub fn result_to(name: &str) -> Value {
+    json!({ "to": { "configMap": { "name": format!("result-{name}") } } })
+}
+
+/// What has to run: the input with all its parts. What may be told of it has none of the Secret's.
+pub fn composed(name: &str, spec: &Value, told: bool) -> Value {
+    let mut input = spec["input"].clone();
+    if spec["inputFrom"].is_array() {
+        input["parts"] = json!({ "map": { "of": name }, "secret": if told { REDACTED } else { TOKEN } });
+    }
+    input
+}
+
+/// Creates the ConfigMap that a part of the input of the resource of this name comes from.
+pub async fn provide(client: Client, name: &str) -> Result<()> {
+    let api: Api<ConfigMap> = Api::default_namespaced(client);
+    let data = json!({ "part": json!({ "of": name }).to_string() });
+    let object: ConfigMap = serde_json::from_value(json!({ "metadata": { "name": name }, "data": data }))?;
+    match patiently(|| async { api.create(&PostParams::default(), &object).await }).await {
+        // The answer to the first attempt got lost.
+        Err(error) if code(&error) == Some(409) => Ok(()),
+        outcome => Ok(outcome.map(|_| ())?),
+    }
+}
+
+/// A result in a ConfigMap.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Kept {
+    /// UID of the resource that it belongs to.
+    pub owner: String,
+    /// The result.
+    pub result: Value,
+}
+
+/// The results in ConfigMaps, by their names.
+pub async fn results(client: Client) -> Result<BTreeMap<String, Kept>> {
+    let api: Api<ConfigMap> = Api::default_namespaced(client);
+    let all = ListParams::default();
+    let objects = patiently(|| api.list(&all)).await?.items;
+    let kept = objects.into_iter().filter_map(|object| {
+        let text = object.data.as_ref()?.get("result")?;
+        let result = serde_json::from_str(text).unwrap_or_else(|_| json!(text));
+        let owner = object.owner_references().first().map(|owner| owner.uid.clone()).unwrap_or_default();
+        Some((object.name_any(), Kept { owner, result }))
+    });
+    Ok(kept.collect())
+}
