@@ -60,6 +60,8 @@ pub(super) struct Book<W> {
     turns: usize,
     /// Since when, and when last, somebody waited long.
     long: Option<(Instant, Instant)>,
+    /// Since when, and when last, it was slow for the API's sake.
+    refused: Option<(Instant, Instant)>,
 }
 
 #[derive(Debug)]
@@ -73,7 +75,15 @@ struct Entry<W> {
 impl<W> Book<W> {
     pub fn new(limit: f64, now: Instant) -> Self {
         let bucket = Bucket::new(limit, now);
-        Self { bucket, queue: Queue::default(), entries: HashMap::new(), kept: VecDeque::new(), turns: 0, long: None }
+        Self {
+            bucket,
+            queue: Queue::default(),
+            entries: HashMap::new(),
+            kept: VecDeque::new(),
+            turns: 0,
+            long: None,
+            refused: None,
+        }
     }
 
     pub fn bucket(&mut self) -> &mut Bucket {
@@ -194,8 +204,12 @@ impl<W> Book<W> {
             self.long = Some((self.long.map_or(since, |(first, _)| first), now));
         }
         self.long = self.long.filter(|(_, last)| now.duration_since(*last) < CALM);
-        let refused = self.bucket.slowed_since(now).map(|since| (Strain::Refused, since));
-        refused.or(self.long.map(|(since, _)| (Strain::Queued, since)))
+        if let Some(since) = self.bucket.slowed_since(now) {
+            self.refused = Some((self.refused.map_or(since, |(first, _)| first), now));
+        }
+        self.refused = self.refused.filter(|(_, last)| now.duration_since(*last) < CALM);
+        let told = |strain, spell: Option<(Instant, Instant)>| spell.map(|(since, _)| (strain, since));
+        told(Strain::Refused, self.refused).or(told(Strain::Queued, self.long))
     }
 
     fn has_room_for(&self, class: Class) -> bool {

@@ -177,6 +177,10 @@ fn what_keeps_calls_waiting_is_told_once_it_lasts_and_for_as_long_as_it_does() {
     let refused = end + Duration::from_secs(200);
     desk.book.refused(None, refused);
     assert_eq!(desk.book.strain(refused), Some((Strain::Refused, refused)));
+    // One call refused now and then, with a full recovery between, is one strain, not one each time.
+    let again = refused + Duration::from_secs(60);
+    desk.book.refused(None, again);
+    assert_eq!(desk.book.strain(again), Some((Strain::Refused, refused)));
     assert_eq!(desk.book.strain(refused + Duration::from_secs(400)), None);
 }
 

@@ -16,7 +16,7 @@ const HIDDEN: &str = "invisible start";
 /// A start that took effect and whose answer says otherwise.
 const AFTER_START: &str = "502 after a start";
 
-/// An answer after which the operator makes half as many calls a second, and recovers within minutes.
+/// An answer after which the operator pauses, and makes half as many calls a second for some seconds.
 const TOO_MANY: &str = "429";
 /// It is in one mix of so many: if it were in most, hardly anything would ever start.
 const TOO_MANY_EVERY: usize = 10;
