@@ -1,5 +1,7 @@
 //! Carries out what [`plan`](super::plan) decides: each effect of an execution is one arm of one match.
 
+mod calls;
+
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,8 +57,6 @@ const MAX_STEPS: usize = 16;
 const HOUSEKEEPING: NonZeroU32 = NonZeroU32::new(20).unwrap();
 /// How long a pass waits after a start whether the run ends at once: a list within the first second has told by then.
 const LINGER: Duration = Duration::from_millis(1300);
-/// Pages of events that are read for the text of one failure.
-const MAX_EVENT_PAGES: usize = 5;
 
 /// What reconciles share.
 pub struct Context {
@@ -332,48 +332,6 @@ impl<'a> Pass<'a> {
         Ok(Flow::PlanAgain)
     }
 
-    /// Makes one call to the API and folds its outcome into what is known.
-    async fn call(&mut self, client: &mistral::Client, step: Step) -> Flow {
-        let client = &input::hidden_from(client, &self.observed);
-        let id = self.observed.execution_id();
-        match step {
-            Step::Probe => {
-                let outcome = probe(client, &self.observed).await;
-                self.observed.probed(outcome);
-                if let Target::Unknown(trouble) = self.observed.target.clone() {
-                    self.had_trouble(&trouble);
-                }
-            }
-            Step::Ask if sabotage::on!("sabotage-no-get-first") && !is_started(&self.observed.status) => {
-                self.observed.remote = Remote::Absent;
-            }
-            Step::Ask => {
-                self.observed.asked(client.get_execution(&id).await);
-                if let Remote::Unknown(trouble) = self.observed.remote.clone() {
-                    self.had_trouble(&trouble);
-                }
-            }
-            Step::Start => self.start(client).await,
-            Step::ReadFailure => self.observed.failure_read(read_events(client, &id).await),
-            Step::Stop(stop) => {
-                let outcome = match stop {
-                    StopCall::Cancel => client.cancel(&id).await,
-                    StopCall::Terminate => client.terminate(&id).await,
-                };
-                tracing::info!(execution_id = id, ?stop, ok = outcome.is_ok(), "asked the API to stop the run");
-                self.observed.stop_sent(stop, outcome, Timestamp::now());
-            }
-            Step::WriteClaim { .. }
-            | Step::SetFinalizer(_)
-            | Step::Release { .. }
-            | Step::ReadInput
-            | Step::WriteResult
-            | Step::Linger
-            | Step::Delete => {}
-        }
-        Flow::PlanAgain
-    }
-
     /// This pass's turn to call the API, which it keeps to its end. Without one the pass ends, and the execution is
     /// woken when it has come: it is planned anew then, since what was known before may no longer hold.
     fn take_turn(&mut self, class: Class) -> Result<mistral::Client, Flow> {
@@ -438,42 +396,11 @@ impl<'a> Pass<'a> {
         let Some(wanted) = result::wanted(&self.observed) else {
             return Ok(Flow::End(Action::requeue(turn::LOOK_AGAIN)));
         };
-        self.observed.stored = objects::write(&self.context.client, self.object, &wanted, &self.context.term).await?;
+        self.observed.stored = objects::write(&self.context.client, self.object, &wanted, &self.context.term).await;
         crash::point!("crash-point-result-written");
         // Only a process whose term is over tries nothing.
         let tried = self.observed.stored != Stored::NotTried;
         Ok(if tried { Flow::PlanAgain } else { Flow::End(Action::await_change()) })
-    }
-
-    /// Sends the call that starts the run, if the claim is still young enough and this process still leads.
-    async fn start(&mut self, client: &mistral::Client) {
-        let Some(request) = input::request(&self.observed) else {
-            tracing::error!("the input is not there; nothing was sent; this is a bug in the operator");
-            return self.observed.too_late();
-        };
-        crash::point!("crash-point-claimed");
-        let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
-            && matches!(&self.observed.note, Note::Claim(claim) if Timestamp::now() < claim.send_before);
-        if !in_time || self.context.term.is_over() {
-            tracing::warn!("the claim grew too old before the call could be sent; nothing was sent");
-            self.observed.too_late();
-            return;
-        }
-        let outcome = client.execute(target(&self.observed), &request).await;
-        crash::point!("crash-point-answered");
-        match &outcome {
-            // Once the status has it, that it has started is told for everyone to hear.
-            Ok(_) => tracing::debug!(execution_id = request.execution_id, "started"),
-            Err(error) => {
-                // As a string, whose line breaks are escaped: the words are the API's.
-                let (execution_id, error) = (&request.execution_id, error.to_string());
-                tracing::info!(execution_id, error, "the start met with trouble");
-            }
-        }
-        if let Err(mistral::Error::Unauthorized(_)) = &outcome {
-            self.context.connections.suspect(&self.key);
-        }
-        self.observed.sent(outcome);
     }
 
     /// Waits for a moment whether the run that was just accepted ends at once, as the tracker finds out for many with one
@@ -508,10 +435,12 @@ impl<'a> Pass<'a> {
         let version = match written {
             Ok(version) => version,
             Err(error) => {
-                if let (Some(overtaken), Some(live)) = (Overtaken::new(&self.observed), &self.connection)
-                    && (error.is_not_found() || error.is_conflict() && self.is_gone().await)
-                {
-                    tokio::spawn(overtaken.stop(live.waiting(Class::Stop, &self.key)).in_current_span());
+                if let (Some(overtaken), Some(live)) = (Overtaken::new(&self.observed), &self.connection) {
+                    let (client, object) = (live.waiting(Class::Stop, &self.key), kubernetes::reference(self.object));
+                    let known = error.is_not_found().then_some(true);
+                    tokio::spawn(
+                        overtaken.stop_if_gone(known, self.context.client.clone(), object, client).in_current_span(),
+                    );
                 }
                 // What was asked for is still to be looked at.
                 self.keep(true);
@@ -535,15 +464,6 @@ impl<'a> Pass<'a> {
         Ok(requeue.action())
     }
 
-    /// Whether the resource is gone for sure; another one may have its name by now.
-    async fn is_gone(&self) -> bool {
-        let api: Api<WorkflowExecution> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
-        match call(api.get_metadata(&self.object.name_any())).await {
-            Ok(present) => present.uid() != self.object.uid(),
-            Err(error) => error.is_not_found(),
-        }
-    }
-
     fn track(&self, status: &api::WorkflowExecutionStatus) {
         let object = reference(self.object);
         let deleted = self.observed.deleted.is_some();
@@ -555,13 +475,6 @@ impl<'a> Pass<'a> {
                 self.context.tracker.track(&self.key, &object, id, start, asked);
             }
             _ => self.context.tracker.untrack(&self.key, &object),
-        }
-    }
-
-    fn had_trouble(&self, trouble: &Trouble) {
-        let lasting = self.context.tracker.had_trouble(&self.key, &reference(self.object), trouble.retry_after);
-        if lasting || trouble.kind == TroubleKind::Unauthorized {
-            self.context.connections.suspect(&self.key);
         }
     }
 
@@ -612,35 +525,6 @@ impl<'a> Pass<'a> {
 
 fn reference(object: &WorkflowExecution) -> ObjectRef<Guarded> {
     ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
-}
-
-fn target(observed: &Observed) -> ExecuteTarget<'_> {
-    match (&observed.referent, &observed.spec.workflow_identifier, &observed.spec.registration_id) {
-        (Referent::Ready { workflow, .. }, ..) => ExecuteTarget::Workflow(&workflow.id),
-        (_, Some(identifier), _) => ExecuteTarget::Workflow(identifier),
-        (_, None, id) => ExecuteTarget::Registration(id.as_deref().unwrap_or_default()),
-    }
-}
-
-async fn probe(client: &mistral::Client, observed: &Observed) -> Result<(), mistral::Error> {
-    match target(observed) {
-        ExecuteTarget::Workflow(identifier) => client.get_workflow(identifier).await.map(|_| ()),
-        ExecuteTarget::Registration(id) => client.get_registration(id).await.map(|_| ()),
-    }
-}
-
-async fn read_events(client: &mistral::Client, execution_id: &str) -> Result<Vec<Event>, mistral::Error> {
-    let mut events = Vec::new();
-    let mut cursor: Option<String> = None;
-    for _ in 0..MAX_EVENT_PAGES {
-        let page = client.list_events(execution_id, cursor.as_deref()).await?;
-        events.extend(page.items.into_iter().filter(|event| event.event_type.ends_with("_FAILED")));
-        match page.next {
-            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
-            _ => break,
-        }
-    }
-    Ok(events)
 }
 
 /// The step without what it carries: a claim and an input are too long for a log line.

@@ -79,15 +79,7 @@ where
 }
 
 /// Writes the result of this execution.
-///
-/// # Errors
-/// When that may go better another time.
-pub async fn write(
-    client: &Client,
-    execution: &WorkflowExecution,
-    wanted: &Wanted,
-    term: &Term,
-) -> Result<Stored, Error> {
+pub async fn write(client: &Client, execution: &WorkflowExecution, wanted: &Wanted, term: &Term) -> Stored {
     let (namespace, text) = (execution.namespace().unwrap_or_default(), &wanted.text);
     match wanted.kind {
         Kind::ConfigMap => {
@@ -134,60 +126,66 @@ async fn put<K>(
     object: &K,
     holds: impl Fn(&K) -> bool,
     term: &Term,
-) -> Result<Stored, Error>
+) -> Stored
 where
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
 {
     let (kind, name) = (wanted.kind, &wanted.name);
-    let mut conflict = None;
+    let mut conflict = Stored::NotTried;
     for _ in 0..TRIES {
         if term.is_over() {
-            return Ok(Stored::NotTried);
+            return Stored::NotTried;
         }
         let there = match call(api.create(&PostParams::default(), object)).await {
-            Ok(_) => return Ok(Stored::Written),
+            Ok(_) => return Stored::Written,
             Err(error) if error.is_conflict() => {
-                conflict = Some(error);
+                conflict = Stored::NotNow(said(&error));
                 call(api.get_opt(name)).await
             }
-            Err(error) => return judged(error, wanted),
+            Err(error) => return judged(&error, wanted),
         };
         let there = match there {
             Ok(Some(there)) => there,
             Ok(None) => continue,
-            Err(error) => return judged(error, wanted),
+            Err(error) => return judged(&error, wanted),
         };
         match whose(there.meta(), &execution.name_any(), &execution.uid().unwrap_or_default()) {
-            Whose::Predecessors => return Ok(Stored::Predecessors),
+            Whose::Predecessors => return Stored::Predecessors,
             Whose::Others => {
-                return Ok(Stored::Refused { reason: reason::RESULT_NOT_OURS, message: not_ours(kind, name) });
+                return Stored::Refused { reason: reason::RESULT_NOT_OURS, message: not_ours(kind, name) };
             }
-            Whose::Ours if holds(&there) => return Ok(Stored::Written),
+            Whose::Ours if holds(&there) => return Stored::Written,
             Whose::Ours => {}
         }
         if term.is_over() {
-            return Ok(Stored::NotTried);
+            return Stored::NotTried;
         }
         let mut patch = json!(object);
         patch["metadata"]["resourceVersion"] = json!(there.resource_version());
         match call(api.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await {
-            Ok(_) => return Ok(Stored::Written),
-            Err(error) if error.is_conflict() || error.is_not_found() => conflict = Some(error),
-            Err(error) => return judged(error, wanted),
+            Ok(_) => return Stored::Written,
+            Err(error) if error.is_conflict() || error.is_not_found() => conflict = Stored::NotNow(said(&error)),
+            Err(error) => return judged(&error, wanted),
         }
     }
-    // Only a conflict leads here.
-    conflict.map_or(Ok(Stored::NotTried), Err)
+    conflict
 }
 
-/// What will not go better another time is told; the rest is tried again.
-fn judged(error: Error, Wanted { kind, name, .. }: &Wanted) -> Result<Stored, Error> {
-    let (reason, mut said) = match error.refusal() {
-        Some(status) if status.code == 403 => (reason::RESULT_FORBIDDEN, status.message.clone()),
-        Some(status) if matches!(status.code, 400 | 413 | 422) => (reason::RESULT_REFUSED, status.message.clone()),
-        _ => return Err(error),
-    };
+/// The API server's words, or what happened to the call.
+fn said(error: &Error) -> String {
+    let mut said = error.refusal().map_or_else(|| error.to_string(), |status| status.message.clone());
     truncate(&mut said, 512);
+    said
+}
+
+/// What will not go better another time, and what may.
+fn judged(error: &Error, Wanted { kind, name, .. }: &Wanted) -> Stored {
+    let said = said(error);
+    let reason = match error.refusal() {
+        Some(status) if status.code == 403 => reason::RESULT_FORBIDDEN,
+        Some(status) if matches!(status.code, 400 | 413 | 422) => reason::RESULT_REFUSED,
+        _ => return Stored::NotNow(said),
+    };
     let message = match (reason, kind) {
         (reason::RESULT_FORBIDDEN, Kind::Secret) => format!(
             "the operator may not write Secret \"{name}\"; whoever installed it can let it, by results.secrets=true in the chart ({said})"
@@ -197,5 +195,5 @@ fn judged(error: Error, Wanted { kind, name, .. }: &Wanted) -> Result<Stored, Er
         ),
         _ => format!("the API server refuses {kind} \"{name}\" ({said})"),
     };
-    Ok(Stored::Refused { reason, message })
+    Stored::Refused { reason, message }
 }

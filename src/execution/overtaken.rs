@@ -5,13 +5,16 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::SignedDuration;
+use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 
 use super::deletion::LONGEST_GRACE;
 use super::observed::{Observed, Sent, StopCall};
-use crate::api::DeletionPolicy;
+use crate::api::{DeletionPolicy, WorkflowExecution};
 use crate::mistral::{Client, Error};
+use crate::operator::kubernetes::call;
 
 /// For how long it is tried: as a deletion would be.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -38,8 +41,36 @@ impl Overtaken {
         may_run.then(|| Self { id: o.execution_id(), calls, grace: grace.unsigned_abs() })
     }
 
+    /// Stops the run if the resource is gone, which `known` says already or the API server is asked, for as long as it
+    /// does not tell.
+    pub(super) async fn stop_if_gone(
+        self,
+        known: Option<bool>,
+        kubernetes: kube::Client,
+        object: ObjectReference,
+        client: Client,
+    ) {
+        let api: Api<WorkflowExecution> = Api::namespaced(kubernetes, object.namespace.as_deref().unwrap_or_default());
+        let began = Instant::now();
+        let mut gone = known;
+        while gone.is_none() && began.elapsed() < LIMIT {
+            gone = match call(api.get_metadata(object.name.as_deref().unwrap_or_default())).await {
+                // Another one may have its name by now.
+                Ok(present) => Some(present.uid() != object.uid),
+                Err(error) if error.is_not_found() => Some(true),
+                Err(_) => None,
+            };
+            if gone.is_none() {
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+        if gone == Some(true) {
+            self.stop(client).await;
+        }
+    }
+
     /// Asks the run to stop, and ends it if it has not. A run that is not known may show later.
-    pub(super) async fn stop(self, client: Client) {
+    async fn stop(self, client: Client) {
         let Self { id: execution_id, calls, grace } = self;
         tracing::warn!(
             execution_id,

@@ -7,7 +7,7 @@ use super::claim::{Note, StopFor};
 use super::observed::{Observed, Referent};
 use super::result;
 use crate::api::WorkflowExecutionStatus as Status;
-use crate::api::conditions::{self, COMPLETE, EDITED, EXPIRED, FAILED, Is, MISSING, STARTED, Wait};
+use crate::api::conditions::{self, COMPLETE, EDITED, EXPIRED, FAILED, Is, MISSING, READY, STARTED, Wait};
 use crate::api::execution::Failure;
 use crate::mistral::wire::Execution;
 
@@ -67,6 +67,8 @@ pub mod reason {
     pub const RESULT_REFUSED: &str = "ResultRefused";
     /// The result is too large for any object.
     pub const RESULT_TOO_LARGE: &str = "ResultTooLarge";
+    /// The result cannot be written yet, and the run is not reported as complete before.
+    pub const RESULT_PENDING: &str = "ResultPending";
     /// The result may hold values of a Secret, and cannot be shown without them.
     pub const RESULT_WITHHELD: &str = "ResultWithheld";
     /// The spec was edited after the claim.
@@ -103,7 +105,7 @@ pub mod reason {
     pub const LOST: &str = "Lost";
 
     /// All of them.
-    pub const ALL: [&str; 44] = [
+    pub const ALL: [&str; 45] = [
         SUSPENDED,
         WORKFLOW_NOT_FOUND,
         WORKFLOW_NOT_READY,
@@ -131,6 +133,7 @@ pub mod reason {
         RESULT_FORBIDDEN,
         RESULT_REFUSED,
         RESULT_TOO_LARGE,
+        RESULT_PENDING,
         RESULT_WITHHELD,
         EDITED,
         STARTED,
@@ -198,6 +201,16 @@ pub fn running(o: &Observed, run: &Execution, now: Timestamp) -> Status {
 /// The run has ended, and why is still being found out: nobody who waits for the end is to see it before.
 pub fn ending(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     Status { end_time: None, duration_ms: None, status: o.status.status.clone(), ..running(o, run, now) }
+}
+
+/// The run has ended, and its result cannot be written yet.
+pub fn result_pending(o: &Observed, run: &Execution, message: &str, now: Timestamp) -> Status {
+    let mut status = ending(o, run, now);
+    // Other words for the same trouble are no news.
+    let old = conditions::find(&o.status.conditions, READY).filter(|ready| ready.reason == reason::RESULT_PENDING);
+    let message = old.map_or(message, |ready| &ready.message);
+    unready(&mut status, o, Wait::Working, reason::RESULT_PENDING, message, now);
+    status
 }
 
 /// The run has ended.

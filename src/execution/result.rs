@@ -8,6 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use serde_json::Value;
 
+use super::backoff::backoff;
 use super::claim::later;
 use super::input::{Hiding, hiding};
 use super::observed::{Observed, Remote, Sent};
@@ -25,6 +26,8 @@ pub const KEY: &str = "result";
 pub const ENCODING: &str = "workflows.mistral.ai/result-encoding";
 /// The most that an object of Kubernetes holds, in bytes.
 const MAX_OBJECT: usize = 1 << 20;
+/// Writes in a row that fail before the status says so: most are over with the next.
+const FAILURES_UNTOLD: u32 = 3;
 /// How long an object of a resource of the same name that is gone may take to go after it.
 const COLLECTED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
 
@@ -37,6 +40,8 @@ pub enum Stored {
     Written,
     /// It belongs to an earlier resource of the same name, and is about to go.
     Predecessors,
+    /// It cannot be written now, in the API server's words; later may be better.
+    NotNow(String),
     /// It cannot be written, and trying again will not help.
     Refused {
         /// Of the condition.
@@ -95,15 +100,33 @@ enum Disposal {
 pub(super) fn next(o: &Observed, run: &Execution, now: Timestamp) -> Option<Decision> {
     match disposal(o, run) {
         Disposal::NotRead => Some(Decision::Act(Step::ReadInput)),
-        Disposal::Object(wanted) if wanted.text.len() <= MAX_OBJECT => match o.stored {
+        Disposal::Object(wanted) if wanted.text.len() <= MAX_OBJECT => match &o.stored {
             Stored::NotTried => Some(Decision::Act(Step::WriteResult)),
-            Stored::Predecessors if now < later(run.end_time.unwrap_or(now), COLLECTED_WITHIN) => {
+            Stored::Predecessors if now < later(ended(o, run), COLLECTED_WITHIN) => {
                 Some(settle(o, report::ending(o, run, now), Requeue::After(Duration::from_secs(2))))
+            }
+            Stored::NotNow(said) => {
+                let told = o.memory.retries.in_a_row >= FAILURES_UNTOLD;
+                let status = if told {
+                    let Wanted { kind, name, .. } = wanted;
+                    let message = format!(
+                        "The run completed, and its result cannot be written to {kind} \"{name}\" yet; it is tried again ({said})."
+                    );
+                    report::result_pending(o, run, &message, now)
+                } else {
+                    report::ending(o, run, now)
+                };
+                Some(settle(o, status, Requeue::Retry(backoff(o, 2, 120))))
             }
             Stored::Predecessors | Stored::Written | Stored::Refused { .. } => None,
         },
         Disposal::Object(_) | Disposal::None | Disposal::Withheld(_) | Disposal::Status(..) => None,
     }
+}
+
+/// When it ended; before that where the API does not tell, so that nobody waits for ever.
+fn ended(o: &Observed, run: &Execution) -> Timestamp {
+    run.end_time.or(run.start_time).unwrap_or(o.created)
 }
 
 /// The object that this pass has to write.
@@ -150,7 +173,9 @@ pub(super) fn keep(status: &mut Status, o: &Observed, run: &Execution, now: Time
                 return message;
             }
             Stored::Refused { reason, message } => (*reason, message.clone()),
-            Stored::Predecessors | Stored::NotTried => (reason::RESULT_NOT_OURS, not_ours(kind, &name)),
+            Stored::Predecessors | Stored::NotTried | Stored::NotNow(_) => {
+                (reason::RESULT_NOT_OURS, not_ours(kind, &name))
+            }
         },
         Disposal::Withheld(why) => {
             let message = format!(

@@ -17,6 +17,7 @@ use url::Url;
 use super::budget::{Budget, Class, Pace, Turn};
 use super::calls::{Calls, OneMore, Status};
 use super::error::{ApiError, Error};
+use super::filter::{RegistrationFilter, RunFilter, WorkflowFilter};
 use super::mask::Mask;
 use super::wire::{BulkOutcome, Event, ExecuteRequest, Execution, Page, Registration, UpdateRequest, WhoAmI, Workflow};
 
@@ -50,53 +51,6 @@ pub enum ExecuteTarget<'a> {
     Workflow(&'a str),
     /// A registration, by UUID.
     Registration(&'a str),
-}
-
-/// Which workflows to list.
-#[derive(Clone, Debug, Default)]
-pub struct WorkflowFilter {
-    /// Absent: both; false: without archived ones; true: only those.
-    pub archived: Option<bool>,
-    /// All of them must be set.
-    pub tags: Vec<String>,
-    /// Whether a live worker serves it.
-    pub active: Option<bool>,
-    /// Whether the chat assistant offers it.
-    pub available_in_chat_assistant: Option<bool>,
-    /// Looked for, roughly, in names, description and id.
-    pub search: Option<String>,
-    /// From the page before.
-    pub cursor: Option<String>,
-    /// Rows a page, 1 to 1000.
-    pub limit: u16,
-}
-
-/// Which registrations to list.
-#[derive(Clone, Debug, Default)]
-pub struct RegistrationFilter {
-    /// UUID of the workflow.
-    pub workflow_id: Option<String>,
-    /// Only those that a live worker serves.
-    pub active_only: bool,
-    /// From the page before.
-    pub cursor: Option<String>,
-    /// Rows a page, 1 to 1000.
-    pub limit: u16,
-}
-
-/// Which runs to list; newest end first.
-#[derive(Clone, Debug, Default)]
-pub struct RunFilter {
-    /// Any of them.
-    pub statuses: Vec<String>,
-    /// The whole tree below this execution.
-    pub root_execution_id: Option<String>,
-    /// Inclusive, by the API's clock; leaves out those that have not ended.
-    pub end_time_after: Option<Timestamp>,
-    /// From the page before.
-    pub page_token: Option<String>,
-    /// Rows a page, 1 to 1000.
-    pub page_size: u16,
 }
 
 /// A request that is ready to be sent, and what it is counted as.
@@ -205,15 +159,7 @@ impl Client {
             workflows: Vec<Workflow>,
             next_cursor: Option<String>,
         }
-        let mut query = vec![("limit", filter.limit.to_string())];
-        query.extend(filter.archived.map(|archived| ("archived", archived.to_string())));
-        query.extend(filter.tags.iter().map(|tag| ("tags", tag.clone())));
-        let active = filter.active.map(|active| if active { "active" } else { "inactive" });
-        query.extend(active.map(|status| ("deployment_status", status.to_owned())));
-        query.extend(filter.available_in_chat_assistant.map(|is| ("available_in_chat_assistant", is.to_string())));
-        query.extend(filter.search.clone().map(|text| ("search", text)));
-        query.extend(filter.cursor.clone().map(|cursor| ("cursor", cursor)));
-        let body: Body = self.get("/v1/workflows", &[], &query).await?;
+        let body: Body = self.get("/v1/workflows", &[], &filter.query()).await?;
         Ok(page(body.workflows, body.next_cursor))
     }
 
@@ -228,12 +174,8 @@ impl Client {
             workflow_registrations: Vec<Registration>,
             next_cursor: Option<String>,
         }
-        let mut query = vec![("limit", filter.limit.to_string())];
-        query.extend(filter.workflow_id.clone().map(|id| ("workflow_id", id)));
-        query.extend(filter.active_only.then(|| ("active_only", "true".to_owned())));
-        query.extend(filter.cursor.clone().map(|cursor| ("cursor", cursor)));
         // The twin under the deprecated name would be a duplicate field to serde.
-        let mut body: Value = self.get("/v1/workflows/registrations", &[], &query).await?;
+        let mut body: Value = self.get("/v1/workflows/registrations", &[], &filter.query()).await?;
         if let Some(object) = body.as_object_mut()
             && object.contains_key("workflow_registrations")
         {
@@ -356,17 +298,7 @@ impl Client {
             executions: Vec<Execution>,
             next_page_token: Option<String>,
         }
-        let mut query = vec![
-            ("include_internal", "false".to_owned()),
-            ("page_size", filter.page_size.to_string()),
-            ("sort_by", "end_time".to_owned()),
-            ("order", "desc".to_owned()),
-        ];
-        query.extend(filter.statuses.iter().map(|status| ("status", status.clone())));
-        query.extend(filter.root_execution_id.clone().map(|id| ("root_execution_id", id)));
-        query.extend(filter.end_time_after.map(|time| ("end_time_after", time.to_string())));
-        query.extend(filter.page_token.clone().map(|token| ("next_page_token", token)));
-        let body: Body = self.get("/v1/workflows/runs", &[], &query).await?;
+        let body: Body = self.get("/v1/workflows/runs", &[], &filter.query()).await?;
         Ok(page(body.executions, body.next_page_token))
     }
 

@@ -9,8 +9,10 @@ use serde_json::Value;
 /// What stands where a value was.
 const REDACTED: &str = "[redacted]";
 /// Values with fewer characters are left in: they are found everywhere by chance, and what is left of a text
-/// without them would tell nothing.
+/// without them would tell nothing. So are the first or last characters of one beside an ellipsis.
 const SHORTEST: usize = 6;
+/// How what was left out of a value is shown: as pydantic and Python's `reprlib` do, and with the character for it.
+const ELLIPSES: [&str; 2] = ["...", "…"];
 
 /// Values that no text may show.
 #[derive(Default)]
@@ -23,9 +25,17 @@ enum Finder {
     /// There is nothing to hide.
     #[default]
     Nothing,
-    These(Box<AhoCorasick>),
+    These(Box<Searches>),
     /// The values cannot be searched for, so nothing is shown.
     Everything,
+}
+
+struct Searches {
+    /// Finds the values in all their spellings.
+    whole: AhoCorasick,
+    /// Finds the beginnings of the spellings and their ends, one after the other.
+    parts: AhoCorasick,
+    spellings: Vec<String>,
 }
 
 /// Without the values.
@@ -53,10 +63,9 @@ impl Mask {
                 forms.extend(spellings(value.trim()));
             }
         }
-        // Of all kinds the one that takes least: the fastest takes gigabytes for what a Secret can hold.
-        let finder = match AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(&forms) {
-            _ if forms.is_empty() => Finder::Nothing,
-            Ok(finder) => Finder::These(Box::new(finder)),
+        let finder = match Searches::new(forms.into_iter().collect()) {
+            Ok(searches) if searches.spellings.is_empty() => Finder::Nothing,
+            Ok(searches) => Finder::These(Box::new(searches)),
             Err(_) => Finder::Everything,
         };
         Self { finder }
@@ -69,29 +78,24 @@ impl Mask {
 
     /// The text without the values.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let finder = match &self.finder {
+        let searches = match &self.finder {
             Finder::Nothing => return Cow::Borrowed(text),
             Finder::Everything => return Cow::Borrowed(REDACTED),
-            Finder::These(finder) => finder,
+            Finder::These(searches) => searches,
         };
-        // All of them, also where they overlap: no rest of one may stay beside another. They come by their ends.
-        let mut hidden: Vec<(usize, usize)> = Vec::new();
-        for found in finder.find_overlapping_iter(text) {
-            let mut start = found.start();
-            while let Some(&(begun, _)) = hidden.last().filter(|(_, end)| *end > start) {
-                start = start.min(begun);
-                hidden.pop();
-            }
-            hidden.push((start, found.end()));
-        }
+        let mut hidden = searches.find(text);
         if hidden.is_empty() {
             return Cow::Borrowed(text);
         }
+        hidden.sort_unstable();
         let (mut shown, mut at) = (String::with_capacity(text.len()), 0);
-        for (start, end) in hidden {
-            shown.push_str(&text[at..start]);
-            shown.push_str(REDACTED);
-            at = end;
+        for (n, (start, end)) in hidden.into_iter().enumerate() {
+            // Where two overlap, no rest of one may stay beside the other.
+            if n == 0 || start >= at {
+                shown.push_str(&text[at..start]);
+                shown.push_str(REDACTED);
+            }
+            at = at.max(end);
         }
         shown.push_str(&text[at..]);
         Cow::Owned(shown)
@@ -112,6 +116,44 @@ impl Mask {
             }
             Value::Null | Value::Bool(_) => value.clone(),
         }
+    }
+}
+
+impl Searches {
+    fn new(spellings: Vec<String>) -> Result<Self, aho_corasick::BuildError> {
+        // Of all kinds the one that takes least: the fastest takes gigabytes for what a Secret can hold.
+        let mut builder = AhoCorasick::builder();
+        let builder = builder.kind(Some(AhoCorasickKind::ContiguousNFA));
+        let parts = spellings.iter().flat_map(|spelling| {
+            let (first, last) = (spelling.char_indices().nth(SHORTEST), spelling.char_indices().nth_back(SHORTEST - 1));
+            [&spelling[..first.map_or(spelling.len(), |(at, _)| at)], &spelling[last.map_or(0, |(at, _)| at)..]]
+        });
+        Ok(Self { whole: builder.build(&spellings)?, parts: builder.build(parts)?, spellings })
+    }
+
+    /// Where something is to be hidden, from where to where.
+    fn find(&self, text: &str) -> Vec<(usize, usize)> {
+        // All of them, also where they overlap.
+        let mut hidden: Vec<_> =
+            self.whole.find_overlapping_iter(text).map(|found| (found.start(), found.end())).collect();
+        for found in self.parts.find_overlapping_iter(text) {
+            let pattern = found.pattern().as_usize();
+            let Some(spelling) = self.spellings.get(pattern / 2) else { continue };
+            let (start, end) = if pattern % 2 == 0 {
+                let same = text[found.start()..].chars().zip(spelling.chars()).take_while(|(a, b)| a == b);
+                (found.start(), found.start() + same.map(|(a, _)| a.len_utf8()).sum::<usize>())
+            } else {
+                let same = text[..found.end()].chars().rev().zip(spelling.chars().rev()).take_while(|(a, b)| a == b);
+                (found.end() - same.map(|(a, _)| a.len_utf8()).sum::<usize>(), found.end())
+            };
+            let beside = |ellipsis: &&str| {
+                if pattern % 2 == 0 { text[end..].starts_with(*ellipsis) } else { text[..start].ends_with(*ellipsis) }
+            };
+            if ELLIPSES.iter().any(beside) {
+                hidden.push((start, end));
+            }
+        }
+        hidden
     }
 }
 
@@ -163,6 +205,27 @@ mod tests {
         assert_eq!(mask.text("-abcdefghij-"), "-[redacted]-");
         assert_eq!(mask.text("zzzzzzzzz abcdefabcdef"), "[redacted] [redacted][redacted]");
         assert_eq!(mask.text("éabcdefé"), "é[redacted]é");
+    }
+
+    #[test]
+    fn a_value_that_was_shortened_is_hidden_as_well() {
+        let mask = Mask::new(["sk-live-0123456789abcdefghijklmnopqrstuvwxyz", "schlüssel-für-alles"]);
+        for (text, shown) in [
+            (
+                "input_value='sk-live-0123456789abcdef...fghijklmnopqrstuvwxyz', input_type=str",
+                "input_value='[redacted]...[redacted]', input_type=str",
+            ),
+            ("{'key': 'sk-live-01...', 'other': 1}", "{'key': '[redacted]...', 'other': 1}"),
+            ("…rstuvwxyz", "…[redacted]"),
+            ("schlüssel…alles", "[redacted]…alles"),
+            (r"schl\u00fcssel...r-alles", "[redacted]...[redacted]"),
+            // By chance, or too little to tell.
+            ("sk-live-01 and more", "sk-live-01 and more"),
+            ("sk-li...vwxyz", "sk-li...vwxyz"),
+            ("sk-live-0123456789abcdefghijklmnopqrstuvwxyz...", "[redacted]..."),
+        ] {
+            assert_eq!(mask.text(text), shown);
+        }
     }
 
     #[test]

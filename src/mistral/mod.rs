@@ -7,9 +7,11 @@ pub mod budget;
 pub mod calls;
 mod client;
 mod error;
+mod filter;
 mod mask;
 pub mod wire;
 
-pub use client::{Client, ExecuteTarget, REQUEST_TIMEOUT, RegistrationFilter, RunFilter, WorkflowFilter};
+pub use client::{Client, ExecuteTarget, REQUEST_TIMEOUT};
 pub use error::{ApiError, Error, Trouble, TroubleKind};
+pub use filter::{RegistrationFilter, RunFilter, WorkflowFilter};
 pub use mask::Mask;

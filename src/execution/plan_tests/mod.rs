@@ -2,6 +2,7 @@
 
 mod deletion;
 mod expiry;
+mod running;
 mod stopping;
 mod values;
 
@@ -517,90 +518,6 @@ fn an_edit_before_the_start_keeps_it_from_happening() {
     assert_eq!(ready(&settled(&o, at(100)).status), reason::INPUT_CHANGED);
     o.asked(Ok(run("COMPLETED")));
     assert_eq!(ready(&settled(&o, at(100)).status), reason::COMPLETED);
-}
-
-#[test]
-fn a_running_one_is_asked_about_only_when_somebody_wants_to_look() {
-    assert_eq!(settled(&started(), at(50)).requeue, Requeue::OnChange);
-    let looking = Observed { look: true, ..started() };
-    assert_eq!(step(&looking, at(50)), Step::Ask);
-    for status in ["RUNNING", "CONTINUED_AS_NEW", "RETRYING_AFTER_ERROR", "PONDERING"] {
-        let mut o = looking.clone();
-        let mut still = run("RUNNING");
-        still.status = Some(status.into());
-        o.asked(Ok(still));
-        assert_eq!(ready(&settled(&o, at(50)).status), reason::RUNNING, "{status}");
-    }
-    let mut down = looking;
-    down.asked(Err(transient()));
-    assert_eq!(settled(&down, at(50)).status, started().status);
-}
-
-#[test]
-fn every_end_has_a_condition_and_a_time() {
-    for (status, expected) in [
-        ("COMPLETED", reason::COMPLETED),
-        ("FAILED", reason::WORKFLOW_FAILED),
-        ("CANCELED", reason::CANCELED),
-        ("TERMINATED", reason::TERMINATED),
-        ("TIMED_OUT", reason::TIMED_OUT),
-    ] {
-        let mut o = Observed { look: true, ..started() };
-        o.asked(Ok(run(status)));
-        if status == "FAILED" {
-            assert_eq!(step(&o, at(50)), Step::ReadFailure);
-            o.failure = FailureText::Read(Some("no such customer".into()));
-        }
-        let settled = settled(&o, at(50));
-        assert_eq!(ready(&settled.status), expected);
-        let conditions = &settled.status.conditions;
-        assert_eq!(is_true(conditions, COMPLETE), status == "COMPLETED");
-        assert_eq!(is_true(conditions, FAILED), status != "COMPLETED");
-        assert_eq!(settled.status.end_time.as_ref().unwrap().0, at(5));
-        assert_eq!(settled.status.failure.is_some(), status != "COMPLETED");
-    }
-}
-
-#[test]
-fn events_may_lag_behind_a_failure_for_a_while() {
-    let mut o = Observed { look: true, ..started() };
-    o.asked(Ok(run("FAILED")));
-    for _ in 0..4 {
-        o.failure_read(Ok(Vec::new()));
-        let waiting = settled(&o, at(6));
-        assert!(matches!(waiting.requeue, Requeue::After(_)));
-        // Nobody who waits for the end is to see it before its reason.
-        assert_eq!((waiting.status.end_time, waiting.status.status.as_deref()), (None, Some("RUNNING")));
-    }
-    o.failure_read(Ok(Vec::new()));
-    assert!(settled(&o, at(6)).status.failure.unwrap().message.contains("no text"));
-}
-
-#[test]
-fn a_run_that_the_api_forgot_is_missing_and_lost_after_a_day_but_never_started_again() {
-    let mut o = Observed { look: true, ..started() };
-    o.asked(Err(not_found()));
-    assert_eq!(settled(&o, at(20)).status, o.status, "new runs show late");
-    let missing = settled(&o, at(40));
-    assert!(is_true(&missing.status.conditions, MISSING));
-    o.status = missing.status;
-    assert_eq!(ready(&settled(&o, at(40 + 86_000)).status), reason::MISSING);
-    let lost = settled(&o, at(41 + 86_400));
-    assert_eq!((ready(&lost.status), lost.status.end_time.is_some()), (reason::LOST, true));
-    o.asked(Ok(run("RUNNING")));
-    assert!(find(&settled(&o, at(50)).status.conditions, MISSING).is_none());
-}
-
-#[test]
-fn a_finished_one_costs_nothing_but_the_finalizer_that_goes_late() {
-    let mut o = Observed { look: true, ..started() };
-    o.asked(Ok(run("COMPLETED")));
-    let status = settled(&o, at(6)).status;
-    let finished = Observed { look: true, status, ..claimed() };
-    assert!(matches!(settled(&finished, at(6)).requeue, Requeue::AtLatest(_)));
-    assert_eq!(step(&finished, at(100)), Step::SetFinalizer(false));
-    let released = Observed { finalizer: false, ..finished };
-    assert_eq!(settled(&released, at(1000)).requeue, Requeue::OnChange);
 }
 
 #[test]

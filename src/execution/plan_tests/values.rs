@@ -273,6 +273,10 @@ fn the_result_is_written_before_the_status_says_that_it_is_there() {
         assert!(is_true(&status.conditions, RESULT_NOT_WRITTEN) && status.result_ref.is_none());
         assert!(message(&status, READY).contains("stays at the API"));
     }
+    // Where the API tells no end, nobody waits for the predecessor's object for ever.
+    o.stored = Stored::Predecessors;
+    o.remote = Remote::Found(Box::new(Execution { end_time: None, ..completed(json!({ "a": 1 })) }));
+    assert!(is_true(&settled(&o, at(3600)).status.conditions, COMPLETE));
     // Nothing to write.
     o.stored = Stored::NotTried;
     for (run, written) in [(completed(Value::Null), None), (run("CANCELED"), None)] {
@@ -287,6 +291,33 @@ fn the_result_is_written_before_the_status_says_that_it_is_there() {
     assert_eq!((status.result, status.result_bytes), (None, Some(1 + (1 << 20))));
     o.remote = Remote::Found(Box::new(completed(json!("x".repeat(size - 2)))));
     assert_eq!(step(&o, at(6)), Step::WriteResult);
+}
+
+#[test]
+fn a_result_that_cannot_be_written_now_is_tried_again_later_each_time_and_said() {
+    let to = json!({ "result": { "to": { "configMap": { "name": "r" } } } });
+    let mut o = Observed { spec: observed(json!({}), to).spec, ..claimed() };
+    o.remote = Remote::Found(Box::new(completed(json!({ "a": 1 }))));
+    o.stored = Stored::NotNow("etcdserver: request timed out".into());
+    let mut waits = Vec::new();
+    for retry in 0..9 {
+        let now = 6 + retry * 200;
+        let pass = settled(&o, at(now));
+        assert!(!is_true(&pass.status.conditions, COMPLETE) && pass.status.end_time.is_none());
+        let told = message(&pass.status, READY).contains("request timed out");
+        assert_eq!(told, retry >= 3, "{retry}: {}", message(&pass.status, READY));
+        assert_eq!(told && retry == 3, pass.notices.iter().any(|notice| notice.reason == reason::RESULT_PENDING));
+        let Requeue::Retry(wait) = pass.requeue else { panic!("{:?}", pass.requeue) };
+        waits.push(wait);
+        o.settled(pass.requeue, at(now));
+        o.status = pass.status;
+        // Its own write wakes it: nothing is asked before its time.
+        let woken = Observed { remote: Remote::NotAsked, stored: Stored::NotTried, look: true, ..o.clone() };
+        assert!(matches!(settled(&woken, at(now + 1)).requeue, Requeue::Hold(_)), "{retry}");
+        // Other words for the same are no news.
+        o.stored = Stored::NotNow(format!("request timed out: {retry}"));
+    }
+    assert!(waits.is_sorted() && waits[0] < Duration::from_secs(3) && waits[8] > Duration::from_secs(100), "{waits:?}");
 }
 
 #[test]

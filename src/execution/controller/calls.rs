@@ -1,0 +1,117 @@
+//! The calls to the API that a pass makes, each folded into what is known.
+
+use super::*;
+
+/// Pages of events that are read for the text of one failure.
+const MAX_EVENT_PAGES: usize = 5;
+
+impl Pass<'_> {
+    /// Makes one call to the API and folds its outcome into what is known.
+    pub(super) async fn call(&mut self, client: &mistral::Client, step: Step) -> Flow {
+        let client = &input::hidden_from(client, &self.observed);
+        let id = self.observed.execution_id();
+        match step {
+            Step::Probe => {
+                let outcome = probe(client, &self.observed).await;
+                self.observed.probed(outcome);
+                if let Target::Unknown(trouble) = self.observed.target.clone() {
+                    self.had_trouble(&trouble);
+                }
+            }
+            Step::Ask if sabotage::on!("sabotage-no-get-first") && !is_started(&self.observed.status) => {
+                self.observed.remote = Remote::Absent;
+            }
+            Step::Ask => {
+                self.observed.asked(client.get_execution(&id).await);
+                if let Remote::Unknown(trouble) = self.observed.remote.clone() {
+                    self.had_trouble(&trouble);
+                }
+            }
+            Step::Start => self.start(client).await,
+            Step::ReadFailure => self.observed.failure_read(read_events(client, &id).await),
+            Step::Stop(stop) => {
+                let outcome = match stop {
+                    StopCall::Cancel => client.cancel(&id).await,
+                    StopCall::Terminate => client.terminate(&id).await,
+                };
+                tracing::info!(execution_id = id, ?stop, ok = outcome.is_ok(), "asked the API to stop the run");
+                self.observed.stop_sent(stop, outcome, Timestamp::now());
+            }
+            Step::WriteClaim { .. }
+            | Step::SetFinalizer(_)
+            | Step::Release { .. }
+            | Step::ReadInput
+            | Step::WriteResult
+            | Step::Linger
+            | Step::Delete => {}
+        }
+        Flow::PlanAgain
+    }
+
+    /// Sends the call that starts the run, if the claim is still young enough and this process still leads.
+    async fn start(&mut self, client: &mistral::Client) {
+        let Some(request) = input::request(&self.observed) else {
+            tracing::error!("the input is not there; nothing was sent; this is a bug in the operator");
+            return self.observed.too_late();
+        };
+        crash::point!("crash-point-claimed");
+        let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
+            && matches!(&self.observed.note, Note::Claim(claim) if Timestamp::now() < claim.send_before);
+        if !in_time || self.context.term.is_over() {
+            tracing::warn!("the claim grew too old before the call could be sent; nothing was sent");
+            self.observed.too_late();
+            return;
+        }
+        let outcome = client.execute(target(&self.observed), &request).await;
+        crash::point!("crash-point-answered");
+        match &outcome {
+            // Once the status has it, that it has started is told for everyone to hear.
+            Ok(_) => tracing::debug!(execution_id = request.execution_id, "started"),
+            Err(error) => {
+                // As a string, whose line breaks are escaped: the words are the API's.
+                let (execution_id, error) = (&request.execution_id, error.to_string());
+                tracing::info!(execution_id, error, "the start met with trouble");
+            }
+        }
+        if let Err(mistral::Error::Unauthorized(_)) = &outcome {
+            self.context.connections.suspect(&self.key);
+        }
+        self.observed.sent(outcome);
+    }
+
+    fn had_trouble(&self, trouble: &Trouble) {
+        let lasting = self.context.tracker.had_trouble(&self.key, &reference(self.object), trouble.retry_after);
+        if lasting || trouble.kind == TroubleKind::Unauthorized {
+            self.context.connections.suspect(&self.key);
+        }
+    }
+}
+
+fn target(observed: &Observed) -> ExecuteTarget<'_> {
+    match (&observed.referent, &observed.spec.workflow_identifier, &observed.spec.registration_id) {
+        (Referent::Ready { workflow, .. }, ..) => ExecuteTarget::Workflow(&workflow.id),
+        (_, Some(identifier), _) => ExecuteTarget::Workflow(identifier),
+        (_, None, id) => ExecuteTarget::Registration(id.as_deref().unwrap_or_default()),
+    }
+}
+
+async fn probe(client: &mistral::Client, observed: &Observed) -> Result<(), mistral::Error> {
+    match target(observed) {
+        ExecuteTarget::Workflow(identifier) => client.get_workflow(identifier).await.map(|_| ()),
+        ExecuteTarget::Registration(id) => client.get_registration(id).await.map(|_| ()),
+    }
+}
+
+async fn read_events(client: &mistral::Client, execution_id: &str) -> Result<Vec<Event>, mistral::Error> {
+    let mut events = Vec::new();
+    let mut cursor: Option<String> = None;
+    for _ in 0..MAX_EVENT_PAGES {
+        let page = client.list_events(execution_id, cursor.as_deref()).await?;
+        events.extend(page.items.into_iter().filter(|event| event.event_type.ends_with("_FAILED")));
+        match page.next {
+            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
+            _ => break,
+        }
+    }
+    Ok(events)
+}
