@@ -60,6 +60,11 @@ fn time_left(o: &Observed, now: Timestamp) -> Option<Duration> {
     Some(ttl.saturating_sub(ago.max(seen)))
 }
 
+/// Who writes what Argo CD and Flux keep track of. Argo CD may track by a label that others use as well
+/// (`app.kubernetes.io/instance`); who wrote it tells.
+pub(super) const MANAGERS: [(&str, &str); 3] =
+    [("argocd-controller", "Argo CD"), ("kustomize-controller", "Flux"), ("helm-controller", "Flux")];
+
 /// What keeps track of a resource and would create it again if it were deleted; none if nothing does.
 pub(super) fn tracked_by(metadata: &ObjectMeta) -> Option<&'static str> {
     // As their documentation has it: Argo CD's tracking annotation or label, the labels that Flux's two controllers set
@@ -71,9 +76,6 @@ pub(super) fn tracked_by(metadata: &ObjectMeta) -> Option<&'static str> {
         ("helm.toolkit.fluxcd.io/name", "Flux"),
         ("meta.helm.sh/release-name", "Helm"),
     ];
-    // Argo CD may track by a label that others use as well (app.kubernetes.io/instance); who wrote it tells.
-    const MANAGERS: [(&str, &str); 3] =
-        [("argocd-controller", "Argo CD"), ("kustomize-controller", "Flux"), ("helm-controller", "Flux")];
     let has = |key: &str| {
         let within = |map: &Option<std::collections::BTreeMap<String, String>>| {
             map.as_ref().is_some_and(|map| map.contains_key(key))

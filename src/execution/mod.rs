@@ -22,6 +22,7 @@ mod promise_tests;
 mod reference_tests;
 pub mod report;
 pub mod result;
+pub mod slim;
 mod stopping;
 pub mod tracker;
 mod undecodable;

@@ -171,7 +171,7 @@ where
 }
 
 /// The operations that turn one status into another, field by field.
-fn status_patch(old: Option<&Value>, new: &Value) -> Vec<Value> {
+pub fn status_patch(old: Option<&Value>, new: &Value) -> Vec<Value> {
     let empty = serde_json::Map::new();
     let new = new.as_object().unwrap_or(&empty);
     let Some(old) = old.and_then(Value::as_object) else {

@@ -342,10 +342,25 @@ async fn operate(
         let tell_workflow = |workflow| tell(&touched_workflow, workflow);
         let tell_execution = |execution| tell(&touched_execution, execution);
         let keeping = (&client, scopes, health);
+        let slim = execution::slim::slim;
         futures::join!(
-            watch::keep(keeping, |at| &at.served, |at| &at.workspaces, workspace_writer, tell_workspace),
-            watch::keep(keeping, |at| &at.workspaces, |at| &at.workflows, workflow_writer, tell_workflow),
-            watch::keep(keeping, |at| &at.workflows, |at| &at.executions, execution_writer, tell_execution),
+            watch::keep(
+                keeping,
+                |at| &at.served,
+                |at| &at.workspaces,
+                |it| watch::slim(it, |_| false),
+                workspace_writer,
+                tell_workspace
+            ),
+            watch::keep(
+                keeping,
+                |at| &at.workspaces,
+                |at| &at.workflows,
+                |it| watch::slim(it, |_| false),
+                workflow_writer,
+                tell_workflow
+            ),
+            watch::keep(keeping, |at| &at.workflows, |at| &at.executions, slim, execution_writer, tell_execution),
         );
     };
     let executions = async {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::future::ready;
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, WatchParams};
 use kube::core::NamespaceResourceScope;
@@ -237,11 +238,12 @@ where
 
 /// Keeps the store of a kind as the API server has it, and tells of each object that appears, changes or goes. A watch
 /// that meets with trouble is told of once, tried again, and holds up no other. A namespace is listed once it is as far as
-/// `after`, and `listed` with that.
+/// `after`, and `listed` with that. `slim` takes out of each object what need not be kept.
 pub async fn keep<K>(
     (client, scopes, health): (&Client, &[Scope], &Health),
     after: fn(&Scope) -> &CancellationToken,
     listed: fn(&Scope) -> &CancellationToken,
+    slim: fn(&mut K),
     mut writer: Writer<K>,
     tell: impl Fn(ObjectRef<K>),
 ) where
@@ -265,7 +267,10 @@ pub async fn keep<K>(
     while let Some((number, event)) = events.next().await {
         let (scope, watch) = (&scopes[number], &mut watches[number]);
         match event {
-            Ok(event) => {
+            Ok(mut event) => {
+                if let Event::Apply(object) | Event::InitApply(object) = &mut event {
+                    slim(object);
+                }
                 let complete = matches!(event, Event::InitDone);
                 watch.apply(&mut writer, scope.namespace.as_deref(), event).into_iter().for_each(&tell);
                 if complete {
@@ -286,6 +291,19 @@ pub async fn keep<K>(
             }
         }
     }
+}
+
+/// Takes out of an object what only the API server and kubectl need, and is as long as all the rest: who wrote which field,
+/// but for the names of those `managers` that are asked for, and the manifest that was last applied.
+pub fn slim<K: Resource>(object: &mut K, managers: impl Fn(&str) -> bool) {
+    if let Some(annotations) = &mut object.meta_mut().annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    let fields = object.meta_mut().managed_fields.take().unwrap_or_default();
+    let named = fields.into_iter().filter(|entry| entry.manager.as_deref().is_some_and(&managers));
+    let named: Vec<_> =
+        named.map(|entry| ManagedFieldsEntry { manager: entry.manager, ..ManagedFieldsEntry::default() }).collect();
+    object.meta_mut().managed_fields = Some(named).filter(|named| !named.is_empty());
 }
 
 /// One watch of those that fill a store.

@@ -24,6 +24,8 @@ pub struct Seen {
     pub name: String,
     /// Its UID.
     pub uid: String,
+    /// Of which version the rest tells. The API server counts up.
+    pub version: u64,
     /// As last seen.
     pub spec: Value,
     /// As last seen.
@@ -114,6 +116,12 @@ impl Record {
         let Some(uid) = object.uid() else { return };
         let mut all = self.lock();
         let seen = all.entry(uid.clone()).or_default();
+        // A long list may have come late: what the watch has brought meanwhile is newer.
+        let version = object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
+        if version < seen.version {
+            return;
+        }
+        seen.version = version;
         seen.name = object.name_any();
         seen.uid = uid;
         seen.spec = object.data["spec"].clone();
@@ -186,5 +194,25 @@ impl Record {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_comes_late_does_not_take_back_what_the_watch_has_told() {
+        let object = |version: &str, status: &str| -> DynamicObject {
+            let conditions = json!([{ "type": "Complete", "status": status }]);
+            let metadata = json!({ "name": "run-1", "uid": "u-1", "resourceVersion": version });
+            let object = json!({ "metadata": metadata, "spec": {}, "status": { "conditions": conditions } });
+            serde_json::from_value(object).unwrap()
+        };
+        let record = Record::default();
+        record.note(&object("99", "False"));
+        record.note(&object("101", "True"));
+        record.note(&object("100", "False"));
+        assert!(record.get("u-1").is_finished());
     }
 }

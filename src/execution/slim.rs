@@ -1,0 +1,86 @@
+//! What is not kept in memory of the executions that are watched: there may be tens of thousands, most of them finished.
+
+use super::controller::Guarded;
+use super::expiry::MANAGERS;
+use super::report::is_finished;
+use crate::operator::watch;
+
+/// Takes out what no pass reads. Nothing of it is ever written back: status and metadata are patched field by field.
+pub fn slim(object: &mut Guarded) {
+    watch::slim(object, |manager| MANAGERS.iter().any(|(name, _)| manager == *name));
+    let Ok(execution) = &mut object.0 else { return };
+    if let Some(status) = execution.status.as_mut().filter(|status| is_finished(status)) {
+        // They are kept between two passes of one resource: neither has to be read to know that it has ended.
+        status.result = None;
+        status.failure = None;
+        execution.spec.input = None;
+        execution.spec.input_from = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::DeserializeGuard;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::WorkflowExecution;
+    use crate::execution::expiry::tracked_by;
+    use crate::operator::kubernetes::status_patch;
+
+    fn object(complete: &str) -> Value {
+        json!({
+            "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
+            "metadata": {
+                "name": "run", "namespace": "team", "finalizers": ["a"],
+                "annotations": {
+                    "kubectl.kubernetes.io/last-applied-configuration": "{}", "workflows.mistral.ai/claim": "{}",
+                },
+                "managedFields": [
+                    { "manager": "argocd-controller", "operation": "Update", "fieldsV1": { "f:spec": {} } },
+                    { "manager": "kubectl", "operation": "Update", "fieldsV1": { "f:spec": {} } },
+                ],
+            },
+            "spec": { "workspaceRef": { "name": "w" }, "workflowIdentifier": "echo", "input": { "a": 1 } },
+            "status": {
+                "result": { "b": 2 }, "resultBytes": 7, "executionId": "x",
+                "conditions": [{
+                    "type": "Complete", "status": complete, "reason": "Completed", "message": "It did.",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }],
+            },
+        })
+    }
+
+    #[test]
+    fn of_what_is_watched_only_what_passes_read_stays_in_memory() {
+        let kept = |complete: &str| -> (Guarded, WorkflowExecution) {
+            let mut object: Guarded = serde_json::from_value(object(complete)).unwrap();
+            slim(&mut object);
+            let DeserializeGuard(Ok(execution)) = object.clone() else { panic!("not decoded") };
+            (object, execution)
+        };
+        let (_, finished) = kept("True");
+        let status = finished.status.clone().unwrap();
+        assert_eq!((&finished.spec.input, &status.result), (&None, &None));
+        assert_eq!((status.result_bytes, status.execution_id.as_deref()), (Some(7), Some("x")));
+        let annotations: Vec<_> = finished.metadata.annotations.iter().flatten().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(annotations, ["workflows.mistral.ai/claim"]);
+        assert_eq!(tracked_by(&finished.metadata), Some("Argo CD"));
+        let fields = finished.metadata.managed_fields.unwrap();
+        assert!(fields.len() == 1 && fields[0].fields_v1.is_none(), "{fields:?}");
+        let (_, running) = kept("False");
+        assert!(running.spec.input.is_some() && running.status.unwrap().result.is_some());
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_not_removed_from_the_cluster() {
+        let mut object: Guarded = serde_json::from_value(object("True")).unwrap();
+        slim(&mut object);
+        let old = object.0.unwrap().status.unwrap();
+        let mut new = old.clone();
+        new.observed_generation = Some(2);
+        let patch = status_patch(Some(&json!(old)), &json!(new));
+        assert_eq!(patch, [json!({ "op": "add", "path": "/status/observedGeneration", "value": 2 })]);
+    }
+}
