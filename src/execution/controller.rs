@@ -23,6 +23,7 @@ use super::expiry::Ended;
 use super::facts;
 use super::identity::Reservations;
 use super::input::{self, Input};
+use super::lengths::{LINGER, Lengths};
 use super::objects;
 use super::observed::{Instance, Memory, Observed, Referent, Remote, Sent, StopCall, Surroundings, Target};
 use super::overtaken::Overtaken;
@@ -55,8 +56,8 @@ pub type Guarded = DeserializeGuard<WorkflowExecution>;
 const MAX_STEPS: usize = 16;
 /// Writes a second to finished executions: after a long downtime there may be thousands, and nobody waits for them.
 const HOUSEKEEPING: NonZeroU32 = NonZeroU32::new(20).unwrap();
-/// How long a pass waits after a start whether the run ends at once: a list within the first second has told by then.
-const LINGER: Duration = Duration::from_millis(1300);
+/// How often a pass that waits for the end of a run looks whether the tracker knows it.
+const LOOK_WHETHER_ENDED: Duration = Duration::from_millis(100);
 
 /// What reconciles share.
 pub struct Context {
@@ -86,6 +87,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     memory: Mutex<HashMap<String, Kept>>,
     reservations: Reservations,
+    lengths: Lengths,
     housekeeping: DefaultDirectRateLimiter,
 }
 
@@ -153,6 +155,7 @@ impl Context {
             metrics,
             memory,
             reservations,
+            lengths: Lengths::default(),
             housekeeping,
         }
     }
@@ -403,10 +406,16 @@ impl<'a> Pass<'a> {
         Ok(if tried { Flow::PlanAgain } else { Flow::End(Action::await_change()) })
     }
 
-    /// Waits for a moment whether the run that was just accepted ends at once, as the tracker finds out for many with one
-    /// list. Within the pass, since the status that it writes also tells whether the resource is still there.
+    /// Waits for a moment whether the run that was just accepted ends, as the tracker finds out for many with one list.
+    /// Within the pass, since the status that it writes also tells whether the resource is still there.
     async fn linger(&mut self) {
         let Sent::Accepted(run) = &self.observed.sent else { return self.observed.lingered(None) };
+        let workflow = calls::target(&self.observed).name().to_owned();
+        let deadline = self.observed.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
+        let limit = self.context.lengths.linger(&self.key, &workflow).min(deadline);
+        if limit.is_zero() {
+            return self.observed.lingered(None);
+        }
         let object = reference(self.object);
         let started = run.start_time.unwrap_or_else(Timestamp::now);
         self.context.tracker.track(&self.key, &object, &run.execution_id, started, true);
@@ -414,15 +423,18 @@ impl<'a> Pass<'a> {
         let tracker = &self.context.tracker;
         let ended = async {
             while !tracker.has_look(&object) {
-                tokio::time::sleep(LINGER / 12).await;
+                tokio::time::sleep(LOOK_WHETHER_ENDED).await;
             }
         };
-        let ended = self.context.term.stop.run_until_cancelled(tokio::time::timeout(LINGER, ended)).await;
+        let ended = self.context.term.stop.run_until_cancelled(tokio::time::timeout(limit, ended)).await;
         let mut outcome = None;
-        if let (Some(Ok(())), Ok(client)) = (ended, self.take_turn(Class::Watch)) {
+        if let (Some(Ok(())), Ok(client)) = (&ended, self.take_turn(Class::Watch)) {
             let run_id = self.context.tracker.take_look(&object).flatten();
             self.observed.memory.run_id = run_id.or(self.observed.memory.run_id.take());
             outcome = Some(client.get_execution(&self.observed.execution_id()).await);
+        }
+        if matches!(ended, Some(Err(_))) {
+            self.context.lengths.took(&self.key, &workflow, limit);
         }
         self.observed.lingered(outcome);
     }
@@ -456,6 +468,14 @@ impl<'a> Pass<'a> {
         self.observed.settled(requeue, Timestamp::now());
         let look = !matches!(requeue, Requeue::OnChange | Requeue::AtLatest(_));
         if is_finished(&status) {
+            let length = status.duration_ms.and_then(|ms| u64::try_from(ms).ok());
+            if let Some(length) = length.filter(|_| !is_finished(&self.observed.status)) {
+                self.context.lengths.took(
+                    &self.key,
+                    calls::target(&self.observed).name(),
+                    Duration::from_millis(length),
+                );
+            }
             self.ended = self.ended.or_else(|| Some((Instant::now(), true)));
         }
         // What it claimed is remembered for as long as the object is there: should the cluster's store be restored to a

@@ -9,6 +9,7 @@ pub mod expiry;
 pub mod facts;
 mod identity;
 pub mod input;
+mod lengths;
 mod objects;
 pub mod observed;
 mod obstacles;

@@ -53,6 +53,15 @@ pub enum ExecuteTarget<'a> {
     Registration(&'a str),
 }
 
+impl<'a> ExecuteTarget<'a> {
+    /// As the URL has it.
+    pub fn name(&self) -> &'a str {
+        match self {
+            Self::Workflow(name) | Self::Registration(name) => name,
+        }
+    }
+}
+
 /// A request that is ready to be sent, and what it is counted as.
 struct Request {
     http: RequestBuilder,

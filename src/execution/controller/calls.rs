@@ -87,7 +87,8 @@ impl Pass<'_> {
     }
 }
 
-fn target(observed: &Observed) -> ExecuteTarget<'_> {
+/// What is to be run.
+pub(super) fn target(observed: &Observed) -> ExecuteTarget<'_> {
     match (&observed.referent, &observed.spec.workflow_identifier, &observed.spec.registration_id) {
         (Referent::Ready { workflow, .. }, ..) => ExecuteTarget::Workflow(&workflow.id),
         (_, Some(identifier), _) => ExecuteTarget::Workflow(identifier),

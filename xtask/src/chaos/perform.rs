@@ -15,8 +15,9 @@ use crate::demo::Result;
 
 /// How long the API server may be away.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a deletion may take (five minutes whatever is wrong), or a start to be looked after, on a busy machine.
-const PASSES_WITHIN: Duration = Duration::from_secs(400);
+/// How long a deletion may take (five minutes whatever is wrong), or a start to have its turn: on a busy machine, of
+/// thousands some wait for minutes, and again after a question that the API left without an answer.
+const PASSES_WITHIN: Duration = Duration::from_secs(900);
 /// How often to look whether something has come.
 const POLL: Duration = Duration::from_millis(300);
 

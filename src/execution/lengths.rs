@@ -1,0 +1,74 @@
+//! Which workflows have long runs: of those, a start is told at once; of others, it is waited for a moment whether they
+//! end, which saves the write that only says that they have started.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::workspace::connections::Key;
+
+/// How long it is waited after a start whether the run ends. Those of two seconds are caught with it, as the list of
+/// ended runs is read once a second.
+pub const LINGER: Duration = Duration::from_secs(3);
+/// Workflows that are remembered; beyond that all are forgotten, which costs each a wait.
+const MOST: usize = 10_000;
+
+/// What is known of the workflows. Losing it costs a wait, never a promise.
+#[derive(Debug, Default)]
+pub struct Lengths {
+    /// Workflows of which the last run that was seen has outlasted the wait.
+    long: Mutex<HashSet<(Key, String)>>,
+}
+
+impl Lengths {
+    /// How long to wait for a run of this workflow.
+    pub fn linger(&self, workspace: &Key, workflow: &str) -> Duration {
+        let is_long = self.lock().contains(&(workspace.clone(), workflow.to_owned()));
+        if is_long { Duration::ZERO } else { LINGER }
+    }
+
+    /// A run of this workflow has taken so long, or goes on after that.
+    pub fn took(&self, workspace: &Key, workflow: &str, length: Duration) {
+        let workflow = (workspace.clone(), workflow.to_owned());
+        let mut long = self.lock();
+        if length < LINGER {
+            long.remove(&workflow);
+            return;
+        }
+        if long.len() >= MOST {
+            long.clear();
+        }
+        long.insert(workflow);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<(Key, String)>> {
+        self.long.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_told_late_only_where_runs_are_short_as_far_as_anybody_knows() {
+        let key = |name: &str| Key { namespace: "team".into(), name: name.into() };
+        let lengths = Lengths::default();
+        assert_eq!(lengths.linger(&key("a"), "report"), LINGER);
+        lengths.took(&key("a"), "report", Duration::from_secs(60));
+        assert_eq!(lengths.linger(&key("a"), "report"), Duration::ZERO);
+        assert_eq!(lengths.linger(&key("b"), "report"), LINGER);
+        assert_eq!(lengths.linger(&key("a"), "other"), LINGER);
+        lengths.took(&key("a"), "report", Duration::from_secs(1));
+        assert_eq!(lengths.linger(&key("a"), "report"), LINGER);
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_limit() {
+        let (key, lengths) = (Key { namespace: "team".into(), name: "a".into() }, Lengths::default());
+        for n in 0..=MOST {
+            lengths.took(&key, &n.to_string(), LINGER);
+        }
+        assert_eq!(lengths.lock().len(), 1);
+    }
+}
