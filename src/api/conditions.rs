@@ -35,6 +35,8 @@ pub const NEEDS_USER: &str = "NeedsUser";
 
 /// Calls of the Workspace have to wait for their turn.
 pub const THROTTLED: &str = "Throttled";
+/// Discovery could not do all that it should for the Workspace.
+pub const DISCOVERY_INCOMPLETE: &str = "DiscoveryIncomplete";
 
 /// The longest message the API server accepts in a condition.
 const MAX_MESSAGE: usize = 32_768;

@@ -103,7 +103,8 @@ pub struct SecretKeyRef {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkspaceStatus {
-    /// `Ready`, `Reconciling` and `Stalled`; `Throttled` while calls have to wait for long.
+    /// `Ready`, `Reconciling` and `Stalled`; `Throttled` while calls have to wait for long;
+    /// `DiscoveryIncomplete` while a workflow cannot have its resource.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::conditions_schema")]
     pub conditions: Vec<Condition>,

@@ -272,7 +272,7 @@ impl<'a> Pass<'a> {
         );
         observed.ended = ended.map(|(since, witnessed)| Ended { ago: since.elapsed(), witnessed });
         let connection = live.or(stopper);
-        let place = Place::new(connection.as_ref(), "WorkflowExecution", &key.namespace, &object.name_any());
+        let place = Place::new(connection.as_ref(), "WorkflowExecution", &key, &object.name_any());
         Self {
             context,
             object,

@@ -168,6 +168,11 @@ impl Tracker {
         watched.values().flat_map(|watched| watched.runs.values()).map(|run| run.looked.elapsed()).max()
     }
 
+    /// None but these Workspaces exist: what is known of others is dropped once nobody waits there.
+    pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
+        lock(&self.watched).retain(|key, watched| exists(key) || watched.sweeping || !watched.runs.is_empty());
+    }
+
     /// Runs until `stop`, dropping objects that `exists` does not know any more.
     pub async fn run(
         self: Arc<Self>,
@@ -178,13 +183,12 @@ impl Tracker {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            lock(&self.watched).values_mut().for_each(|watched| watched.runs.retain(|object, _| exists(object)));
+            lock(&self.looks).retain(|object, _| exists(object));
             let connected = connections.ready_among(lock(&self.watched).keys());
             for (key, live) in connected {
                 let due = match lock(&self.watched).get_mut(&key) {
-                    Some(watched) => {
-                        watched.runs.retain(|object, _| exists(object));
-                        watched.due(Instant::now(), Timestamp::now())
-                    }
+                    Some(watched) => watched.due(Instant::now(), Timestamp::now()),
                     None => continue,
                 };
                 match due {
@@ -429,6 +433,50 @@ mod tests {
         assert!(!run.is_covered(Some(wall), wall));
         assert!(run.is_covered(Some(wall - SignedDuration::from_secs(300)), wall));
         assert!(run.is_covered(Some(Timestamp::MIN), wall));
+    }
+
+    #[test]
+    fn a_workspace_that_is_gone_is_forgotten_once_nobody_waits_there() {
+        let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
+        let tracker = Tracker::new(wake);
+        let key = |name: &str| Key { namespace: "n".into(), name: name.into() };
+        for name in ["left", "waits", "stays"] {
+            tracker.track(&key(name), &Ref::new(name), "id", Timestamp::UNIX_EPOCH, true);
+        }
+        for name in ["left", "stays"] {
+            tracker.untrack(&key(name), &Ref::new(name));
+        }
+        tracker.forget_all_but(|key| key.name == "stays");
+        let known =
+            || lock(&tracker.watched).keys().map(|key| key.name.clone()).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(known(), ["stays", "waits"].map(str::to_owned).into());
+        tracker.untrack(&key("waits"), &Ref::new("waits"));
+        tracker.forget_all_but(|key| key.name == "stays");
+        assert_eq!(known(), ["stays".to_owned()].into());
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_object_is_gone_is_dropped_also_where_the_workspace_cannot_be_used() {
+        let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
+        let (suspect, _suspects) = tokio::sync::mpsc::unbounded_channel();
+        let (tracker, connections) = (Arc::new(Tracker::new(wake)), Arc::new(Connections::new(Vec::new(), suspect)));
+        let key = Key { namespace: "n".into(), name: "gone".into() };
+        for name in ["there", "gone"] {
+            tracker.track(&key, &Ref::new(name), "id", Timestamp::UNIX_EPOCH, true);
+            lock(&tracker.looks).insert(Ref::new(name), None);
+        }
+        let stop = CancellationToken::new();
+        let exists = |object: &Ref| object.name == "there";
+        let running = tokio::spawn(Arc::clone(&tracker).run(connections, exists, stop.clone()));
+        let dropped = async {
+            while lock(&tracker.looks).len() > 1 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), dropped).await.expect("still known");
+        assert_eq!(lock(&tracker.watched)[&key].runs.len(), 1);
+        stop.cancel();
+        running.await.unwrap();
     }
 
     #[test]

@@ -10,7 +10,6 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::error::Category;
 use url::Url;
 
@@ -163,12 +162,20 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn list_workflows(&self, filter: &WorkflowFilter) -> Result<Page<Workflow>, Error> {
+        self.list_workflows_as(filter).await
+    }
+
+    /// The same, with as much of each row as the caller needs.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list_workflows_as<R: DeserializeOwned>(&self, filter: &WorkflowFilter) -> Result<Page<R>, Error> {
         #[derive(Deserialize)]
-        struct Body {
-            workflows: Vec<Workflow>,
+        struct Body<R> {
+            workflows: Vec<R>,
             next_cursor: Option<String>,
         }
-        let body: Body = self.get("/v1/workflows", &[], &filter.query()).await?;
+        let body: Body<R> = self.get("/v1/workflows", &[], &filter.query()).await?;
         Ok(page(body.workflows, body.next_cursor))
     }
 
@@ -177,21 +184,37 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn list_registrations(&self, filter: &RegistrationFilter) -> Result<Page<Registration>, Error> {
+        self.list_registrations_as(filter).await
+    }
+
+    /// The same, with as much of each row as the caller needs.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list_registrations_as<R: DeserializeOwned>(
+        &self,
+        filter: &RegistrationFilter,
+    ) -> Result<Page<R>, Error> {
         #[derive(Deserialize)]
-        struct Body {
-            #[serde(alias = "workflow_versions")]
-            workflow_registrations: Vec<Registration>,
+        struct Body<R> {
+            workflow_registrations: Option<Vec<R>>,
             next_cursor: Option<String>,
         }
-        // The twin under the deprecated name would be a duplicate field to serde.
-        let mut body: Value = self.get("/v1/workflows/registrations", &[], &filter.query()).await?;
-        if let Some(object) = body.as_object_mut()
-            && object.contains_key("workflow_registrations")
-        {
-            object.remove("workflow_versions");
+        #[derive(Deserialize)]
+        struct Deprecated<R> {
+            workflow_versions: Vec<R>,
         }
-        let body: Body = serde_json::from_value(body).map_err(|error| not_understood(&error))?;
-        Ok(page(body.workflow_registrations, body.next_cursor))
+        let request = self.request(Method::GET, "/v1/workflows/registrations", &[]);
+        let request = Request { http: request.http.query(&filter.query()), ..request };
+        let bytes = self.send(request, Repeat::Harmless).await?;
+        let read = |error| not_understood(&error);
+        let body: Body<R> = serde_json::from_slice(&bytes).map_err(read)?;
+        // All rows are there once more under the deprecated name: they are read only where there are no others.
+        let rows = match body.workflow_registrations {
+            Some(rows) => rows,
+            None => serde_json::from_slice::<Deprecated<R>>(&bytes).map_err(read)?.workflow_versions,
+        };
+        Ok(page(rows, body.next_cursor))
     }
 
     /// `GET /v1/workflows/{identifier}`: one workflow, by name or UUID, with `active`.

@@ -57,7 +57,7 @@ pub struct Workflow {
 impl Workflow {
     /// Whether the SDK has registered it for its own use. The list does not tell; its names do: `__parallel_execution__`.
     pub fn is_internal(&self) -> bool {
-        self.is_technical == Some(true) || self.name.starts_with("__")
+        is_internal(self.is_technical, &self.name)
     }
 
     /// Whether another Mistral workspace shares it. The list has that in `metadata`.
@@ -65,6 +65,57 @@ impl Workflow {
         let listed = self.other.get("metadata").and_then(|metadata| metadata.get("shared_namespace")?.as_str());
         self.shared_namespace.as_deref().or(listed).is_some_and(|namespace| !namespace.is_empty())
     }
+}
+
+fn is_internal(is_technical: Option<bool>, name: &str) -> bool {
+    is_technical == Some(true) || name.starts_with("__")
+}
+
+/// A row of the list of workflows without what no sweep compares: there may be fifty thousand.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct WorkflowRow {
+    /// See [`Workflow`], as for all of these.
+    pub id: String,
+    /// The name under which workers register it.
+    pub name: String,
+    /// What people see.
+    #[serde(default)]
+    pub display_name: Option<String>,
+    /// Free text.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Registered by the SDK for its own use.
+    #[serde(default, deserialize_with = "lenient_bool")]
+    pub is_technical: Option<bool>,
+    /// Archived workflows stay listed.
+    #[serde(default, deserialize_with = "lenient_bool")]
+    pub archived: Option<bool>,
+    /// In the order given.
+    #[serde(default)]
+    pub tags: Option<Vec<String>>,
+}
+
+impl WorkflowRow {
+    /// See [`Workflow::is_internal`].
+    pub fn is_internal(&self) -> bool {
+        is_internal(self.is_technical, &self.name)
+    }
+}
+
+/// Any row, where only which ones are listed is of interest.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Id {
+    /// UUID.
+    pub id: String,
+}
+
+/// A row of the list of registrations without its schemas, which may be far larger than all else.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct RegistrationRow {
+    /// UUID.
+    pub id: String,
+    /// UUID of its workflow.
+    pub workflow_id: String,
 }
 
 /// One version of a workflow, as one deployment registered it.

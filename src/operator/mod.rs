@@ -195,11 +195,20 @@ async fn operate(
     let (workspace_store, workspace_writer) = watch::store();
     let (workflow_store, workflow_writer) = watch::store();
     let (execution_store, execution_writer) = watch::store();
+    let discovery = Arc::new(Discovery::new(
+        client.clone(),
+        workspace_store.clone(),
+        workflow_store.clone(),
+        Arc::clone(&connections),
+        Arc::clone(&publisher),
+        term.clone(),
+    ));
     let workspaces = controller(&workspace_store, touched_workspaces);
     let workspace_context = Arc::new(workspace::controller::Context::new(
         client.clone(),
         Arc::clone(&connections),
         Arc::clone(&inventory),
+        Arc::clone(&discovery),
         Arc::clone(&publisher),
         config.allow_base_urls.clone(),
         config.max_requests_per_second,
@@ -249,14 +258,6 @@ async fn operate(
             |_, error, _| kubernetes::after_error(error),
             Arc::clone(&workflow_context),
         );
-
-    let discovery = Arc::new(Discovery::new(
-        client.clone(),
-        workspace_store.clone(),
-        workflow_store.clone(),
-        Arc::clone(&publisher),
-        term.clone(),
-    ));
 
     let executions = controller(&execution_store, touched_executions);
     let execution_context = Arc::new(execution::controller::Context::new(
@@ -309,7 +310,8 @@ async fn operate(
 
     // These run for as long as the process does: if one of them dies, so does the process.
     let exists = execution_store.clone();
-    let tracking = tracker.run(Arc::clone(&connections), move |object| exists.get(object).is_some(), stop.clone());
+    let tracking =
+        Arc::clone(&tracker).run(Arc::clone(&connections), move |object| exists.get(object).is_some(), stop.clone());
     let exists = workflow_store.clone();
     let (discovery, wanted) = (Arc::clone(&discovery), discovery);
     let exists = move |object: &ObjectRef<inventory::Guarded>| exists.get(object).is_some();
@@ -328,6 +330,7 @@ async fn operate(
             workspace_context.forget_all_but(exists);
             connections.gone_all_but(exists);
             connections.forget_all_but(exists);
+            tracker.forget_all_but(exists);
         }
     };
 

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
+use crate::mistral::budget::Class;
 use crate::mistral::wire::{BulkOutcome, Workflow};
-use crate::mistral::{ApiError, Client, Error};
+use crate::mistral::{ApiError, Error};
 use crate::operator::lease::Term;
+use crate::workspace::connections::Live;
 
 /// How long the first wish waits for others: a person does not notice.
 const WINDOW: Duration = Duration::from_millis(300);
@@ -21,6 +23,8 @@ const LATER_WINDOW: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(45);
 /// Ids in one call; what the API takes at most.
 const AT_MOST: usize = 100;
+/// The lane of these calls: one may be for many Workspaces, and stands behind none of them.
+const LANE: &str = "(archiving)";
 
 type Answer = Result<Option<Workflow>, Error>;
 
@@ -35,7 +39,7 @@ pub struct Archiving {
 /// Wishes for one key and one direction. It exists while a task works it off.
 #[derive(Debug)]
 struct Lane {
-    client: Client,
+    live: Live,
     archived: bool,
     wishes: Vec<Wish>,
     /// There are enough for a whole call.
@@ -44,6 +48,8 @@ struct Lane {
 
 #[derive(Debug)]
 struct Wish {
+    /// What its call is for.
+    class: Class,
     namespace: String,
     id: String,
     answer: oneshot::Sender<Answer>,
@@ -59,12 +65,19 @@ impl Archiving {
     ///
     /// # Errors
     /// See [`Error`]; those of this workflow, or of the whole call.
-    pub async fn set(self: &Arc<Self>, client: &Client, namespace: &str, id: String, archived: bool) -> Answer {
+    pub async fn set(
+        self: &Arc<Self>,
+        live: &Live,
+        class: Class,
+        namespace: &str,
+        id: String,
+        archived: bool,
+    ) -> Answer {
         let (answer, answered) = oneshot::channel();
-        let wish = Wish { namespace: namespace.to_owned(), id, answer };
+        let wish = Wish { class, namespace: namespace.to_owned(), id, answer };
         let new_lane = {
             let mut lanes = self.lock();
-            match lanes.iter_mut().find(|lane| lane.archived == archived && lane.client.is_as(client)) {
+            match lanes.iter_mut().find(|lane| lane.archived == archived && lane.live.is_as(live)) {
                 Some(lane) => {
                     lane.wishes.push(wish);
                     if lane.wishes.len() >= AT_MOST {
@@ -74,13 +87,13 @@ impl Archiving {
                 }
                 None => {
                     let full = Arc::new(Notify::new());
-                    lanes.push(Lane { client: client.clone(), archived, wishes: vec![wish], full: Arc::clone(&full) });
+                    lanes.push(Lane { live: live.clone(), archived, wishes: vec![wish], full: Arc::clone(&full) });
                     Some(full)
                 }
             }
         };
         if let Some(full) = new_lane {
-            tokio::spawn(Arc::clone(self).work_off(client.clone(), archived, full));
+            tokio::spawn(Arc::clone(self).work_off(live.clone(), archived, full));
         }
         match tokio::time::timeout(self.patience, answered).await {
             // Not answered when the term is over; nothing was sent then.
@@ -89,37 +102,47 @@ impl Archiving {
         }
     }
 
-    async fn work_off(self: Arc<Self>, client: Client, archived: bool, full: Arc<Notify>) {
+    async fn work_off(self: Arc<Self>, live: Live, archived: bool, full: Arc<Notify>) {
         let mut window = WINDOW;
         loop {
             let _ = tokio::time::timeout(window, full.notified()).await;
             window = LATER_WINDOW;
             let batch = {
                 let mut lanes = self.lock();
-                let Some(at) = lanes.iter().position(|lane| lane.archived == archived && lane.client.is_as(&client))
-                else {
-                    return;
-                };
+                let is_this = |lane: &Lane| lane.archived == archived && lane.live.is_as(&live);
+                let Some(at) = lanes.iter().position(is_this) else { return };
                 // Whose pass has ended meanwhile does not wait any more, and will wish again.
                 lanes[at].wishes.retain(|wish| !wish.answer.is_closed());
                 if lanes[at].wishes.is_empty() || self.term.is_over() {
                     lanes.remove(at);
                     return;
                 }
-                let batch = fair_share(&mut lanes[at].wishes, AT_MOST);
+                let batch = most_urgent(&mut lanes[at].wishes, AT_MOST);
                 if lanes[at].wishes.len() >= AT_MOST {
                     full.notify_one();
                 }
                 batch
             };
             // On a task of its own: whoever comes later does not wait for this answer.
-            tokio::spawn(send(client.clone(), batch, archived));
+            tokio::spawn(send(live.clone(), batch, archived));
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Lane>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes up to `limit` wishes: those of a deletion before those that only set back what somebody has changed.
+fn most_urgent(wishes: &mut Vec<Wish>, limit: usize) -> Vec<Wish> {
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
+    for class in Class::ALL {
+        let mut of_class: Vec<Wish> = wishes.extract_if(.., |wish| wish.class == class).collect();
+        taken.extend(fair_share(&mut of_class, limit - taken.len()));
+        left.extend(of_class);
+    }
+    *wishes = left;
+    taken
 }
 
 /// Takes up to `limit` wishes, one of each namespace in turn, in the order in which they came.
@@ -151,9 +174,11 @@ fn fair_share(wishes: &mut Vec<Wish>, limit: usize) -> Vec<Wish> {
     taken
 }
 
-async fn send(client: Client, mut batch: Vec<Wish>, archived: bool) {
-    if batch.len() > 1 {
-        let client = client.at_its_turn().await;
+async fn send(live: Live, mut batch: Vec<Wish>, archived: bool) {
+    let client = |class: Class| live.waiting_in(class, LANE.to_owned());
+    if let (Some(first), true) = (batch.iter().map(|wish| wish.class).min(), batch.len() > 1) {
+        // The call is worth as much as the most urgent wish in it.
+        let client = client(first).at_its_turn().await;
         // Whoever has given up meanwhile wishes again.
         batch.retain(|wish| !wish.answer.is_closed());
         let ids: Vec<String> = batch.iter().map(|wish| wish.id.clone()).collect();
@@ -173,7 +198,7 @@ async fn send(client: Client, mut batch: Vec<Wish>, archived: bool) {
         }
     }
     for wish in batch {
-        let client = client.at_its_turn().await;
+        let client = client(wish.class).at_its_turn().await;
         if wish.answer.is_closed() {
             continue;
         }
@@ -215,11 +240,26 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::mistral::budget::{Budget, Class};
-    use crate::mistral::calls::Calls;
+    use crate::mistral::Client;
+    use crate::mistral::budget::Budget;
+    use crate::mistral::calls::{Calls, Waiting};
 
     fn wish(namespace: &str, id: &str) -> Wish {
-        Wish { namespace: namespace.into(), id: id.into(), answer: oneshot::channel().0 }
+        Wish { class: Class::Stop, namespace: namespace.into(), id: id.into(), answer: oneshot::channel().0 }
+    }
+
+    /// A connection whose API refuses all calls for ten minutes.
+    async fn refused(calls: Calls) -> Live {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let budget = Budget::new(50, calls, || ());
+        budget.take(Class::Start, "n").await.refused(Some(Duration::from_secs(600)));
+        let client = Client::new("http://127.0.0.1:9".parse().unwrap(), SecretString::from("key")).unwrap();
+        Live::new(client, budget, "http://127.0.0.1:9".into(), None, Duration::from_secs(300))
+    }
+
+    fn archiving(patience: Duration) -> Arc<Archiving> {
+        let term = Term::unlimited(CancellationToken::new(), Timestamp::now());
+        Arc::new(Archiving { patience, ..Archiving::new(term) })
     }
 
     fn ids(wishes: &[Wish]) -> Vec<&str> {
@@ -228,16 +268,44 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_is_held_up_for_as_long_as_the_api_refuses_all_calls() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let budget = Budget::new(50, Calls::default(), || ());
-        budget.take(Class::Start, "n").await.refused(Some(Duration::from_secs(600)));
-        let client = Client::new("http://127.0.0.1:9".parse().unwrap(), SecretString::from("key")).unwrap();
-        let client = client.waiting(budget, Class::Stop, "n".into());
-        let term = Term::unlimited(CancellationToken::new(), Timestamp::now());
-        let archiving = Arc::new(Archiving { patience: Duration::from_secs(1), ..Archiving::new(term) });
-        let answer = archiving.set(&client, "n", "id".into(), true);
+        let (live, archiving) = (refused(Calls::default()).await, archiving(Duration::from_secs(1)));
+        let answer = archiving.set(&live, Class::Stop, "n", "id".into(), true);
         let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("still waits");
         assert!(matches!(answer, Err(Error::Transient { .. })), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_deletion_waits_as_one_also_together_with_drift_that_came_before_it() {
+        let calls = Calls::default();
+        let (live, archiving) = (refused(calls.clone()).await, archiving(PATIENCE));
+        for class in [Class::Drift, Class::Stop, Class::Drift] {
+            let (live, archiving) = (live.clone(), Arc::clone(&archiving));
+            tokio::spawn(async move { archiving.set(&live, class, "n", format!("{class:?}"), true).await });
+            tokio::task::yield_now().await;
+        }
+        let waiting = |class: Class| calls.waiting.get_or_create(&Waiting { class }).get();
+        let waits = async {
+            while waiting(Class::Stop) + waiting(Class::Drift) == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waits).await.expect("nothing waits");
+        assert_eq!((waiting(Class::Stop), waiting(Class::Drift)), (1, 0));
+    }
+
+    #[test]
+    fn more_than_a_call_takes_leave_in_the_order_of_what_they_are_for() {
+        let of = |class: Class, id: &str| Wish { class, ..wish("n", id) };
+        let mut wishes = vec![
+            of(Class::Drift, "drift-0"),
+            of(Class::Start, "start-0"),
+            of(Class::Stop, "stop-0"),
+            of(Class::Drift, "drift-1"),
+            of(Class::Stop, "stop-1"),
+        ];
+        assert_eq!(ids(&most_urgent(&mut wishes, 4)), ["stop-0", "stop-1", "start-0", "drift-0"]);
+        assert_eq!(ids(&most_urgent(&mut wishes, 4)), ["drift-1"]);
+        assert!(wishes.is_empty());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::report::reason;
 use crate::api::conditions::{self, READY};
 use crate::api::{self, Workflow, WorkflowStatus};
 use crate::mistral::budget::{Class, Wake};
-use crate::mistral::wire::Registration;
+use crate::mistral::wire::{Id, Registration};
 use crate::mistral::{self, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
 use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, Written, call, write_status};
@@ -166,7 +166,7 @@ impl<'a> Pass<'a> {
         let stopper = context.connections.for_stopping(&key);
         let observed = Observed::new(object, memory, workspace, stopper.as_ref().map(Connection::from), look);
         let connection = live.or(stopper);
-        let place = Place::new(connection.as_ref(), "Workflow", &key.namespace, &object.name_any());
+        let place = Place::new(connection.as_ref(), "Workflow", &key, &object.name_any());
         Self {
             context,
             object,
@@ -244,8 +244,8 @@ impl<'a> Pass<'a> {
         let Some(live) = self.connection.clone() else { return };
         self.place.give_back();
         self.asked = Some(Instant::now());
-        let client = live.waiting(class(&self.observed), &self.key);
-        let outcome = self.context.archiving.set(&client, &self.key.namespace, id, archived).await;
+        let class = class(&self.observed);
+        let outcome = self.context.archiving.set(&live, class, &self.key.namespace, id, archived).await;
         self.observed.changed(vec![fields::Field::Archived], outcome, Timestamp::now());
         self.had_trouble();
     }
@@ -367,7 +367,7 @@ pub fn reference(object: &Workflow) -> ObjectRef<Guarded> {
 /// The UUID of the workflow with exactly this name; rather one of this Mistral workspace than a shared one.
 async fn find(client: &mistral::Client, name: &str) -> Result<Option<String>, mistral::Error> {
     let filter = WorkflowFilter { search: Some(name.to_owned()), limit: 1000, ..WorkflowFilter::default() };
-    let mut rows = read_list(client, &filter, &mut 0).await?.items;
+    let mut rows: Vec<mistral::wire::Workflow> = read_list(client, &filter, &mut 0).await?.items;
     rows.retain(|row| row.name == name);
     rows.sort_by_key(mistral::wire::Workflow::is_shared);
     Ok(rows.into_iter().next().map(|row| row.id))
@@ -389,8 +389,9 @@ async fn registrations(
     if !has_worker {
         return Ok((rows, Vec::new()));
     }
-    let active = read_registrations(client, &RegistrationFilter { active_only: true, ..all }, &mut 0).await?.items;
-    Ok((rows, active.into_iter().map(|registration| registration.id).collect()))
+    let active = RegistrationFilter { active_only: true, ..all };
+    let active: Vec<Id> = read_registrations(client, &active, &mut 0).await?.items;
+    Ok((rows, active.into_iter().map(|row| row.id).collect()))
 }
 
 /// Whether a change of this Workspace concerns the workflow.

@@ -3,8 +3,8 @@
 //! Each complete sweep of the lists is compared with the resources that exist. A resource goes only if it is still
 //! exactly as it was created here, and only after the API has said of its very workflow that it does not exist.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::core::DeserializeGuard;
@@ -12,22 +12,21 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::inventory::{Guarded, News};
-use super::lists::Swept;
 use crate::api::workspace::Discovery as Policy;
 use crate::api::{ManagementPolicy, Workflow, WorkflowDeletionPolicy, WorkflowSpec, Workspace, WorkspaceRef};
+use crate::mistral;
 use crate::mistral::budget::Class;
-use crate::mistral::{self, wire};
+use crate::mistral::wire::WorkflowRow;
 use crate::operator::events::{Notice, Publisher};
 use crate::operator::kubernetes::{self, Error, call};
 use crate::operator::lease::Term;
-use crate::workspace::connections::Key;
+use crate::workspace::connections::{Connections, Key};
+use crate::workspace::plan::{Discovered as Outcome, reason};
 
 /// The label of resources that discovery made.
 pub const DISCOVERED: &str = "workflows.mistral.ai/discovered";
 /// The annotation that says in which Mistral workspace.
 const FROM: &str = "workflows.mistral.ai/discovered-from";
-/// The reason of the Event that tells of trouble.
-const FAILED: &str = "DiscoveryFailed";
 /// Characters of a workflow's name that a resource's name takes over.
 const MAX_NAME: usize = 120;
 
@@ -36,10 +35,16 @@ pub struct Discovery {
     client: Client,
     workspaces: Store<DeserializeGuard<Workspace>>,
     workflows: Store<Guarded>,
+    connections: Arc<Connections>,
     publisher: Arc<Publisher>,
     term: Term,
     busy: Mutex<HashSet<Key>>,
+    /// What came of the last sweep of each.
+    outcomes: Mutex<HashMap<Key, Outcome>>,
 }
+
+/// The list of workflows, all of it, by UUID.
+type Rows = HashMap<String, WorkflowRow>;
 
 /// What a sweep asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +52,7 @@ enum Change {
     /// No resource speaks of this workflow.
     Create(Box<Workflow>),
     /// The workflow of this resource is not listed any more.
-    Remove(Arc<Workflow>),
+    Remove(Box<Workflow>),
 }
 
 impl Discovery {
@@ -56,20 +61,20 @@ impl Discovery {
         client: Client,
         workspaces: Store<DeserializeGuard<Workspace>>,
         workflows: Store<Guarded>,
+        connections: Arc<Connections>,
         publisher: Arc<Publisher>,
         term: Term,
     ) -> Self {
-        Self { client, workspaces, workflows, publisher, term, busy: Mutex::default() }
+        let (busy, outcomes) = (Mutex::default(), Mutex::default());
+        Self { client, workspaces, workflows, connections, publisher, term, busy, outcomes }
     }
 
-    /// The Workspaces whose workflows are to be discovered.
+    /// The Workspaces whose workflows are to be discovered. What came of earlier sweeps of others is forgotten.
     pub fn wanted(&self) -> Vec<Key> {
-        let wants = |object: &DeserializeGuard<Workspace>| {
-            let workspace = object.0.as_ref().ok()?;
-            (workspace.spec.discovery == Policy::Observe && workspace.metadata.deletion_timestamp.is_none())
-                .then(|| key(workspace))
-        };
-        self.workspaces.state().iter().filter_map(|object| wants(object)).collect()
+        let objects = self.workspaces.state();
+        let wanted: HashSet<Key> = objects.iter().filter(|object| wants(object)).map(|object| key(object)).collect();
+        lock(&self.outcomes).retain(|key, _| wanted.contains(key));
+        wanted.into_iter().collect()
     }
 
     /// Takes up the sweep of one Workspace, on a task of its own; unless the last one is still being worked on.
@@ -77,7 +82,7 @@ impl Discovery {
         let at = ObjectRef::new(&news.key.name).within(&news.key.namespace);
         let Some(workspace) = self.workspaces.get(&at) else { return };
         let Ok(workspace) = workspace.0.clone() else { return };
-        if workspace.spec.discovery != Policy::Observe || !self.lock().insert(news.key.clone()) {
+        if !self.is_wanted(&news.key) || !lock(&self.busy).insert(news.key.clone()) {
             return;
         }
         let this = Arc::clone(self);
@@ -88,7 +93,7 @@ impl Discovery {
                 tokio::spawn(async move { this.apply(&workspace, &news).await })
             };
             let died = apply.await.is_err();
-            this.lock().remove(&key);
+            lock(&this.busy).remove(&key);
             if died {
                 tracing::error!("discovery died; this is a bug in the operator");
             }
@@ -96,59 +101,165 @@ impl Discovery {
     }
 
     async fn apply(&self, workspace: &Workspace, news: &News) {
+        // A list that could not be read to its end says nothing, not even that all is well.
+        let Some(rows) = &news.swept.rows else { return };
         let namespace = news.key.namespace.clone();
-        let existing: Vec<Arc<Workflow>> = self
-            .workflows
-            .state()
-            .iter()
-            .filter_map(|object| object.0.as_ref().ok())
-            .filter(|workflow| workflow.namespace().as_deref() == Some(&namespace))
-            .map(|workflow| Arc::new(workflow.clone()))
-            .collect();
+        let objects = self.workflows.state();
+        let here = Here::new(objects.iter().filter(|object| object.namespace().as_deref() == Some(&namespace)));
         let api: Api<Workflow> = Api::namespaced(self.client.clone(), &namespace);
-        let mut created = 0_usize;
-        for change in decide(&news.swept, &news.key.name, news.live.workspace_id.as_deref(), &existing) {
-            if self.term.is_over() {
+        let (changes, taken) = decide(rows, &news.key.name, news.live.workspace_id.as_deref(), &here);
+        let (mut created, mut undone) = (0_usize, Undone { taken, ..Undone::default() });
+        let all = changes.len();
+        for (number, change) in changes.into_iter().enumerate() {
+            if self.term.is_over() || !self.is_wanted(&news.key) {
                 return;
             }
-            let done = match change {
+            let error = match change {
                 Change::Create(workflow) => match call(api.create(&PostParams::default(), &workflow)).await {
                     Ok(_) => {
                         created += 1;
-                        Ok(())
+                        continue;
                     }
-                    // Made a moment ago, or something else is called so.
-                    Err(error) if error.is_conflict() => Ok(()),
-                    Err(error) => Err(("created", workflow.name_any(), error)),
+                    // Made a moment ago; if not, the next sweep sees what has the name.
+                    Err(error) if error.is_conflict() => continue,
+                    Err(error) => {
+                        undone.created.add(|| refused(&workflow.name_any(), &error));
+                        error
+                    }
                 },
-                Change::Remove(workflow) => remove(&api, &workflow, &news.live.waiting(Class::Drift, &news.key))
-                    .await
-                    .map_err(|error| ("deleted", workflow.name_any(), error)),
+                Change::Remove(workflow) => {
+                    match remove(&api, &workflow, &news.live.waiting(Class::Drift, &news.key)).await {
+                        Ok(()) => continue,
+                        Err(error) => {
+                            undone.deleted.add(|| refused(&workflow.name_any(), &error));
+                            error
+                        }
+                    }
+                }
             };
-            // One that fails will not be alone: the next sweep tries again.
-            if let Err((what, name, error)) = done {
-                let hint = if error.is_forbidden() {
-                    " The operator's account may not do it; the chart's value discovery.enabled grants it."
-                } else {
-                    ""
-                };
-                let note =
-                    format!("Workflow \"{name}\" could not be {what} by discovery.{hint} It is tried again: {error}");
-                self.publisher.publish(&kubernetes::reference(workspace), vec![Notice::warning(FAILED, note)]);
-                return;
+            tracing::debug!(%error, "discovery was refused a change");
+            // One that is refused says nothing about the others; an API server that does not answer does.
+            if !error.refusal().is_some_and(|said| (400..500).contains(&said.code) && said.code != 429) {
+                undone.untried = all - number - 1;
+                break;
             }
         }
         if created > 0 {
             let note = format!("Discovery has created {created} Workflows.");
             self.publisher.publish(&kubernetes::reference(workspace), vec![Notice::normal("Discovered", note)]);
         }
+        let outcome = undone.outcome();
+        let before = lock(&self.outcomes).insert(news.key.clone(), outcome.clone());
+        if before.as_ref() != Some(&outcome) {
+            self.connections.look_again(&news.key);
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What came of the last sweep of a Workspace that wants discovery.
+    pub fn outcome(&self, key: &Key) -> Outcome {
+        lock(&self.outcomes).get(key).cloned().unwrap_or(Outcome::Unknown)
+    }
+
+    fn is_wanted(&self, key: &Key) -> bool {
+        let workspace = self.workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace));
+        workspace.is_some_and(|workspace| wants(&workspace))
     }
 }
 
+fn wants(object: &DeserializeGuard<Workspace>) -> bool {
+    object.0.as_ref().is_ok_and(|workspace| {
+        workspace.spec.discovery == Policy::Observe && workspace.metadata.deletion_timestamp.is_none()
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The resources of one namespace.
+struct Here<'a> {
+    workflows: Vec<&'a Workflow>,
+    /// Also of those that cannot be decoded.
+    names: HashSet<String>,
+}
+
+impl<'a> Here<'a> {
+    fn new(objects: impl Iterator<Item = &'a Arc<Guarded>>) -> Self {
+        let (mut workflows, mut names) = (Vec::new(), HashSet::new());
+        for object in objects {
+            names.insert(object.name_any());
+            workflows.extend(object.0.as_ref().ok());
+        }
+        Self { workflows, names }
+    }
+}
+
+/// Several of a kind, of which the first is told about.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Several {
+    number: usize,
+    first: String,
+}
+
+impl Several {
+    fn add(&mut self, what: impl FnOnce() -> String) {
+        if self.number == 0 {
+            self.first = what();
+        }
+        self.number += 1;
+    }
+}
+
+/// What a sweep asked for and did not get.
+#[derive(Clone, Debug, Default)]
+struct Undone {
+    created: Several,
+    deleted: Several,
+    taken: Several,
+    /// Given up, since the API server does not answer.
+    untried: usize,
+}
+
+impl Undone {
+    fn outcome(&self) -> Outcome {
+        let Self { created, deleted, taken, untried } = self;
+        let mut sentences = Vec::new();
+        let mut say = |several: &Several, what: &str| {
+            if several.number > 0 {
+                sentences.push(format!(
+                    "{what}: {}. The first: {}.",
+                    several.number,
+                    several.first.trim_end_matches('.')
+                ));
+            }
+        };
+        say(created, "Workflows that could not be created");
+        say(deleted, "Workflows that could not be deleted though what they speak of is gone");
+        say(taken, "Workflows that were not created because something else has the name");
+        if *untried > 0 {
+            sentences.push(format!("{untried} more were not tried."));
+        }
+        let reason = match (created.number + deleted.number, taken.number) {
+            (0, 0) => return Outcome::Complete,
+            (0, _) => reason::NAME_TAKEN,
+            _ => reason::DISCOVERY_FAILED,
+        };
+        sentences.push("It is tried again at each resync.".into());
+        Outcome::Incomplete { reason, message: sentences.join(" ") }
+    }
+}
+
+/// The API server's words about one resource, and what to do.
+fn refused(name: &str, error: &Error) -> String {
+    let said = error.refusal().map_or_else(|| error.to_string(), |said| said.message.clone());
+    // A quota and a policy forbid as well.
+    let hint = if ["cannot create resource", "cannot delete resource"].iter().any(|words| said.contains(words)) {
+        "; the chart's value discovery.enabled grants the operator the right"
+    } else {
+        ""
+    };
+    format!("\"{name}\", {said}{hint}")
+}
 /// Deletes the resource of a workflow that the API says it does not have, if nobody has touched it meanwhile.
 async fn remove(api: &Api<Workflow>, workflow: &Workflow, mistral: &mistral::Client) -> Result<(), Error> {
     let identifier = workflow.spec.identifier.as_deref().unwrap_or_default();
@@ -163,33 +274,41 @@ async fn remove(api: &Api<Workflow>, workflow: &Workflow, mistral: &mistral::Cli
     }
 }
 
-/// What the lists have that no resource speaks of, and the other way round.
-fn decide(swept: &Swept, workspace: &str, from: Option<&str>, existing: &[Arc<Workflow>]) -> Vec<Change> {
-    let Some(rows) = &swept.rows else { return Vec::new() };
-    let of_workspace = || existing.iter().filter(|it| it.spec.workspace_ref.name == workspace);
+/// What the lists have that no resource speaks of, and the other way round; and what cannot have a resource because
+/// something else has its name: of a Workspace that has the same workflows, or a person's.
+fn decide(rows: &Rows, workspace: &str, from: Option<&str>, here: &Here<'_>) -> (Vec<Change>, Several) {
+    let of_workspace = || here.workflows.iter().filter(|it| it.spec.workspace_ref.name == workspace);
     let mut spoken_of: HashSet<String> = HashSet::new();
     for workflow in of_workspace() {
         spoken_of.insert(workflow.spec.identifier.clone().unwrap_or_else(|| workflow.name_any()));
         spoken_of.extend(workflow.status.iter().filter_map(|status| status.workflow_id.clone()));
     }
-    // A resource of that name is another's: of a Workspace that has the same workflows, or a person's.
-    let names: HashSet<String> = existing.iter().map(|workflow| workflow.name_any()).collect();
-    let missing = rows
+    let mut missing: Vec<&WorkflowRow> = rows
         .values()
-        .filter(|row| !row.is_internal() && !spoken_of.contains(&row.id) && !spoken_of.contains(&row.name));
-    let missing = missing.map(|row| resource(row, workspace, from)).filter(|made| !names.contains(&made.name_any()));
-    let mut changes: Vec<Change> = missing.map(|made| Change::Create(Box::new(made))).collect();
-    // An order that does not change makes trouble easier to follow.
-    changes.sort_by_key(|change| match change {
-        Change::Create(workflow) => workflow.name_any(),
-        Change::Remove(workflow) => workflow.name_any(),
-    });
+        .filter(|row| !row.is_internal() && !spoken_of.contains(&row.id) && !spoken_of.contains(&row.name))
+        .collect();
+    // The first of those in trouble is told about, and shall not be another one each time.
+    missing.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    let (mut changes, mut taken) = (Vec::new(), Several::default());
+    for row in missing {
+        let made = resource(row, workspace, from);
+        if here.names.contains(&made.name_any()) {
+            taken.add(|| {
+                let (name, workflow, id) = (made.name_any(), &row.name, &row.id);
+                format!(
+                    "\"{name}\" for the workflow \"{workflow}\"; create one of another name with spec.identifier {id}"
+                )
+            });
+        } else {
+            changes.push(Change::Create(Box::new(made)));
+        }
+    }
     let gone = of_workspace().filter(|workflow| {
         let identifier = workflow.spec.identifier.as_deref().unwrap_or_default();
         is_untouched(workflow, workspace, from) && !rows.contains_key(identifier)
     });
-    changes.extend(gone.cloned().map(Change::Remove));
-    changes
+    changes.extend(gone.map(|workflow| Change::Remove(Box::new((*workflow).clone()))));
+    (changes, taken)
 }
 
 /// Whether discovery made this resource in this very Mistral workspace, and nobody has changed it since.
@@ -206,7 +325,7 @@ fn is_untouched(workflow: &Workflow, workspace: &str, from: Option<&str>) -> boo
         && workflow.spec.workspace_ref.name == workspace
 }
 
-fn resource(row: &wire::Workflow, workspace: &str, from: Option<&str>) -> Workflow {
+fn resource(row: &WorkflowRow, workspace: &str, from: Option<&str>) -> Workflow {
     let spec = WorkflowSpec {
         workspace_ref: WorkspaceRef { name: workspace.to_owned() },
         identifier: Some(row.id.clone()),
@@ -253,29 +372,27 @@ fn safe(character: char) -> char {
     if character.is_ascii_alphanumeric() { character } else { '-' }
 }
 
-fn key(workspace: &Workspace) -> Key {
+fn key(workspace: &DeserializeGuard<Workspace>) -> Key {
     Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use serde_json::{Value, json};
 
     use super::*;
 
     const ID: &str = "019b2bd7-96e7-7219-8c0b-45a73da50088";
 
-    fn rows(rows: &[Value]) -> Swept {
+    fn rows(rows: &[Value]) -> Rows {
         let rows = rows.iter().map(|row| {
-            let row: wire::Workflow = serde_json::from_value(row.clone()).unwrap();
+            let row: WorkflowRow = serde_json::from_value(row.clone()).unwrap();
             (row.id.clone(), row)
         });
-        Swept { rows: Some(rows.collect::<HashMap<_, _>>()), ..Swept::default() }
+        rows.collect()
     }
 
-    fn existing(change: impl FnOnce(&mut Value)) -> Arc<Workflow> {
+    fn existing(change: impl FnOnce(&mut Value)) -> Arc<Guarded> {
         let row = serde_json::from_value(json!({ "id": ID, "name": "invoices" })).unwrap();
         let mut object = json!(resource(&row, "default", Some("ws")));
         object["metadata"]["generation"] = json!(1);
@@ -303,39 +420,75 @@ mod tests {
             json!({ "id": "other", "name": "other" }),
             json!({ "id": "sdk", "name": "__parallel_execution__" }),
         ]);
-        let made = |existing: &[Arc<Workflow>]| -> Vec<String> {
+        let made = |existing: &[Arc<Guarded>]| -> (Vec<String>, Several) {
             let of = |change| match change {
                 Change::Create(workflow) => workflow.spec.identifier.unwrap(),
                 Change::Remove(workflow) => panic!("removes {}", workflow.name_any()),
             };
-            decide(&swept, "default", Some("ws"), existing).into_iter().map(of).collect()
+            let (changes, taken) = decide(&swept, "default", Some("ws"), &Here::new(existing.iter()));
+            (changes.into_iter().map(of).collect(), taken)
         };
-        assert_eq!(made(&[]), [ID, "other"]);
-        assert_eq!(made(&[existing(|_| ())]), ["other"]);
+        let all_of = |ids: &[&str]| (ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>(), Several::default());
+        assert_eq!(made(&[]), all_of(&[ID, "other"]));
+        assert_eq!(made(&[existing(|_| ())]), all_of(&["other"]));
         let by_name = existing(|it| {
             it["spec"]["identifier"] = json!("invoices");
             it["metadata"]["labels"] = json!(null);
         });
-        assert_eq!(made(&[by_name]), ["other"], "a person's");
+        assert_eq!(made(&[by_name]), all_of(&["other"]), "a person's");
         let by_status = existing(|it| {
             it["spec"]["identifier"] = json!("old-name");
             it["status"] = json!({ "workflowId": ID });
             it["metadata"]["generation"] = json!(2);
         });
-        assert_eq!(made(&[by_status]), ["other"]);
-        let elsewhere = existing(|it| it["spec"]["workspaceRef"]["name"] = json!("team"));
-        assert_eq!(made(&[elsewhere]), ["other"], "the name is taken by another Workspace's");
+        assert_eq!(made(&[by_status]), all_of(&["other"]));
         let elsewhere = existing(|it| {
             it["spec"]["workspaceRef"]["name"] = json!("team");
             it["metadata"]["name"] = json!("theirs");
         });
-        assert_eq!(made(&[elsewhere]), [ID, "other"], "another Workspace's");
+        assert_eq!(made(&[elsewhere]), all_of(&[ID, "other"]), "another Workspace's");
+        for (what, change) in [
+            ("another Workspace's", (|it| it["spec"]["workspaceRef"]["name"] = json!("team")) as fn(&mut Value)),
+            ("a person's", |it| {
+                it["spec"]["identifier"] = json!("payments");
+                it["metadata"]["labels"] = json!(null);
+            }),
+            ("not to be decoded", |it| it["spec"]["tags"] = json!("no list")),
+        ] {
+            let (made, taken) = made(&[existing(change)]);
+            assert_eq!((made, taken.number), (vec!["other".to_owned()], 1), "{what}");
+            assert!(taken.first.contains("\"invoices-3da50088\"") && taken.first.contains(ID), "{}", taken.first);
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_done_is_told_in_numbers_with_the_first_and_its_reason() {
+        let several = |number, first: &str| Several { number, first: first.into() };
+        assert_eq!(Undone::default().outcome(), Outcome::Complete);
+        let taken = Undone { taken: several(2, "\"a\" for the workflow \"A\""), ..Undone::default() };
+        let refused = Undone { created: several(3, "\"b\", exceeded quota"), untried: 7, ..taken.clone() };
+        let kept = Undone { deleted: several(1, "\"c\", no right."), ..Undone::default() };
+        for (undone, expected, words) in [
+            (&taken, reason::NAME_TAKEN, &["the name: 2. The first: \"a\" for the workflow \"A\"."] as &[&str]),
+            (
+                &refused,
+                reason::DISCOVERY_FAILED,
+                &["created: 3. The first: \"b\", exceeded quota.", "name: 2.", "7 more"],
+            ),
+            (&kept, reason::DISCOVERY_FAILED, &["gone: 1. The first: \"c\", no right. It is tried again"]),
+        ] {
+            let Outcome::Incomplete { reason, message } = undone.outcome() else { panic!("{undone:?}") };
+            assert_eq!(reason, expected, "{message}");
+            words.iter().for_each(|word| assert!(message.contains(word), "{word} in: {message}"));
+        }
     }
 
     #[test]
     fn only_what_discovery_made_there_and_nobody_touched_is_removed() {
         let gone = rows(&[]);
-        let removed = |it: Arc<Workflow>, from: Option<&str>| !decide(&gone, "default", from, &[it]).is_empty();
+        let removed = |it: Arc<Guarded>, from: Option<&str>| {
+            !decide(&gone, "default", from, &Here::new([it].iter())).0.is_empty()
+        };
         assert!(removed(existing(|_| ()), Some("ws")));
         assert!(!removed(existing(|_| ()), Some("another")), "the key leads elsewhere now");
         assert!(!removed(existing(|_| ()), None), "nobody knows where it leads");
@@ -349,7 +502,5 @@ mod tests {
         ] {
             assert!(!removed(existing(change), Some("ws")), "{what}");
         }
-        let unknown = Swept { rows: None, ..Swept::default() };
-        assert_eq!(decide(&unknown, "default", Some("ws"), &[existing(|_| ())]), [], "the list is not complete");
     }
 }

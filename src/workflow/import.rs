@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::discovery::safe_name;
 use super::lists::read_list;
-use crate::mistral::wire::Workflow;
+use crate::mistral::wire::{Id, Workflow};
 use crate::mistral::{Client, Error, WorkflowFilter};
 
 /// Which workflows.
@@ -45,9 +45,9 @@ pub struct Imported {
 pub async fn import(client: &Client, wanted: &Wanted, target: &Target) -> Result<Imported, Error> {
     let all =
         WorkflowFilter { archived: wanted.archived, tags: wanted.tags.clone(), limit: 1000, ..Default::default() };
-    let rows = read_list(client, &all, &mut 0).await?.items;
+    let rows: Vec<Workflow> = read_list(client, &all, &mut 0).await?.items;
     let in_chat = WorkflowFilter { available_in_chat_assistant: Some(true), ..all };
-    let in_chat = read_list(client, &in_chat, &mut 0).await?.items;
+    let in_chat: Vec<Id> = read_list(client, &in_chat, &mut 0).await?.items;
     let in_chat: HashSet<String> = in_chat.into_iter().map(|row| row.id).collect();
     let mut imported = Imported::default();
     for row in rows.iter().filter(|row| is_wanted(row, wanted)) {

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::*;
 use crate::api::workflow::RegistrationStatus;
-use crate::mistral::wire::Workflow;
+use crate::mistral::wire::WorkflowRow;
 
-fn workflow(id: &str, fields: serde_json::Value) -> Workflow {
+fn workflow(id: &str, fields: serde_json::Value) -> WorkflowRow {
     let mut all = json!({ "id": id, "name": "w", "display_name": "W", "archived": false, "tags": ["a"] });
     all.as_object_mut().unwrap().extend(fields.as_object().cloned().unwrap_or_default());
     serde_json::from_value(all).unwrap()
@@ -26,7 +26,7 @@ fn seen() -> Seen {
     }))
 }
 
-fn swept(row: Workflow) -> Swept {
+fn swept(row: WorkflowRow) -> Swept {
     Swept {
         names: HashSet::from([row.name.clone()]),
         active: Some(HashSet::from([row.id.clone()])),

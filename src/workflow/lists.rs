@@ -3,9 +3,11 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use serde::de::DeserializeOwned;
+
 use super::observed::MAX_REGISTRATIONS;
 use crate::api::WorkflowStatus;
-use crate::mistral::wire::{Page, Registration, Workflow};
+use crate::mistral::wire::{Id, Page, RegistrationRow, WorkflowRow};
 use crate::mistral::{Client, Error, RegistrationFilter, WorkflowFilter};
 
 /// Rows a page; what the API gives at most.
@@ -30,7 +32,7 @@ pub(super) enum Seen {
 /// from it, and it is not compared.
 #[derive(Debug, Default)]
 pub(super) struct Swept {
-    pub rows: Option<HashMap<String, Workflow>>,
+    pub rows: Option<HashMap<String, WorkflowRow>>,
     pub names: HashSet<String>,
     pub active: Option<HashSet<String>>,
     pub in_chat: Option<HashSet<String>>,
@@ -93,18 +95,18 @@ fn has_registrations(status: &WorkflowStatus, listed: Option<&BTreeSet<String>>)
 pub(super) async fn read(client: &Client) -> Result<Swept, Error> {
     let mut swept = Swept::default();
     let all = WorkflowFilter { limit: PAGE_SIZE, ..WorkflowFilter::default() };
-    if let Some(rows) = known(read_list(client, &all, &mut swept.calls).await)? {
+    if let Some(rows) = known(read_list::<WorkflowRow>(client, &all, &mut swept.calls).await)? {
         swept.names = rows.iter().map(|row| row.name.clone()).collect();
         swept.rows = Some(rows.into_iter().map(|row| (row.id.clone(), row)).collect());
     }
-    let ids = |rows: Vec<Workflow>| rows.into_iter().map(|row| row.id).collect();
+    let ids = |rows: Vec<Id>| rows.into_iter().map(|row| row.id).collect();
     let active = WorkflowFilter { active: Some(true), ..all.clone() };
     swept.active = known(read_list(client, &active, &mut swept.calls).await)?.map(ids);
     let in_chat = WorkflowFilter { available_in_chat_assistant: Some(true), ..all };
     swept.in_chat = known(read_list(client, &in_chat, &mut swept.calls).await)?.map(ids);
 
     let filter = RegistrationFilter { active_only: true, limit: REGISTRATIONS_PAGE, ..RegistrationFilter::default() };
-    let registrations = known(read_registrations(client, &filter, &mut swept.calls).await)?;
+    let registrations = known(read_registrations::<RegistrationRow>(client, &filter, &mut swept.calls).await)?;
     swept.registrations = registrations.map(|rows| {
         let mut all: HashMap<String, BTreeSet<String>> = HashMap::new();
         for registration in rows {
@@ -133,27 +135,27 @@ pub(super) struct Listed<T> {
 }
 
 /// Reads a list of workflows to its end, counting the calls.
-pub(super) async fn read_list(
+pub(super) async fn read_list<R: DeserializeOwned>(
     client: &Client,
     filter: &WorkflowFilter,
     calls: &mut usize,
-) -> Result<Listed<Workflow>, Error> {
+) -> Result<Listed<R>, Error> {
     let page = |cursor| {
         let filter = WorkflowFilter { cursor, ..filter.clone() };
-        async move { client.list_workflows(&filter).await }
+        async move { client.list_workflows_as(&filter).await }
     };
     read_pages(calls, page).await
 }
 
 /// Reads a list of registrations to its end, counting the calls.
-pub(super) async fn read_registrations(
+pub(super) async fn read_registrations<R: DeserializeOwned>(
     client: &Client,
     filter: &RegistrationFilter,
     calls: &mut usize,
-) -> Result<Listed<Registration>, Error> {
+) -> Result<Listed<R>, Error> {
     let page = |cursor| {
         let filter = RegistrationFilter { cursor, ..filter.clone() };
-        async move { client.list_registrations(&filter).await }
+        async move { client.list_registrations_as(&filter).await }
     };
     read_pages(calls, page).await
 }

@@ -24,6 +24,13 @@ pub struct Key {
     pub name: String,
 }
 
+impl Key {
+    /// The lane of its calls, which takes turns with those of the other Workspaces that use the same API key.
+    pub fn lane(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
 /// A connection that has been checked.
 #[derive(Clone, Debug)]
 pub struct Live {
@@ -62,7 +69,17 @@ impl Live {
 
     /// A client each of whose calls waits for its turn: for tasks of this Workspace.
     pub fn waiting(&self, class: Class, key: &Key) -> Client {
-        self.client.clone().waiting(Arc::clone(&self.budget), class, key.namespace.clone())
+        self.waiting_in(class, key.lane())
+    }
+
+    /// The same in a lane of its own: for calls that are made for several Workspaces.
+    pub fn waiting_in(&self, class: Class, lane: String) -> Client {
+        self.client.clone().waiting(Arc::clone(&self.budget), class, lane)
+    }
+
+    /// Whether another one calls the same address with the same key.
+    pub fn is_as(&self, other: &Self) -> bool {
+        self.client.is_as(&other.client)
     }
 
     /// Whether it calls this address with this key.

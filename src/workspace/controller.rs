@@ -14,7 +14,8 @@ use url::Url;
 
 use super::budgets::Budgets;
 use super::connections::{Connections, Key, Live, State};
-use super::plan::{self, Accepted, Check, Problem, READ_EVERY, Strained, reason};
+use super::plan::{self, Accepted, Check, Discovered, Problem, READ_EVERY, Strained, reason};
+use crate::api::workspace::Discovery as Policy;
 use crate::api::{Workspace, WorkspaceStatus};
 use crate::mistral::budget::{Budget, Class};
 use crate::mistral::{self, wire::WhoAmI};
@@ -22,13 +23,14 @@ use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, call, write_status};
 use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
+use crate::workflow::discovery::Discovery;
 use crate::workflow::inventory::Inventory;
 
 /// How long a check waits for its turn. It has a lane of its own, so only an API that is to be left alone takes longer.
 const TURN: Duration = Duration::from_secs(10);
 /// When a check that got no turn is tried again.
 const NEXT_TURN: Duration = Duration::from_secs(15);
-/// The lane of the checks: behind all the starts of its namespace, a refused key would go unnoticed.
+/// The lane of the checks: behind all the starts of its Workspace, a refused key would go unnoticed.
 const LANE: &str = "(checks)";
 /// What lies between the first checks of two Workspaces: those of a thousand must not be made at once.
 const BETWEEN_FIRST_CHECKS: Duration = Duration::from_millis(10);
@@ -41,6 +43,8 @@ pub struct Context {
     pub connections: Arc<Connections>,
     /// Knows how many workflows there are.
     pub inventory: Arc<Inventory>,
+    /// Knows which of them have no resource.
+    pub discovery: Arc<Discovery>,
     /// Events.
     pub publisher: Arc<Publisher>,
     /// The addresses that may be called.
@@ -72,6 +76,7 @@ impl Context {
         client: Client,
         connections: Arc<Connections>,
         inventory: Arc<Inventory>,
+        discovery: Arc<Discovery>,
         publisher: Arc<Publisher>,
         allowed: Vec<Url>,
         max_requests_per_second: u32,
@@ -80,7 +85,19 @@ impl Context {
     ) -> Self {
         let budgets = Budgets::new(max_requests_per_second, metrics.calls.clone(), Arc::clone(&connections));
         let (first_check, memory) = (Mutex::new(Instant::now()), Mutex::default());
-        Self { client, connections, inventory, publisher, allowed, term, metrics, budgets, first_check, memory }
+        Self {
+            client,
+            connections,
+            inventory,
+            discovery,
+            publisher,
+            allowed,
+            term,
+            metrics,
+            budgets,
+            first_check,
+            memory,
+        }
     }
 
     /// Forgets Workspaces that are gone.
@@ -126,12 +143,17 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     let (outcome, wait) = look(&context, workspace, &key, &mut memory).await?;
     connect(&context, &key, workspace, &outcome, &memory);
     let strained = memory.budget.as_ref().and_then(|budget| strained(&context.budgets, &key, budget));
+    let discovered = match workspace.spec.discovery {
+        Policy::Observe => context.discovery.outcome(&key),
+        Policy::Disabled => Discovered::Complete,
+    };
     context.lock().insert(key, memory);
 
     let old = workspace.status.clone();
     let blank = WorkspaceStatus::default();
     let (old_status, generation) = (old.as_ref().unwrap_or(&blank), workspace.metadata.generation);
-    let (mut status, notices) = plan::report(old_status, generation, &outcome, strained.as_ref(), Timestamp::now());
+    let (mut status, notices) =
+        plan::report(old_status, generation, &outcome, strained.as_ref(), &discovered, Timestamp::now());
     if let Some(count) = context.inventory.count(&key_of(workspace)) {
         status.workflow_count = i64::try_from(count).ok();
     }

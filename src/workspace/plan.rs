@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::budgets::LimitOf;
-use crate::api::conditions::{self, Is, READY, RECONCILING, STALLED, THROTTLED};
+use crate::api::conditions::{self, DISCOVERY_INCOMPLETE, Is, READY, RECONCILING, STALLED, THROTTLED};
 use crate::api::workspace::SecretKeyRef;
 use crate::api::{WorkspaceSpec, WorkspaceStatus};
 use crate::mistral::Error;
@@ -40,6 +40,11 @@ pub mod reason {
     pub const RATE_LIMITED: &str = "RateLimited";
     /// Of `Throttled`: more calls are asked for than may be made.
     pub const AT_LIMIT: &str = "AtLimit";
+
+    /// Of `DiscoveryIncomplete`: the API server refuses to create or delete Workflows.
+    pub const DISCOVERY_FAILED: &str = "DiscoveryFailed";
+    /// Of `DiscoveryIncomplete`: another Workflow has the name that discovery would give one.
+    pub const NAME_TAKEN: &str = "NameTaken";
 
     /// Those of `Ready`.
     pub const ALL: [&str; 8] = [
@@ -147,6 +152,22 @@ impl Strained {
             "Calls have waited for more than 10 s for their turn since {since}; {waiting} waited when this was written. More is to be done than {limit} calls a second, 64 at a time: {what_to_do}, unless the API is slow to answer."
         )
     }
+}
+
+/// How discovery fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discovered {
+    /// It is not known since this process began: what the status says stays.
+    Unknown,
+    /// All is there, or none of it is wanted.
+    Complete,
+    /// Something is not as it should be.
+    Incomplete {
+        /// One of [`reason`].
+        reason: &'static str,
+        /// How many, why for the first, and what to do.
+        message: String,
+    },
 }
 
 /// A check that has to wait until calls may be made.
@@ -290,6 +311,7 @@ pub fn report(
     generation: Option<i64>,
     outcome: &Result<Accepted, Problem>,
     strained: Option<&Strained>,
+    discovered: &Discovered,
     now: Timestamp,
 ) -> (WorkspaceStatus, Vec<Notice>) {
     let mut status = old.clone();
@@ -331,6 +353,16 @@ pub fn report(
         }
         None => conditions::remove(all, THROTTLED),
     }
+    match discovered {
+        Discovered::Unknown => {}
+        Discovered::Complete => conditions::remove(all, DISCOVERY_INCOMPLETE),
+        Discovered::Incomplete { reason, message } => {
+            if conditions::find(&old.conditions, DISCOVERY_INCOMPLETE).is_none_or(|old| old.reason != *reason) {
+                notices.push(Notice::warning(reason, message));
+            }
+            conditions::set(all, DISCOVERY_INCOMPLETE, Is::True, reason, message, generation, now);
+        }
+    }
     (status, notices)
 }
 
@@ -345,7 +377,9 @@ mod tests {
     #[test]
     fn calls_that_wait_are_a_condition_of_a_workspace_that_stays_ready() {
         let (outcome, now) = (Ok(Accepted::default()), Timestamp::UNIX_EPOCH);
-        let report = |old: &WorkspaceStatus, strained: Option<&Strained>| report(old, Some(1), &outcome, strained, now);
+        let report = |old: &WorkspaceStatus, strained: Option<&Strained>| {
+            report(old, Some(1), &outcome, strained, &Discovered::Complete, now)
+        };
         let (calm, _) = report(&WorkspaceStatus::default(), None);
         let (first, news) = report(&calm, Some(&strained(Strain::Refused, 7, LimitOf::Operator)));
         assert!(conditions::is_true(&first.conditions, READY) && conditions::is_true(&first.conditions, THROTTLED));
@@ -355,6 +389,28 @@ mod tests {
         let (second, news) = report(&first, Some(&strained(Strain::Queued, 900, LimitOf::Operator)));
         assert_eq!(news.iter().map(|notice| notice.reason.as_str()).collect::<Vec<_>>(), [reason::AT_LIMIT]);
         assert_eq!(report(&second, None), (calm, vec![]));
+    }
+
+    #[test]
+    fn what_discovery_could_not_do_is_told_once_and_kept_current_until_it_is_done() {
+        let outcome = Ok(Accepted::default());
+        let report = |old: &WorkspaceStatus, discovered: &Discovered| {
+            let (status, news) = report(old, Some(1), &outcome, None, discovered, Timestamp::UNIX_EPOCH);
+            (status, news.into_iter().map(|notice| notice.reason).collect::<Vec<_>>())
+        };
+        let incomplete = |reason, message: &str| Discovered::Incomplete { reason, message: message.to_owned() };
+        let (calm, _) = report(&WorkspaceStatus::default(), &Discovered::Complete);
+        let (first, news) = report(&calm, &incomplete(reason::NAME_TAKEN, "two"));
+        assert_eq!(news, [reason::NAME_TAKEN]);
+        assert!(conditions::is_true(&first.conditions, READY), "the connection is well");
+        assert_eq!(report(&first, &incomplete(reason::NAME_TAKEN, "two")), (first.clone(), vec![]));
+        assert_eq!(report(&first, &Discovered::Unknown), (first.clone(), vec![]), "after a restart");
+        let (fewer, news) = report(&first, &incomplete(reason::NAME_TAKEN, "one"));
+        let said = conditions::find(&fewer.conditions, DISCOVERY_INCOMPLETE).unwrap();
+        assert_eq!((said.message.as_str(), news), ("one", vec![]));
+        let (_, news) = report(&first, &incomplete(reason::DISCOVERY_FAILED, "one"));
+        assert_eq!(news, [reason::DISCOVERY_FAILED]);
+        assert_eq!(report(&first, &Discovered::Complete), (calm, vec![]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connections::Live;
+use super::connections::{Key, Live};
 use crate::mistral::Client;
 use crate::mistral::budget::{Budget, Caller, Class, Turn, Wake};
 
@@ -22,9 +22,9 @@ pub struct Place {
 }
 
 impl Place {
-    /// Of a resource that uses this connection.
-    pub fn new(live: Option<&Live>, kind: &str, namespace: &str, name: &str) -> Self {
-        let caller = Caller { lane: namespace.to_owned(), object: format!("{kind} {namespace}/{name}") };
+    /// Of a resource of this Workspace that uses this connection.
+    pub fn new(live: Option<&Live>, kind: &str, key: &Key, name: &str) -> Self {
+        let caller = Caller { lane: key.lane(), object: format!("{kind} {}/{name}", key.namespace) };
         Self { caller, budget: live.map(|live| Arc::clone(&live.budget)), turn: None, waits: false }
     }
 

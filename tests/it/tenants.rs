@@ -266,6 +266,41 @@ async fn of_two_workspaces_with_one_key_the_one_that_wants_little_does_not_wait_
     assert!(world.api.arrivals(Some(EXECUTE)).await >= 10);
 }
 
+#[tokio::test]
+async fn workspaces_with_one_key_take_turns_also_in_one_namespace() {
+    let world = World::new("one-line").await;
+    world.workspace("little", &world.api.url).await;
+    let slow = Patch::Merge(json!({ "spec": { "requestsPerSecond": 10 } }));
+    world.workspaces().patch("default", &PatchParams::default(), &slow).await.unwrap();
+    let _operator = world.operator();
+    for name in ["default", "little"] {
+        world.wait_for_workspace(name, "Connected").await;
+    }
+    let execute = async |prefix: &str, number: usize, workspace: &str| {
+        let names = (0..number).map(|n| format!("{prefix}-{n}"));
+        let spec = |name: &str| {
+            json!({
+                "workspaceRef": { "name": workspace }, "workflowIdentifier": "hang", "input": { "name": name },
+                "deletionPolicy": "Orphan",
+            })
+        };
+        stream::iter(names).for_each_concurrent(8, async |name| drop(world.execute(&name, spec(&name)).await)).await;
+    };
+    let starts = async |prefix: &str| {
+        let arrived = arrivals(&world).await;
+        arrived.keys().filter(|(_, name)| name.starts_with(prefix)).count()
+    };
+    execute("much", 250, "default").await;
+    until(SOON, "the first starts", async || (starts("much").await > 0).then_some(())).await;
+    let before = starts("much").await;
+    execute("little", 10, "little").await;
+    until(SOON, "all starts of the one that wants little", async || (starts("little").await == 10).then_some(())).await;
+    let meanwhile = starts("much").await - before;
+    println!("beside 10 starts of one Workspace {meanwhile} of another one with the same key; {before} before");
+    assert!(before + meanwhile < 250, "nothing waited");
+    assert!(meanwhile <= 40, "{meanwhile} of the others left before 10");
+}
+
 /// How often each object has been written to since then.
 async fn writes<K>(api: Api<K>, since: &str) -> HashMap<String, usize>
 where

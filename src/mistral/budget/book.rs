@@ -20,7 +20,7 @@ const CALM: Duration = Duration::from_secs(120);
 /// Somebody who wants to call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
-    /// Lanes take turns within a class: a namespace's name, or what stands for one.
+    /// Lanes take turns within a class: a Workspace's, or one for calls that are made for several.
     pub lane: String,
     /// What wants to call; it stands in the queue once.
     pub object: String,

@@ -1,4 +1,4 @@
-//! Who is next: four classes by their weight, and the namespaces of a class in turn. No I/O here.
+//! Who is next: four classes by their weight, and the lanes of a class in turn. No I/O here.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -82,7 +82,7 @@ fn a_stop_comes_next_while_ten_thousand_starts_wait_and_none_of_them_is_lost() {
 }
 
 #[test]
-fn namespaces_take_turns_within_a_class() {
+fn lanes_take_turns_within_a_class() {
     let mut desk = Desk::exhausted(50.0);
     for n in 0..1000 {
         desk.ask(Class::Start, "many", &format!("many {n}"));

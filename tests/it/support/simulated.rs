@@ -80,6 +80,11 @@ impl Simulated {
         self.send(self.http.delete(self.at(&format!("workflows/{workflow}")))).await;
     }
 
+    /// The same in the Mistral workspace of this name.
+    pub async fn unregister_in(&self, workspace: &str, workflow: &str) {
+        self.unregister(&format!("{workflow}?workspace={workspace}")).await;
+    }
+
     pub async fn revoke(&self, token: &str) {
         self.send(self.http.delete(self.at(&format!("tokens/{token}")))).await;
     }

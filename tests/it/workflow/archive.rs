@@ -57,6 +57,27 @@ async fn deleting_five_hundred_archives_them_with_few_calls() {
 }
 
 #[tokio::test]
+async fn what_the_spec_takes_out_of_the_archive_leaves_in_one_call_too() {
+    let world = World::new("wf-unarchive").await;
+    let _operator = world.operator();
+    many(&world, 20, json!({ "archived": true })).await;
+    assert_eq!(archived(&world).await, 20);
+    world.api.forget_calls().await;
+    let names: Vec<String> = (0..20).map(|n| format!("many-{n}")).collect();
+    let all = names.iter().map(|name| world.patch_workflow(name, json!({ "archived": false })));
+    futures::future::join_all(all).await;
+    for name in &names {
+        world.wait_for_workflow(name, "InSync").await;
+    }
+    assert_eq!(archived(&world).await, 0);
+    let bulk = world.api.effects(Some(("PUT", "/v1/workflows/unarchive"))).await;
+    let lone = world.api.effects(Some(("PUT", "/v1/workflows/{workflow_identifier}/unarchive"))).await;
+    println!("20 taken out of the archive by {bulk} calls for many and {lone} for one");
+    // On a slow machine not all come within one moment.
+    assert!(bulk >= 1 && bulk + lone <= 5, "{bulk} and {lone}");
+}
+
+#[tokio::test]
 async fn of_many_one_that_fails_is_the_only_one_concerned() {
     let world = World::new("wf-partial").await;
     let _operator = world.operator();
@@ -66,6 +87,35 @@ async fn of_many_one_that_fails_is_the_only_one_concerned() {
     delete_all(&world).await;
     assert_eq!(archived(&world).await, 9);
     assert_eq!(world.api.arrivals(Some(("GET", GET))).await, 1, "only the one that failed was asked about");
+}
+
+#[tokio::test]
+async fn of_many_that_the_spec_archives_one_that_fails_says_so_and_the_others_are_in_order() {
+    let world = World::new("wf-partial-spec").await;
+    let _operator = world.operator();
+    many(&world, 10, json!({})).await;
+    let hold = json!({ "method": BULK.0, "route": BULK.1, "kind": { "hold": "before_effect" } });
+    world.api.faults(json!({ "faults": [hold] })).await;
+    world.api.forget_calls().await;
+    let names: Vec<String> = (0..10).map(|n| format!("many-{n}")).collect();
+    let all = names.iter().map(|name| world.patch_workflow(name, json!({ "archived": true })));
+    futures::future::join_all(all).await;
+    // All have been asked about when one of them goes.
+    until(SOON, "all to wait for the call", async || {
+        let asked = world.api.arrivals(Some(("GET", GET))).await >= 10;
+        (asked && !world.api.held().await.is_empty()).then_some(())
+    })
+    .await;
+    world.api.unregister("many-3").await;
+    world.api.heal().await;
+    let failed = world.wait_for_workflow("many-3", "ChangeRefused").await;
+    let message = &workflow_condition(&failed, "Ready").unwrap().message;
+    assert!(message.contains("archived"), "{message}");
+    for name in names.iter().filter(|name| *name != "many-3") {
+        world.wait_for_workflow(name, "InSync").await;
+        assert!(!world.events(name).await.iter().any(|(reason, _)| reason == "ChangeRefused"), "{name}");
+    }
+    assert_eq!(archived(&world).await, 9);
 }
 
 #[tokio::test]

@@ -42,6 +42,8 @@ async fn discovery_makes_a_resource_for_each_and_removes_only_what_is_gone_and_u
         let id = workflow_status(&made).workflow_id.unwrap();
         assert!(made.name_any().starts_with(name) && made.name_any().ends_with(&id[id.len() - 8..]));
         assert_eq!(made.labels()["workflows.mistral.ai/discovered"], "true");
+        let spec = json!(made.spec);
+        assert_eq!((&spec["managementPolicy"], &spec["deletionPolicy"]), (&json!("Observe"), &json!("Retain")));
         world.wait_for_workflow(&made.name_any(), "Observed").await;
     }
     assert_eq!(resources(&world).await.len(), all.len() + 1);
@@ -84,6 +86,180 @@ async fn discovery_makes_a_resource_for_each_and_removes_only_what_is_gone_and_u
     tokio::time::sleep(Duration::from_secs(7)).await;
     let names: BTreeSet<String> = resources(&world).await.iter().map(ResourceExt::name_any).collect();
     assert!(names.contains(&slow) && !names.iter().any(|name| name.starts_with("too-late")), "{names:?}");
+}
+
+/// Reason and message of the Workspace's condition that tells what discovery could not do.
+async fn incomplete(world: &World) -> Option<(String, String)> {
+    let status = world.workspaces().get("default").await.unwrap().status?;
+    let condition = status.conditions.into_iter().find(|condition| condition.type_ == "DiscoveryIncomplete")?;
+    assert_eq!(condition.status, "True");
+    Some((condition.reason, condition.message))
+}
+
+async fn wait_for_complete(world: &World) {
+    let complete = async || incomplete(world).await.is_none().then_some(());
+    until(SOON, "nothing left to be said of discovery", complete).await;
+}
+
+/// So many whole sweeps more.
+async fn sweeps(world: &World, number: u64) {
+    let done = async || world.api.arrivals(Some(("GET", "/v1/workflows/registrations"))).await;
+    // One may have begun before.
+    let before = done().await;
+    until(SOON, "sweeps", async || (done().await > before + number).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+/// Has the API server refuse Workflows of this world whose name begins so.
+async fn refuse(world: &World, prefix: &str) {
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": world.namespace },
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": { "resourceRules": [{
+                "apiGroups": ["workflows.mistral.ai"], "apiVersions": ["v1alpha1"],
+                "operations": ["CREATE"], "resources": ["workflows"],
+            }] },
+            "validations": [{
+                "expression": format!("!object.metadata.name.startsWith('{prefix}')"),
+                "message": "such names are kept for the platform team",
+            }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": world.namespace },
+        "spec": {
+            "policyName": world.namespace, "validationActions": ["Deny"],
+            "matchResources": { "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": world.namespace } } },
+        },
+    });
+    let folder = tempfile::tempdir().unwrap();
+    for (file, object) in [("policy.json", policy), ("binding.json", binding)] {
+        let path = folder.path().join(file);
+        std::fs::write(&path, object.to_string()).unwrap();
+        let (text, well) = world.kubectl(&["apply", "-f", path.to_str().unwrap()]).await;
+        assert!(well, "{text}");
+    }
+    let name = format!("{prefix}probe");
+    until(SOON, "the policy", async || {
+        let made = world.try_workflow(&name, json!({})).await;
+        if made.is_ok() {
+            world.workflows().delete(&name, &DeleteParams::default()).await.unwrap();
+        }
+        made.is_err().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_resource_that_the_api_server_refuses_holds_up_no_other_and_is_told_once() {
+    let world = World::new("discover-refused").await;
+    world.resync("5s").await;
+    // The first in the order of names.
+    refuse(&world, "echo-").await;
+    let process = world.process(&[]);
+    world.wait_for_workspace("default", "Connected").await;
+    discover(&world, "Observe").await;
+    for name in ["fail", "hang", "slow"] {
+        resource_of(&world, name).await;
+    }
+    let (reason, message) = until(SOON, "the condition", async || incomplete(&world).await).await;
+    assert_eq!(reason, "DiscoveryFailed");
+    for words in ["created: 1.", "\"echo-", "kept for the platform team", "at each resync"] {
+        assert!(message.contains(words), "{words} in: {message}");
+    }
+    let refusals = || process.log().matches("discovery was refused a change").count();
+    let version = async || world.workspaces().get("default").await.unwrap().resource_version();
+    let (before, refused) = (version().await, refusals());
+    sweeps(&world, 2).await;
+    let tried = refusals() - refused;
+    assert!((1..=4).contains(&tried), "{tried} attempts in about three sweeps");
+    assert_eq!(version().await, before, "the same fact was written again");
+    world.wait_for_workspace("default", "Connected").await;
+    let events = world.events("default").await;
+    assert_eq!(events.iter().filter(|(reason, _)| reason == "DiscoveryFailed").count(), 1, "{events:?}");
+
+    let (text, well) = world.kubectl(&["delete", "validatingadmissionpolicybinding", &world.namespace]).await;
+    assert!(well, "{text}");
+    resource_of(&world, "echo").await;
+    wait_for_complete(&world).await;
+    world.kubectl(&["delete", "validatingadmissionpolicy", &world.namespace]).await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_is_told_and_whatever_has_it_is_left_alone() {
+    let world = World::new("discover-taken").await;
+    world.resync("5s").await;
+    let id = at_the_api(&world, "slow").await["id"].as_str().unwrap().to_owned();
+    let name = format!("slow-{}", &id[id.len() - 8..]);
+    let theirs = world.workflow(&name, json!({ "identifier": "echo" })).await;
+    let _operator = world.operator();
+    discover(&world, "Observe").await;
+    for name in ["fail", "hang"] {
+        resource_of(&world, name).await;
+    }
+    let told = async || incomplete(&world).await;
+    let (reason, message) = until(SOON, "the condition", told).await;
+    assert_eq!(reason, "NameTaken");
+    for words in ["the name: 1.", &format!("\"{name}\" for the workflow \"slow\""), &format!("identifier {id}")] {
+        assert!(message.contains(words), "{words} in: {message}");
+    }
+    sweeps(&world, 1).await;
+    assert_eq!(world.workflows().get(&name).await.unwrap().spec, theirs.spec);
+    let events = world.events("default").await;
+    assert_eq!(events.iter().filter(|(reason, _)| reason == "NameTaken").count(), 1, "{events:?}");
+    // Whoever does not want discovery is not told about it.
+    discover(&world, "Disabled").await;
+    wait_for_complete(&world).await;
+    discover(&world, "Observe").await;
+    until(SOON, "the condition again", told).await;
+    // As the message says.
+    world.workflow("slow-by-hand", json!({ "identifier": id })).await;
+    wait_for_complete(&world).await;
+}
+
+#[tokio::test]
+async fn what_discovery_made_goes_only_when_the_very_mistral_workspace_says_that_it_has_no_such_workflow() {
+    const NEXT: &str = "canary-next-77ab";
+    let world = World::bare("discover-keeps").await;
+    world.api.admit(KEY, "mine").await;
+    world.secret("mistral", "api-key", KEY).await;
+    world.workspace("default", &world.api.url).await;
+    world.resync("5s").await;
+    for name in ["goes", "stays"] {
+        world.api.register_in("mine", json!({ "name": name })).await;
+    }
+    let _operator = world.operator();
+    discover(&world, "Observe").await;
+    let [goes, stays] = [resource_of(&world, "goes").await, resource_of(&world, "stays").await];
+    // There is no list.
+    let refused = json!({ "error": { "status": 403, "body": { "detail": "not for you" } } });
+    world.api.faults(json!({ "faults": [{ "route": "/v1/workflows", "kind": refused }] })).await;
+    world.api.unregister_in("mine", "goes").await;
+    sweeps(&world, 1).await;
+    assert!(world.workflows().get_opt(&goes.name_any()).await.unwrap().is_some(), "no list is not an empty list");
+    // The list does not have it any more; the question has no answer.
+    world
+        .api
+        .faults(json!({ "faults": [{ "method": "GET", "route": GET, "kind": { "error": { "status": 503 } } }] }))
+        .await;
+    sweeps(&world, 2).await;
+    assert!(world.workflows().get_opt(&goes.name_any()).await.unwrap().is_some(), "nothing said that it is gone");
+    world.api.heal().await;
+    let gone = async || world.workflows().get_opt(&goes.name_any()).await.unwrap().is_none().then_some(());
+    until(SOON, "the removal", gone).await;
+
+    // Another key, which leads to another Mistral workspace.
+    world.api.register_in("other", json!({ "name": "elsewhere" })).await;
+    world.api.admit(NEXT, "other").await;
+    world.secret("mistral", "api-key", NEXT).await;
+    world.api.revoke(KEY).await;
+    resource_of(&world, "elsewhere").await;
+    world.wait_for_workflow(&stays.name_any(), "WorkflowNotFound").await;
+    sweeps(&world, 2).await;
+    assert!(world.workflows().get_opt(&stays.name_any()).await.unwrap().is_some(), "that is not for this one to say");
 }
 
 async fn import(world: &World, key: &str, arguments: &[&str]) -> (String, String, bool) {

@@ -171,6 +171,32 @@ async fn a_hundred_at_rest_for_ten_resyncs_cost_no_write_and_a_few_lists() {
 }
 
 #[tokio::test]
+async fn the_answer_to_an_own_change_is_the_truth_until_a_sweep_that_began_later() {
+    let world = World::new("wf-answer").await;
+    world.resync("5s").await;
+    let _operator = world.operator();
+    world.workflow("echo", json!({ "tags": ["a"] })).await;
+    world.workflow("slow", json!({})).await;
+    for name in ["echo", "slow"] {
+        world.wait_for_workflow(name, "InSync").await;
+    }
+    // The lists are read with the tag of before, and come after it has been changed.
+    let hold = json!({ "method": "GET", "route": "/v1/workflows", "kind": { "hold": "after_effect" } });
+    world.api.faults(json!({ "faults": [hold] })).await;
+    until(SOON, "a sweep", async || (!world.api.held().await.is_empty()).then_some(())).await;
+    world.api.forget_calls().await;
+    world.patch_workflow("echo", json!({ "tags": ["b"] })).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    world.api.heal().await;
+    let swept = async || world.api.arrivals(Some(("GET", "/v1/workflows/registrations"))).await;
+    until(SOON, "the end of two sweeps", async || (swept().await >= 2).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.api.arrivals(Some(("GET", GET))).await, 1, "the one question before the change");
+    assert_eq!(world.api.effects(Some(("PUT", GET))).await, 1);
+    assert_eq!(at_the_api(&world, "echo").await["tags"], json!(["b"]));
+}
+
+#[tokio::test]
 async fn a_changed_spec_costs_two_calls_also_where_it_waits_for_its_turn() {
     let world = World::new("wf-turns").await;
     let _operator = world.operator();
