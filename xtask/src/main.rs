@@ -1,5 +1,6 @@
 //! The project's own commands.
 
+mod bench;
 mod chaos;
 mod demo;
 mod e2e;
@@ -22,6 +23,11 @@ enum Command {
     Demo(demo::Options),
     /// Start many executions while processes are killed and the API fails, and check that each has run exactly once.
     Chaos(chaos::Options),
+    /// Measure what executions and workflows cost the operator, beside the least that any controller has to do.
+    Bench(bench::Options),
+    /// The least that any controller has to do for an execution; what the bench compares with.
+    #[command(hide = true)]
+    Floor(bench::floor::Options),
     /// Install the chart on a node of its own (Linux, as root), upgrade it, kill its leader, uninstall it, and check what came of it.
     E2e(e2e::Options),
 }
@@ -30,6 +36,8 @@ fn main() -> ExitCode {
     let (name, outcome) = match Cli::parse().command {
         Command::Demo(options) => ("demo", demo::run(options)),
         Command::Chaos(options) => ("chaos", chaos::run(options)),
+        Command::Bench(options) => ("bench", bench::run(options)),
+        Command::Floor(options) => ("floor program", bench::floor::run(options)),
         Command::E2e(options) => ("end-to-end test", e2e::run(options)),
     };
     match outcome {

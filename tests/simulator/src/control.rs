@@ -305,6 +305,8 @@ struct Summary<'a> {
     starts: u64,
     runs: usize,
     status: &'a str,
+    /// When the call that started it came in: before the latency that a fault adds, and so before `start_time`.
+    arrival_time: String,
     start_time: String,
     end_time: Option<String>,
     deployment_name: Option<&'a str>,
@@ -330,6 +332,7 @@ fn summarise<'a>(name: &'a str, workspace: &'a Workspace) -> impl Iterator<Item 
             starts: execution.starts,
             runs: execution.runs.len(),
             status: run.status().word(),
+            arrival_time: clock::render(run.job.arrived),
             start_time: clock::render(run.started),
             end_time: run.ended().map(clock::render),
             deployment_name: worker.map(|it| it.deployment.as_str()),

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -53,6 +54,7 @@ pub(crate) fn execute_registration(
 
 /// The body of an execute call.
 struct Order {
+    arrived: Timestamp,
     execution_id: String,
     input: Value,
     /// The input is encrypted, compressed or stored elsewhere: its schema cannot be checked.
@@ -85,6 +87,7 @@ impl Order {
         let custom_tracing_attributes = attributes.value().unwrap_or_default();
         fields.finish()?;
         Ok(Self {
+            arrived: request.arrived,
             execution_id: execution_id.unwrap_or_else(generate_execution_id),
             encoded: encoded.is_some(),
             input: input.or(encoded).unwrap_or_default(),
@@ -157,6 +160,7 @@ fn prepare(workflow: &Workflow, cx: &Context<'_>, order: &Order) -> Result<(Job,
         }
     }
     let job = Job {
+        arrived: order.arrived,
         execution_id: order.execution_id.clone(),
         workflow_id: workflow.id,
         workflow_name: workflow.name.clone(),

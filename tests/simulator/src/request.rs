@@ -3,10 +3,12 @@
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::http::request::Parts;
+use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::reply::{ApiError, Reply};
 use crate::route::{self, Endpoint, Target};
 use crate::stream::Feed;
@@ -14,6 +16,8 @@ use crate::stream::Feed;
 /// A request to the API.
 #[derive(Debug)]
 pub(crate) struct Request {
+    /// When it came in, before any latency.
+    pub(crate) arrived: Timestamp,
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) target: Target,
@@ -33,6 +37,7 @@ impl Request {
     pub(crate) fn new(parts: &Parts) -> Self {
         let path = parts.uri.path();
         Self {
+            arrived: clock::now(),
             method: parts.method.to_string(),
             path: path.to_owned(),
             target: route::find(parts.method.as_str(), path),

@@ -54,6 +54,8 @@ impl Status {
 /// What a client asked for; the runs of a continue-as-new chain share it.
 #[derive(Debug)]
 pub(crate) struct Job {
+    /// When the call that asked for it came in.
+    pub(crate) arrived: Timestamp,
     pub(crate) execution_id: String,
     pub(crate) workflow_id: Uuid,
     pub(crate) workflow_name: String,

@@ -17,6 +17,7 @@ use super::place::Place;
 
 const OPERATOR: &str = "mistral-workflows-operator";
 const SIMULATOR: &str = "mistral-simulator";
+const XTASK: &str = "xtask";
 
 /// How long the simulator may take to listen.
 const LISTENS_WITHIN: Duration = Duration::from_secs(20);
@@ -27,15 +28,27 @@ pub struct Binaries {
     pub operator: PathBuf,
     /// The simulator.
     pub simulator: PathBuf,
+    /// This program.
+    pub xtask: PathBuf,
 }
 
 impl Binaries {
     /// Builds them, with cargo's own progress on standard error.
     pub fn build() -> Result<Self> {
+        Self::build_with(&[])
+    }
+
+    /// The same as they are released: what a debug build takes means nothing.
+    pub fn build_release() -> Result<Self> {
+        Self::build_with(&["--release"])
+    }
+
+    fn build_with(arguments: &[&str]) -> Result<Self> {
         let mut cargo = Command::new(env!("CARGO"));
         // All of the workspace, as `cargo test --workspace` does: for a part of it, cargo would choose other features
         // of the dependencies and compile them again.
         cargo.args(["build", "--workspace", "--bins", "--locked", "--message-format", "json-render-diagnostics"]);
+        cargo.args(arguments);
         cargo.current_dir(workspace_folder()).stderr(Stdio::inherit());
         // What `cargo run` says of this program's own package; some build scripts would take it for a change of theirs.
         for (name, _) in env::vars_os() {
@@ -54,7 +67,7 @@ impl Binaries {
             let file = built.iter().find(is_it).and_then(|message| message["executable"].as_str());
             file.map(PathBuf::from).ok_or_else(|| format!("cargo did not say where it built {name}."))
         };
-        Ok(Self { operator: find(OPERATOR)?, simulator: find(SIMULATOR)? })
+        Ok(Self { operator: find(OPERATOR)?, simulator: find(SIMULATOR)?, xtask: find(XTASK)? })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -110,6 +111,10 @@ async fn latency_comes_before_the_effect() {
     assert_eq!(sim.calls("POST", EXECUTE).await, (1, 0));
     assert_eq!(pending.await.unwrap().unwrap().status(), 200);
     assert!(begin.elapsed() >= Duration::from_millis(400));
+    let booked = sim.booked("e").await.unwrap();
+    let [arrived, started] = ["arrival_time", "start_time"].map(|key| booked[key].as_str().unwrap().parse().unwrap());
+    let waited = |arrived: Timestamp, started: Timestamp| started.duration_since(arrived).as_millis();
+    assert!((400..10_000).contains(&waited(arrived, started)), "{booked}");
 
     let pending = start(&sim, "left");
     sleep_ms(50).await;

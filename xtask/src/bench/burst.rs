@@ -1,0 +1,245 @@
+//! Many executions at once, by the floor and by the operator in turns.
+
+use std::time::Duration;
+
+use mistral_simulator::{Behaviour, WorkflowSpec};
+use serde_json::json;
+
+use super::figures::{Figures, milliseconds, number, percentile};
+use super::floor::DURATION;
+use super::load::{self, Watch};
+use super::measure::{Booked, Machine, Writes};
+use super::place::{How, Operator, Place, Program, Stage};
+use super::report::{Aim, Bound, RATE, Table};
+use crate::demo::Result;
+use mistral_workflows_operator::api::WorkflowExecution;
+
+/// How long the runs last, in milliseconds, one after the other.
+const DURATIONS: [u64; 5] = [0, 500, 1000, 1500, 2000];
+/// So that it is not the budget that is measured.
+const UNHINDERED: How = How { elected: false, calls_per_second: 1000 };
+/// Executions of the floor's before the first turn, which nobody counts: a new API server is slower.
+const WARM_UP: usize = 100;
+
+/// From the request that creates a resource to the call that starts its run.
+const STARTS: &str = "create to POST, p50, ms";
+/// From a run's end to the resource's.
+const ENDS: &str = "end to Complete, p50, ms";
+/// Calls per execution.
+const CALLS: &str = "calls per execution";
+/// Writes per execution.
+const WRITES: &str = "writes per execution, Events apart";
+/// Processor time per execution.
+const CPU: &str = "CPU ms per execution";
+
+/// What a turn is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// How many executions.
+    pub count: usize,
+    /// How many of them may be incomplete at a time.
+    pub window: usize,
+    /// How long each call to the simulator takes.
+    pub latency: Duration,
+    /// Whether to wait until the finalizers are off, a minute and more after the end.
+    pub to_the_end: bool,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Who {
+    /// The floor program, which works on so many at a time.
+    Floor(usize),
+    /// The operator.
+    Operator,
+}
+
+impl Who {
+    fn name(self) -> String {
+        match self {
+            Self::Floor(at_once) => format!("floor, {at_once} at once"),
+            Self::Operator => "operator".to_owned(),
+        }
+    }
+}
+
+/// A program that works on executions.
+enum Running {
+    Floor(Program),
+    Operator(Operator),
+}
+
+impl Running {
+    fn program(&mut self) -> &mut Program {
+        match self {
+            Self::Floor(program) => program,
+            Self::Operator(operator) => &mut operator.program,
+        }
+    }
+}
+
+/// A turn of each of `floors` and of the operator, and that so often; who begins changes.
+pub async fn rounds(place: &mut Place, shape: Shape, floors: &[usize], rounds: usize) -> Result<Table> {
+    let warm_up = Shape { count: WARM_UP, window: WARM_UP, latency: Duration::ZERO, to_the_end: false };
+    turn(place, Who::Floor(32), warm_up).await?;
+    let everyone: Vec<Who> = floors.iter().map(|at_once| Who::Floor(*at_once)).chain([Who::Operator]).collect();
+    let mut columns: Vec<(String, Vec<Figures>)> = everyone.iter().map(|who| (who.name(), Vec::new())).collect();
+    for round in 0..rounds {
+        for position in 0..everyone.len() {
+            let index = (position + round) % everyone.len();
+            let figures = turn(place, everyone[index], shape).await?;
+            let rate = figures.get(RATE).unwrap_or_default();
+            println!("  round {} of {rounds}: {}: {rate:.1} executions a second", round + 1, everyone[index].name());
+            columns[index].1.push(figures);
+        }
+    }
+    let mut notes = vec![format!(
+        "{} executions, {} at most unfinished at a time; {} ms latency; runs of 0 to 2 s; medians of {rounds}, with the smallest and the largest.",
+        shape.count,
+        shape.window,
+        shape.latency.as_millis()
+    )];
+    if !shape.to_the_end {
+        notes.push("Finalizers were not waited for: the writes that take them off are missing.".to_owned());
+    }
+    Ok(Table { title: String::new(), notes, columns, aims: Vec::new() })
+}
+
+/// What is aimed at for a burst of this size.
+pub fn aims(count: usize) -> Vec<Aim> {
+    let mut aims =
+        vec![Aim { figure: CALLS, bound: Bound::Most(2.1) }, Aim { figure: WRITES, bound: Bound::Most(3.2) }];
+    if count == 1000 {
+        aims.push(Aim { figure: RATE, bound: Bound::LeastOfFloor(0.8) });
+        aims.push(Aim { figure: STARTS, bound: Bound::MostOfFloor(1.5) });
+        aims.push(Aim { figure: ENDS, bound: Bound::Most(2000.0) });
+    }
+    aims
+}
+
+async fn turn(place: &mut Place, who: Who, shape: Shape) -> Result<Figures> {
+    let workflow = |lasts: u64| WorkflowSpec {
+        behaviour: Some(Behaviour { duration_ms: Some(lasts), ..Behaviour::default() }),
+        ..WorkflowSpec::new(workflow(lasts))
+    };
+    let stage = place.stage(&DURATIONS.map(workflow), shape.latency).await?;
+    let mut running = match who {
+        Who::Floor(at_once) => Running::Floor(place.floor(&stage, at_once).await?),
+        Who::Operator => {
+            stage.furnish("5m").await?;
+            let operator = place.operator(&stage, UNHINDERED).await?;
+            stage.until_accepted().await?;
+            Running::Operator(operator)
+        }
+    };
+    let figures = measure(place, &stage, &mut running, shape).await?;
+    stage.clear(running.program()).await?;
+    Ok(figures)
+}
+
+fn workflow(lasts: u64) -> String {
+    format!("run-{lasts}")
+}
+
+async fn measure(place: &Place, stage: &Stage, running: &mut Running, shape: Shape) -> Result<Figures> {
+    let Shape { count, window, .. } = shape;
+    let each = number(count as u64);
+    let watch = Watch::start::<WorkflowExecution>(&place.client, &stage.namespace).await?;
+    stage.simulated.forget_calls().await?;
+    let before = Writes::so_far(&place.client).await?;
+    let is_operator = matches!(running, Running::Operator(_));
+    let program = running.program();
+    let usage = program.usage();
+    let (cpu, machine) = (usage.cpu(), Machine::now());
+
+    let spec = |index: usize| {
+        let lasts = DURATIONS[index % DURATIONS.len()];
+        json!({ "workflowIdentifier": workflow(lasts), "input": { "n": index, DURATION: lasts } })
+    };
+    let (created, ()) = tokio::try_join!(
+        load::create(stage, &watch, count, window, spec),
+        watch.until("complete", count, program, |seen| seen.complete.is_some()),
+    )?;
+    let (busy, worked) = (Machine::busy_since(machine), usage.cpu().zip(cpu).map(|(now, then)| now - then));
+    let calls = stage.simulated.calls().await?;
+    if is_operator && shape.to_the_end {
+        watch.until("without finalizer", count, program, |seen| seen.complete.is_some() && !seen.finalizer).await?;
+    }
+    let writes = Writes::so_far(&place.client).await?;
+    let writes = writes.since(&before, &[("POST workflowexecutions 201", count as u64)]);
+    let runs = stage.simulated.runs().await?;
+
+    let seen = watch.seen();
+    let complete = |index: usize| seen.get(&load::name(index)).and_then(|seen| seen.complete);
+    let first = created.iter().min().copied().ok_or("nothing was created.")?;
+    let last = (0..count).filter_map(complete).max().ok_or("nothing was completed.")?;
+    let runs = by_number(runs, count)?;
+    let starts: Vec<f64> = created.iter().zip(&runs).map(|(sent, run)| milliseconds(*sent, run.arrived)).collect();
+    let ended = |(index, run): (usize, &Booked)| Some(milliseconds(run.ended?, complete(index)?));
+    let ends: Vec<f64> = runs.iter().enumerate().filter_map(ended).collect();
+
+    let mut figures = Figures::default();
+    figures.add(RATE, each / (milliseconds(first, last) / 1000.0));
+    figures.add_known(STARTS, percentile(starts.iter().copied(), 50));
+    figures.add_known("create to POST, p99, ms", percentile(starts, 99));
+    figures.add_known(ENDS, percentile(ends.iter().copied(), 50));
+    figures.add_known("end to Complete, p99, ms", percentile(ends, 99));
+    figures.add(CALLS, number(calls.values().sum()) / each);
+    figures.add_each("of them ", &calls, each);
+    figures.add(WRITES, number(writes.total()) / each);
+    figures.add_each("of them ", &writes.ours, each);
+    figures.add("Events per execution", number(writes.events) / each);
+    figures.add_known("CPU seconds", worked);
+    figures.add_known(CPU, worked.map(|seconds| seconds * 1000.0 / each));
+    figures.add_known("peak memory, MiB", usage.memory("VmHWM"));
+    figures.add_known("anonymous memory in the end, MiB", usage.memory("RssAnon"));
+    figures.add_known("machine busy, %", busy);
+    if calls.is_empty() || writes.total() == 0 {
+        return Err("neither calls nor writes were counted.".into());
+    }
+    Ok(figures)
+}
+
+/// The runs in the order of their resources: an error unless there is exactly one for each, started once.
+fn by_number(runs: Vec<Booked>, count: usize) -> Result<Vec<Booked>> {
+    let mut sorted: Vec<Option<Booked>> = vec![None; count];
+    let all = runs.len();
+    for run in runs {
+        let index = run.input["n"].as_u64().and_then(|number| usize::try_from(number).ok());
+        match index.and_then(|index| sorted.get_mut(index)) {
+            Some(place @ None) if run.starts == 1 => *place = Some(run),
+            _ => return Err(format!("a run was started more than once, or is nobody's: {run:?}.").into()),
+        }
+    }
+    let sorted: Option<Vec<Booked>> = sorted.into_iter().collect();
+    Ok(sorted.ok_or_else(|| format!("{count} executions have {all} runs."))?)
+}
+
+/// How the cost of an execution has grown from one size to another.
+pub fn growth(small: &Table, large: &Table) -> Vec<String> {
+    let of = |figure: &str| {
+        let (small, large) = (small.median(figure)?, large.median(figure)?);
+        (small > 0.0).then(|| format!("{figure}: {:+.1} %", 100.0 * (large / small - 1.0)))
+    };
+    [CALLS, WRITES, CPU].into_iter().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_resource_has_one_run_that_was_started_once() {
+        let run = |n: u64, starts| {
+            let time = "2026-11-24T00:00:00Z".parse().unwrap();
+            Booked { input: json!({ "n": n }), starts, arrived: time, ended: None }
+        };
+        let sorted = by_number(vec![run(1, 1), run(0, 1)], 2).unwrap();
+        assert_eq!(sorted.iter().map(|run| run.input["n"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1]);
+        for wrong in
+            [vec![run(0, 1)], vec![run(0, 2), run(1, 1)], vec![run(0, 1), run(0, 1)], vec![run(0, 1), run(2, 1)]]
+        {
+            assert!(by_number(wrong, 2).is_err());
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! `cargo xtask bench`: what executions and workflows cost the operator, beside the least that any controller has to do
+//! on the same machine.
+//!
+//! Control plane, simulator, operator and the floor program are processes of their own, built for release, and so is the
+//! bench itself: it creates the resources and watches them beside what it measures. Nothing here fails for being slow.
+
+mod burst;
+mod figures;
+pub mod floor;
+mod load;
+mod measure;
+mod place;
+mod report;
+mod rest;
+mod workflows;
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::demo::programs::{Binaries, workspace_folder};
+use crate::demo::{Result, heading};
+use place::{Built, Place};
+use report::Table;
+use rest::Scene;
+
+/// A load of the machine, in the minute before, that does not disturb.
+const IDLE: f64 = 0.5;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Scenario {
+    /// 200, 1,000 and 5,000 executions at once, by the floor and by the operator in turns.
+    Burst,
+    /// 400 executions, 200 of them at a time, of an API that takes two seconds for each call.
+    Slow,
+    /// 1,000 Workflows: applied, changed, archived, and at rest.
+    Workflows,
+    /// 10,000 finished executions and 1,000 that go on, for five minutes.
+    Rest,
+    /// The same, and an operator that starts anew.
+    Restart,
+}
+
+/// What can be asked of the bench.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// What to measure; everything by default.
+    #[arg(value_name = "SCENARIO")]
+    scenarios: Vec<Scenario>,
+    /// Small numbers, in about two minutes: to see that the bench works. What it shows means little.
+    #[arg(long)]
+    quick: bool,
+    /// How many turns each has in burst and slow [default: 3; 1 with 5,000 executions and with --quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// A burst of this many executions, instead of the usual ones.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    executions: Option<u32>,
+    /// Where to write all figures as JSON [default: target/bench.json, in the repository]
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// An operator that is built already.
+    #[arg(long, hide = true, value_name = "FILE", requires = "simulator")]
+    operator: Option<PathBuf>,
+    /// A simulator that is built already.
+    #[arg(long, hide = true, value_name = "FILE", requires = "operator")]
+    simulator: Option<PathBuf>,
+}
+
+impl Options {
+    fn wants(&self, scenario: Scenario) -> bool {
+        self.scenarios.is_empty() || self.scenarios.contains(&scenario)
+    }
+
+    fn rounds(&self, usual: u32) -> usize {
+        let rounds = self.rounds.unwrap_or(if self.quick { 1 } else { usual });
+        usize::try_from(rounds).unwrap_or(usize::MAX)
+    }
+
+    fn json(&self) -> PathBuf {
+        self.json.clone().unwrap_or_else(|| workspace_folder().join("target/bench.json"))
+    }
+
+    /// How many executions at once, and how many turns each has.
+    fn bursts(&self) -> Vec<(usize, usize)> {
+        let sizes = match (self.executions, self.quick) {
+            (Some(count), _) => vec![(count, if count < 5000 { 3 } else { 1 })],
+            (None, true) => vec![(100, 1)],
+            (None, false) => vec![(200, 3), (1000, 3), (5000, 1)],
+        };
+        let size = |(count, usual)| (usize::try_from(count).unwrap_or(usize::MAX), self.rounds(usual));
+        sizes.into_iter().map(size).collect()
+    }
+
+    fn burst(&self, count: usize) -> burst::Shape {
+        let latency = Duration::from_millis(50);
+        burst::Shape { count, window: count, latency, to_the_end: !self.quick }
+    }
+
+    fn slow(&self) -> burst::Shape {
+        let (count, window) = if self.quick { (20, 20) } else { (400, 200) };
+        burst::Shape { count, window, latency: Duration::from_secs(2), to_the_end: false }
+    }
+
+    fn workflows(&self) -> workflows::Shape {
+        let (count, rest, resync) = if self.quick { (50, 12, "5s") } else { (1000, 60, "10s") };
+        workflows::Shape { count, rest: Duration::from_secs(rest), resync }
+    }
+
+    fn rest(&self) -> rest::Shape {
+        let [settles, rest, restarted] = if self.quick { [2, 20, 10] } else { [120, 300, 60] }.map(Duration::from_secs);
+        let (finished, running) = if self.quick { (500, 50) } else { (10_000, 1000) };
+        rest::Shape { finished, running, settles, rest, restarted }
+    }
+}
+
+/// Measures, and prints what it has measured: an error if something did not complete, or nothing was counted.
+pub fn run(options: Options) -> Result<()> {
+    let (Some(operator), Some(simulator)) = (&options.operator, &options.simulator) else { return run_release() };
+    let built = Built { operator: operator.clone(), simulator: simulator.clone() };
+    let mut folder = TempDir::with_prefix("mistral-workflows-bench-")?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = bench(&options, &built, folder.path()) => outcome,
+            _ = tokio::signal::ctrl_c() => Err("it was interrupted.".into()),
+        }
+    });
+    runtime.shutdown_background();
+    if outcome.is_err() {
+        folder.disable_cleanup(true);
+        println!("The logs are in {}.", folder.path().display());
+    }
+    outcome
+}
+
+/// Builds everything for release, and becomes the bench of that build.
+fn run_release() -> Result<()> {
+    heading("Building the operator, the simulator and the bench for release");
+    let binaries = Binaries::build_release()?;
+    let given: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let mut command = Command::new(&binaries.xtask);
+    command.args(given).arg("--operator").arg(&binaries.operator).arg("--simulator").arg(&binaries.simulator);
+    // Returns only if that did not work.
+    Err(format!("{} does not start: {}.", binaries.xtask.display(), command.exec()).into())
+}
+
+/// Where it is measured, and what has been measured so far.
+struct Course<'a> {
+    options: &'a Options,
+    built: &'a Built,
+    folder: &'a Path,
+    place: Option<Place>,
+    machine: Value,
+    tables: Vec<Table>,
+}
+
+impl Course<'_> {
+    /// The control plane of a scenario. One for all is enough where figures mean little.
+    async fn place(&mut self, scenario: &str) -> Result<&mut Place> {
+        if !self.options.quick {
+            // The last one ends before the next one starts.
+            self.place = None;
+        }
+        let place = match self.place.take() {
+            Some(place) => place,
+            None => {
+                heading(&format!("{scenario}: starting a control plane"));
+                Place::start(self.built, self.folder.join(scenario)).await?
+            }
+        };
+        if self.machine.is_null() {
+            self.machine = measure::describe_machine(&place.client).await?;
+            println!("{}", self.machine);
+            if self.machine["load_before"].as_f64().is_some_and(|load| load > IDLE) {
+                println!("Others are at work on this machine: what is measured now is not what it can do.");
+            }
+        }
+        heading(scenario);
+        Ok(self.place.insert(place))
+    }
+
+    /// Shows a table, and writes all so far: what comes next may fail.
+    fn add(&mut self, table: Table) -> Result<()> {
+        println!("\n{table}");
+        self.tables.push(table);
+        let file = self.options.json();
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let tables: Vec<Value> = self.tables.iter().map(Table::to_json).collect();
+        let all = json!({ "machine": self.machine, "quick": self.options.quick, "scenarios": tables });
+        fs::write(&file, serde_json::to_vec_pretty(&all)?)
+            .map_err(|error| format!("{} cannot be written: {error}.", file.display()))?;
+        Ok(())
+    }
+
+    async fn bursts(&mut self) -> Result<()> {
+        let options = self.options;
+        for (count, rounds) in options.bursts() {
+            let place = self.place(&format!("burst-{count}")).await?;
+            let mut table = burst::rounds(place, options.burst(count), &[32, 128], rounds).await?;
+            table.title = format!("burst, N = {count}");
+            table.aims = burst::aims(count);
+            if let Some(small) = self.tables.last()
+                && count == 5000
+            {
+                let growth = burst::growth(small, &table).join("; ");
+                table.notes.push(format!("The operator, compared with {}: {growth} (aim: within 15 %).", small.title));
+            }
+            self.add(table)?;
+        }
+        Ok(())
+    }
+
+    async fn slow(&mut self) -> Result<()> {
+        let (shape, rounds) = (self.options.slow(), self.options.rounds(3));
+        let floors: &[usize] = if self.options.quick { &[128] } else { &[128, 200] };
+        let mut table = burst::rounds(self.place("slow").await?, shape, floors, rounds).await?;
+        table.title = format!("slow, N = {}", shape.count);
+        self.add(table)
+    }
+
+    async fn rest(&mut self, looks: bool, restarts: bool) -> Result<()> {
+        let shape = self.options.rest();
+        let mut scene = Scene::set(self.place("rest").await?, shape).await?;
+        if looks && let Some(place) = &self.place {
+            let table = scene.rest(place).await?;
+            self.add(table)?;
+        }
+        if restarts && let Some(place) = &mut self.place {
+            let table = scene.restart(place).await?;
+            self.add(table)?;
+        }
+        Ok(())
+    }
+}
+
+async fn bench(options: &Options, built: &Built, folder: &Path) -> Result<()> {
+    let begun = Instant::now();
+    if !Path::new("/proc/self/stat").exists() {
+        println!("This system has no /proc: nothing is told of processor time and memory.");
+    }
+    let mut course = Course { options, built, folder, place: None, machine: Value::Null, tables: Vec::new() };
+    if options.wants(Scenario::Burst) {
+        course.bursts().await?;
+    }
+    if options.wants(Scenario::Slow) {
+        course.slow().await?;
+    }
+    if options.wants(Scenario::Workflows) {
+        let table = workflows::measure(course.place("workflows").await?, options.workflows()).await?;
+        course.add(table)?;
+    }
+    let (looks, restarts) = (options.wants(Scenario::Rest), options.wants(Scenario::Restart));
+    if looks || restarts {
+        course.rest(looks, restarts).await?;
+    }
+    println!("All figures are in {}. It took {:.0} s.", options.json().display(), begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parsed(arguments: &[&str]) -> Options {
+        Cli::try_parse_from([&["bench"], arguments].concat()).unwrap().options
+    }
+
+    #[test]
+    fn everything_is_measured_unless_something_is_named() {
+        assert!(parsed(&[]).wants(Scenario::Rest) && parsed(&[]).wants(Scenario::Burst));
+        let some = parsed(&["restart", "slow"]);
+        assert!(some.wants(Scenario::Slow) && some.wants(Scenario::Restart) && !some.wants(Scenario::Rest));
+    }
+
+    #[test]
+    fn short_turns_are_taken_three_times_unless_it_is_said_otherwise() {
+        assert_eq!(parsed(&[]).bursts(), [(200, 3), (1000, 3), (5000, 1)]);
+        assert_eq!(parsed(&["--rounds", "2"]).bursts(), [(200, 2), (1000, 2), (5000, 2)]);
+        assert_eq!(parsed(&["--quick"]).bursts(), [(100, 1)]);
+        assert_eq!(parsed(&["--executions", "300"]).bursts(), [(300, 3)]);
+    }
+}

@@ -1,0 +1,256 @@
+//! Executions at rest, and an operator that starts anew among them.
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use mistral_simulator::{Behaviour, Outcome, WorkflowSpec};
+use mistral_workflows_operator::api::WorkflowExecution;
+use mistral_workflows_operator::execution::claim::{CLAIM, derived_id};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::figures::{Figures, number};
+use super::load::{self, Watch};
+use super::measure::{Counts, Meter, Writes};
+use super::place::{How, Operator, Place, Stage};
+use super::report::{Aim, Bound, Table};
+use crate::demo::Result;
+
+const ENDS: &str = "ends";
+const HANGS: &str = "hangs";
+/// As an operator runs by default.
+const BUDGET: u32 = 50;
+const AS_INSTALLED: How = How { elected: true, calls_per_second: BUDGET };
+/// Renewals of Leases.
+const LEASES: &str = "writes of Leases, the API server's own included";
+/// How long inputs, and so results, are.
+const PADDING: usize = 1000;
+/// How many calls may leave within a second: a fifth of a second's are let through at once.
+const AT_MOST_A_SECOND: f64 = BUDGET as f64 * 1.2;
+
+/// How much there is, and for how long to look at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Executions that have ended.
+    pub finished: usize,
+    /// Executions whose runs go on.
+    pub running: usize,
+    /// How long to wait until all has come to rest.
+    pub settles: Duration,
+    /// How long to look at it at rest.
+    pub rest: Duration,
+    /// How long to look at it after a restart.
+    pub restarted: Duration,
+}
+
+/// Executions at rest and the operator that watches them.
+pub struct Scene {
+    stage: Stage,
+    operator: Operator,
+    watch: Watch,
+    shape: Shape,
+}
+
+impl Scene {
+    /// Makes them: those that have ended are copies of one that has, written while no operator runs.
+    pub async fn set(place: &mut Place, shape: Shape) -> Result<Self> {
+        let hangs = Behaviour { outcome: Outcome::Hang, ..Behaviour::default() };
+        let hangs = WorkflowSpec { behaviour: Some(hangs), ..WorkflowSpec::new(HANGS) };
+        let stage = place.stage(&[WorkflowSpec::new(ENDS), hangs], Duration::from_millis(50)).await?;
+        stage.furnish("5m").await?;
+        let watch = Watch::start::<WorkflowExecution>(&place.client, &stage.namespace).await?;
+        let input = json!({ "order": 4711, "padding": "x".repeat(PADDING) });
+        let spec = |workflow: &str| json!({ "workflowIdentifier": workflow, "input": input });
+        let mut operator = place.operator(&stage, AS_INSTALLED).await?;
+        stage.until_accepted().await?;
+        stage.create::<WorkflowExecution>("model", &spec(ENDS)).await?;
+        watch.until("complete", 1, &mut operator.program, |seen| seen.complete.is_some()).await?;
+        operator.stop()?;
+        let model = stage.executions().get("model").await?;
+
+        println!("  writing {} executions that have ended", shape.finished);
+        load::each(shape.finished, async |number| {
+            if number > 0 && number.is_multiple_of(2000) {
+                println!("    {number} of {}", shape.finished);
+            }
+            copy(&stage, &model, &format!("finished-{number}"), &spec(ENDS)).await
+        })
+        .await?;
+        let mut operator = place.operator(&stage, AS_INSTALLED).await?;
+        println!("  starting {} that go on", shape.running);
+        load::each(shape.running, async |number| {
+            stage.create::<WorkflowExecution>(&load::name(number), &spec(HANGS)).await?;
+            Ok(())
+        })
+        .await?;
+        let all = shape.finished + shape.running + 1;
+        watch.until("started", all, &mut operator.program, |seen| seen.started).await?;
+        println!("  waiting {} s until all is at rest", shape.settles.as_secs());
+        sleep(shape.settles).await;
+        Ok(Self { stage, operator, watch, shape })
+    }
+
+    /// Looks at it for a while.
+    pub async fn rest(&mut self, place: &Place) -> Result<Table> {
+        let lasts = self.shape.rest;
+        println!("  looking for {} s", lasts.as_secs());
+        let before = self.look(place).await?;
+        self.stage.simulated.forget_calls().await?;
+        let meter = Meter::start(self.stage.simulated.clone());
+        let begun = Instant::now();
+        sleep(lasts).await;
+        self.operator.program.check()?;
+        let minutes = begun.elapsed().as_secs_f64() / 60.0;
+        let counted = self.count(place, &before, meter).await?;
+
+        let mut figures = Figures::default();
+        figures.add("writes, Leases and Events apart", number(counted.writes.total()));
+        figures.add_each("of them ", &counted.writes.ours, 1.0);
+        figures.add(LEASES, number(counted.writes.leases));
+        figures.add("Events", number(counted.writes.events));
+        figures.add("calls per minute", number(counted.calls.values().sum()) / minutes);
+        figures.add_each("of them ", &counted.calls, minutes);
+        figures.add("calls about one execution", number(about_one(&counted.calls)));
+        figures.add_known("CPU seconds per minute", counted.cpu.map(|seconds| seconds / minutes));
+        self.add_memory(&mut figures);
+        if counted.writes.leases == 0 {
+            return Err("no renewal of a Lease was counted.".into());
+        }
+        let aims = vec![
+            Aim { figure: "writes, Leases and Events apart", bound: Bound::Most(0.0) },
+            Aim { figure: "calls about one execution", bound: Bound::Most(0.0) },
+            Aim { figure: "peak memory, MiB", bound: Bound::Most(64.0) },
+        ];
+        Ok(self.table("rest", figures, aims))
+    }
+
+    /// Ends the operator, starts another, and looks at what that does.
+    pub async fn restart(&mut self, place: &mut Place) -> Result<Table> {
+        let lasts = self.shape.restarted;
+        println!("  starting the operator anew, and looking for {} s", lasts.as_secs());
+        let told = Instant::now();
+        self.operator.stop()?;
+        let stopped = told.elapsed();
+        let before = self.look(place).await?;
+        self.stage.simulated.forget_calls().await?;
+        let meter = Meter::start(self.stage.simulated.clone());
+        let begun = Instant::now();
+        self.operator = place.operator(&self.stage, AS_INSTALLED).await?;
+        let ready = begun.elapsed();
+        sleep(lasts.saturating_sub(ready)).await;
+        self.operator.program.check()?;
+        // Its own time began with it.
+        let before = Before { cpu: self.operator.program.usage().cpu().map(|_| 0.0), ..before };
+        let counted = self.count(place, &before, meter).await?;
+
+        let mut figures = Figures::default();
+        figures.add("seconds to its end", stopped.as_secs_f64());
+        figures.add("seconds from its start to ready", ready.as_secs_f64());
+        figures.add("calls", number(counted.calls.values().sum()));
+        figures.add_each("of them ", &counted.calls, 1.0);
+        figures.add("most calls within a second", number(counted.most));
+        figures.add("writes, Leases and Events apart", number(counted.writes.total()));
+        figures.add_each("of them ", &counted.writes.ours, 1.0);
+        figures.add("writes to executions that changed nothing", number(counted.idle_writes));
+        figures.add(LEASES, number(counted.writes.leases));
+        figures.add("Events", number(counted.writes.events));
+        figures.add_known("CPU seconds", counted.cpu);
+        self.add_memory(&mut figures);
+        if counted.calls.is_empty() {
+            return Err("no call was counted.".into());
+        }
+        let aims = vec![
+            Aim { figure: "seconds from its start to ready", bound: Bound::Most(5.0) },
+            Aim { figure: "most calls within a second", bound: Bound::Most(AT_MOST_A_SECOND) },
+            Aim { figure: "writes to executions that changed nothing", bound: Bound::Most(0.0) },
+            Aim { figure: "peak memory, MiB", bound: Bound::Most(64.0) },
+        ];
+        let mut table = self.table("restart", figures, aims);
+        table.notes.push(format!(
+            "Counted for {} s from the new process's start, with the budget of {BUDGET} calls a second, a fifth of which may leave at once.",
+            lasts.as_secs()
+        ));
+        Ok(table)
+    }
+
+    fn table(&self, name: &str, figures: Figures, aims: Vec<Aim>) -> Table {
+        let Shape { finished, running, rest, .. } = self.shape;
+        let mut notes = vec![format!(
+            "{finished} executions that have ended and {running} that go on, with inputs and results of {PADDING} bytes and more."
+        )];
+        if name == "rest" {
+            notes.push(format!("Looked at for {} s.", rest.as_secs()));
+        }
+        Table {
+            title: format!("{name}, N = {}", finished + running),
+            notes,
+            columns: vec![("operator".to_owned(), vec![figures])],
+            aims,
+        }
+    }
+
+    async fn look(&self, place: &Place) -> Result<Before> {
+        let cpu = self.operator.program.usage().cpu();
+        Ok(Before { writes: Writes::so_far(&place.client).await?, changes: self.watch.changes(), cpu })
+    }
+
+    async fn count(&self, place: &Place, before: &Before, meter: Meter) -> Result<Counted> {
+        let cpu = self.operator.program.usage().cpu().zip(before.cpu).map(|(now, then)| now - then);
+        let calls = self.stage.simulated.calls().await?;
+        let most = meter.stop().await?;
+        let writes = Writes::so_far(&place.client).await?.since(&before.writes, &[]);
+        // What was written last is on its way here.
+        sleep(Duration::from_secs(2)).await;
+        let changes = self.watch.changes() - before.changes;
+        let to_executions = |what: &&String| what.contains(" workflowexecutions") && what.ends_with(" 200");
+        let made: u64 = writes.ours.iter().filter(|(what, _)| to_executions(what)).map(|(_, count)| count).sum();
+        Ok(Counted { idle_writes: made.saturating_sub(changes), writes, calls, most, cpu })
+    }
+
+    fn add_memory(&self, figures: &mut Figures) {
+        let usage = self.operator.program.usage();
+        figures.add_known("peak memory, MiB", usage.memory("VmHWM"));
+        figures.add_known("memory in the end, MiB", usage.memory("VmRSS"));
+        figures.add_known("of it anonymous, MiB", usage.memory("RssAnon"));
+    }
+}
+
+struct Before {
+    writes: Writes,
+    changes: u64,
+    cpu: Option<f64>,
+}
+
+struct Counted {
+    writes: Writes,
+    /// Writes to executions after which no change came.
+    idle_writes: u64,
+    calls: Counts,
+    /// Calls within a second.
+    most: u64,
+    cpu: Option<f64>,
+}
+
+/// Calls that ask for, start or stop a single execution.
+fn about_one(calls: &Counts) -> u64 {
+    calls.iter().filter(|(route, _)| route.contains("{execution_id}")).map(|(_, count)| count).sum()
+}
+
+/// Writes an execution as the operator leaves it once its run has ended: the claim, in which the model's own names are
+/// exchanged, and the model's status, in writes of their own. The finalizer is gone.
+async fn copy(stage: &Stage, model: &DynamicObject, name: &str, spec: &Value) -> Result<()> {
+    let executions = stage.executions();
+    let id = derived_id(name, &stage.create::<WorkflowExecution>(name, spec).await?);
+    let claim = model.annotations().get(CLAIM).ok_or("the model has no claim.")?;
+    let mut claim: Value = serde_json::from_str(claim)?;
+    claim["executionId"] = json!(id);
+    claim["owner"]["name"] = json!(name);
+    let claim = json!({ "metadata": { "annotations": { CLAIM: claim.to_string() } } });
+    executions.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&claim)).await?;
+    let mut status = model.data["status"].clone();
+    status["executionId"] = json!(id);
+    status["rootExecutionId"] = json!(id);
+    executions.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({ "status": status }))).await?;
+    Ok(())
+}
