@@ -46,6 +46,7 @@ pub async fn disturb(
     place: &Place,
     operators: &Mutex<Operators>,
     controls: &Controls,
+    record: &Record,
     plan: &Plan,
     began: Instant,
 ) -> Result<()> {
@@ -54,7 +55,12 @@ pub async fn disturb(
             sleep_until(began + *at).await;
             // Somebody will lead soon, unless the API server is away.
             let deadline = Instant::now() + Duration::from_secs(30);
-            while !disturb_now(place, operators, *what).await? && Instant::now() < deadline {
+            loop {
+                // Between two resources of one id only one process keeps order.
+                let must_wait = matches!(what, Disturbance::SecondLeader(_)) && record.has_undecided_twins();
+                if (!must_wait && disturb_now(place, operators, *what).await?) || Instant::now() > deadline {
+                    break;
+                }
                 sleep(TICK).await;
             }
         }

@@ -127,7 +127,7 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
         lives.spawn(perform(place.executions(), record.clone(), planned.clone(), began));
     }
     let controls = Controls::new(&place.url)?;
-    course::disturb(&place, &operators, &controls, &plan, began).await?;
+    course::disturb(&place, &operators, &controls, &record, &plan, began).await?;
     let unstruck = course::strike_the_rest(&place, &operators, &controls, &record).await?;
 
     heading("No more faults: everything has to come to its end");

@@ -145,6 +145,17 @@ impl Record {
         self.lock().values_mut().filter(|seen| seen.name == name && !seen.gone).for_each(|seen| seen.unwanted = true);
     }
 
+    /// Whether there are two resources of one explicit id, of which one may still be started.
+    pub fn has_undecided_twins(&self) -> bool {
+        let all = self.lock();
+        let present = all.values().filter(|seen| !seen.gone && seen.spec["executionId"].is_string());
+        let mut by_id: BTreeMap<&str, Vec<&Seen>> = BTreeMap::new();
+        for seen in present {
+            by_id.entry(seen.spec["executionId"].as_str().unwrap_or_default()).or_default().push(seen);
+        }
+        by_id.values().any(|twins| twins.len() > 1 && !twins.iter().all(|seen| seen.started || seen.is_finished()))
+    }
+
     /// `spec.shutdown` is about to be set to this.
     pub fn asked(&self, uid: &str, how: &str) {
         if let Some(seen) = self.lock().get_mut(uid) {

@@ -259,7 +259,7 @@ impl Plan {
             Story::Replaced => vec![(dice.ms(0, 6000), Replace)],
             Story::StatusWiped => vec![(dice.ms(500, 9000), WipeStatus)],
             Story::Twins => {
-                at = self.with_one_leader(at);
+                at = self.with_one_leader(at, window);
                 let twin = format!("{name}-twin");
                 let at = at + dice.ms(0, 1500);
                 self.executions.push(Planned { name: twin, spec: spec.clone(), at, steps: Vec::new() });
@@ -299,8 +299,12 @@ impl Plan {
     }
 
     /// A time near this one at which no second leader is planned. Two resources of one explicit id are kept apart within
-    /// one process only: a claim is a note on one resource.
-    fn with_one_leader(&self, at: Duration) -> Duration {
+    /// one process only: a claim is a note on one resource. In a long go starts wait for minutes, so that second leaders
+    /// come in its second half and twins long before that.
+    fn with_one_leader(&self, at: Duration, window: u64) -> Duration {
+        if is_long(window) {
+            return at.mul_f64(TWINS_UNTIL);
+        }
         let margin = Duration::from_secs(3);
         self.disturbances.iter().fold(at, |at, (begin, disturbance)| match disturbance {
             Disturbance::SecondLeader(lasts) if at + margin > *begin && at < *begin + *lasts + margin => {
@@ -311,17 +315,28 @@ impl Plan {
     }
 }
 
+/// The part of a long go in which twins come.
+const TWINS_UNTIL: f64 = 0.25;
+
+/// Whether a go of so many milliseconds has times of quiet.
+fn is_long(window: u64) -> bool {
+    window >= 4 * ROUND
+}
+
 /// The same kinds in every round, at other moments.
 fn disturbances(dice: &mut Dice, window: Duration) -> Vec<(Duration, Disturbance)> {
     let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
     // A long go has a time of quiet after each, or too little would be under way when the next begins.
-    let stride = if window < 4 * ROUND { ROUND } else { 2 * ROUND };
+    let stride = if is_long(window) { 2 * ROUND } else { ROUND };
     let mut all = Vec::new();
     for round in 0..window.div_ceil(stride) {
         let mut at = |start: u64, end: u64| Duration::from_millis(round * stride) + dice.ms(start, end);
         all.push((at(1500, 4000), Disturbance::RestartApiServer(Duration::from_secs(1))));
         all.push((at(14_000, 18_000), Disturbance::KillStandby));
-        all.push((at(12_000, 14_000), Disturbance::SecondLeader(Duration::from_secs(20))));
+        let second = at(12_000, 14_000);
+        if !is_long(window) || second.as_millis() >= u128::from(window / 2) {
+            all.push((second, Disturbance::SecondLeader(Duration::from_secs(20))));
+        }
         all.push((at(28_000, 30_000), Disturbance::EndLeader));
         all.push((at(32_500, 33_500), Disturbance::StopLeader(Duration::from_secs(12))));
         all.push((at(44_500, 45_900), Disturbance::KillLeader));
@@ -334,6 +349,16 @@ fn disturbances(dice: &mut Dice, window: Duration) -> Vec<(Duration, Disturbance
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_a_long_go_twins_have_started_long_before_a_second_leader_acts() {
+        let plan = Plan::new(7, 5000);
+        let twins = plan.executions.iter().filter(|planned| planned.name.ends_with("-twin"));
+        let last = twins.map(|planned| planned.at).max().unwrap();
+        let seconds = plan.disturbances.iter().filter(|(_, what)| matches!(what, Disturbance::SecondLeader(_)));
+        let first = seconds.map(|(at, _)| *at).min().unwrap();
+        assert!(first > last + plan.window / 5, "{last:?} and {first:?}");
+    }
 
     #[test]
     fn a_seed_says_everything_and_another_says_something_else() {
