@@ -31,7 +31,8 @@ pub const VISIBILITY: SignedDuration = SignedDuration::from_secs(30);
 /// How far two clocks of a cluster may be apart.
 pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(15);
 /// How long the call itself may take: see [`crate::mistral::REQUEST_TIMEOUT`].
-const CALL: SignedDuration = SignedDuration::from_secs(crate::mistral::REQUEST_TIMEOUT.as_secs().cast_signed());
+pub(super) const CALL: SignedDuration =
+    SignedDuration::from_secs(crate::mistral::REQUEST_TIMEOUT.as_secs().cast_signed());
 
 /// A moment later, or the last one that there is: annotations and the API's clock may hold any time.
 pub fn later(moment: Timestamp, by: SignedDuration) -> Timestamp {

@@ -15,6 +15,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
@@ -35,7 +36,7 @@ use super::tracker::Tracker;
 use super::undecodable;
 use crate::api::{self, WorkflowExecution};
 use crate::mistral::budget::{Class, Wake};
-use crate::mistral::wire::Event;
+use crate::mistral::wire::{Event, is_terminal};
 use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
 use crate::operator::crash;
 use crate::operator::events::Publisher;
@@ -85,6 +86,8 @@ pub struct Context {
     pub term: Term,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Runs that are being stopped whose resources are gone: nobody else knows of them.
+    pub leftovers: TaskTracker,
     memory: Mutex<HashMap<String, Kept>>,
     reservations: Reservations,
     lengths: Lengths,
@@ -153,6 +156,7 @@ impl Context {
             publisher,
             term,
             metrics,
+            leftovers: TaskTracker::new(),
             memory,
             reservations,
             lengths: Lengths::default(),
@@ -418,23 +422,36 @@ impl<'a> Pass<'a> {
         }
         let object = reference(self.object);
         let started = run.start_time.unwrap_or_else(Timestamp::now);
-        self.context.tracker.track(&self.key, &object, &run.execution_id, started, true);
-        self.place.give_back();
-        let tracker = &self.context.tracker;
-        let ended = async {
-            while !tracker.has_look(&object) {
-                tokio::time::sleep(LOOK_WHETHER_ENDED).await;
-            }
-        };
-        let ended = self.context.term.stop.run_until_cancelled(tokio::time::timeout(limit, ended)).await;
+        let execution_id = run.execution_id.clone();
+        let (tracker, stop) = (&self.context.tracker, &self.context.term.stop);
+        let until = Instant::now() + limit;
         let mut outcome = None;
-        if let (Some(Ok(())), Ok(client)) = (&ended, self.take_turn(Class::Watch)) {
-            let run_id = self.context.tracker.take_look(&object).flatten();
+        loop {
+            tracker.track(&self.key, &object, &execution_id, started, true);
+            self.place.give_back();
+            let look = async {
+                while !tracker.has_look(&object) {
+                    tokio::time::sleep(LOOK_WHETHER_ENDED).await;
+                }
+            };
+            match stop.run_until_cancelled(tokio::time::timeout_at(until.into(), look)).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => {
+                    self.context.lengths.took(&self.key, &workflow, limit);
+                    break;
+                }
+                None => break,
+            }
+            let Ok(client) = self.take_turn(Class::Watch) else { break };
+            let run_id = tracker.take_look(&object).flatten();
             self.observed.memory.run_id = run_id.or(self.observed.memory.run_id.take());
-            outcome = Some(client.get_execution(&self.observed.execution_id()).await);
-        }
-        if matches!(ended, Some(Err(_))) {
-            self.context.lengths.took(&self.key, &workflow, limit);
+            let answer = client.get_execution(&execution_id).await;
+            // A single run is asked about, not looked for in a list: it may go on.
+            let goes_on = answer.as_ref().is_ok_and(|run| !is_terminal(run.status.as_deref()));
+            outcome = Some(answer);
+            if !goes_on {
+                break;
+            }
         }
         self.observed.lingered(outcome);
     }

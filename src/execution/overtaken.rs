@@ -6,10 +6,12 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 
+use super::claim::{CALL, Note, later};
 use super::deletion::LONGEST_GRACE;
 use super::observed::{Observed, Sent, StopCall};
 use crate::api::{DeletionPolicy, WorkflowExecution};
@@ -27,6 +29,10 @@ pub(super) struct Overtaken {
     id: String,
     calls: Vec<StopCall>,
     grace: Duration,
+    /// From when on the API has no run of this start, if it does not know one.
+    doubt_ends: Timestamp,
+    /// From when on a run of this id may be another resource's.
+    ours_until: Timestamp,
 }
 
 impl Overtaken {
@@ -38,7 +44,14 @@ impl Overtaken {
             DeletionPolicy::Orphan => return None,
         };
         let grace = SignedDuration::from_secs(i64::from(o.spec.termination_grace_period_seconds.min(LONGEST_GRACE)));
-        may_run.then(|| Self { id: o.execution_id(), calls, grace: grace.unsigned_abs() })
+        let Note::Claim(claim) = &o.note else { return None };
+        let doubt_ends = claim.doubt_ends();
+        // Once the doubt is over another resource of the same explicit id may start its own.
+        let ours_until = match &o.sent {
+            Sent::Unknown(_) if o.spec.execution_id.is_some() => later(doubt_ends, -CALL),
+            _ => Timestamp::MAX,
+        };
+        may_run.then(|| Self { id: o.execution_id(), calls, grace: grace.unsigned_abs(), doubt_ends, ours_until })
     }
 
     /// Stops the run if the resource is gone, which `known` says already or the API server is asked, for as long as it
@@ -51,45 +64,70 @@ impl Overtaken {
         client: Client,
     ) {
         let api: Api<WorkflowExecution> = Api::namespaced(kubernetes, object.namespace.as_deref().unwrap_or_default());
+        // A list of one: the right to get single ones is nowhere else needed.
+        let this = ListParams::default().fields(&format!("metadata.name={}", object.name.unwrap_or_default()));
         let began = Instant::now();
         let mut gone = known;
+        let mut trouble = None;
         while gone.is_none() && began.elapsed() < LIMIT {
-            gone = match call(api.get_metadata(object.name.as_deref().unwrap_or_default())).await {
+            match call(api.list_metadata(&this)).await {
                 // Another one may have its name by now.
-                Ok(present) => Some(present.uid() != object.uid),
-                Err(error) if error.is_not_found() => Some(true),
-                Err(_) => None,
-            };
-            if gone.is_none() {
-                tokio::time::sleep(AGAIN).await;
+                Ok(present) => gone = Some(!present.items.iter().any(|it| it.uid() == object.uid)),
+                Err(error) => {
+                    trouble = Some(error);
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
         }
-        if gone == Some(true) {
-            self.stop(client).await;
+        match (gone, trouble) {
+            (Some(true), _) => self.stop(client).await,
+            (Some(false), _) => {}
+            (None, trouble) => {
+                let error = trouble.map(|error| error.to_string());
+                tracing::warn!(
+                    execution_id = self.id,
+                    error,
+                    "whether the resource of this run still exists is not known; if it does not, look after the run in Mistral's console"
+                );
+            }
         }
+    }
+
+    /// Whether a run of this id may be another resource's by now.
+    pub(super) fn may_be_anothers(&self, now: Timestamp) -> bool {
+        now >= self.ours_until
     }
 
     /// Asks the run to stop, and ends it if it has not. A run that is not known may show later.
     async fn stop(self, client: Client) {
-        let Self { id: execution_id, calls, grace } = self;
+        let Self { id: execution_id, calls, grace, doubt_ends, .. } = &self;
         tracing::warn!(
             execution_id,
             "the resource was deleted while its run was being started; the run is being stopped"
         );
         let began = Instant::now();
-        for (n, call) in calls.into_iter().enumerate() {
+        for (n, call) in calls.iter().enumerate() {
             if n > 0 {
-                tokio::time::sleep(grace).await;
+                tokio::time::sleep(*grace).await;
             }
             loop {
+                if self.may_be_anothers(Timestamp::now()) {
+                    tracing::warn!(
+                        execution_id,
+                        "the run could not be stopped before another resource may have started one of this id; look after it in Mistral's console"
+                    );
+                    return;
+                }
                 let outcome = match call {
-                    StopCall::Cancel => client.cancel(&execution_id).await,
-                    StopCall::Terminate => client.terminate(&execution_id).await,
+                    StopCall::Cancel => client.cancel(execution_id).await,
+                    StopCall::Terminate => client.terminate(execution_id).await,
                 };
                 match outcome {
                     Ok(()) => break,
                     // It runs no longer.
                     Err(Error::Conflict(_)) => return,
+                    // There is none.
+                    Err(Error::NotFound(_)) if Timestamp::now() >= *doubt_ends => return,
                     Err(_) if began.elapsed() < LIMIT => tokio::time::sleep(AGAIN).await,
                     Err(error) => {
                         tracing::warn!(execution_id, %error, "the run could not be stopped; look after it in Mistral's console");

@@ -554,7 +554,10 @@ pub(super) fn settle(o: &Observed, mut status: Status, requeue: Requeue) -> Deci
     {
         let warning = conditions::is_true(&status.conditions, STALLED)
             || conditions::is_true(&status.conditions, RESULT_NOT_WRITTEN)
-            || matches!(new.reason.as_str(), reason::API_UNAVAILABLE | reason::OUTCOME_UNKNOWN | reason::MISSING);
+            || matches!(
+                new.reason.as_str(),
+                reason::API_UNAVAILABLE | reason::OUTCOME_UNKNOWN | reason::MISSING | reason::RESULT_PENDING
+            );
         let notice = if warning { Notice::warning } else { Notice::normal };
         notices.push(notice(&new.reason, &new.message));
     }

@@ -14,7 +14,7 @@ use super::input::{Hiding, hiding};
 use super::observed::{Observed, Remote, Sent};
 use super::plan::{Decision, Step, settle};
 use super::report::{self, reason};
-use crate::api::conditions::{self, Is, RESULT_NOT_WRITTEN};
+use crate::api::conditions::{self, Is, READY, RESULT_NOT_WRITTEN};
 use crate::api::values::{Kind, ResultRef};
 use crate::api::{WorkflowExecution, WorkflowExecutionStatus as Status};
 use crate::mistral::wire::Execution;
@@ -106,7 +106,9 @@ pub(super) fn next(o: &Observed, run: &Execution, now: Timestamp) -> Option<Deci
                 Some(settle(o, report::ending(o, run, now), Requeue::After(Duration::from_secs(2))))
             }
             Stored::NotNow(said) => {
-                let told = o.memory.retries.in_a_row >= FAILURES_UNTOLD;
+                let ready = conditions::find(&o.status.conditions, READY);
+                let told = o.memory.retries.in_a_row >= FAILURES_UNTOLD
+                    || ready.is_some_and(|ready| ready.reason == reason::RESULT_PENDING);
                 let status = if told {
                     let Wanted { kind, name, .. } = wanted;
                     let message = format!(

@@ -64,8 +64,9 @@ mod tests {
         let status = finished.status.clone().unwrap();
         assert_eq!((&finished.spec.input, &status.result), (&None, &None));
         assert_eq!((status.result_bytes, status.execution_id.as_deref()), (Some(7), Some("x")));
-        let annotations: Vec<_> = finished.metadata.annotations.iter().flatten().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(annotations, ["workflows.mistral.ai/claim"]);
+        let annotations = finished.metadata.annotations.clone().unwrap();
+        assert_eq!(annotations["kubectl.kubernetes.io/last-applied-configuration"], "");
+        assert_eq!(annotations["workflows.mistral.ai/claim"], "{}");
         assert_eq!(tracked_by(&finished.metadata), Some("Argo CD"));
         let fields = finished.metadata.managed_fields.unwrap();
         assert!(fields.len() == 1 && fields[0].fields_v1.is_none(), "{fields:?}");

@@ -11,6 +11,10 @@ const REDACTED: &str = "[redacted]";
 /// Values with fewer characters are left in: they are found everywhere by chance, and what is left of a text
 /// without them would tell nothing. So are the first or last characters of one beside an ellipsis.
 const SHORTEST: usize = 6;
+/// The longest beginning or end of a shortened value that is looked for, in bytes.
+const LONGEST_PART: usize = 256;
+/// What one text may cost to search: matches, and bytes that are compared. Only what is made to be slow comes near.
+const MOST_WORK: usize = 50_000_000;
 /// How what was left out of a value is shown: as pydantic and Python's `reprlib` do, and with the character for it.
 const ELLIPSES: [&str; 2] = ["...", "…"];
 
@@ -83,7 +87,7 @@ impl Mask {
             Finder::Everything => return Cow::Borrowed(REDACTED),
             Finder::These(searches) => searches,
         };
-        let mut hidden = searches.find(text);
+        let Some(mut hidden) = searches.find(text) else { return Cow::Borrowed(REDACTED) };
         if hidden.is_empty() {
             return Cow::Borrowed(text);
         }
@@ -131,29 +135,62 @@ impl Searches {
         Ok(Self { whole: builder.build(&spellings)?, parts: builder.build(parts)?, spellings })
     }
 
-    /// Where something is to be hidden, from where to where.
-    fn find(&self, text: &str) -> Vec<(usize, usize)> {
-        // All of them, also where they overlap.
-        let mut hidden: Vec<_> =
-            self.whole.find_overlapping_iter(text).map(|found| (found.start(), found.end())).collect();
-        for found in self.parts.find_overlapping_iter(text) {
-            let pattern = found.pattern().as_usize();
-            let Some(spelling) = self.spellings.get(pattern / 2) else { continue };
-            let (start, end) = if pattern % 2 == 0 {
-                let same = text[found.start()..].chars().zip(spelling.chars()).take_while(|(a, b)| a == b);
-                (found.start(), found.start() + same.map(|(a, _)| a.len_utf8()).sum::<usize>())
-            } else {
-                let same = text[..found.end()].chars().rev().zip(spelling.chars().rev()).take_while(|(a, b)| a == b);
-                (found.end() - same.map(|(a, _)| a.len_utf8()).sum::<usize>(), found.end())
-            };
-            let beside = |ellipsis: &&str| {
-                if pattern % 2 == 0 { text[end..].starts_with(*ellipsis) } else { text[..start].ends_with(*ellipsis) }
-            };
-            if ELLIPSES.iter().any(beside) {
-                hidden.push((start, end));
+    /// Where something is to be hidden, from where to where; none if that takes too long to find out.
+    fn find(&self, text: &str) -> Option<Vec<(usize, usize)>> {
+        let mut work = 0_usize;
+        // All of them, also where they overlap: no rest of one may stay beside another. They come by their ends.
+        let mut hidden: Vec<(usize, usize)> = Vec::new();
+        for found in self.whole.find_overlapping_iter(text) {
+            work += 1;
+            let mut start = found.start();
+            while let Some(&(begun, _)) = hidden.last().filter(|(_, end)| *end > start) {
+                start = start.min(begun);
+                hidden.pop();
+            }
+            hidden.push((start, found.end()));
+            if work > MOST_WORK {
+                return None;
             }
         }
-        hidden
+        for (before, after) in
+            ELLIPSES.iter().flat_map(|dots| text.match_indices(dots)).map(|(at, dots)| (at, at + dots.len()))
+        {
+            hidden.extend(self.beginning_of_one(text, before, &mut work).map(|start| (start, before)));
+            hidden.extend(self.end_of_one(text, after, &mut work).map(|end| (after, end)));
+            if work > MOST_WORK {
+                return None;
+            }
+        }
+        Some(hidden)
+    }
+
+    /// From where on the text up to `end` is the beginning of a value.
+    fn beginning_of_one(&self, text: &str, end: usize, work: &mut usize) -> Option<usize> {
+        let from = text.floor_char_boundary(end.saturating_sub(LONGEST_PART));
+        let hits = self.parts.find_overlapping_iter(&text[from..end]).filter_map(|found| {
+            let (spelling, is_beginning) = self.part(found.pattern().as_usize())?;
+            let start = from + found.start();
+            *work += end - start;
+            (is_beginning && spelling.starts_with(&text[start..end])).then_some(start)
+        });
+        hits.min()
+    }
+
+    /// Up to where the text from `start` on is the end of a value.
+    fn end_of_one(&self, text: &str, start: usize, work: &mut usize) -> Option<usize> {
+        let to = text.ceil_char_boundary((start + LONGEST_PART).min(text.len()));
+        let hits = self.parts.find_overlapping_iter(&text[start..to]).filter_map(|found| {
+            let (spelling, is_beginning) = self.part(found.pattern().as_usize())?;
+            let end = start + found.end();
+            *work += end - start;
+            (!is_beginning && spelling.ends_with(&text[start..end])).then_some(end)
+        });
+        hits.max()
+    }
+
+    /// Of which spelling a pattern of `parts` is a part, and whether it is its beginning.
+    fn part(&self, pattern: usize) -> Option<(&str, bool)> {
+        Some((self.spellings.get(pattern / 2)?, pattern.is_multiple_of(2)))
     }
 }
 
@@ -209,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_value_that_was_shortened_is_hidden_as_well() {
-        let mask = Mask::new(["sk-live-0123456789abcdefghijklmnopqrstuvwxyz", "schlüssel-für-alles"]);
+        let mask = Mask::new(["sk-live-0123456789abcdefghijklmnopqrstuvwxyz", "schlüssel-für-alles", "abcdef.ghijkl"]);
         for (text, shown) in [
             (
                 "input_value='sk-live-0123456789abcdef...fghijklmnopqrstuvwxyz', input_type=str",
@@ -219,6 +256,8 @@ mod tests {
             ("…rstuvwxyz", "…[redacted]"),
             ("schlüssel…alles", "[redacted]…alles"),
             (r"schl\u00fcssel...r-alles", "[redacted]...[redacted]"),
+            // A value with dots of its own.
+            ("'abcdef...' and ...ghijkl", "'[redacted]...' and ...[redacted]"),
             // By chance, or too little to tell.
             ("sk-live-01 and more", "sk-live-01 and more"),
             ("sk-li...vwxyz", "sk-li...vwxyz"),
@@ -226,6 +265,19 @@ mod tests {
         ] {
             assert_eq!(mask.text(text), shown);
         }
+    }
+
+    #[test]
+    fn a_text_that_is_made_to_be_slow_to_search_is_hidden_as_a_whole() {
+        let nested: Vec<String> = (6..256).map(|length| "a".repeat(length)).collect();
+        let mask = Mask::new(nested.iter().map(String::as_str));
+        assert_eq!(mask.text(&"a".repeat(1 << 20)), "[redacted]");
+        assert_eq!(mask.text(&"aaaaab...".repeat(10_000)).len(), 90_000);
+        let long = "a".repeat(60_000);
+        let mask = Mask::new([long.as_str()]);
+        assert_eq!(mask.text(&"a...".repeat(100_000)).len(), 400_000);
+        let slow = mask.text(&format!("{}...", "a".repeat(250)).repeat(4_000)).into_owned();
+        assert!(!slow.contains("aaaaaa"));
     }
 
     #[test]

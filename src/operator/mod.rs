@@ -371,6 +371,8 @@ async fn operate(
         stop.run_until_cancelled(join_all(scopes.iter().map(Scope::is_tried))).await;
         tracing::info!("watching");
         executions.for_each(told).await;
+        execution_context.leftovers.close();
+        execution_context.leftovers.wait().await;
     };
     let ended = CancellationToken::new();
     let passes = async {

@@ -296,8 +296,11 @@ pub async fn keep<K>(
 /// Takes out of an object what only the API server and kubectl need, and is as long as all the rest: who wrote which field,
 /// but for the names of those `managers` that are asked for, and the manifest that was last applied.
 pub fn slim<K: Resource>(object: &mut K, managers: impl Fn(&str) -> bool) {
-    if let Some(annotations) = &mut object.meta_mut().annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    // That there is one stays: it shows that a person has applied it.
+    let annotations = object.meta_mut().annotations.as_mut();
+    if let Some(manifest) = annotations.and_then(|all| all.get_mut("kubectl.kubernetes.io/last-applied-configuration"))
+    {
+        *manifest = String::new();
     }
     let fields = object.meta_mut().managed_fields.take().unwrap_or_default();
     let named = fields.into_iter().filter(|entry| entry.manager.as_deref().is_some_and(&managers));

@@ -23,6 +23,9 @@ use crate::operator::lease::Term;
 use crate::workspace::connections::{Connections, Key};
 use crate::workspace::plan::{Discovered as Outcome, reason};
 
+/// So many refusals in a row end a sweep: they are about the operator, not about one resource.
+const REFUSED_IN_A_ROW: u32 = 20;
+
 /// The label of resources that discovery made.
 pub const DISCOVERED: &str = "workflows.mistral.ai/discovered";
 /// The annotation that says in which Mistral workspace.
@@ -109,7 +112,7 @@ impl Discovery {
         let api: Api<Workflow> = Api::namespaced(self.client.clone(), &namespace);
         let (changes, taken) = decide(rows, &news.key.name, news.live.workspace_id.as_deref(), &here);
         let (mut created, mut undone) = (0_usize, Undone { taken, ..Undone::default() });
-        let all = changes.len();
+        let (all, mut in_a_row) = (changes.len(), 0_u32);
         for (number, change) in changes.into_iter().enumerate() {
             if self.term.is_over() || !self.is_wanted(&news.key) {
                 return;
@@ -118,6 +121,7 @@ impl Discovery {
                 Change::Create(workflow) => match call(api.create(&PostParams::default(), &workflow)).await {
                     Ok(_) => {
                         created += 1;
+                        in_a_row = 0;
                         continue;
                     }
                     // Made a moment ago; if not, the next sweep sees what has the name.
@@ -129,7 +133,10 @@ impl Discovery {
                 },
                 Change::Remove(workflow) => {
                     match remove(&api, &workflow, &news.live.waiting(Class::Drift, &news.key)).await {
-                        Ok(()) => continue,
+                        Ok(()) => {
+                            in_a_row = 0;
+                            continue;
+                        }
                         Err(error) => {
                             undone.deleted.add(|| refused(&workflow.name_any(), &error));
                             error
@@ -138,8 +145,11 @@ impl Discovery {
                 }
             };
             tracing::debug!(%error, "discovery was refused a change");
-            // One that is refused says nothing about the others; an API server that does not answer does.
-            if !error.refusal().is_some_and(|said| (400..500).contains(&said.code) && said.code != 429) {
+            // One that is refused says nothing about the others; many in a row do, as those of an operator without the
+            // right, and so does an API server that does not answer.
+            in_a_row += 1;
+            let is_refusal = error.refusal().is_some_and(|said| (400..500).contains(&said.code) && said.code != 429);
+            if !is_refusal || in_a_row >= REFUSED_IN_A_ROW {
                 undone.untried = all - number - 1;
                 break;
             }
@@ -381,6 +391,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::operator::watch;
 
     const ID: &str = "019b2bd7-96e7-7219-8c0b-45a73da50088";
 
@@ -487,6 +498,10 @@ mod tests {
     fn only_what_discovery_made_there_and_nobody_touched_is_removed() {
         let gone = rows(&[]);
         let removed = |it: Arc<Guarded>, from: Option<&str>| {
+            // As it is kept in memory.
+            let mut it = Arc::unwrap_or_clone(it);
+            watch::slim(&mut it, |_| false);
+            let it = Arc::new(it);
             !decide(&gone, "default", from, &Here::new([it].iter())).0.is_empty()
         };
         assert!(removed(existing(|_| ()), Some("ws")));
@@ -496,6 +511,9 @@ mod tests {
             ("edited", (|it| it["metadata"]["generation"] = json!(2)) as fn(&mut Value)),
             ("labelled", |it| it["metadata"]["labels"]["team"] = json!("a")),
             ("annotated", |it| it["metadata"]["annotations"]["note"] = json!("a")),
+            ("applied", |it| {
+                it["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = json!("{}");
+            }),
             ("not ours", |it| it["metadata"]["labels"] = json!(null)),
             ("held", |it| it["metadata"]["finalizers"] = json!(["a/b"])),
             ("another's", |it| it["spec"]["workspaceRef"]["name"] = json!("team")),

@@ -1,6 +1,9 @@
 //! A run that goes on, ends, or is forgotten.
 
 use super::*;
+use crate::execution::observed::Sent;
+use crate::execution::overtaken::Overtaken;
+use crate::mistral::{Trouble, TroubleKind};
 
 #[test]
 fn a_running_one_is_asked_about_only_when_somebody_wants_to_look() {
@@ -84,4 +87,23 @@ fn a_finished_one_costs_nothing_but_the_finalizer_that_goes_late() {
     assert_eq!(step(&finished, at(100)), Step::SetFinalizer(false));
     let released = Observed { finalizer: false, ..finished };
     assert_eq!(settled(&released, at(1000)).requeue, Requeue::OnChange);
+}
+
+#[test]
+fn a_start_in_doubt_of_a_resource_that_is_gone_is_not_stopped_once_another_may_have_started_its_own() {
+    let trouble = || Trouble { kind: TroubleKind::Unavailable, message: "lost".into(), retry_after: None };
+    let overtaken = |explicit: bool, sent: Sent| {
+        let mut o = claimed();
+        o.spec.execution_id = explicit.then(|| "explicit".to_owned());
+        o.sent = sent;
+        Overtaken::new(&o).unwrap()
+    };
+    let Note::Claim(claim) = claimed().note else { panic!("not claimed") };
+    let over = claim.doubt_ends();
+    let unknown = overtaken(true, Sent::Unknown(trouble()));
+    assert!(!unknown.may_be_anothers(at(1)) && unknown.may_be_anothers(over));
+    // The last call is over before that.
+    assert!(unknown.may_be_anothers(over.saturating_sub(SignedDuration::from_secs(30)).unwrap()));
+    assert!(!overtaken(false, Sent::Unknown(trouble())).may_be_anothers(over));
+    assert!(!overtaken(true, Sent::Accepted(Box::new(run("RUNNING")))).may_be_anothers(over));
 }

@@ -143,8 +143,10 @@ impl Bucket {
         self.tokens = (self.tokens + self.rate * passed.as_secs_f64()).min(self.burst().max(self.tokens));
         let Some(slowed) = &mut self.slowed else { return };
         slowed.sending += passed;
-        self.rate = slowed.rate().clamp(FLOOR.min(self.limit), self.limit);
-        if self.limit - self.rate < EPSILON {
+        let rate = slowed.rate();
+        self.rate = rate.clamp(FLOOR.min(self.limit), self.limit);
+        // Not before it is back where it was refused: the limit may have been lowered meanwhile, and be raised again.
+        if rate >= self.limit.max(slowed.refused_at) - EPSILON {
             self.rate = self.limit;
             self.slowed = None;
         }
@@ -283,5 +285,8 @@ mod tests {
         bucket.refused(None, start + seconds(1.0));
         bucket.set_limit(100.0, start + seconds(1.0));
         assert!((bucket.rate - 25.0).abs() < EPSILON, "what the API asked for was forgotten");
+        bucket.set_limit(5.0, start + seconds(2.5));
+        bucket.set_limit(50.0, start + seconds(3.0));
+        assert!(bucket.slowed.is_some(), "a lower limit for a moment has made it forget");
     }
 }
