@@ -153,7 +153,7 @@ async fn run(options: Run) -> Outcome {
     }
     let namespaces = operator::watch::namespaces(&namespaces)?;
     let (kube, pod_namespace) = cluster().await?;
-    let client = kube::Client::try_from(kube.clone())?;
+    let client = operator::kubernetes::client(kube.clone())?;
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopping = stop.clone();

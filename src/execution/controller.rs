@@ -57,8 +57,6 @@ pub type Guarded = DeserializeGuard<WorkflowExecution>;
 const MAX_STEPS: usize = 16;
 /// Writes a second to finished executions: after a long downtime there may be thousands, and nobody waits for them.
 const HOUSEKEEPING: NonZeroU32 = NonZeroU32::new(20).unwrap();
-/// How often a pass that waits for the end of a run looks whether the tracker knows it.
-const LOOK_WHETHER_ENDED: Duration = Duration::from_millis(100);
 
 /// What reconciles share.
 pub struct Context {
@@ -115,7 +113,7 @@ struct Pass<'a> {
     /// What the next conditional write refers to.
     resource_version: String,
     connection: Option<Live>,
-    /// Its turn to call, from before the claim to the end of the pass, and what it leaves behind in the queue.
+    /// Its turn to call, from before the claim to the last call, and what it leaves behind in the queue.
     place: Place,
     /// Until when the call of a claim made in this pass may be sent, on the monotonic clock: the
     /// wall clock may be set meanwhile.
@@ -410,55 +408,11 @@ impl<'a> Pass<'a> {
         Ok(if tried { Flow::PlanAgain } else { Flow::End(Action::await_change()) })
     }
 
-    /// Waits for a moment whether the run that was just accepted ends, as the tracker finds out for many with one list.
-    /// Within the pass, since the status that it writes also tells whether the resource is still there.
-    async fn linger(&mut self) {
-        let Sent::Accepted(run) = &self.observed.sent else { return self.observed.lingered(None) };
-        let workflow = calls::target(&self.observed).name().to_owned();
-        let deadline = self.observed.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
-        let limit = self.context.lengths.linger(&self.key, &workflow).min(deadline);
-        if limit.is_zero() {
-            return self.observed.lingered(None);
-        }
-        let object = reference(self.object);
-        let started = run.start_time.unwrap_or_else(Timestamp::now);
-        let execution_id = run.execution_id.clone();
-        let (tracker, stop) = (&self.context.tracker, &self.context.term.stop);
-        let until = Instant::now() + limit;
-        let mut outcome = None;
-        loop {
-            tracker.track(&self.key, &object, &execution_id, started, true);
-            self.place.give_back();
-            let look = async {
-                while !tracker.has_look(&object) {
-                    tokio::time::sleep(LOOK_WHETHER_ENDED).await;
-                }
-            };
-            match stop.run_until_cancelled(tokio::time::timeout_at(until.into(), look)).await {
-                Some(Ok(())) => {}
-                Some(Err(_)) => {
-                    self.context.lengths.took(&self.key, &workflow, limit);
-                    break;
-                }
-                None => break,
-            }
-            let Ok(client) = self.take_turn(Class::Watch) else { break };
-            let run_id = tracker.take_look(&object).flatten();
-            self.observed.memory.run_id = run_id.or(self.observed.memory.run_id.take());
-            let answer = client.get_execution(&execution_id).await;
-            // A single run is asked about, not looked for in a list: it may go on.
-            let goes_on = answer.as_ref().is_ok_and(|run| !is_terminal(run.status.as_deref()));
-            outcome = Some(answer);
-            if !goes_on {
-                break;
-            }
-        }
-        self.observed.lingered(outcome);
-    }
-
     /// Ends the pass: writes the status if it differs, and says when to come back.
     async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { status, notices, requeue } = settled;
+        // Nothing is called any more, and the API server may be slow.
+        self.place.give_back();
         let old = self.object.status.as_ref();
         let written = write_status(&self.context.client, self.object, &self.resource_version, old, &status).await;
         let version = match written {

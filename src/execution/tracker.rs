@@ -9,24 +9,32 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use super::claim::later;
 use super::controller::Guarded;
+use super::lengths::LINGER;
 use crate::mistral::budget::Class;
 use crate::mistral::wire::TERMINAL;
 use crate::mistral::{Client, Error, RunFilter};
 use crate::workspace::connections::{Connections, Key};
 
 /// How often the tracker looks what is due.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(250);
+/// When it looks at a new run for the first time.
+const EARLY: Duration = Duration::from_millis(500);
 /// Pages that one sweep reads at most: other people's runs are listed too.
 const MAX_PAGES: usize = 5;
 /// Rows a page; what the API gives at most.
 const PAGE_SIZE: u16 = 1000;
 /// How far a sweep reaches back behind the newest end it has seen: runs may show late.
 const OVERLAP: SignedDuration = SignedDuration::from_secs(60);
+/// For how long a run of which sweeps tell may go unseen: longer than from one to the next.
+const UNSEEN: Duration = Duration::from_secs(120);
+/// How often a run is asked about of which complete sweeps tell: a row may be missing for good.
+const SEEN_BY_SWEEPS: Duration = Duration::from_mins(30);
 /// After so many sweeps and questions in a row without an answer, the Workspace is to be checked.
 const SUSPECT_AFTER: u32 = 3;
 
@@ -38,6 +46,8 @@ pub struct Tracker {
     watched: Mutex<HashMap<Key, Watched>>,
     /// Objects that were woken in order to ask, with the run id if a sweep told.
     looks: Mutex<HashMap<Ref, Option<String>>>,
+    /// Passes that wait for that themselves.
+    waiting: Mutex<HashMap<Ref, Arc<Notify>>>,
     wake: UnboundedSender<Ref>,
 }
 
@@ -63,8 +73,8 @@ struct Run {
     started: Timestamp,
     /// When a sweep or a question is due.
     next_look: Instant,
-    /// When a question is due, whatever sweeps say.
-    next_question: Instant,
+    /// When the API was last asked about it, or is to answer.
+    asked: Instant,
     /// When a complete sweep or an answer last told how it is.
     looked: Instant,
 }
@@ -92,7 +102,7 @@ struct Swept {
 impl Tracker {
     /// Tracks nothing yet; wakes objects through `wake`.
     pub fn new(wake: UnboundedSender<Ref>) -> Self {
-        Self { watched: Mutex::default(), looks: Mutex::default(), wake }
+        Self { watched: Mutex::default(), looks: Mutex::default(), waiting: Mutex::default(), wake }
     }
 
     /// A run goes on. `asked`: the API has just said so.
@@ -108,20 +118,14 @@ impl Tracker {
                 execution_id: execution_id.to_owned(),
                 started,
                 next_look: now + look_interval(age),
-                next_question: now + question_interval(age, execution_id),
+                asked: now,
                 looked: now,
             };
             watched.runs.insert(object.clone(), run);
         } else if !watched.runs.contains_key(object) {
             // Known from an earlier life: it may have ended at any time since it started.
             watched.swept_until = Some(watched.swept_until.map_or(started, |until| until.min(started)));
-            let run = Run {
-                execution_id: execution_id.to_owned(),
-                started,
-                next_look: now,
-                next_question: now + question_interval(age, execution_id),
-                looked: now,
-            };
+            let run = Run { execution_id: execution_id.to_owned(), started, next_look: now, asked: now, looked: now };
             watched.runs.insert(object.clone(), run);
         }
     }
@@ -139,9 +143,15 @@ impl Tracker {
         lock(&self.looks).remove(object)
     }
 
-    /// Whether the object was woken in order to ask, and has not asked yet.
-    pub fn has_look(&self, object: &Ref) -> bool {
-        lock(&self.looks).contains_key(object)
+    /// Waits within a pass until there is a reason to ask, instead of being woken; the run id, if a sweep told.
+    pub async fn look(&self, object: &Ref) -> Option<String> {
+        let waiting = Waiting::new(self, object);
+        loop {
+            if let Some(run_id) = self.take_look(object) {
+                return run_id;
+            }
+            waiting.told.notified().await;
+        }
     }
 
     /// Wakes the object for another reason than to ask. False if nobody listens any more.
@@ -206,10 +216,19 @@ impl Tracker {
     }
 
     fn wake_all(&self, objects: Vec<Ref>) {
-        let mut looks = lock(&self.looks);
         for object in objects {
-            looks.entry(object.clone()).or_insert(None);
-            let _ = self.wake.send(object);
+            lock(&self.looks).entry(object.clone()).or_insert(None);
+            self.tell(&object);
+        }
+    }
+
+    /// There is a reason to ask.
+    fn tell(&self, object: &Ref) {
+        match lock(&self.waiting).get(object) {
+            Some(pass) => pass.notify_one(),
+            None => {
+                let _ = self.wake.send(object.clone());
+            }
         }
     }
 
@@ -242,25 +261,59 @@ impl Tracker {
         let Ok(swept) = outcome else { return };
         watched.troubles = 0;
         watched.pages = swept.pages;
-        let now = Instant::now();
         let wall = Timestamp::now();
         // A row from the future must not hide what ends until then.
         watched.swept_until = watched.swept_until.max(swept.newest_end.map(|end| end.min(wall)));
-        let mut looks = lock(&self.looks);
         for (object, run) in &mut watched.runs {
-            run.next_look = now + look_interval(age(run.started, wall));
+            // From when it was asked, so that it is due again at a tick.
+            run.next_look = begun + sweep_interval(age(run.started, wall));
             if swept.complete && run.is_covered(since, wall) {
                 run.looked = run.looked.max(begun);
             }
             if let Some(run_id) = swept.ended.get(&run.execution_id) {
-                looks.insert(object.clone(), run_id.clone());
-                let _ = self.wake.send(object.clone());
+                lock(&self.looks).insert(object.clone(), run_id.clone());
+                self.tell(object);
             }
         }
     }
 }
 
+/// A pass that waits for a reason to ask.
+struct Waiting<'a> {
+    tracker: &'a Tracker,
+    object: &'a Ref,
+    told: Arc<Notify>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(tracker: &'a Tracker, object: &'a Ref) -> Self {
+        let told = Arc::new(Notify::new());
+        lock(&tracker.waiting).insert(object.clone(), Arc::clone(&told));
+        Self { tracker, object, told }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.tracker.waiting).remove(self.object);
+        // Told at the last moment: whoever comes next asks.
+        if lock(&self.tracker.looks).contains_key(self.object) {
+            let _ = self.tracker.wake.send(self.object.clone());
+        }
+    }
+}
+
 impl Run {
+    /// Whether a question is due, whatever sweeps say.
+    fn is_questionable(&self, now: Instant, wall: Timestamp) -> bool {
+        let interval = if now.saturating_duration_since(self.looked) < UNSEEN {
+            SEEN_BY_SWEEPS
+        } else {
+            question_interval(age(self.started, wall))
+        };
+        now.saturating_duration_since(self.asked) >= spread(interval, &self.execution_id)
+    }
+
     /// Whether a list from `since` on leaves no gap behind the last look: a sweep before this one may have
     /// been cut short, and what it did not read is not in this one either.
     fn is_covered(&self, since: Option<Timestamp>, wall: Timestamp) -> bool {
@@ -289,7 +342,7 @@ impl Watched {
         if self.runs.is_empty() || self.sweeping || self.paused_until.is_some_and(|until| now < until) {
             return Due::Nothing;
         }
-        let questions: Vec<Ref> = due_runs(&self.runs, |run| run.next_question <= now);
+        let questions: Vec<Ref> = due_runs(&self.runs, |run| run.is_questionable(now, wall));
         let looks: Vec<Ref> = due_runs(&self.runs, |run| run.next_look <= now);
         let sweep = looks.len() > self.pages.max(1);
         let asked = if sweep { questions } else { looks };
@@ -298,7 +351,7 @@ impl Watched {
                 // Until the answer sets it anew; a question that gets lost is asked again.
                 let age = age(run.started, wall);
                 run.next_look = now + look_interval(age).max(Duration::from_secs(5));
-                run.next_question = now + question_interval(age, &run.execution_id);
+                run.asked = now;
             }
         }
         if sweep {
@@ -318,17 +371,26 @@ fn due_runs(runs: &HashMap<Ref, Run>, is_due: impl Fn(&Run) -> bool) -> Vec<Ref>
 
 /// Slower with age: a run of an hour need not be noticed within the second. The first look is early: many runs are short.
 fn look_interval(age: Duration) -> Duration {
-    let shortest = if age < TICK { TICK } else { Duration::from_secs(1) };
+    let shortest = if age < EARLY { EARLY } else { Duration::from_secs(1) };
     (age / 10).clamp(shortest, Duration::from_secs(30))
 }
 
-/// Sweeps may miss an end (a page cap, a row that shows late), so each run is asked about as well.
-fn question_interval(age: Duration, execution_id: &str) -> Duration {
-    let interval = (age / 10).clamp(Duration::from_secs(60), Duration::from_secs(600));
-    // Those that started together are not asked about together.
-    let spread =
+/// The same for those that one list tells of. It costs one call for all, many of which may be waited for: of young ones,
+/// it is read at each tick.
+fn sweep_interval(age: Duration) -> Duration {
+    if age < LINGER { Duration::ZERO } else { look_interval(age) }
+}
+
+/// Sweeps may miss an end (beyond the pages that are read), so each run that they do not tell of is asked about as well.
+fn question_interval(age: Duration) -> Duration {
+    (age / 10).clamp(Duration::from_secs(60), Duration::from_secs(600))
+}
+
+/// Those that started together are not asked about together, but within half of the interval.
+fn spread(interval: Duration, execution_id: &str) -> Duration {
+    let share =
         execution_id.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte))) % 100;
-    interval + interval * spread / 200
+    interval + interval * share / 200
 }
 
 fn age(started: Timestamp, now: Timestamp) -> Duration {
@@ -373,7 +435,7 @@ mod tests {
             execution_id: "id".into(),
             started: Timestamp::UNIX_EPOCH,
             next_look: now,
-            next_question: now + Duration::from_secs(60),
+            asked: now,
             looked: now,
         };
         let runs = (0..runs).map(|n| (Ref::new(&format!("run-{n}")), run(n))).collect();
@@ -396,10 +458,21 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_asked_about_now_and_then_whatever_sweeps_say() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(61);
-        assert!(matches!(watched(50, now).due(later, Timestamp::UNIX_EPOCH), Due::Sweep(asked) if asked.len() == 50));
+    fn a_run_is_asked_about_now_and_then_whatever_sweeps_say_and_seldom_if_they_tell_of_it() {
+        let begun = Instant::now();
+        let due = |after: u64, swept: bool| {
+            let mut watched = watched(50, begun);
+            let now = begun + Duration::from_secs(after);
+            if swept {
+                watched.runs.values_mut().for_each(|run| run.looked = now - Duration::from_secs(30));
+            }
+            match watched.due(now, Timestamp::UNIX_EPOCH) {
+                Due::Sweep(asked) => asked.len(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!([due(119, false), due(121, false)], [0, 50]);
+        assert_eq!([due(1799, true), due(2701, true)], [0, 50]);
     }
 
     #[test]
@@ -477,6 +550,36 @@ mod tests {
         assert_eq!(lock(&tracker.watched)[&key].runs.len(), 1);
         stop.cancel();
         running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pass_that_waits_for_a_reason_to_ask_is_told_and_nobody_is_woken_besides() {
+        let (wake, mut woken) = tokio::sync::mpsc::unbounded_channel();
+        let tracker = Tracker::new(wake);
+        let (waits, other) = (Ref::new("waits"), Ref::new("other"));
+        let told = async {
+            tokio::task::yield_now().await;
+            tracker.wake_all(vec![waits.clone(), other.clone()]);
+        };
+        let (run_id, ()) = tokio::join!(tracker.look(&waits), told);
+        assert_eq!((run_id, woken.try_recv().ok()), (None, Some(other)));
+        // One that has given up by then is woken, so that the reason is not lost.
+        {
+            let mut look = std::pin::pin!(tracker.look(&waits));
+            assert!(futures::poll!(look.as_mut()).is_pending());
+            tracker.wake_all(vec![waits.clone()]);
+            assert!(woken.try_recv().is_err());
+        }
+        assert_eq!(woken.try_recv().ok(), Some(waits.clone()));
+        assert_eq!(tracker.take_look(&waits), Some(None));
+    }
+
+    #[test]
+    fn of_young_runs_a_list_is_read_at_each_tick_and_a_lone_one_is_asked_about_less_often() {
+        let second = Duration::from_secs(1);
+        assert_eq!(sweep_interval(2 * second), Duration::ZERO);
+        assert_eq!(look_interval(2 * second), second);
+        assert_eq!(sweep_interval(100 * second), look_interval(100 * second));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::calls::{Calls, OneMore};
 use book::{Asked, Book, Next};
-pub use book::{Caller, Strain};
+pub use book::{Caller, Strain, TURNS};
 pub use queue::Class;
 
 /// Tells a caller that its turn has come; false if it is not there any more.
@@ -98,7 +98,7 @@ impl Budget {
         };
         drop(state);
         self.calls.waited(class, waited);
-        Some(Turn { budget: Arc::clone(self), unused: AtomicBool::new(true) })
+        Some(Turn { budget: Arc::clone(self), class, unused: AtomicBool::new(true) })
     }
 
     /// The caller does not want to call any more, or not now.
@@ -212,6 +212,8 @@ impl Drop for Here<'_> {
 #[derive(Debug)]
 pub struct Turn {
     budget: Arc<Budget>,
+    /// What it was asked for with.
+    class: Class,
     unused: AtomicBool,
 }
 
@@ -246,7 +248,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let unused = self.unused.load(Ordering::Relaxed);
-        self.budget.lock().book.ended(unused, Instant::now());
+        self.budget.lock().book.ended(self.class, unused, Instant::now());
         self.budget.changed.notify_one();
     }
 }

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::FutureExt;
 use governor::clock::DefaultClock;
@@ -25,6 +26,8 @@ const MAX_NOTE: usize = 1024;
 const CONTROLLER: &str = "workflows.mistral.ai/operator";
 /// Events that may wait to be written: what the limits let through at once.
 const QUEUE: usize = 1000;
+/// Time from one Event to the next. Thousands of runs make as many, and must not wait for the API server behind them.
+const PACE: Duration = Duration::from_millis(50);
 
 /// The reason under which an object is reported that cannot be decoded.
 pub const UNDECODABLE: &str = "Undecodable";
@@ -59,7 +62,8 @@ impl Notice {
 pub struct Publisher {
     limits: Limits,
     metrics: Arc<Metrics>,
-    queue: Sender<Event>,
+    normal: Sender<Event>,
+    warnings: Sender<Event>,
     instance: String,
     count: AtomicU64,
 }
@@ -68,16 +72,18 @@ pub struct Publisher {
 pub struct Writer {
     client: Client,
     metrics: Arc<Metrics>,
-    queue: Receiver<Event>,
+    normal: Receiver<Event>,
+    warnings: Receiver<Event>,
 }
 
 /// A publisher that signs as `instance`, and the writer that has to [run](Writer::run) beside it.
 pub fn publisher(client: Client, instance: String, metrics: Arc<Metrics>) -> (Publisher, Writer) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
+    let (normal, normal_queue) = mpsc::channel(QUEUE);
+    let (warnings, warnings_queue) = mpsc::channel(QUEUE);
     let limits = Limits::new(DefaultClock::default());
-    let publisher =
-        Publisher { limits, metrics: Arc::clone(&metrics), queue: sender, instance, count: AtomicU64::new(0) };
-    (publisher, Writer { client, metrics, queue: receiver })
+    let count = AtomicU64::new(0);
+    let publisher = Publisher { limits, metrics: Arc::clone(&metrics), normal, warnings, instance, count };
+    (publisher, Writer { client, metrics, normal: normal_queue, warnings: warnings_queue })
 }
 
 impl Publisher {
@@ -91,8 +97,9 @@ impl Publisher {
             } else {
                 tracing::warn!(reason = notice.reason, "{line}");
             }
+            let queue = if notice.type_ == "Normal" { &self.normal } else { &self.warnings };
             let dropped = match self.limits.check(about.uid.as_deref().unwrap_or_default(), &notice) {
-                Ok(()) if self.queue.try_send(self.event(about, notice)).is_ok() => continue,
+                Ok(()) if queue.try_send(self.event(about, notice)).is_ok() => continue,
                 Ok(()) => "queue",
                 Err(Refusal::Repeated) => "repeated",
                 Err(Refusal::Object) => "object",
@@ -140,17 +147,31 @@ impl Publisher {
 }
 
 impl Writer {
-    /// Writes Events until `ended` and nothing is left to be written.
+    /// Writes Events until `ended` and nothing is left to be written: warnings first, and all without a rest in the end.
     pub async fn run(mut self, ended: impl Future<Output = ()>) {
         let mut ended = pin!(ended.fuse());
         loop {
+            let next = tokio::select! {
+                biased;
+                () = &mut ended => break,
+                event = self.warnings.recv() => event,
+                event = self.normal.recv() => event,
+            };
+            let Some(event) = next else { break };
+            self.write(event).await;
             tokio::select! {
-                () = &mut ended => self.queue.close(),
-                event = self.queue.recv() => match event {
-                    Some(event) => self.write(event).await,
-                    None => return,
-                },
+                () = &mut ended => break,
+                () = tokio::time::sleep(PACE) => {}
             }
+        }
+        for queue in [&mut self.warnings, &mut self.normal] {
+            queue.close();
+        }
+        while let Some(event) = self.warnings.recv().await {
+            self.write(event).await;
+        }
+        while let Some(event) = self.normal.recv().await {
+            self.write(event).await;
         }
     }
 

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
+use kube::client::ClientBuilder;
 use kube::core::{NamespaceResourceScope, PartialObjectMeta, Status};
 use kube::runtime::controller::Action;
 use kube::runtime::watcher;
@@ -15,6 +16,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tower::limit::ConcurrencyLimitLayer;
 
 /// How long one call to the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -90,6 +92,18 @@ pub fn tuned(mut config: kube::Config) -> kube::Config {
     // Counted from the request, not from when the connection fell idle.
     config.reset_reader_on_write = true;
     config
+}
+
+/// Requests to the API server that may be under way at a time, each of which has a connection of its own: more of them
+/// do not come to an end sooner.
+const AT_ONCE: usize = 32;
+
+/// A client whose requests wait for each other where there are many. A watch counts until it begins.
+///
+/// # Errors
+/// When the certificates cannot be used.
+pub fn client(config: kube::Config) -> kube::Result<Client> {
+    Ok(ClientBuilder::try_from(config)?.with_layer(&ConcurrencyLimitLayer::new(AT_ONCE)).build())
 }
 
 /// How to watch: the API server ends each watch before the silence on its connection looks like its death.
@@ -261,6 +275,31 @@ mod tests {
     async fn a_pass_that_panics_is_repeated_later_and_ends_nothing_else() {
         let outcome = contained(async { panic!("a bug") }).await;
         assert!(matches!(outcome, Err(Error::Panicked)));
+    }
+
+    #[tokio::test]
+    async fn ten_thousand_writes_do_not_open_ten_thousand_connections() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", silent.local_addr().unwrap());
+        let client = client(tuned(kube::Config::new(address.parse().unwrap()))).unwrap();
+        let writes: Vec<_> = (0..3 * AT_ONCE)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move { client.apiserver_version().await })
+            })
+            .collect();
+        let mut opened = Vec::new();
+        let more = async |opened: &mut Vec<_>| opened.push(silent.accept().await.unwrap());
+        while opened.len() < AT_ONCE {
+            tokio::time::timeout(Duration::from_secs(60), more(&mut opened)).await.expect("fewer than are allowed");
+        }
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), more(&mut opened)).await.is_err(),
+            "more than are allowed"
+        );
+        // Those that are given up let others go on.
+        writes[..AT_ONCE].iter().for_each(|write| write.abort());
+        tokio::time::timeout(Duration::from_secs(60), more(&mut opened)).await.expect("nobody goes on");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::api::conditions::{self, DISCOVERY_INCOMPLETE, Is, READY, RECONCILING,
 use crate::api::workspace::SecretKeyRef;
 use crate::api::{WorkspaceSpec, WorkspaceStatus};
 use crate::mistral::Error;
-use crate::mistral::budget::Strain;
+use crate::mistral::budget::{Strain, TURNS};
 use crate::mistral::wire::WhoAmI;
 use crate::operator::events::Notice;
 
@@ -149,7 +149,7 @@ impl Strained {
             LimitOf::Operator => "have the operator started with a higher --max-requests-per-second",
         };
         format!(
-            "Calls have waited for more than 10 s for their turn since {since}; {waiting} waited when this was written. More is to be done than {limit} calls a second, 64 at a time: {what_to_do}, unless the API is slow to answer."
+            "Calls have waited for more than 10 s for their turn since {since}; {waiting} waited when this was written. More is to be done than {limit} calls a second, {TURNS} at a time: {what_to_do}, unless the API is slow to answer."
         )
     }
 }

@@ -33,6 +33,15 @@ impl Place {
         self.turn = None;
     }
 
+    /// Waits for its turn, within a pass that has something else to wait for as well. It may be given up.
+    pub async fn wait(&mut self, live: &Live, class: Class) -> Client {
+        let turn = match self.turn.take() {
+            Some(turn) => turn,
+            None => Arc::new(live.budget.take(class, &self.caller.lane).await),
+        };
+        live.in_turn(Arc::clone(self.turn.insert(turn)))
+    }
+
     /// Whether the pass has its turn.
     pub fn has_turn(&self) -> bool {
         self.turn.is_some()

@@ -131,7 +131,7 @@ async fn runs_that_end_at_once_take_two_writes_each() {
     let written = writes(&world, &created[0]).await;
     println!("per short execution, of 50: {:.2} writes", written as f64 / 50.0);
     // On a machine that is busy otherwise, a list may come too late for some.
-    assert!(written < 150, "{written}");
+    assert!(written < 125, "{written}");
     assert_eq!(world.api.starts().await, 50);
 }
 

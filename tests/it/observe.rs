@@ -1,10 +1,13 @@
 //! What the operator tells beside the status: metrics, Events, and a log that can be followed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use mistral_workflows_operator::operator::events::{self, Notice};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -296,4 +299,32 @@ async fn a_secret_is_found_wherever_it_may_have_got_to() {
     });
     assert!(canary::in_metrics(address).is_some_and(|found| found.contains("workflows{name=")));
     served.join().unwrap();
+}
+
+#[tokio::test]
+async fn of_events_that_wait_warnings_are_written_first_and_all_before_the_end() {
+    let world = World::new("events-order").await;
+    let (publisher, writer) = events::publisher(world.client.clone(), "test".into(), Arc::default());
+    let about = ObjectReference {
+        kind: Some("WorkflowExecution".into()),
+        namespace: Some(world.namespace.clone()),
+        name: Some("run".into()),
+        uid: Some("6e0b".into()),
+        ..ObjectReference::default()
+    };
+    let normal = (0..3).map(|n| Notice::normal("Well", format!("{n}"))).collect();
+    publisher.publish(&about, normal);
+    publisher.publish(&about, vec![Notice::warning("Wrong", "3"), Notice::warning("Wrong", "4")]);
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let writing = tokio::spawn(writer.run(async { drop(ended.await) }));
+    let api: Api<Event> = Api::namespaced(world.client.clone(), &world.namespace);
+    let written = async || {
+        let mut events = api.list(&ListParams::default()).await.unwrap().items;
+        events.sort_by_key(|event| event.metadata.resource_version.as_deref().unwrap().parse::<u64>().unwrap());
+        events.into_iter().map(|event| event.note.unwrap()).collect::<Vec<_>>()
+    };
+    until(SOON, "an Event", async || (!written().await.is_empty()).then_some(())).await;
+    end.send(()).unwrap();
+    writing.await.unwrap();
+    assert_eq!(written().await, ["3", "4", "0", "1", "2"]);
 }

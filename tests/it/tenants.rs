@@ -196,9 +196,9 @@ async fn of_fifty_tenants_one_that_hangs_one_refused_and_one_throttled_slow_down
     throttled.wait_for("Throttled", "RateLimited").await;
     let hold = json!({ "workspace": hangs.at_the_api, "kind": { "hold": "before_effect" } });
     world.api.faults(json!({ "faults": [hold, refuse] })).await;
-    hangs.execute_many("stuck", 80, "echo").await;
-    // As many as one key may have under way, but for those that are kept for stops.
-    until(SOON, "calls that hang", async || (world.api.held().await.len() >= 56).then_some(())).await;
+    hangs.execute_many("stuck", 120, "echo").await;
+    // As many starts as one key may have under way.
+    until(SOON, "calls that hang", async || (world.api.held().await.len() >= 96).then_some(())).await;
     let before = (calls_of(&world, refused).await, calls_of(&world, throttled).await, Instant::now());
     let beside = Latencies::measure(&world, healthy, 5, "beside").await;
     let took = before.2.elapsed();

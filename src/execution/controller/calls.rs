@@ -79,6 +79,52 @@ impl Pass<'_> {
         self.observed.sent(outcome);
     }
 
+    /// Waits for a moment whether the run that was just accepted ends, as the tracker finds out for many with one list.
+    /// Within the pass, since the status that it writes also tells whether the resource is still there.
+    pub(super) async fn linger(&mut self) {
+        let Sent::Accepted(run) = &self.observed.sent else { return self.observed.lingered(None) };
+        let workflow = target(&self.observed).name().to_owned();
+        let deadline = self.observed.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
+        let limit = self.context.lengths.linger(&self.key, &workflow).min(deadline);
+        if limit.is_zero() {
+            return self.observed.lingered(None);
+        }
+        let object = reference(self.object);
+        let started = run.start_time.unwrap_or_else(Timestamp::now);
+        let execution_id = run.execution_id.clone();
+        let (tracker, stop) = (&self.context.tracker, &self.context.term.stop);
+        let until = Instant::now() + limit;
+        let mut outcome = None;
+        loop {
+            tracker.track(&self.key, &object, &execution_id, started, true);
+            self.place.give_back();
+            let look = tracker.look(&object);
+            let run_id = match stop.run_until_cancelled(tokio::time::timeout_at(until.into(), look)).await {
+                Some(Ok(run_id)) => run_id,
+                Some(Err(_)) => {
+                    self.context.lengths.took(&self.key, &workflow, limit);
+                    break;
+                }
+                None => break,
+            };
+            self.observed.memory.run_id = run_id.or(self.observed.memory.run_id.take());
+            // Starts may stand in the queue; then it is as if the run had not ended yet.
+            let Some(live) = self.connection.clone() else { break };
+            let turn = self.place.wait(&live, Class::Watch);
+            let Some(Ok(client)) = stop.run_until_cancelled(tokio::time::timeout_at(until.into(), turn)).await else {
+                break;
+            };
+            let answer = client.get_execution(&execution_id).await;
+            // A single run is asked about, not looked for in a list: it may go on.
+            let goes_on = answer.as_ref().is_ok_and(|run| !is_terminal(run.status.as_deref()));
+            outcome = Some(answer);
+            if !goes_on {
+                break;
+            }
+        }
+        self.observed.lingered(outcome);
+    }
+
     fn had_trouble(&self, trouble: &Trouble) {
         let lasting = self.context.tracker.had_trouble(&self.key, &reference(self.object), trouble.retry_after);
         if lasting || trouble.kind == TroubleKind::Unauthorized {

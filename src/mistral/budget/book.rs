@@ -7,9 +7,11 @@ use super::bucket::Bucket;
 use super::queue::{Class, Queue, Spot};
 
 /// Turns that may be had at a time: ten thousand starts must not open ten thousand connections.
-pub(super) const TURNS: usize = 64;
+pub const TURNS: usize = 128;
 /// So many of them are for stops only: slow calls of other kinds must not keep them all.
 const FOR_STOPS: usize = 8;
+/// So many may one class have, but for stops: while a thousand starts wait, ends are still looked for.
+pub(super) const OF_A_CLASS: usize = 96;
 /// How long a turn is kept for whoever was told of it.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(10);
 /// Whoever waits longer than this waits long.
@@ -56,8 +58,8 @@ pub(super) struct Book<W> {
     entries: HashMap<String, Entry<W>>,
     /// Until when a turn is kept for whom, in this order; some may have come already.
     kept: VecDeque<(Instant, String)>,
-    /// Turns that are had or kept for somebody.
-    turns: usize,
+    /// Turns that are had or kept for somebody, by class.
+    turns: [usize; Class::ALL.len()],
     /// Since when, and when last, somebody waited long.
     long: Option<(Instant, Instant)>,
     /// Since when, and when last, it was slow for the API's sake.
@@ -80,7 +82,7 @@ impl<W> Book<W> {
             queue: Queue::default(),
             entries: HashMap::new(),
             kept: VecDeque::new(),
-            turns: 0,
+            turns: [0; Class::ALL.len()],
             long: None,
             refused: None,
         }
@@ -96,9 +98,8 @@ impl<W> Book<W> {
     }
 
     /// Turns that are had or kept for somebody.
-    #[cfg(test)]
     pub fn turns(&self) -> usize {
-        self.turns
+        self.turns.iter().sum()
     }
 
     /// Asks for a turn: whether there is one now. If not, the caller stands in the queue, in the first of the
@@ -121,8 +122,10 @@ impl<W> Book<W> {
             }
             return None;
         }
-        if self.queue.is_empty() && self.has_room_for(class) && self.bucket.take(now).is_ok() {
-            self.turns += 1;
+        // Those who cannot have one yet, because their class has as many as it may, do not stand in the way.
+        let nobody_before = !self.queue.has(|class| self.has_room_for(class));
+        if nobody_before && self.has_room_for(class) && self.bucket.take(now).is_ok() {
+            self.turns[class as usize] += 1;
             return Some(Asked { class, waited: Duration::ZERO, waiter: None });
         }
         let spot = self.queue.push(class, &caller.lane, caller.object.clone());
@@ -145,17 +148,17 @@ impl<W> Book<W> {
         if let Err(at) = self.bucket.take(now) {
             return Next::At(at);
         }
-        self.turns += 1;
         let next = self.queue.pop(may);
         match next.and_then(|object| self.entries.get_mut(&object).map(|entry| (object, entry))) {
             Some((object, entry)) => {
+                self.turns[entry.spot.class as usize] += 1;
                 let until = now + KEPT_FOR;
                 entry.kept_until = Some(until);
                 self.kept.push_back((until, object.clone()));
                 Next::Turn(object)
             }
             None => {
-                self.give_back(now);
+                self.bucket.put_back(now);
                 Next::Idle
             }
         }
@@ -169,18 +172,17 @@ impl<W> Book<W> {
     /// Does not want to call any more.
     pub fn leave(&mut self, object: &str, now: Instant) {
         match self.entries.remove(object) {
-            Some(Entry { kept_until: Some(_), .. }) => self.give_back(now),
+            Some(Entry { kept_until: Some(_), spot, .. }) => self.ended(spot.class, true, now),
             Some(entry) => self.queue.remove(&entry.spot),
             None => {}
         }
     }
 
-    /// A turn has ended; `unused` if its token was not needed.
-    pub fn ended(&mut self, unused: bool, now: Instant) {
+    /// A turn that was asked for in this class has ended; `unused` if its token was not needed.
+    pub fn ended(&mut self, class: Class, unused: bool, now: Instant) {
+        self.turns[class as usize] -= 1;
         if unused {
-            self.give_back(now);
-        } else {
-            self.turns -= 1;
+            self.bucket.put_back(now);
         }
     }
 
@@ -191,7 +193,8 @@ impl<W> Book<W> {
             if let Some(entry) = self.entries.get_mut(&object).filter(|entry| entry.kept_until == Some(until)) {
                 entry.kept_until = None;
                 entry.spot = self.queue.push_front(&entry.spot, object);
-                self.give_back(now);
+                let class = entry.spot.class;
+                self.ended(class, true, now);
             }
         }
         self.bucket.refused(retry_after, now);
@@ -213,12 +216,10 @@ impl<W> Book<W> {
     }
 
     fn has_room_for(&self, class: Class) -> bool {
-        self.turns < if class == Class::Stop { TURNS } else { TURNS - FOR_STOPS }
-    }
-
-    fn give_back(&mut self, now: Instant) {
-        self.turns -= 1;
-        self.bucket.put_back(now);
+        match class {
+            Class::Stop => self.turns() < TURNS,
+            _ => self.turns() < TURNS - FOR_STOPS && self.turns[class as usize] < OF_A_CLASS,
+        }
     }
 
     /// Whoever did not come has something else to do, or is gone.

@@ -92,6 +92,16 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// The API server's process id; another one after a restart.
+    pub fn api_server_pid(&self) -> u32 {
+        self.api_server.pid()
+    }
+
+    /// The process id of etcd.
+    pub fn etcd_pid(&self) -> u32 {
+        self.etcd.pid()
+    }
+
     /// An administrator's kubeconfig; valid as long as the control plane runs.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::figures::{Figures, milliseconds, number, percentile};
 use super::floor::DURATION;
 use super::load::{self, Watch};
-use super::measure::{Booked, Machine, Writes};
+use super::measure::{Booked, Machine, Usage, Writes};
 use super::place::{How, Operator, Place, Program, Stage};
 use super::report::{Aim, Bound, RATE, Table};
 use crate::demo::Result;
@@ -151,6 +151,7 @@ async fn measure(place: &Place, stage: &Stage, running: &mut Running, shape: Sha
     let program = running.program();
     let usage = program.usage();
     let (cpu, machine) = (usage.cpu(), Machine::now());
+    let others = place.others(stage).map(|(name, usage)| (name, usage, usage.cpu()));
 
     let spec = |index: usize| {
         let lasts = DURATIONS[index % DURATIONS.len()];
@@ -160,7 +161,9 @@ async fn measure(place: &Place, stage: &Stage, running: &mut Running, shape: Sha
         load::create(stage, &watch, count, window, spec),
         watch.until("complete", count, program, |seen| seen.complete.is_some()),
     )?;
-    let (busy, worked) = (Machine::busy_since(machine), usage.cpu().zip(cpu).map(|(now, then)| now - then));
+    let since = |usage: Usage, then: Option<f64>| usage.cpu().zip(then).map(|(now, then)| now - then);
+    let (busy, worked) = (Machine::busy_since(machine), since(usage, cpu));
+    let others = others.map(|(name, usage, then)| (name, since(usage, then)));
     let calls = stage.simulated.calls().await?;
     if is_operator && shape.to_the_end {
         watch.until("without finalizer", count, program, |seen| seen.complete.is_some() && !seen.finalizer).await?;
@@ -191,6 +194,9 @@ async fn measure(place: &Place, stage: &Stage, running: &mut Running, shape: Sha
     figures.add("Events per execution", number(writes.events) / each);
     figures.add_known("CPU seconds", worked);
     figures.add_known(CPU, worked.map(|seconds| seconds * 1000.0 / each));
+    for (name, worked) in others {
+        figures.add_known(&format!("CPU ms per execution, {name}"), worked.map(|seconds| seconds * 1000.0 / each));
+    }
     figures.add_known("peak memory, MiB", usage.memory("VmHWM"));
     figures.add_known("anonymous memory in the end, MiB", usage.memory("RssAnon"));
     figures.add_known("machine busy, %", busy);

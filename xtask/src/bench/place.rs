@@ -30,6 +30,9 @@ const SOON: Duration = Duration::from_secs(60);
 const GONE_WITHIN: Duration = Duration::from_secs(600);
 /// After this long, an API server has built what it builds when it learns of new kinds.
 const SETTLES: Duration = Duration::from_secs(5);
+/// Times of creation are whole seconds: of what is created in the second of its own start, an operator asks first
+/// whether another one has started it.
+const ANOTHER_SECOND: Duration = Duration::from_secs(1);
 /// How many requests are sent at a time to create, change and delete resources.
 pub const AT_ONCE: usize = 32;
 
@@ -89,7 +92,17 @@ impl Place {
         if !latency.is_zero() {
             simulated.latency(latency).await?;
         }
-        Ok(Stage { client: self.client.clone(), namespace, simulated, url, _simulator: simulator })
+        Ok(Stage { client: self.client.clone(), namespace, simulated, url, simulator })
+    }
+
+    /// All that shares the machine's processors with what is measured.
+    pub fn others(&self, stage: &Stage) -> [(&'static str, Usage); 4] {
+        [
+            ("kube-apiserver", Usage(self.control_plane.api_server_pid())),
+            ("etcd", Usage(self.control_plane.etcd_pid())),
+            ("simulator", Usage(stage.simulator.pid())),
+            ("bench", Usage(std::process::id())),
+        ]
     }
 
     /// A file for the log of one more program.
@@ -215,7 +228,7 @@ pub struct Stage {
     /// The simulator's controls.
     pub simulated: Simulated,
     url: String,
-    _simulator: Supervised,
+    simulator: Supervised,
 }
 
 impl Stage {
@@ -238,6 +251,7 @@ impl Stage {
         };
         let workspaces = self.api(&ApiResource::erase::<Workspace>(&()));
         soon("the operator to accept the Workspace", await_condition(workspaces, "default", ready)).await??;
+        sleep(ANOTHER_SECOND).await;
         Ok(())
     }
 
