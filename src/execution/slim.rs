@@ -1,5 +1,10 @@
 //! What is not kept in memory of the executions that are watched: there may be tens of thousands, most of them finished.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::claim::{CLAIM, Note};
 use super::controller::Guarded;
 use super::expiry::MANAGERS;
 use super::report::is_finished;
@@ -9,13 +14,25 @@ use crate::operator::watch;
 pub fn slim(object: &mut Guarded) {
     watch::slim(object, |manager| MANAGERS.iter().any(|(name, _)| manager == *name));
     let Ok(execution) = &mut object.0 else { return };
-    if let Some(status) = execution.status.as_mut().filter(|status| is_finished(status)) {
-        // They are kept between two passes of one resource: neither has to be read to know that it has ended.
-        status.result = None;
-        status.failure = None;
-        execution.spec.input = None;
-        execution.spec.input_from = None;
+    let Some(status) = execution.status.as_mut().filter(|status| is_finished(status)) else { return };
+    // They are kept between two passes of one resource: none has to be read to know that it has ended.
+    status.result = None;
+    status.failure = None;
+    status.root_execution_id = None;
+    status.run_id = None;
+    status.workflow_name = None;
+    execution.spec.input = None;
+    execution.spec.input_from = None;
+    // While its call may be under way, it keeps others from the same explicit id.
+    let annotations = &mut execution.metadata.annotations;
+    if matches!(Note::read(annotations.as_ref()), Note::Claim(claim) if claim.doubt_ends() < Timestamp::now()) {
+        *annotations = annotations.take().map(without_claim).filter(|left| !left.is_empty());
     }
+}
+
+fn without_claim(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    annotations.remove(CLAIM);
+    annotations
 }
 
 #[cfg(test)]
@@ -72,6 +89,27 @@ mod tests {
         assert!(fields.len() == 1 && fields[0].fields_v1.is_none(), "{fields:?}");
         let (_, running) = kept("False");
         assert!(running.spec.input.is_some() && running.status.unwrap().result.is_some());
+    }
+
+    #[test]
+    fn of_one_that_has_ended_the_claim_stays_for_as_long_as_its_call_may_be_under_way() {
+        let left = |complete: &str, claimed: &str| {
+            let claim = json!({
+                "version": 1, "executionId": "x", "attempt": 1, "claimant": "operator", "sendBefore": claimed,
+                "origin": "https://api.mistral.ai", "digest": "d",
+                "owner": { "cluster": "c", "namespace": "team", "name": "run" },
+            });
+            let mut object = object(complete);
+            object["metadata"]["annotations"] = json!({ CLAIM: claim.to_string() });
+            let mut object: Guarded = serde_json::from_value(object).unwrap();
+            assert!(matches!(Note::read(object.0.as_ref().unwrap().metadata.annotations.as_ref()), Note::Claim(_)));
+            slim(&mut object);
+            object.0.unwrap().metadata.annotations
+        };
+        let (now, before) = (Timestamp::now().to_string(), "2026-01-01T00:00:00Z");
+        assert_eq!(left("True", before), None);
+        assert!(left("True", &now).is_some_and(|left| left.contains_key(CLAIM)));
+        assert!(left("False", before).is_some_and(|left| left.contains_key(CLAIM)));
     }
 
     #[test]

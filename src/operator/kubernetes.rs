@@ -204,7 +204,7 @@ pub fn status_patch(old: Option<&Value>, new: &Value) -> Vec<Value> {
 }
 
 /// The operator's last write to an object: until the watch brings it back, a pass would see an older one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     resource_version: String,
     at: Instant,

@@ -219,7 +219,7 @@ async fn operate(
     let workspaces = workspaces.reconcile_on(suspected).graceful_shutdown_on(stop.clone().cancelled_owned()).run(
         |object, context| {
             async move {
-                let pass = workspace::controller::reconcile(Arc::clone(&object), Arc::clone(&context));
+                let pass = Box::pin(workspace::controller::reconcile(Arc::clone(&object), Arc::clone(&context)));
                 context.metrics.pass(&object, pass).await
             }
             .boxed()
@@ -250,7 +250,7 @@ async fn operate(
                 // By now the store has what the executions wait for, which another watch could not promise.
                 let _ = passed.send(ObjectRef::from_obj(object.as_ref()));
                 async move {
-                    let pass = workflow::controller::reconcile(Arc::clone(&object), Arc::clone(&context));
+                    let pass = Box::pin(workflow::controller::reconcile(Arc::clone(&object), Arc::clone(&context)));
                     context.metrics.pass(&object, pass).await
                 }
                 .boxed()
@@ -285,7 +285,7 @@ async fn operate(
         .run(
             |object, context| {
                 async move {
-                    let pass = execution::controller::reconcile(Arc::clone(&object), Arc::clone(&context));
+                    let pass = Box::pin(execution::controller::reconcile(Arc::clone(&object), Arc::clone(&context)));
                     context.metrics.pass(&object, pass).await
                 }
                 .boxed()
@@ -401,6 +401,8 @@ async fn operate(
 }
 
 /// Makes a pass over each object of the store that is touched, and over those that it is told of besides.
+///
+/// After a list, the passes of all objects are begun together: each is boxed once it is its turn, which most end at once.
 fn controller<K>(store: &Store<K>, touched: UnboundedReceiver<ObjectRef<K>>) -> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,

@@ -114,7 +114,7 @@ impl Pass<'_> {
             let Some(Ok(client)) = stop.run_until_cancelled(tokio::time::timeout_at(until.into(), turn)).await else {
                 break;
             };
-            let answer = client.get_execution(&execution_id).await;
+            let answer = Box::pin(client.get_execution(&execution_id)).await;
             // A single run is asked about, not looked for in a list: it may go on.
             let goes_on = answer.as_ref().is_ok_and(|run| !is_terminal(run.status.as_deref()));
             outcome = Some(answer);
