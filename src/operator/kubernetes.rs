@@ -106,9 +106,12 @@ pub fn client(config: kube::Config) -> kube::Result<Client> {
     Ok(ClientBuilder::try_from(config)?.with_layer(&ConcurrencyLimitLayer::new(AT_ONCE)).build())
 }
 
+/// Objects that a list brings at a time: what is decoded together is in memory together.
+const PAGE: u32 = 100;
+
 /// How to watch: the API server ends each watch before the silence on its connection looks like its death.
 pub fn watching() -> watcher::Config {
-    watcher::Config::default().timeout(50)
+    watcher::Config::default().timeout(50).page_size(PAGE)
 }
 
 /// Calls the API server, with a limit on how long that may take.
