@@ -32,7 +32,7 @@ use super::plan::{Decision, Settled, Step, plan};
 use super::report::{is_finished, is_started};
 use super::result::{self, Stored};
 use super::stopping;
-use super::tracker::Tracker;
+use super::tracker::{Tracker, Word};
 use super::undecodable;
 use crate::api::{self, WorkflowExecution};
 use crate::mistral::budget::{Class, Wake};
@@ -467,9 +467,14 @@ impl<'a> Pass<'a> {
         let start = status.start_time.as_ref().map_or(self.observed.created, |time| time.0);
         match &status.execution_id {
             Some(id) if is_started(status) && !is_finished(status) && !deleted => {
-                let asked = matches!(self.observed.remote, Remote::Found(_) | Remote::Absent)
-                    || !is_started(&self.observed.status);
-                self.context.tracker.track(&self.key, &object, id, start, asked);
+                let word = match self.observed.remote {
+                    Remote::Found(_) => Word::Known,
+                    Remote::Absent => Word::Unknown,
+                    // It was accepted just now.
+                    _ if !is_started(&self.observed.status) => Word::Known,
+                    Remote::NotAsked | Remote::Unknown(_) => Word::None,
+                };
+                self.context.tracker.track(&self.key, &object, id, start, word);
             }
             _ => self.context.tracker.untrack(&self.key, &object),
         }

@@ -493,7 +493,8 @@ fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
     match &o.failure {
         FailureText::NotAsked => Decision::Act(Step::ReadFailure),
         FailureText::Read(None) if o.memory.failure_reads < READS_OF_A_FAILURE => {
-            settle(o, report::ending(o, run, now), Requeue::After(Duration::from_secs(2)))
+            // Not before, whoever wakes it: lists go on telling that it has ended.
+            settle(o, report::ending(o, run, now), Requeue::Retry(Duration::from_secs(2)))
         }
         FailureText::Read(text) => {
             let text = match (text, input::hiding(o)) {

@@ -31,8 +31,6 @@ const MAX_PAGES: usize = 5;
 const PAGE_SIZE: u16 = 1000;
 /// How far a sweep reaches back behind the newest end it has seen: runs may show late.
 const OVERLAP: SignedDuration = SignedDuration::from_secs(60);
-/// For how long a run of which sweeps tell may go unseen: longer than from one to the next.
-const UNSEEN: Duration = Duration::from_secs(120);
 /// How often a run is asked about of which complete sweeps tell: a row may be missing for good.
 const SEEN_BY_SWEEPS: Duration = Duration::from_mins(30);
 /// After so many sweeps and questions in a row without an answer, the Workspace is to be checked.
@@ -67,6 +65,17 @@ struct Watched {
     paused_until: Option<Instant>,
 }
 
+/// What the API has just said of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It was not asked.
+    None,
+    /// It knows the run.
+    Known,
+    /// It does not know it.
+    Unknown,
+}
+
 #[derive(Clone, Debug)]
 struct Run {
     execution_id: String,
@@ -77,6 +86,9 @@ struct Run {
     asked: Instant,
     /// When a complete sweep or an answer last told how it is.
     looked: Instant,
+    /// That sweeps do not tell of its end is no proof that it goes on: they have told of it, or it was not there when
+    /// it was last asked about, or never asked about in this life.
+    doubtful: bool,
 }
 
 /// What a Workspace needs now.
@@ -105,13 +117,13 @@ impl Tracker {
         Self { watched: Mutex::default(), looks: Mutex::default(), waiting: Mutex::default(), wake }
     }
 
-    /// A run goes on. `asked`: the API has just said so.
-    pub fn track(&self, key: &Key, object: &Ref, execution_id: &str, started: Timestamp, asked: bool) {
+    /// A run goes on, as far as is known.
+    pub fn track(&self, key: &Key, object: &Ref, execution_id: &str, started: Timestamp, word: Word) {
         let mut watched = lock(&self.watched);
         let watched = watched.entry(key.clone()).or_default();
         let now = Instant::now();
         let age = age(started, Timestamp::now());
-        if asked {
+        if word != Word::None {
             watched.troubles = 0;
             watched.troubled.clear();
             let run = Run {
@@ -120,12 +132,20 @@ impl Tracker {
                 next_look: now + look_interval(age),
                 asked: now,
                 looked: now,
+                doubtful: word == Word::Unknown,
             };
             watched.runs.insert(object.clone(), run);
         } else if !watched.runs.contains_key(object) {
             // Known from an earlier life: it may have ended at any time since it started.
             watched.swept_until = Some(watched.swept_until.map_or(started, |until| until.min(started)));
-            let run = Run { execution_id: execution_id.to_owned(), started, next_look: now, asked: now, looked: now };
+            let run = Run {
+                execution_id: execution_id.to_owned(),
+                started,
+                next_look: now,
+                asked: now,
+                looked: now,
+                doubtful: true,
+            };
             watched.runs.insert(object.clone(), run);
         }
     }
@@ -165,6 +185,9 @@ impl Tracker {
         let mut watched = lock(&self.watched);
         let watched = watched.entry(key.clone()).or_default();
         watched.troubled.insert(object.clone());
+        if let Some(run) = watched.runs.get_mut(object) {
+            run.doubtful = true;
+        }
         let alone = watched.troubled.len() == 1 && watched.runs.len() > 1;
         if alone && retry_after.is_none() {
             return false;
@@ -266,11 +289,13 @@ impl Tracker {
         watched.swept_until = watched.swept_until.max(swept.newest_end.map(|end| end.min(wall)));
         for (object, run) in &mut watched.runs {
             // From when it was asked, so that it is due again at a tick.
-            run.next_look = begun + sweep_interval(age(run.started, wall));
-            if swept.complete && run.is_covered(since, wall) {
+            run.next_look = begun + sweep_interval(age(run.started, wall), swept.pages);
+            let ended = swept.ended.get(&run.execution_id);
+            if ended.is_none() && swept.complete && run.is_covered(since, wall) {
                 run.looked = run.looked.max(begun);
             }
-            if let Some(run_id) = swept.ended.get(&run.execution_id) {
+            if let Some(run_id) = ended {
+                run.doubtful = true;
                 lock(&self.looks).insert(object.clone(), run_id.clone());
                 self.tell(object);
             }
@@ -306,12 +331,10 @@ impl Drop for Waiting<'_> {
 impl Run {
     /// Whether a question is due, whatever sweeps say.
     fn is_questionable(&self, now: Instant, wall: Timestamp) -> bool {
-        let interval = if now.saturating_duration_since(self.looked) < UNSEEN {
-            SEEN_BY_SWEEPS
-        } else {
-            question_interval(age(self.started, wall))
-        };
-        now.saturating_duration_since(self.asked) >= spread(interval, &self.execution_id)
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let told = if self.doubtful { self.asked } else { self.asked.max(self.looked) };
+        since(told) >= spread(question_interval(age(self.started, wall)), &self.execution_id)
+            || since(self.asked) >= spread(SEEN_BY_SWEEPS, &self.execution_id)
     }
 
     /// Whether a list from `since` on leaves no gap behind the last look: a sweep before this one may have
@@ -375,10 +398,10 @@ fn look_interval(age: Duration) -> Duration {
     (age / 10).clamp(shortest, Duration::from_secs(30))
 }
 
-/// The same for those that one list tells of. It costs one call for all, many of which may be waited for: of young ones,
-/// it is read at each tick.
-fn sweep_interval(age: Duration) -> Duration {
-    if age < LINGER { Duration::ZERO } else { look_interval(age) }
+/// The same for those that a list tells of. One page costs one call for all, many of which may be waited for: of young
+/// ones, it is read at each tick.
+fn sweep_interval(age: Duration, pages: usize) -> Duration {
+    if age < LINGER && pages == 1 { Duration::ZERO } else { look_interval(age) }
 }
 
 /// Sweeps may miss an end (beyond the pages that are read), so each run that they do not tell of is asked about as well.
@@ -437,6 +460,7 @@ mod tests {
             next_look: now,
             asked: now,
             looked: now,
+            doubtful: false,
         };
         let runs = (0..runs).map(|n| (Ref::new(&format!("run-{n}")), run(n))).collect();
         Watched { runs, ..Watched::default() }
@@ -458,21 +482,47 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_asked_about_now_and_then_whatever_sweeps_say_and_seldom_if_they_tell_of_it() {
+    fn a_run_is_asked_about_now_and_then_whatever_sweeps_say_and_seldom_if_they_prove_that_it_goes_on() {
         let begun = Instant::now();
-        let due = |after: u64, swept: bool| {
+        let due = |after: u64, swept: u64, doubtful: bool| {
             let mut watched = watched(50, begun);
             let now = begun + Duration::from_secs(after);
-            if swept {
-                watched.runs.values_mut().for_each(|run| run.looked = now - Duration::from_secs(30));
+            for run in watched.runs.values_mut() {
+                (run.looked, run.doubtful) = (begun + Duration::from_secs(swept), doubtful);
             }
             match watched.due(now, Timestamp::UNIX_EPOCH) {
                 Due::Sweep(asked) => asked.len(),
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!([due(119, false), due(121, false)], [0, 50]);
-        assert_eq!([due(1799, true), due(2701, true)], [0, 50]);
+        // Without a word of sweeps; with one each time; with one, but no proof.
+        assert_eq!([due(59, 0, false), due(91, 0, false)], [0, 50]);
+        assert_eq!([due(1799, 1790, false), due(2701, 2690, false)], [0, 50]);
+        assert_eq!([due(59, 50, true), due(91, 80, true)], [0, 50]);
+        // Sweeps that fail for a while do not have all asked about at once.
+        assert_eq!(due(1000, 950, false), 0);
+    }
+
+    #[test]
+    fn no_sweep_proves_that_a_run_goes_on_which_is_told_of_or_unknown_or_in_trouble_or_from_an_earlier_life() {
+        let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
+        let tracker = Tracker::new(wake);
+        let key = Key { namespace: "n".into(), name: "default".into() };
+        let track = |name: &str, word| tracker.track(&key, &Ref::new(name), name, Timestamp::UNIX_EPOCH, word);
+        let doubtful = |name: &str| lock(&tracker.watched)[&key].runs[&Ref::new(name)].doubtful;
+        for (name, word, doubt) in
+            [("known", Word::Known, false), ("unknown", Word::Unknown, true), ("earlier", Word::None, true)]
+        {
+            track(name, word);
+            assert_eq!(doubtful(name), doubt, "{name}");
+        }
+        // The operator's own writes do not change that, and an answer ends it.
+        track("earlier", Word::None);
+        assert!(doubtful("earlier"));
+        track("earlier", Word::Known);
+        assert!(!doubtful("earlier"));
+        tracker.had_trouble(&key, &Ref::new("known"), None);
+        assert!(doubtful("known"));
     }
 
     #[test]
@@ -481,7 +531,7 @@ mod tests {
         let tracker = Tracker::new(wake);
         let (key, run) = (Key { namespace: "n".into(), name: "default".into() }, Ref::new("run"));
         assert_eq!(tracker.longest_unseen(), None);
-        tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, false);
+        tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, Word::None);
         let unseen_for = |wait| {
             let mut all = lock(&tracker.watched);
             all.get_mut(&key).unwrap().runs.get_mut(&run).unwrap().looked -= wait;
@@ -489,9 +539,9 @@ mod tests {
         unseen_for(Duration::from_secs(30));
         assert_eq!(tracker.longest_unseen().map(|age| age.as_secs()), Some(30));
         // The operator's own writes wake the resource: that is no look at the run.
-        tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, false);
+        tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, Word::None);
         assert_eq!(tracker.longest_unseen().map(|age| age.as_secs()), Some(30));
-        tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, true);
+        tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, Word::Known);
         assert_eq!(tracker.longest_unseen().map(|age| age.as_secs()), Some(0));
         tracker.untrack(&key, &run);
         assert_eq!(tracker.longest_unseen(), None);
@@ -514,7 +564,7 @@ mod tests {
         let tracker = Tracker::new(wake);
         let key = |name: &str| Key { namespace: "n".into(), name: name.into() };
         for name in ["left", "waits", "stays"] {
-            tracker.track(&key(name), &Ref::new(name), "id", Timestamp::UNIX_EPOCH, true);
+            tracker.track(&key(name), &Ref::new(name), "id", Timestamp::UNIX_EPOCH, Word::Known);
         }
         for name in ["left", "stays"] {
             tracker.untrack(&key(name), &Ref::new(name));
@@ -535,7 +585,7 @@ mod tests {
         let (tracker, connections) = (Arc::new(Tracker::new(wake)), Arc::new(Connections::new(Vec::new(), suspect)));
         let key = Key { namespace: "n".into(), name: "gone".into() };
         for name in ["there", "gone"] {
-            tracker.track(&key, &Ref::new(name), "id", Timestamp::UNIX_EPOCH, true);
+            tracker.track(&key, &Ref::new(name), "id", Timestamp::UNIX_EPOCH, Word::Known);
             lock(&tracker.looks).insert(Ref::new(name), None);
         }
         let stop = CancellationToken::new();
@@ -577,9 +627,10 @@ mod tests {
     #[test]
     fn of_young_runs_a_list_is_read_at_each_tick_and_a_lone_one_is_asked_about_less_often() {
         let second = Duration::from_secs(1);
-        assert_eq!(sweep_interval(2 * second), Duration::ZERO);
+        assert_eq!(sweep_interval(2 * second, 1), Duration::ZERO);
+        assert_eq!(sweep_interval(2 * second, 2), second);
         assert_eq!(look_interval(2 * second), second);
-        assert_eq!(sweep_interval(100 * second), look_interval(100 * second));
+        assert_eq!(sweep_interval(100 * second, 1), look_interval(100 * second));
     }
 
     #[test]
@@ -587,7 +638,7 @@ mod tests {
         let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
         let tracker = Tracker::new(wake);
         let key = Key { namespace: "n".into(), name: "default".into() };
-        tracker.track(&key, &Ref::new("run"), "id", Timestamp::UNIX_EPOCH, false);
+        tracker.track(&key, &Ref::new("run"), "id", Timestamp::UNIX_EPOCH, Word::None);
         assert!(!tracker.had_trouble(&key, &Ref::new("run"), None));
         let mut all = lock(&tracker.watched);
         let watched = all.get_mut(&key).unwrap();

@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource};
 use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::time::MissedTickBehavior;
 
 use super::kubernetes::{call, reference};
 use super::limits::{Limits, Refusal};
@@ -28,6 +29,8 @@ const CONTROLLER: &str = "workflows.mistral.ai/operator";
 const QUEUE: usize = 1000;
 /// Time from one Event to the next. Thousands of runs make as many, and must not wait for the API server behind them.
 const PACE: Duration = Duration::from_millis(50);
+/// For how long Events are written that wait in the end: another operator waits for this one's Lease.
+const IN_THE_END: Duration = Duration::from_secs(3);
 
 /// The reason under which an object is reported that cannot be decoded.
 pub const UNDECODABLE: &str = "Undecodable";
@@ -147,31 +150,45 @@ impl Publisher {
 }
 
 impl Writer {
-    /// Writes Events until `ended` and nothing is left to be written: warnings first, and all without a rest in the end.
+    /// Writes Events until `ended`, warnings first, and then what waits without a rest, as far as there is time.
     pub async fn run(mut self, ended: impl Future<Output = ()>) {
         let mut ended = pin!(ended.fuse());
+        let mut pace = tokio::time::interval(PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let next = async {
+                pace.tick().await;
+                self.next().await
+            };
             let next = tokio::select! {
                 biased;
                 () = &mut ended => break,
-                event = self.warnings.recv() => event,
-                event = self.normal.recv() => event,
+                event = next => event,
             };
             let Some(event) = next else { break };
             self.write(event).await;
-            tokio::select! {
-                () = &mut ended => break,
-                () = tokio::time::sleep(PACE) => {}
+        }
+        self.warnings.close();
+        self.normal.close();
+        let rest = async {
+            while let Some(event) = self.next().await {
+                self.write(event).await;
+            }
+        };
+        if tokio::time::timeout(IN_THE_END, rest).await.is_err() {
+            while self.warnings.try_recv().is_ok() || self.normal.try_recv().is_ok() {
+                self.metrics.event_dropped("ended");
             }
         }
-        for queue in [&mut self.warnings, &mut self.normal] {
-            queue.close();
-        }
-        while let Some(event) = self.warnings.recv().await {
-            self.write(event).await;
-        }
-        while let Some(event) = self.normal.recv().await {
-            self.write(event).await;
+    }
+
+    /// The next one; none if there will be none.
+    async fn next(&mut self) -> Option<Event> {
+        tokio::select! {
+            biased;
+            Some(event) = self.warnings.recv() => Some(event),
+            Some(event) = self.normal.recv() => Some(event),
+            else => None,
         }
     }
 

@@ -94,9 +94,9 @@ pub fn tuned(mut config: kube::Config) -> kube::Config {
     config
 }
 
-/// Requests to the API server that may be under way at a time, each of which has a connection of its own: more of them
-/// do not come to an end sooner.
-const AT_ONCE: usize = 32;
+/// Requests to the API server that may be under way at a time, each of which has a connection of its own. As many
+/// changes as an API server takes by default from all its clients (`--max-mutating-requests-inflight`).
+const AT_ONCE: usize = 200;
 
 /// A client whose requests wait for each other where there are many. A watch counts until it begins.
 ///

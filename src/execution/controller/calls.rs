@@ -1,6 +1,7 @@
 //! The calls to the API that a pass makes, each folded into what is known.
 
 use super::*;
+use crate::execution::tracker::Word;
 
 /// Pages of events that are read for the text of one failure.
 const MAX_EVENT_PAGES: usize = 5;
@@ -96,7 +97,7 @@ impl Pass<'_> {
         let until = Instant::now() + limit;
         let mut outcome = None;
         loop {
-            tracker.track(&self.key, &object, &execution_id, started, true);
+            tracker.track(&self.key, &object, &execution_id, started, Word::Known);
             self.place.give_back();
             let look = tracker.look(&object);
             let run_id = match stop.run_until_cancelled(tokio::time::timeout_at(until.into(), look)).await {

@@ -54,7 +54,11 @@ fn events_may_lag_behind_a_failure_for_a_while() {
     for _ in 0..4 {
         o.failure_read(Ok(Vec::new()));
         let waiting = settled(&o, at(6));
-        assert!(matches!(waiting.requeue, Requeue::After(_)));
+        // Lists go on telling of the end: what wakes the resource meanwhile does not use up what is tried.
+        assert_eq!(waiting.requeue, Requeue::Retry(Duration::from_secs(2)));
+        let mut woken = o.clone();
+        woken.settled(waiting.requeue, at(6));
+        assert!(matches!(settled(&woken, at(7)).requeue, Requeue::Hold(_)));
         // Nobody who waits for the end is to see it before its reason.
         assert_eq!((waiting.status.end_time, waiting.status.status.as_deref()), (None, Some("RUNNING")));
     }
