@@ -287,9 +287,10 @@ impl Tracker {
         let wall = Timestamp::now();
         // A row from the future must not hide what ends until then.
         watched.swept_until = watched.swept_until.max(swept.newest_end.map(|end| end.min(wall)));
+        let young = watched.runs.values().filter(|run| age(run.started, wall) < LINGER).count();
+        let young = u32::try_from(young).unwrap_or(u32::MAX);
         for (object, run) in &mut watched.runs {
-            // From when it was asked, so that it is due again at a tick.
-            run.next_look = begun + sweep_interval(age(run.started, wall), swept.pages);
+            run.next_look = begun + sweep_interval(age(run.started, wall), swept.pages, young);
             let ended = swept.ended.get(&run.execution_id);
             if ended.is_none() && swept.complete && run.is_covered(since, wall) {
                 run.looked = run.looked.max(begun);
@@ -398,10 +399,16 @@ fn look_interval(age: Duration) -> Duration {
     (age / 10).clamp(shortest, Duration::from_secs(30))
 }
 
-/// The same for those that a list tells of. One page costs one call for all, many of which may be waited for: of young
-/// ones, it is read at each tick.
-fn sweep_interval(age: Duration, pages: usize) -> Duration {
-    if age < LINGER && pages == 1 { Duration::ZERO } else { look_interval(age) }
+/// The same for those that a list tells of. One page is one call for all of so many young ones: the more there are, the
+/// more often it is read, up to each tick, so that none of them costs much more than a tenth of a call in its first three
+/// seconds.
+fn sweep_interval(age: Duration, pages: usize, young: u32) -> Duration {
+    if age >= LINGER || pages != 1 {
+        return look_interval(age);
+    }
+    let interval = (Duration::from_secs(25) / young.max(1)).clamp(TICK, Duration::from_secs(1));
+    // A sweep begins a little after its tick, and is to be due at a tick.
+    interval - TICK / 2
 }
 
 /// Sweeps may miss an end (beyond the pages that are read), so each run that they do not tell of is asked about as well.
@@ -625,12 +632,12 @@ mod tests {
     }
 
     #[test]
-    fn of_young_runs_a_list_is_read_at_each_tick_and_a_lone_one_is_asked_about_less_often() {
+    fn the_more_runs_are_young_the_more_often_a_list_of_one_page_is_read() {
         let second = Duration::from_secs(1);
-        assert_eq!(sweep_interval(2 * second, 1), Duration::ZERO);
-        assert_eq!(sweep_interval(2 * second, 2), second);
-        assert_eq!(look_interval(2 * second), second);
-        assert_eq!(sweep_interval(100 * second, 1), look_interval(100 * second));
+        let in_ticks = |pages, young| sweep_interval(2 * second, pages, young).as_millis().div_ceil(TICK.as_millis());
+        assert_eq!([1, 25, 50, 100, 1000].map(|young| in_ticks(1, young)), [4, 4, 2, 1, 1]);
+        assert_eq!(in_ticks(2, 1000), 4);
+        assert_eq!(sweep_interval(100 * second, 1, 1000), look_interval(100 * second));
     }
 
     #[test]
