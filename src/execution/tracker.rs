@@ -23,6 +23,8 @@ use crate::workspace::connections::{Connections, Key};
 
 /// How often the tracker looks what is due.
 const TICK: Duration = Duration::from_millis(250);
+/// What is due within this time is due now, if one list serves it all; so long a list waits for others at most.
+const AHEAD: Duration = Duration::from_secs(1);
 /// When it looks at a new run for the first time.
 const EARLY: Duration = Duration::from_millis(500);
 /// Pages that one sweep reads at most: other people's runs are listed too.
@@ -58,6 +60,8 @@ struct Watched {
     /// Pages that the last sweep took.
     pages: usize,
     sweeping: bool,
+    /// When the last sweep began.
+    swept: Option<Instant>,
     troubles: u32,
     /// Those whose question met with trouble since one was answered: a single bad run does not hold up
     /// the others.
@@ -287,10 +291,10 @@ impl Tracker {
         let wall = Timestamp::now();
         // A row from the future must not hide what ends until then.
         watched.swept_until = watched.swept_until.max(swept.newest_end.map(|end| end.min(wall)));
-        let young = watched.runs.values().filter(|run| age(run.started, wall) < LINGER).count();
-        let young = u32::try_from(young).unwrap_or(u32::MAX);
+        let apart = watched.sweeps_apart(wall);
         for (object, run) in &mut watched.runs {
-            run.next_look = begun + sweep_interval(age(run.started, wall), swept.pages, young);
+            let age = age(run.started, wall);
+            run.next_look = begun + if age < LINGER { apart } else { look_interval(age) };
             let ended = swept.ended.get(&run.execution_id);
             if ended.is_none() && swept.complete && run.is_covered(since, wall) {
                 run.looked = run.looked.max(begun);
@@ -361,14 +365,28 @@ impl Watched {
         self.troubles >= SUSPECT_AFTER
     }
 
-    /// The cheaper of one sweep and a question for each run that is due.
+    /// How long after a sweep the next one may begin, which is also when young runs are due again. One page is one call
+    /// for all of so many young ones: the more there are, the more often it is read, up to each tick, so that none of them
+    /// costs much more than a tenth of a call in its first three seconds.
+    fn sweeps_apart(&self, wall: Timestamp) -> Duration {
+        let young = self.runs.values().filter(|run| age(run.started, wall) < LINGER).count();
+        let young = if self.pages == 1 { u32::try_from(young).unwrap_or(u32::MAX) } else { 1 };
+        // A sweep begins a little after its tick, and the next is to be due at a tick.
+        (Duration::from_secs(25) / young.max(1)).clamp(TICK, AHEAD) - TICK / 2
+    }
+
+    /// The cheaper of one sweep and a question for each run that is due, or will be in a moment.
     fn due(&mut self, now: Instant, wall: Timestamp) -> Due {
         if self.runs.is_empty() || self.sweeping || self.paused_until.is_some_and(|until| now < until) {
             return Due::Nothing;
         }
         let questions: Vec<Ref> = due_runs(&self.runs, |run| run.is_questionable(now, wall));
         let looks: Vec<Ref> = due_runs(&self.runs, |run| run.next_look <= now);
-        let sweep = looks.len() > self.pages.max(1);
+        let soon = self.runs.values().filter(|run| run.next_look <= now + AHEAD).count();
+        let sweep = !looks.is_empty() && soon > self.pages.max(1);
+        if sweep && self.swept.is_some_and(|swept| now < swept + self.sweeps_apart(wall)) {
+            return Due::Nothing;
+        }
         let asked = if sweep { questions } else { looks };
         for object in &asked {
             if let Some(run) = self.runs.get_mut(object) {
@@ -380,6 +398,7 @@ impl Watched {
         }
         if sweep {
             self.sweeping = true;
+            self.swept = Some(now);
             if self.swept_until.is_none() {
                 self.swept_until = self.runs.values().map(|run| run.started).min();
             }
@@ -397,18 +416,6 @@ fn due_runs(runs: &HashMap<Ref, Run>, is_due: impl Fn(&Run) -> bool) -> Vec<Ref>
 fn look_interval(age: Duration) -> Duration {
     let shortest = if age < EARLY { EARLY } else { Duration::from_secs(1) };
     (age / 10).clamp(shortest, Duration::from_secs(30))
-}
-
-/// The same for those that a list tells of. One page is one call for all of so many young ones: the more there are, the
-/// more often it is read, up to each tick, so that none of them costs much more than a tenth of a call in its first three
-/// seconds.
-fn sweep_interval(age: Duration, pages: usize, young: u32) -> Duration {
-    if age >= LINGER || pages != 1 {
-        return look_interval(age);
-    }
-    let interval = (Duration::from_secs(25) / young.max(1)).clamp(TICK, Duration::from_secs(1));
-    // A sweep begins a little after its tick, and is to be due at a tick.
-    interval - TICK / 2
 }
 
 /// Sweeps may miss an end (beyond the pages that are read), so each run that they do not tell of is asked about as well.

@@ -174,11 +174,30 @@ async fn a_pass_that_waits_for_a_reason_to_ask_is_told_and_nobody_is_woken_besid
 
 #[test]
 fn the_more_runs_are_young_the_more_often_a_list_of_one_page_is_read() {
-    let second = Duration::from_secs(1);
-    let in_ticks = |pages, young| sweep_interval(2 * second, pages, young).as_millis().div_ceil(TICK.as_millis());
-    assert_eq!([1, 25, 50, 100, 1000].map(|young| in_ticks(1, young)), [4, 4, 2, 1, 1]);
-    assert_eq!(in_ticks(2, 1000), 4);
-    assert_eq!(sweep_interval(100 * second, 1, 1000), look_interval(100 * second));
+    let now = Instant::now();
+    let in_ticks = |pages, young, age| {
+        let apart = Watched { pages, ..watched(young, now) }.sweeps_apart(later(Timestamp::UNIX_EPOCH, age));
+        apart.as_millis().div_ceil(TICK.as_millis())
+    };
+    let second = SignedDuration::from_secs(1);
+    assert_eq!([1, 25, 50, 100, 1000].map(|young| in_ticks(1, young, second)), [4, 4, 2, 1, 1]);
+    assert_eq!(in_ticks(2, 1000, second), 4);
+    assert_eq!(in_ticks(1, 1000, 100 * second), 4);
+}
+
+#[test]
+fn a_run_that_is_due_waits_for_the_list_that_serves_others_too_instead_of_being_asked_about() {
+    let begun = Instant::now();
+    let after = |millis| begun + Duration::from_millis(millis);
+    let due = |swept: Option<u64>, others_due: u64, now: u64| {
+        let mut watched = Watched { pages: 1, swept: swept.map(after), ..watched(11, after(others_due)) };
+        watched.runs.values_mut().next().unwrap().next_look = begun;
+        watched.due(after(now), Timestamp::UNIX_EPOCH)
+    };
+    assert_eq!(due(None, 900, 0), Due::Sweep(Vec::new()));
+    assert_eq!([due(Some(0), 900, 500), due(Some(0), 900, 875)], [Due::Nothing, Due::Sweep(Vec::new())]);
+    // The others are due so late that they would be looked at again anyway.
+    assert!(matches!(due(Some(0), 2000, 500), Due::Questions(asked) if asked.len() == 1));
 }
 
 #[test]
