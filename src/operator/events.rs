@@ -77,6 +77,8 @@ pub struct Writer {
     metrics: Arc<Metrics>,
     normal: Receiver<Event>,
     warnings: Receiver<Event>,
+    /// One is under way.
+    writes: bool,
 }
 
 /// A publisher that signs as `instance`, and the writer that has to [run](Writer::run) beside it.
@@ -86,7 +88,7 @@ pub fn publisher(client: Client, instance: String, metrics: Arc<Metrics>) -> (Pu
     let limits = Limits::new(DefaultClock::default());
     let count = AtomicU64::new(0);
     let publisher = Publisher { limits, metrics: Arc::clone(&metrics), normal, warnings, instance, count };
-    (publisher, Writer { client, metrics, normal: normal_queue, warnings: warnings_queue })
+    (publisher, Writer { client, metrics, normal: normal_queue, warnings: warnings_queue, writes: false })
 }
 
 impl Publisher {
@@ -151,8 +153,24 @@ impl Publisher {
 
 impl Writer {
     /// Writes Events until `ended`, warnings first, and then what waits without a rest, as far as there is time.
-    pub async fn run(mut self, ended: impl Future<Output = ()>) {
-        let mut ended = pin!(ended.fuse());
+    pub async fn run(mut self, ended: impl Future<Output = ()> + Send) {
+        let ended = ended.shared();
+        let late = ended.clone().then(|()| tokio::time::sleep(IN_THE_END));
+        tokio::select! {
+            biased;
+            () = self.write_all(ended) => return,
+            () = late => {}
+        }
+        if self.writes {
+            self.metrics.event_dropped("ended");
+        }
+        while self.warnings.try_recv().is_ok() || self.normal.try_recv().is_ok() {
+            self.metrics.event_dropped("ended");
+        }
+    }
+
+    async fn write_all(&mut self, ended: impl Future<Output = ()>) {
+        let mut ended = pin!(ended);
         let mut pace = tokio::time::interval(PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -165,20 +183,13 @@ impl Writer {
                 () = &mut ended => break,
                 event = next => event,
             };
-            let Some(event) = next else { break };
+            let Some(event) = next else { return };
             self.write(event).await;
         }
         self.warnings.close();
         self.normal.close();
-        let rest = async {
-            while let Some(event) = self.next().await {
-                self.write(event).await;
-            }
-        };
-        if tokio::time::timeout(IN_THE_END, rest).await.is_err() {
-            while self.warnings.try_recv().is_ok() || self.normal.try_recv().is_ok() {
-                self.metrics.event_dropped("ended");
-            }
+        while let Some(event) = self.next().await {
+            self.write(event).await;
         }
     }
 
@@ -193,7 +204,8 @@ impl Writer {
     }
 
     /// One that cannot be written, in a namespace that is going away, say, is dropped.
-    async fn write(&self, event: Event) {
+    async fn write(&mut self, event: Event) {
+        self.writes = true;
         let about = event.regarding.clone().unwrap_or_default();
         let namespace = about.namespace.unwrap_or_default();
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
@@ -203,5 +215,30 @@ impl Writer {
             tracing::debug!(%kind, %object, %error, "an Event could not be written");
             self.metrics.event_dropped("failed");
         }
+        self.writes = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_api_server_that_does_not_answer_keeps_nobody_in_the_end_and_what_is_left_is_counted() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", silent.local_addr().unwrap());
+        let client = Client::try_from(kube::Config::new(address.parse().unwrap())).unwrap();
+        let metrics: Arc<Metrics> = Arc::default();
+        let (publisher, writer) = publisher(client, "test".into(), Arc::clone(&metrics));
+        let notices = (0..3).map(|n| Notice::normal("Well", format!("{n}"))).collect();
+        publisher.publish(&ObjectReference::default(), notices);
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let writing = tokio::spawn(writer.run(async { drop(ended.await) }));
+        let _asked = silent.accept().await.unwrap();
+        end.send(()).unwrap();
+        writing.await.unwrap();
+        // None was waited for until it failed.
+        let text = metrics.render();
+        assert!(text.contains("events_dropped_total{reason=\"ended\"} 3"), "{text}");
     }
 }
