@@ -26,6 +26,9 @@ use crate::workspace::plan::{Discovered as Outcome, reason};
 /// So many refusals in a row end a sweep: they are about the operator, not about one resource.
 const REFUSED_IN_A_ROW: u32 = 20;
 
+/// When what is incomplete may become complete.
+const AGAIN: &str = "It is tried again at each resync.";
+
 /// The label of resources that discovery made.
 pub const DISCOVERED: &str = "workflows.mistral.ai/discovered";
 /// The annotation that says in which Mistral workspace.
@@ -104,8 +107,11 @@ impl Discovery {
     }
 
     async fn apply(&self, workspace: &Workspace, news: &News) {
-        // A list that could not be read to its end says nothing, not even that all is well.
-        let Some(rows) = &news.swept.rows else { return };
+        let Some(rows) = &news.swept.rows else {
+            let why = news.swept.without_rows.as_deref().unwrap_or_default().trim_end_matches('.');
+            let message = format!("Mistral's list of workflows could not be read: {why}. {AGAIN}");
+            return self.set_outcome(&news.key, Outcome::Incomplete { reason: reason::DISCOVERY_FAILED, message });
+        };
         let namespace = news.key.namespace.clone();
         let objects = self.workflows.state();
         let here = Here::new(objects.iter().filter(|object| object.namespace().as_deref() == Some(&namespace)));
@@ -158,10 +164,13 @@ impl Discovery {
             let note = format!("Discovery has created {created} Workflows.");
             self.publisher.publish(&kubernetes::reference(workspace), vec![Notice::normal("Discovered", note)]);
         }
-        let outcome = undone.outcome();
-        let before = lock(&self.outcomes).insert(news.key.clone(), outcome.clone());
+        self.set_outcome(&news.key, undone.outcome());
+    }
+
+    fn set_outcome(&self, key: &Key, outcome: Outcome) {
+        let before = lock(&self.outcomes).insert(key.clone(), outcome.clone());
         if before.as_ref() != Some(&outcome) {
-            self.connections.look_again(&news.key);
+            self.connections.look_again(key);
         }
     }
 
@@ -254,7 +263,7 @@ impl Undone {
             (0, _) => reason::NAME_TAKEN,
             _ => reason::DISCOVERY_FAILED,
         };
-        sentences.push("It is tried again at each resync.".into());
+        sentences.push(AGAIN.into());
         Outcome::Incomplete { reason, message: sentences.join(" ") }
     }
 }

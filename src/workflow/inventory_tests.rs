@@ -34,6 +34,7 @@ fn swept(row: WorkflowRow) -> Swept {
         registrations: Some(HashMap::new()),
         rows: Some(HashMap::from([(row.id.clone(), row)])),
         calls: LISTS,
+        without_rows: None,
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Seen {
 #[derive(Debug, Default)]
 pub(super) struct Swept {
     pub rows: Option<HashMap<String, WorkflowRow>>,
+    /// Why there are no rows, for a person.
+    pub without_rows: Option<String>,
     pub names: HashSet<String>,
     pub active: Option<HashSet<String>>,
     pub in_chat: Option<HashSet<String>>,
@@ -95,9 +97,16 @@ fn has_registrations(status: &WorkflowStatus, listed: Option<&BTreeSet<String>>)
 pub(super) async fn read(client: &Client) -> Result<Swept, Error> {
     let mut swept = Swept::default();
     let all = WorkflowFilter { limit: PAGE_SIZE, ..WorkflowFilter::default() };
-    if let Some(rows) = known(read_list::<WorkflowRow>(client, &all, &mut swept.calls).await)? {
-        swept.names = rows.iter().map(|row| row.name.clone()).collect();
-        swept.rows = Some(rows.into_iter().map(|row| (row.id.clone(), row)).collect());
+    match read_list::<WorkflowRow>(client, &all, &mut swept.calls).await {
+        Ok(Listed { items, complete: true }) => {
+            swept.names = items.iter().map(|row| row.name.clone()).collect();
+            swept.rows = Some(items.into_iter().map(|row| (row.id.clone(), row)).collect());
+        }
+        Ok(Listed { items, .. }) => {
+            swept.without_rows = Some(format!("it is read up to {} workflows, and has more", items.len()));
+        }
+        Err(error @ (Error::Rejected(_) | Error::NotFound(_))) => swept.without_rows = Some(error.to_string()),
+        Err(error) => return Err(error),
     }
     let ids = |rows: Vec<Id>| rows.into_iter().map(|row| row.id).collect();
     let active = WorkflowFilter { active: Some(true), ..all.clone() };

@@ -41,7 +41,7 @@ pub mod reason {
     /// Of `Throttled`: more calls are asked for than may be made.
     pub const AT_LIMIT: &str = "AtLimit";
 
-    /// Of `DiscoveryIncomplete`: the API server refuses to create or delete Workflows.
+    /// Of `DiscoveryIncomplete`: the API server refuses to create or delete Workflows, or the API to list them.
     pub const DISCOVERY_FAILED: &str = "DiscoveryFailed";
     /// Of `DiscoveryIncomplete`: another Workflow has the name that discovery would give one.
     pub const NAME_TAKEN: &str = "NameTaken";

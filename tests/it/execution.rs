@@ -96,7 +96,8 @@ async fn a_hundred_executions_cost_few_calls_and_writes_and_nothing_once_finishe
     assert_eq!(world.api.executions().await.len(), 100);
     // Some end while it is still waited for that, and save the second.
     assert!((200..=300).contains(&written), "{written} writes: claim, started, finished");
-    assert!(total <= 450, "{calls:#?}");
+    // With single questions where a list would have served, 279.
+    assert!(total <= 270, "{calls:#?}");
     // The finalizers go when nobody is in a hurry.
     until(Duration::from_secs(150), "the finalizers to go", async || {
         let all = world.executions().list(&Default::default()).await.unwrap();

@@ -189,6 +189,29 @@ async fn a_resource_that_the_api_server_refuses_holds_up_no_other_and_is_told_on
 }
 
 #[tokio::test]
+async fn a_list_that_the_api_refuses_is_told_in_its_words_and_nothing_is_taken_for_gone() {
+    let world = World::new("discover-unlisted").await;
+    world.resync("5s").await;
+    let _process = world.process(&[]);
+    discover(&world, "Observe").await;
+    resource_of(&world, "echo").await;
+    let before = resources(&world).await.len();
+    let body = json!({ "detail": "listing is switched off for this workspace" });
+    let refuse =
+        json!({ "route": "/v1/workflows", "method": "GET", "kind": { "error": { "status": 403, "body": body } } });
+    world.api.faults(json!({ "faults": [refuse] })).await;
+    let (reason, message) = until(SOON, "the condition", async || incomplete(&world).await).await;
+    assert_eq!(reason, "DiscoveryFailed");
+    for words in ["list of workflows could not be read", "listing is switched off", "403", "at each resync"] {
+        assert!(message.contains(words), "{words} in: {message}");
+    }
+    sweeps(&world, 1).await;
+    assert_eq!(resources(&world).await.len(), before);
+    world.api.heal().await;
+    wait_for_complete(&world).await;
+}
+
+#[tokio::test]
 async fn a_name_that_is_taken_is_told_and_whatever_has_it_is_left_alone() {
     let world = World::new("discover-taken").await;
     world.resync("5s").await;
