@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::mistral::budget::Class;
 use crate::mistral::wire::{BulkOutcome, Workflow};
@@ -15,10 +16,13 @@ use crate::mistral::{ApiError, Error};
 use crate::operator::lease::Term;
 use crate::workspace::connections::Live;
 
-/// How long the first wish waits for others: a person does not notice.
-const WINDOW: Duration = Duration::from_millis(300);
-/// How long wishes that come after others wait for more: there are many, then.
-const LATER_WINDOW: Duration = Duration::from_secs(1);
+/// How long a lone wish waits for another one: a person does not notice.
+const ALONE: Duration = Duration::from_millis(300);
+/// How long several wait for another one: there are many, then.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long the first of them waits at most, while others come one after the other: an API server that is busy lets go of
+/// some fifty resources a second.
+const LONGEST: Duration = Duration::from_secs(3);
 /// How long a pass waits for its answer: no resource may be held up for as long as the API refuses all calls.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// Ids in one call; what the API takes at most.
@@ -42,8 +46,8 @@ struct Lane {
     live: Live,
     archived: bool,
     wishes: Vec<Wish>,
-    /// There are enough for a whole call.
-    full: Arc<Notify>,
+    /// There is another one.
+    more: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -80,20 +84,18 @@ impl Archiving {
             match lanes.iter_mut().find(|lane| lane.archived == archived && lane.live.is_as(live)) {
                 Some(lane) => {
                     lane.wishes.push(wish);
-                    if lane.wishes.len() >= AT_MOST {
-                        lane.full.notify_one();
-                    }
+                    lane.more.notify_one();
                     None
                 }
                 None => {
-                    let full = Arc::new(Notify::new());
-                    lanes.push(Lane { live: live.clone(), archived, wishes: vec![wish], full: Arc::clone(&full) });
-                    Some(full)
+                    let more = Arc::new(Notify::new());
+                    lanes.push(Lane { live: live.clone(), archived, wishes: vec![wish], more: Arc::clone(&more) });
+                    Some(more)
                 }
             }
         };
-        if let Some(full) = new_lane {
-            tokio::spawn(Arc::clone(self).work_off(live.clone(), archived, full));
+        if let Some(more) = new_lane {
+            tokio::spawn(Arc::clone(self).work_off(live.clone(), archived, more));
         }
         match tokio::time::timeout(self.patience, answered).await {
             // Not answered when the term is over; nothing was sent then.
@@ -102,14 +104,22 @@ impl Archiving {
         }
     }
 
-    async fn work_off(self: Arc<Self>, live: Live, archived: bool, full: Arc<Notify>) {
-        let mut window = WINDOW;
+    async fn work_off(self: Arc<Self>, live: Live, archived: bool, more: Arc<Notify>) {
+        let is_this = |lane: &Lane| lane.archived == archived && lane.live.is_as(&live);
         loop {
-            let _ = tokio::time::timeout(window, full.notified()).await;
-            window = LATER_WINDOW;
+            let latest = Instant::now() + LONGEST;
+            loop {
+                let wishes = self.lock().iter().find(|lane| is_this(lane)).map_or(0, |lane| lane.wishes.len());
+                if wishes >= AT_MOST {
+                    break;
+                }
+                let quiet = Instant::now() + if wishes > 1 { QUIET } else { ALONE };
+                if tokio::time::timeout_at(quiet.min(latest), more.notified()).await.is_err() {
+                    break;
+                }
+            }
             let batch = {
                 let mut lanes = self.lock();
-                let is_this = |lane: &Lane| lane.archived == archived && lane.live.is_as(&live);
                 let Some(at) = lanes.iter().position(is_this) else { return };
                 // Whose pass has ended meanwhile does not wait any more, and will wish again.
                 lanes[at].wishes.retain(|wish| !wish.answer.is_closed());
@@ -117,11 +127,7 @@ impl Archiving {
                     lanes.remove(at);
                     return;
                 }
-                let batch = most_urgent(&mut lanes[at].wishes, AT_MOST);
-                if lanes[at].wishes.len() >= AT_MOST {
-                    full.notify_one();
-                }
-                batch
+                most_urgent(&mut lanes[at].wishes, AT_MOST)
             };
             // On a task of its own: whoever comes later does not wait for this answer.
             tokio::spawn(send(live.clone(), batch, archived));
