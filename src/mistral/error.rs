@@ -9,6 +9,8 @@ use crate::api::conditions::truncate;
 
 /// The longest text of the API that is passed on, in bytes: it ends up in conditions and Events.
 const MAX_DETAIL: usize = 1024;
+/// Those of the API have some twenty characters.
+const MAX_CODE: usize = 64;
 
 /// Why a call gave no usable answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -132,6 +134,12 @@ impl ApiError {
             Value::Number(code) => Some(code.to_string()),
             _ => None,
         });
+        // Before the cuts, which could leave a part of a secret.
+        let code = code.map(|code| {
+            let mut code = clean(&code);
+            truncate(&mut code, MAX_CODE);
+            code
+        });
         let deployments: Vec<String> = field("deployments")
             .and_then(Value::as_array)
             .map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect())
@@ -144,7 +152,6 @@ impl ApiError {
                 format!("{}, with a body that is not JSON", status.canonical_reason().unwrap_or("an error"))
             }
         };
-        // Before the cut, which could leave a part of a secret.
         detail = clean(&detail);
         truncate(&mut detail, MAX_DETAIL);
         Self { status: status.as_u16(), code, detail, deployments, is_json: body.is_some() }

@@ -161,6 +161,8 @@ impl Writer {
             () = self.write_all(ended) => return,
             () = late => {}
         }
+        self.warnings.close();
+        self.normal.close();
         if self.writes {
             self.metrics.event_dropped("ended");
         }

@@ -20,7 +20,7 @@ use crate::workspace::connections::Live;
 const ALONE: Duration = Duration::from_millis(300);
 /// How long several wait for another one: there are many, then.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long the first of them waits at most, while others come one after the other: an API server that is busy lets go of
+/// How long a call waits at most for others that come one after the other: an API server that is busy lets go of
 /// some fifty resources a second.
 const LONGEST: Duration = Duration::from_secs(3);
 /// How long a pass waits for its answer: no resource may be held up for as long as the API refuses all calls.

@@ -221,23 +221,28 @@ impl Inventory {
             tracing::error!(%error, "a sweep of the workflows died; this is a bug in the operator");
             Err(Error::Transient { retry_after: None, message: "the sweep died".into() })
         });
-        let changed = match lock(&self.watched).get_mut(&key) {
-            Some(watched) => match &outcome {
-                Ok(swept) => watched.compare(swept, began),
+        let (changed, news) = match lock(&self.watched).get_mut(&key) {
+            Some(watched) => match outcome {
+                Ok(swept) => (watched.compare(&swept, began), Some(swept)),
                 Err(error) => {
                     let workspace = format_args!("{}/{}", key.namespace, key.name);
                     tracing::warn!(kind = "Workspace", object = %workspace, %error, "the lists of workflows could not be read; it is tried again");
                     watched.put_off(error.retry_after());
-                    if watched.troubles >= SUSPECT_AFTER || matches!(error, Error::Unauthorized(_)) {
+                    let (refused, lasting) =
+                        (matches!(error, Error::Unauthorized(_)), watched.troubles >= SUSPECT_AFTER);
+                    if lasting || refused {
                         connections.suspect(&key);
                     }
-                    Vec::new()
+                    // That is the key's trouble, which the Workspace's own check tells. What a moment brings is told by
+                    // nobody, but discovery is not to be silent for hours because one list fails.
+                    let told = lasting && !refused;
+                    (Vec::new(), told.then(|| Swept { without_rows: Some(error.to_string()), ..Swept::default() }))
                 }
             },
-            None => Vec::new(),
+            None => (Vec::new(), None),
         };
         self.wake_all(changed);
-        if let Ok(swept) = outcome {
+        if let Some(swept) = news {
             let _ = self.news.send(News { key, live, swept });
         }
     }
@@ -310,7 +315,9 @@ impl Watched {
         self.paused_until = None;
         self.cost = swept.calls;
         self.count = swept.rows.as_ref().map(std::collections::HashMap::len).or(self.count);
-        self.complete = began;
+        if swept.rows.is_some() {
+            self.complete = began;
+        }
         let mut changed = Vec::new();
         for (object, entry) in self.workflows.iter_mut().filter(|(_, entry)| entry.at < began) {
             if !swept.differs(&entry.seen) {

@@ -189,7 +189,7 @@ async fn a_resource_that_the_api_server_refuses_holds_up_no_other_and_is_told_on
 }
 
 #[tokio::test]
-async fn a_list_that_the_api_refuses_is_told_in_its_words_and_nothing_is_taken_for_gone() {
+async fn a_list_that_cannot_be_read_is_told_in_the_apis_words_and_nothing_is_taken_for_gone() {
     let world = World::new("discover-unlisted").await;
     world.resync("5s").await;
     let _process = world.process(&[]);
@@ -206,6 +206,16 @@ async fn a_list_that_the_api_refuses_is_told_in_its_words_and_nothing_is_taken_f
         assert!(message.contains(words), "{words} in: {message}");
     }
     sweeps(&world, 1).await;
+    assert_eq!(resources(&world).await.len(), before);
+    world.api.heal().await;
+    wait_for_complete(&world).await;
+
+    // One that fails again and again is told too, while the API accepts the key.
+    let fail = json!({ "route": "/v1/workflows", "method": "GET", "kind": { "error": { "status": 503 } } });
+    world.api.faults(json!({ "faults": [fail] })).await;
+    let (_, message) = until(SOON, "the condition", async || incomplete(&world).await).await;
+    assert!(message.contains("list of workflows could not be read") && message.contains("503"), "{message}");
+    world.wait_for_workspace("default", "Connected").await;
     assert_eq!(resources(&world).await.len(), before);
     world.api.heal().await;
     wait_for_complete(&world).await;
