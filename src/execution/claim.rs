@@ -79,6 +79,36 @@ pub struct Claim {
     pub stop_for: Option<StopFor>,
 }
 
+/// What a process remembers of a claim of its own, to put it back if it is lost; the rest is known from the resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// See [`Claim::attempt`].
+    pub attempt: u32,
+    /// See [`Claim::digest`].
+    pub digest: String,
+    /// See [`Claim::inputs`].
+    pub inputs: Vec<InputVersion>,
+    /// See [`Claim::reading`].
+    pub reading: bool,
+    /// See [`Claim::stop_since`].
+    pub stop_since: Option<Timestamp>,
+    /// See [`Claim::stop_for`].
+    pub stop_for: Option<StopFor>,
+}
+
+impl From<&Claim> for Known {
+    fn from(claim: &Claim) -> Self {
+        Self {
+            attempt: claim.attempt,
+            digest: claim.digest.clone(),
+            inputs: claim.inputs.clone(),
+            reading: claim.reading,
+            stop_since: claim.stop_since,
+            stop_for: claim.stop_for,
+        }
+    }
+}
+
 /// Why a run is stopped while its resource stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopFor {

@@ -454,9 +454,8 @@ impl<'a> Pass<'a> {
                 );
             }
             self.ended = self.ended.or_else(|| Some((Instant::now(), true)));
+            self.observed.memory.ended();
         }
-        // What it claimed is remembered for as long as the object is there: should the cluster's store be restored to a
-        // time before that, the run must not look new.
         self.keep(look && !is_finished(&status));
         Ok(requeue.action())
     }

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use super::claim::{Claim, Claimant, FINALIZER, Note, Owner, TAKE_OVER, derived_id, later};
+use super::claim::{Claim, Claimant, FINALIZER, Known, Note, Owner, TAKE_OVER, derived_id, later};
 use super::expiry::{Ended, tracked_by};
 use super::input::Input;
 use super::result::Stored;
@@ -86,7 +86,7 @@ pub struct Observed {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
     /// The claim that this process last wrote: `kubectl replace` may have dropped it.
-    pub claim: Option<Claim>,
+    pub claim: Option<Box<Known>>,
     /// Its retries.
     pub retries: Retries,
     /// The stop that the API has last taken, and when, to not ask twice.
@@ -102,6 +102,12 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// The run has ended. What was claimed stays for as long as the resource is there: should the cluster's store be
+    /// restored to a time before that, the run must not look new.
+    pub fn ended(&mut self) {
+        *self = Self { claim: self.claim.take(), seen: self.seen, ..Self::default() };
+    }
+
     /// Whether the API has taken this stop, and not so long ago that it has to be repeated.
     pub fn has_stopped(&self, call: StopCall, now: Timestamp) -> bool {
         self.stop.is_some_and(|(taken, at)| taken == call && now < later(at, STOP_AGAIN))
@@ -355,7 +361,7 @@ impl Observed {
 
     /// A claim was written; `fresh` when its call is to be sent in this pass.
     pub fn claimed(&mut self, claim: Claim, fresh: bool) {
-        self.memory.claim = Some(claim.clone());
+        self.memory.claim = Some(Box::new(Known::from(&claim)));
         self.memory.retries.hold = None;
         self.note = Note::Claim(Box::new(claim));
         self.fresh = fresh;

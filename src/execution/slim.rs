@@ -8,6 +8,7 @@ use super::claim::{CLAIM, Note};
 use super::controller::Guarded;
 use super::expiry::MANAGERS;
 use super::report::is_finished;
+use crate::api::conditions::{self, EXPIRED};
 use crate::operator::watch;
 
 /// Takes out what no pass reads. Nothing of it is ever written back: status and metadata are patched field by field.
@@ -21,8 +22,20 @@ pub fn slim(object: &mut Guarded) {
     status.root_execution_id = None;
     status.run_id = None;
     status.workflow_name = None;
-    execution.spec.input = None;
-    execution.spec.input_from = None;
+    // Nobody will write these conditions again, whose words may be as long as all the rest.
+    let spec = &mut execution.spec;
+    if spec.ttl_seconds_after_finished.is_none() && conditions::find(&status.conditions, EXPIRED).is_none() {
+        status.conditions.iter_mut().for_each(|condition| condition.message = String::new());
+    }
+    // What was to run has run.
+    spec.workflow_ref = None;
+    spec.workflow_identifier = None;
+    spec.registration_id = None;
+    spec.input = None;
+    spec.input_from = None;
+    spec.deployment_name = None;
+    spec.custom_tracing_attributes = None;
+    spec.extensions = None;
     // While its call may be under way, it keeps others from the same explicit id.
     let annotations = &mut execution.metadata.annotations;
     if matches!(Note::read(annotations.as_ref()), Note::Claim(claim) if claim.doubt_ends() < Timestamp::now()) {
@@ -58,7 +71,10 @@ mod tests {
                     { "manager": "kubectl", "operation": "Update", "fieldsV1": { "f:spec": {} } },
                 ],
             },
-            "spec": { "workspaceRef": { "name": "w" }, "workflowIdentifier": "echo", "input": { "a": 1 } },
+            "spec": {
+                "workspaceRef": { "name": "w" }, "workflowIdentifier": "echo", "input": { "a": 1 },
+                "customTracingAttributes": { "order": "4711" }, "extensions": { "c": 3 },
+            },
             "status": {
                 "result": { "b": 2 }, "resultBytes": 7, "executionId": "x",
                 "conditions": [{
@@ -80,6 +96,8 @@ mod tests {
         let (_, finished) = kept("True");
         let status = finished.status.clone().unwrap();
         assert_eq!((&finished.spec.input, &status.result), (&None, &None));
+        assert_eq!((&finished.spec.custom_tracing_attributes, &finished.spec.extensions), (&None, &None));
+        assert_eq!((&*status.conditions[0].reason, &*status.conditions[0].message), ("Completed", ""));
         assert_eq!((status.result_bytes, status.execution_id.as_deref()), (Some(7), Some("x")));
         let annotations = finished.metadata.annotations.clone().unwrap();
         assert_eq!(annotations["kubectl.kubernetes.io/last-applied-configuration"], "");
@@ -88,7 +106,30 @@ mod tests {
         let fields = finished.metadata.managed_fields.unwrap();
         assert!(fields.len() == 1 && fields[0].fields_v1.is_none(), "{fields:?}");
         let (_, running) = kept("False");
-        assert!(running.spec.input.is_some() && running.status.unwrap().result.is_some());
+        assert!(running.spec.input.is_some() && running.spec.extensions.is_some());
+        let status = running.status.unwrap();
+        assert!(status.result.is_some() && status.conditions[0].message == "It did.");
+    }
+
+    #[test]
+    fn conditions_that_may_be_written_again_keep_their_words() {
+        let message = |change: fn(&mut Value)| {
+            let mut object = object("True");
+            change(&mut object);
+            let mut object: Guarded = serde_json::from_value(object).unwrap();
+            slim(&mut object);
+            object.0.unwrap().status.unwrap().conditions[0].message.clone()
+        };
+        // Whether it outlives its time is told in a condition beside the others, and they are written together.
+        assert_eq!(message(|object| object["spec"]["ttlSecondsAfterFinished"] = json!(60)), "It did.");
+        assert_eq!(message(|object| object["status"]["conditions"][0]["type"] = json!("Failed")), "");
+        let expired = |object: &mut Value| {
+            let conditions = object["status"]["conditions"].as_array_mut().unwrap();
+            let mut expired = conditions[0].clone();
+            expired["type"] = json!("Expired");
+            conditions.push(expired);
+        };
+        assert_eq!(message(expired), "It did.");
     }
 
     #[test]

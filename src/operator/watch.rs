@@ -309,6 +309,11 @@ pub fn slim<K: Resource>(object: &mut K, managers: impl Fn(&str) -> bool) {
     object.meta_mut().managed_fields = Some(named).filter(|named| !named.is_empty());
 }
 
+/// Names an object, and no more than that: a list of tens of thousands is named in several queues at once.
+fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectRef<K> {
+    ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
+}
+
 /// One watch of those that fill a store.
 #[derive(Debug)]
 struct Watch<K: Resource<DynamicType = ()>> {
@@ -332,7 +337,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Watch<K> {
         match event {
             Event::Init => Vec::new(),
             Event::InitApply(object) => {
-                let reference = ObjectRef::from_obj(&object);
+                let reference = reference(&object);
                 self.listing.insert(reference.clone());
                 writer.apply_watcher_event(&Event::Apply(object));
                 vec![reference]
@@ -340,17 +345,16 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Watch<K> {
             Event::InitDone => {
                 let listed = std::mem::take(&mut self.listing);
                 let ours = |object: &K| namespace.is_none() || object.namespace().as_deref() == namespace;
-                let gone = writer
-                    .as_reader()
-                    .state_filter(|object| ours(object) && !listed.contains(&ObjectRef::from_obj(object)));
+                let gone =
+                    writer.as_reader().state_filter(|object| ours(object) && !listed.contains(&reference(object)));
                 let gone = gone.into_iter().map(|object| {
                     writer.apply_watcher_event(&Event::Delete(K::clone(&object)));
-                    ObjectRef::from_obj(object.as_ref())
+                    reference(object.as_ref())
                 });
                 gone.collect()
             }
             Event::Apply(ref object) | Event::Delete(ref object) => {
-                let reference = ObjectRef::from_obj(object);
+                let reference = reference(object);
                 writer.apply_watcher_event(&event);
                 vec![reference]
             }

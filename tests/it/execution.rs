@@ -99,7 +99,7 @@ async fn a_hundred_executions_cost_few_calls_and_writes_and_nothing_once_finishe
     // With single questions where a list would have served, 279.
     assert!(total <= 270, "{calls:#?}");
     // The finalizers go when nobody is in a hurry.
-    until(Duration::from_secs(150), "the finalizers to go", async || {
+    until(Duration::from_secs(180), "the finalizers to go", async || {
         let all = world.executions().list(&Default::default()).await.unwrap();
         all.items.iter().all(|object| object.finalizers().is_empty()).then_some(())
     })

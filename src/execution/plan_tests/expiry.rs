@@ -84,11 +84,42 @@ fn what_argo_flux_and_helm_keep_track_of_is_known_by_their_marks() {
 }
 
 #[test]
+fn the_last_change_of_a_resource_comes_after_the_doubt_of_its_claim() {
+    // A claim stays in memory until a change comes after its doubt.
+    let mut o = finished();
+    (o.finalizer, o.spec.ttl_seconds_after_finished) = (true, None);
+    let Note::Claim(claim) = &o.note else { panic!("not claimed") };
+    let last = (6..).map(at).find(|now| matches!(plan(&o, *now), Decision::Act(Step::SetFinalizer(false)))).unwrap();
+    assert!(claim.doubt_ends() < last && last < at(130), "{last}");
+}
+
+#[test]
 fn what_is_kept_although_its_time_is_over_loses_its_finalizer_all_the_same() {
     let mut o = Observed { finalizer: true, tracked_by: Some("Flux"), ended: seen(1, true), ..finished() };
     o.spec.ttl_seconds_after_finished = Some(0);
     let kept = settled(&o, at(7));
     assert!(is_true(&kept.status.conditions, EXPIRED));
-    assert!(matches!(kept.requeue, Requeue::AtLatest(wait) if wait <= Duration::from_secs(90)), "{:?}", kept.requeue);
+    assert!(matches!(kept.requeue, Requeue::AtLatest(wait) if wait <= Duration::from_secs(120)), "{:?}", kept.requeue);
     assert_eq!(step(&Observed { status: kept.status, ..o }, at(200)), Step::SetFinalizer(false));
+}
+
+#[test]
+fn a_finished_status_is_never_written_again_where_the_resource_has_no_time_to_live() {
+    // Of such a status not everything is kept in memory.
+    for (tracked_by, finalizer, deleted) in [
+        (None, false, None),
+        (None, true, None),
+        (Some("Helm"), false, None),
+        (Some("Helm"), true, None),
+        (None, false, Some(at(8))),
+        (None, true, Some(at(8))),
+    ] {
+        let o = Observed { spec: new().spec, tracked_by, finalizer, deleted, ended: seen(1, true), ..finished() };
+        for now in [at(7), at(100), at(1_000_000)] {
+            match plan(&o, now) {
+                Decision::Settle(settled) => assert_eq!(settled.status, o.status),
+                Decision::Act(step) => assert!(matches!(step, Step::SetFinalizer(false) | Step::Release { .. })),
+            }
+        }
+    }
 }

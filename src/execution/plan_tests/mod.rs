@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::api::conditions::{COMPLETE, FAILED, MISSING, READY, STARTED, find, is_true};
 use crate::api::{DeletionPolicy, WorkflowExecution, WorkflowExecutionStatus};
-use crate::execution::claim::{Claim, Note, TAKE_OVER};
+use crate::execution::claim::{Claim, Known, Note, TAKE_OVER};
 use crate::execution::observed::{FailureText, Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings};
 use crate::execution::plan::{Decision, Settled, Step, plan};
 use crate::execution::report::reason;
@@ -470,7 +470,7 @@ fn a_claim_that_vanished_is_put_back_with_a_doubt() {
     assert_eq!((claim.execution_id.as_str(), send), ("run-u-1", false));
     // Another operator may have claimed since this one last did.
     o.status = WorkflowExecutionStatus::default();
-    o.memory.claim = Some(Claim { attempt: 3, refused: true, ..claim });
+    o.memory.claim = Some(Box::new(Known { attempt: 3, ..Known::from(&claim) }));
     let (claim, _, send) = claim_of(step(&o, at(500)));
     assert_eq!((claim.attempt, claim.refused, send), (3, false, false));
     assert!(claim.doubt_ends() > at(580));

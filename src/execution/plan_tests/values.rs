@@ -158,7 +158,7 @@ fn a_value_that_changed_between_two_attempts_starts_nothing_if_the_first_may_hav
 fn a_claim_that_was_lost_is_put_back_with_the_versions_that_are_remembered() {
     let mut o = claimed_with_secret(json!({}), |_| {});
     let Note::Claim(claim) = std::mem::replace(&mut o.note, Note::Absent) else { panic!("no claim") };
-    o.memory.claim = Some((*claim).clone());
+    o.memory.claim = Some(Box::new(Known::from(claim.as_ref())));
     let (restored, _, send) = claim_of(step(&o, at(20)));
     assert_eq!((restored.inputs, send), (claim.inputs, false));
 }

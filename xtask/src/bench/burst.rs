@@ -41,7 +41,7 @@ pub struct Shape {
     pub window: usize,
     /// How long each call to the simulator takes.
     pub latency: Duration,
-    /// Whether to wait until the finalizers are off, a minute and more after the end.
+    /// Whether to wait until the finalizers are off, a minute and a half and more after the end.
     pub to_the_end: bool,
 }
 

@@ -246,6 +246,8 @@ async fn copy(stage: &Stage, model: &DynamicObject, name: &str, spec: &Value) ->
     let mut claim: Value = serde_json::from_str(claim)?;
     claim["executionId"] = json!(id);
     claim["owner"]["name"] = json!(name);
+    // Claims whose calls may be under way are kept in memory; of thousands that have ended, few are so young.
+    claim["sendBefore"] = json!("2026-01-01T00:00:00Z");
     let claim = json!({ "metadata": { "annotations": { CLAIM: claim.to_string() } } });
     executions.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&claim)).await?;
     let mut status = model.data["status"].clone();
