@@ -45,7 +45,7 @@ use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
 use crate::operator::retry::{Requeue, jitter};
 use crate::operator::sabotage;
-use crate::operator::watch::Unheard;
+use crate::operator::watch::{Unheard, reference};
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::turn::{self, Place};
@@ -529,10 +529,6 @@ impl<'a> Pass<'a> {
         self.context.lock().remove(&self.observed.uid);
         self.context.tracker.untrack(&self.key, &reference(self.object));
     }
-}
-
-fn reference(object: &WorkflowExecution) -> ObjectRef<Guarded> {
-    ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
 }
 
 /// The step without what it carries: a claim and an input are too long for a log line.

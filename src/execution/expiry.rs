@@ -12,8 +12,8 @@ use super::report;
 use crate::operator::retry::{Requeue, jitter};
 
 /// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for. By then the doubt
-/// of its claim is over (90 s after it was made), so that the claim leaves the memory with this last change.
-const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_secs(90);
+/// of its claim is over, 90 s after it was made, so that the claim leaves the memory with this last change.
+const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_secs(95);
 
 /// What this process has seen of a run's end, by the monotonic clock: the wall clock may be set meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +36,13 @@ pub(super) fn finished(o: &Observed, now: Timestamp) -> Decision {
     if !o.finalizer {
         return settle(o, status, requeue);
     }
-    let ended = o.status.end_time.as_ref().map_or(now, |time| time.0);
-    let due = later(ended, FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&o.uid) % 30)));
+    let due = later(
+        report::known_end(&o.status).unwrap_or(now),
+        FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&o.uid) % 30)),
+    );
     match Duration::try_from(due.duration_since(now)) {
         // An end in the future, by a clock that was set back, keeps nobody waiting for long.
-        Ok(wait) if !wait.is_zero() => settle(o, status, requeue.within(wait.min(Duration::from_secs(120)))),
+        Ok(wait) if !wait.is_zero() => settle(o, status, requeue.within(wait.min(Duration::from_secs(125)))),
         _ => Decision::Act(Step::SetFinalizer(false)),
     }
 }

@@ -11,7 +11,8 @@ use super::report::is_finished;
 use crate::api::conditions::{self, EXPIRED};
 use crate::operator::watch;
 
-/// Takes out what no pass reads. Nothing of it is ever written back: status and metadata are patched field by field.
+/// Takes out what no pass reads or writes back: status and metadata are patched field by field, and only where a pass
+/// changes them.
 pub fn slim(object: &mut Guarded) {
     watch::slim(object, |manager| MANAGERS.iter().any(|(name, _)| manager == *name));
     let Ok(execution) = &mut object.0 else { return };
@@ -22,9 +23,13 @@ pub fn slim(object: &mut Guarded) {
     status.root_execution_id = None;
     status.run_id = None;
     status.workflow_name = None;
-    // Nobody will write these conditions again, whose words may be as long as all the rest.
-    let spec = &mut execution.spec;
-    if spec.ttl_seconds_after_finished.is_none() && conditions::find(&status.conditions, EXPIRED).is_none() {
+    // The words of conditions may be as long as all the rest. But conditions are written together, so they stay where a
+    // pass has to acknowledge an edit, or to tell that the resource has outlived its time.
+    let (spec, generation) = (&mut execution.spec, execution.metadata.generation);
+    let acknowledged = status.conditions.iter().all(|condition| condition.observed_generation == generation);
+    let may_expire =
+        spec.ttl_seconds_after_finished.is_some() || conditions::find(&status.conditions, EXPIRED).is_some();
+    if acknowledged && !may_expire {
         status.conditions.iter_mut().for_each(|condition| condition.message = String::new());
     }
     // What was to run has run.
@@ -62,7 +67,7 @@ mod tests {
         json!({
             "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
             "metadata": {
-                "name": "run", "namespace": "team", "finalizers": ["a"],
+                "name": "run", "namespace": "team", "generation": 1, "finalizers": ["a"],
                 "annotations": {
                     "kubectl.kubernetes.io/last-applied-configuration": "{}", "workflows.mistral.ai/claim": "{}",
                 },
@@ -79,7 +84,7 @@ mod tests {
                 "result": { "b": 2 }, "resultBytes": 7, "executionId": "x",
                 "conditions": [{
                     "type": "Complete", "status": complete, "reason": "Completed", "message": "It did.",
-                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1,
                 }],
             },
         })
@@ -122,6 +127,8 @@ mod tests {
         };
         // Whether it outlives its time is told in a condition beside the others, and they are written together.
         assert_eq!(message(|object| object["spec"]["ttlSecondsAfterFinished"] = json!(60)), "It did.");
+        // An edit is acknowledged in each of them.
+        assert_eq!(message(|object| object["metadata"]["generation"] = json!(2)), "It did.");
         assert_eq!(message(|object| object["status"]["conditions"][0]["type"] = json!("Failed")), "");
         let expired = |object: &mut Value| {
             let conditions = object["status"]["conditions"].as_array_mut().unwrap();

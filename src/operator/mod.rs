@@ -248,7 +248,7 @@ async fn operate(
         .run(
             move |object, context| {
                 // By now the store has what the executions wait for, which another watch could not promise.
-                let _ = passed.send(ObjectRef::from_obj(object.as_ref()));
+                let _ = passed.send(watch::reference(object.as_ref()));
                 async move {
                     let pass = Box::pin(workflow::controller::reconcile(Arc::clone(&object), Arc::clone(&context)));
                     context.metrics.pass(&object, pass).await
@@ -427,18 +427,18 @@ fn receive<T>(mut receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
 
 fn waiting_for(store: &Store<Guarded>, key: &Key) -> Vec<ObjectRef<Guarded>> {
     let waits = |object: &Arc<Guarded>| execution::controller::waits_for(object, key);
-    store.state().iter().filter(|object| waits(object)).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
+    store.state().iter().filter(|object| waits(object)).map(|object| watch::reference(object.as_ref())).collect()
 }
 
 fn referring_to(store: &Store<Guarded>, workflow: &ObjectRef<inventory::Guarded>) -> Vec<ObjectRef<Guarded>> {
     let namespace = workflow.namespace.as_deref().unwrap_or_default();
     let refers = |object: &Arc<Guarded>| execution::controller::refers_to(object, namespace, &workflow.name);
-    store.state().iter().filter(|object| refers(object)).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
+    store.state().iter().filter(|object| refers(object)).map(|object| watch::reference(object.as_ref())).collect()
 }
 
 fn using(store: &Store<inventory::Guarded>, key: &Key) -> Vec<ObjectRef<inventory::Guarded>> {
     let uses = |object: &Arc<inventory::Guarded>| workflow::controller::uses(object, key);
-    store.state().iter().filter(|object| uses(object)).map(|object| ObjectRef::from_obj(object.as_ref())).collect()
+    store.state().iter().filter(|object| uses(object)).map(|object| watch::reference(object.as_ref())).collect()
 }
 
 /// UID of the namespace `kube-system`, by which clusters are told apart. Waits for it.

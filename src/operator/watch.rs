@@ -310,7 +310,7 @@ pub fn slim<K: Resource>(object: &mut K, managers: impl Fn(&str) -> bool) {
 }
 
 /// Names an object, and no more than that: a list of tens of thousands is named in several queues at once.
-fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectRef<K> {
+pub fn reference<K: Resource<DynamicType = ()>>(object: &impl Resource) -> ObjectRef<K> {
     ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
 }
 
@@ -337,7 +337,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Watch<K> {
         match event {
             Event::Init => Vec::new(),
             Event::InitApply(object) => {
-                let reference = reference(&object);
+                let reference = reference::<K>(&object);
                 self.listing.insert(reference.clone());
                 writer.apply_watcher_event(&Event::Apply(object));
                 vec![reference]
@@ -354,7 +354,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Watch<K> {
                 gone.collect()
             }
             Event::Apply(ref object) | Event::Delete(ref object) => {
-                let reference = reference(object);
+                let reference = reference::<K>(object);
                 writer.apply_watcher_event(&event);
                 vec![reference]
             }

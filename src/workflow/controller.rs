@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
@@ -29,6 +29,7 @@ use crate::operator::kubernetes::{self, Error, Written, call, write_status};
 use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
 use crate::operator::retry::{self, Requeue};
+use crate::operator::watch::reference;
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::turn::{self, Place};
@@ -357,11 +358,6 @@ fn class(observed: &Observed) -> Class {
     } else {
         Class::Drift
     }
-}
-
-/// The reference under which an object is woken.
-pub fn reference(object: &Workflow) -> ObjectRef<Guarded> {
-    ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
 }
 
 /// The UUID of the workflow with exactly this name; rather one of this Mistral workspace than a shared one.

@@ -93,7 +93,9 @@ async fn what_is_shut_down_before_it_starts_never_starts() {
         world.patch(name, json!({ "spec": { "shutdown": null, "suspend": false } })).await.unwrap();
         let acknowledged =
             |object: &WorkflowExecution| status(object).observed_generation == object.metadata.generation;
-        assert!(is_true(&world.wait(name, SOON, acknowledged).await, "Failed"), "an end is an end");
+        let ended = world.wait(name, SOON, acknowledged).await;
+        assert!(is_true(&ended, "Failed"), "an end is an end");
+        assert!(status(&ended).conditions.iter().all(|condition| !condition.message.is_empty()), "{ended:?}");
     }
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 0);
 }

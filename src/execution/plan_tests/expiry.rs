@@ -1,8 +1,13 @@
 //! The tables of `ttlSecondsAfterFinished`.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::*;
 use crate::api::conditions::EXPIRED;
+use crate::execution::controller::Guarded;
 use crate::execution::expiry::Ended;
+use crate::execution::slim::slim;
+use crate::operator::kubernetes::status_patch;
 
 /// Ended at second 5 and said so at second 6; to be deleted an hour later. The finalizer is gone.
 fn finished() -> Observed {
@@ -85,8 +90,10 @@ fn what_argo_flux_and_helm_keep_track_of_is_known_by_their_marks() {
 
 #[test]
 fn the_last_change_of_a_resource_comes_after_the_doubt_of_its_claim() {
-    // A claim stays in memory until a change comes after its doubt.
+    // A claim stays in memory until a change comes after its doubt. No run is shorter than this one.
     let mut o = finished();
+    o.status.end_time = Some(Time(at(0)));
+    o.status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Time(at(0)));
     (o.finalizer, o.spec.ttl_seconds_after_finished) = (true, None);
     let Note::Claim(claim) = &o.note else { panic!("not claimed") };
     let last = (6..).map(at).find(|now| matches!(plan(&o, *now), Decision::Act(Step::SetFinalizer(false)))).unwrap();
@@ -99,27 +106,59 @@ fn what_is_kept_although_its_time_is_over_loses_its_finalizer_all_the_same() {
     o.spec.ttl_seconds_after_finished = Some(0);
     let kept = settled(&o, at(7));
     assert!(is_true(&kept.status.conditions, EXPIRED));
-    assert!(matches!(kept.requeue, Requeue::AtLatest(wait) if wait <= Duration::from_secs(120)), "{:?}", kept.requeue);
+    assert!(matches!(kept.requeue, Requeue::AtLatest(wait) if wait <= Duration::from_secs(125)), "{:?}", kept.requeue);
     assert_eq!(step(&Observed { status: kept.status, ..o }, at(200)), Step::SetFinalizer(false));
 }
 
+/// What a pass over a finished resource writes into its status, if it keeps of it in memory what is kept there.
+fn written(change: fn(&mut Value), tracked_by: Option<&'static str>, now: Timestamp) -> Vec<Value> {
+    let status = finished().status;
+    let mut object = json!({
+        "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
+        "metadata": { "name": "run", "namespace": "n", "uid": "u-1", "generation": 1 },
+        "spec": { "workflowIdentifier": "w" }, "status": status,
+    });
+    change(&mut object);
+    let mut guarded: Guarded = serde_json::from_value(object).unwrap();
+    slim(&mut guarded);
+    let kept = guarded.0.unwrap();
+    let mut o = observed(json!({ "generation": kept.metadata.generation }), json!({}));
+    o.spec.ttl_seconds_after_finished = kept.spec.ttl_seconds_after_finished;
+    let old = kept.status.unwrap();
+    let o = Observed { status: old.clone(), tracked_by, ended: seen(1, false), ..o };
+    match plan(&o, now) {
+        Decision::Settle(settled) => status_patch(Some(&json!(old)), &json!(settled.status)),
+        Decision::Act(step) => panic!("{step:?}"),
+    }
+}
+
 #[test]
-fn a_finished_status_is_never_written_again_where_the_resource_has_no_time_to_live() {
-    // Of such a status not everything is kept in memory.
-    for (tracked_by, finalizer, deleted) in [
-        (None, false, None),
-        (None, true, None),
-        (Some("Helm"), false, None),
-        (Some("Helm"), true, None),
-        (None, false, Some(at(8))),
-        (None, true, Some(at(8))),
+fn conditions_are_written_again_with_all_their_words_or_not_at_all() {
+    let edited: fn(&mut Value) = |object| object["metadata"]["generation"] = json!(2);
+    let restored: fn(&mut Value) = |object| {
+        let all = object["status"]["conditions"].as_array_mut().unwrap();
+        all.iter_mut().for_each(|condition| drop(condition.as_object_mut().unwrap().remove("observedGeneration")));
+    };
+    let dying: fn(&mut Value) = |object| object["spec"]["ttlSecondsAfterFinished"] = json!(60);
+    let no_longer: fn(&mut Value) = |object| {
+        let all = object["status"]["conditions"].as_array_mut().unwrap();
+        let expired = json!({ "type": "Expired", "message": "It stays." });
+        all.push(all[0].clone());
+        merge(all.last_mut().unwrap(), expired);
+    };
+    for (change, tracked_by, writes) in [
+        (edited, None, true),
+        (restored, None, true),
+        (dying, Some("Helm"), true),
+        (no_longer, None, true),
+        (|_: &mut Value| (), None, false),
+        (|_: &mut Value| (), Some("Helm"), false),
     ] {
-        let o = Observed { spec: new().spec, tracked_by, finalizer, deleted, ended: seen(1, true), ..finished() };
-        for now in [at(7), at(100), at(1_000_000)] {
-            match plan(&o, now) {
-                Decision::Settle(settled) => assert_eq!(settled.status, o.status),
-                Decision::Act(step) => assert!(matches!(step, Step::SetFinalizer(false) | Step::Release { .. })),
-            }
+        let operations = written(change, tracked_by, at(1000));
+        let conditions = operations.iter().find(|operation| operation["path"] == "/status/conditions");
+        assert_eq!((conditions.is_some(), !operations.is_empty()), (writes, writes), "{operations:?}");
+        for condition in conditions.into_iter().flat_map(|it| it["value"].as_array().unwrap()) {
+            assert_ne!(condition["message"], "", "{condition}");
         }
     }
 }

@@ -88,7 +88,7 @@ fn a_finished_one_costs_nothing_but_the_finalizer_that_goes_late() {
     let status = settled(&o, at(6)).status;
     let finished = Observed { look: true, status, ..claimed() };
     assert!(matches!(settled(&finished, at(6)).requeue, Requeue::AtLatest(_)));
-    assert_eq!(step(&finished, at(130)), Step::SetFinalizer(false));
+    assert_eq!(step(&finished, at(140)), Step::SetFinalizer(false));
     let released = Observed { finalizer: false, ..finished };
     assert_eq!(settled(&released, at(1000)).requeue, Requeue::OnChange);
 }

@@ -116,7 +116,7 @@ impl Options {
     }
 
     fn rest(&self) -> rest::Shape {
-        let [settles, rest, restarted] = if self.quick { [2, 20, 10] } else { [150, 300, 60] }.map(Duration::from_secs);
+        let [settles, rest, restarted] = if self.quick { [2, 20, 10] } else { [180, 300, 60] }.map(Duration::from_secs);
         let (finished, running) = if self.quick { (500, 50) } else { (10_000, 1000) };
         rest::Shape { finished, running, settles, rest, restarted }
     }
