@@ -25,12 +25,6 @@ async fn limit(world: &World, workspace: &str, requests_per_second: u32) {
     world.workspaces().patch(workspace, &PatchParams::default(), &patch).await.unwrap();
 }
 
-/// Times of creation are whole seconds: of what is created in the second of its own start, an operator asks first whether
-/// another one has started it, and that pass makes two calls in its turn.
-async fn next_second() {
-    tokio::time::sleep(Duration::from_secs(1)).await;
-}
-
 /// What the API's books said all the time until `done`: how long it took to answer, and how many calls had come by then.
 struct Arrivals(Vec<(Duration, u64)>);
 

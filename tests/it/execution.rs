@@ -74,8 +74,7 @@ async fn a_hundred_executions_cost_few_calls_and_writes_and_nothing_once_finishe
     let world = World::new("hundred").await;
     let _operator = world.operator();
     world.wait_for_workspace("default", "Connected").await;
-    // Times of creation are whole seconds: of what is created in the operator's own first one, it asks first.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    next_second().await;
     world.api.forget_calls().await;
     let mut created = Vec::new();
     for n in 0..100 {

@@ -356,3 +356,9 @@ pub async fn until<T>(limit: Duration, what: &str, mut done: impl AsyncFnMut() -
     };
     tokio::time::timeout(limit, looking).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
+
+/// Times of creation are whole seconds: of what is created in the second of its own start, an operator asks first whether
+/// another one has started it, and that pass makes two calls in its turn.
+pub async fn next_second() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
