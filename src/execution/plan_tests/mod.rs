@@ -477,6 +477,22 @@ fn a_claim_that_vanished_is_put_back_with_a_doubt() {
 }
 
 #[test]
+fn a_run_that_has_ended_does_not_look_new_when_the_cluster_is_restored_to_a_time_before_it() {
+    let mut o = new();
+    let claim = o.claim(&connection(), 2, at(0));
+    o.claimed(claim, true);
+    o.sent(Ok(run("COMPLETED")));
+    o.memory.ended();
+    // No claim, no status, the same UID.
+    let mut restored = Observed { memory: o.memory, ..new() };
+    let (claim, _, send) = claim_of(step(&restored, at(500)));
+    assert_eq!((claim.attempt, send), (2, false));
+    restored.note = Note::Claim(Box::new(claim));
+    restored.asked(Err(not_found()));
+    assert!(is_true(&settled(&restored, at(1000)).status.conditions, MISSING), "the API has forgotten it");
+}
+
+#[test]
 fn a_run_found_under_an_explicit_id_is_read_only() {
     let explicit = || observed(json!({}), json!({ "executionId": "mine" }));
     let mut o = explicit();
