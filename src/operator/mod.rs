@@ -15,6 +15,7 @@ pub mod watch;
 
 use std::collections::HashSet;
 use std::fmt::Debug;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,8 @@ use watch::{Scope, Unheard};
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
 /// How often what is remembered of resources that are gone is dropped.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// Controllers that share the executions: see [`divided`].
+const PARTS: u64 = 16;
 /// What readiness waits for first.
 const KUBERNETES: &str = "the Kubernetes API";
 /// What it waits for where there is no election.
@@ -259,7 +262,6 @@ async fn operate(
             Arc::clone(&workflow_context),
         );
 
-    let executions = controller(&execution_store, touched_executions);
     let execution_context = Arc::new(execution::controller::Context::new(
         client.clone(),
         cluster,
@@ -275,14 +277,17 @@ async fn operate(
         Arc::clone(metrics),
     ));
     let (of_changes, of_workflows) = (execution_store.clone(), execution_store.clone());
-    let executions = executions
-        .reconcile_on(receive(woken))
-        .reconcile_on(receive(changes).flat_map(move |key| stream::iter(waiting_for(&of_changes, &key))))
-        .reconcile_on(
-            receive(passes_of_workflows).flat_map(move |workflow| stream::iter(referring_to(&of_workflows, &workflow))),
-        )
-        .graceful_shutdown_on(stop.clone().cancelled_owned())
-        .run(
+    let named = stream::select_all([
+        receive(woken).boxed(),
+        receive(touched_executions).boxed(),
+        receive(changes).flat_map(move |key| stream::iter(waiting_for(&of_changes, &key))).boxed(),
+        receive(passes_of_workflows)
+            .flat_map(move |workflow| stream::iter(referring_to(&of_workflows, &workflow)))
+            .boxed(),
+    ]);
+    let (dividing, parts) = divided(named.take_until(stop.clone().cancelled_owned()));
+    let executions = parts.into_iter().map(|part| {
+        controller(&execution_store, part).graceful_shutdown_on(stop.clone().cancelled_owned()).run(
             |object, context| {
                 async move {
                     let pass = Box::pin(execution::controller::reconcile(Arc::clone(&object), Arc::clone(&context)));
@@ -292,7 +297,9 @@ async fn operate(
             },
             |_, error, _| kubernetes::after_error(error),
             Arc::clone(&execution_context),
-        );
+        )
+    });
+    let executions = stream::select_all(executions.map(StreamExt::boxed));
 
     let (executions_now, workspaces_now) = (execution_store.clone(), workspace_store.clone());
     let (tracker_now, inventory_now, term_now) = (Arc::clone(&tracker), Arc::clone(&inventory), term.clone());
@@ -380,6 +387,7 @@ async fn operate(
             stop.run_until_cancelled(watching),
             workspaces.for_each(told),
             workflows.for_each(told),
+            dividing,
             executions,
             tracking,
             sweeping,
@@ -411,6 +419,26 @@ where
     Controller::for_stream(stream::pending(), store.clone())
         .with_config(controller::Config::default().concurrency(0))
         .reconcile_on(receive(touched))
+}
+
+/// Divides objects among several controllers; the same one always goes to the same.
+///
+/// kube's looks at each pass that is under way, and at each object that waits for its own to end, whenever one of them
+/// moves. Of executions there may be thousands: those whose runs may end in a moment, or whose API server is slow.
+fn divided<K>(
+    objects: impl Stream<Item = ObjectRef<K>>,
+) -> (impl Future<Output = ()>, Vec<UnboundedReceiver<ObjectRef<K>>>)
+where
+    K: Resource<DynamicType = ()>,
+{
+    let (queues, parts): (Vec<_>, Vec<_>) = (0..PARTS).map(|_| unbounded_channel()).unzip();
+    let hashing = RandomState::new();
+    let dividing = objects.for_each(move |object| {
+        let part = usize::try_from(hashing.hash_one(&object) % PARTS).unwrap_or_default();
+        tell(&queues[part], object);
+        std::future::ready(())
+    });
+    (dividing, parts)
 }
 
 /// A receiver that is gone means that the process is ending.
@@ -459,4 +487,28 @@ async fn cluster_id(client: &Client, health: &Health) -> String {
 /// The pod's name, where there is one.
 fn host_name() -> String {
     std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "operator".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_object_always_goes_to_the_same_controller_and_all_of_them_get_some() {
+        let object = |n: usize| ObjectRef::<Workspace>::new(&format!("run-{}", n % 500)).within("team");
+        let (dividing, parts) = divided(stream::iter((0..1000).map(object)));
+        dividing.await;
+        let mut all = HashSet::new();
+        for mut part in parts {
+            let (mut of_part, mut count) = (HashSet::new(), 0);
+            while let Some(object) = part.recv().await {
+                of_part.insert(object);
+                count += 1;
+            }
+            assert!(count > 0);
+            assert_eq!(count, 2 * of_part.len(), "an object is in several parts");
+            all.extend(of_part);
+        }
+        assert_eq!(all.len(), 500);
+    }
 }
