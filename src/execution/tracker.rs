@@ -3,7 +3,7 @@
 //!
 //! The tracker only ever wakes objects. What a run has come to, their own reconcile asks.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,8 @@ pub struct Tracker {
 #[derive(Debug, Default)]
 struct Watched {
     runs: HashMap<Ref, Run>,
+    /// When those started that were young a moment ago, whether or not they have ended.
+    starts: VecDeque<Instant>,
     /// No run that ended before this (less an overlap) is still waited for; by the API's clock.
     swept_until: Option<Timestamp>,
     /// Pages that the last sweep took.
@@ -138,7 +140,9 @@ impl Tracker {
                 looked: now,
                 doubtful: word == Word::Unknown,
             };
-            watched.runs.insert(object.clone(), run);
+            if watched.runs.insert(object.clone(), run).is_none() && age < LINGER {
+                watched.starts.push_back(now);
+            }
         } else if !watched.runs.contains_key(object) {
             // Known from an earlier life: it may have ended at any time since it started.
             watched.swept_until = Some(watched.swept_until.map_or(started, |until| until.min(started)));
@@ -291,7 +295,7 @@ impl Tracker {
         let wall = Timestamp::now();
         // A row from the future must not hide what ends until then.
         watched.swept_until = watched.swept_until.max(swept.newest_end.map(|end| end.min(wall)));
-        let apart = watched.sweeps_apart(wall);
+        let apart = watched.sweeps_apart(Instant::now());
         for (object, run) in &mut watched.runs {
             let age = age(run.started, wall);
             run.next_look = begun + if age < LINGER { apart } else { look_interval(age) };
@@ -366,11 +370,12 @@ impl Watched {
     }
 
     /// How long after a sweep the next one may begin, which is also when young runs are due again. One page is one call
-    /// for all of so many young ones: the more there are, the more often it is read, up to each tick, so that none of them
-    /// costs much more than a tenth of a call in its first three seconds.
-    fn sweeps_apart(&self, wall: Timestamp) -> Duration {
-        let young = self.runs.values().filter(|run| age(run.started, wall) < LINGER).count();
-        let young = if self.pages == 1 { u32::try_from(young).unwrap_or(u32::MAX) } else { 1 };
+    /// for all of so many young ones: the more have started of late, the more often it is read, up to each tick, so that
+    /// none of them costs much more than a tenth of a call in its first three seconds. Those that have ended count as
+    /// well, so that the last ones of many are not waited for longer than the others.
+    fn sweeps_apart(&mut self, now: Instant) -> Duration {
+        while self.starts.pop_front_if(|start| now.saturating_duration_since(*start) >= LINGER).is_some() {}
+        let young = if self.pages == 1 { u32::try_from(self.starts.len()).unwrap_or(u32::MAX) } else { 1 };
         // A sweep begins a little after its tick, and the next is to be due at a tick.
         (Duration::from_secs(25) / young.max(1)).clamp(TICK, AHEAD) - TICK / 2
     }
@@ -384,7 +389,8 @@ impl Watched {
         let looks: Vec<Ref> = due_runs(&self.runs, |run| run.next_look <= now);
         let soon = self.runs.values().filter(|run| run.next_look <= now + AHEAD).count();
         let sweep = !looks.is_empty() && soon > self.pages.max(1);
-        if sweep && self.swept.is_some_and(|swept| now < swept + self.sweeps_apart(wall)) {
+        let apart = self.sweeps_apart(now);
+        if sweep && self.swept.is_some_and(|swept| now < swept + apart) {
             return Due::Nothing;
         }
         let asked = if sweep { questions } else { looks };

@@ -173,16 +173,30 @@ async fn a_pass_that_waits_for_a_reason_to_ask_is_told_and_nobody_is_woken_besid
 }
 
 #[test]
-fn the_more_runs_are_young_the_more_often_a_list_of_one_page_is_read() {
-    let now = Instant::now();
-    let in_ticks = |pages, young, age| {
-        let apart = Watched { pages, ..watched(young, now) }.sweeps_apart(later(Timestamp::UNIX_EPOCH, age));
+fn the_more_runs_start_the_more_often_a_list_of_one_page_is_read_until_the_last_one_is_not_young_any_more() {
+    let begun = Instant::now();
+    let in_ticks = |pages, started, after| {
+        let starts = std::iter::repeat_n(begun, started).collect();
+        let apart = Watched { pages, starts, ..watched(3, begun) }.sweeps_apart(begun + Duration::from_millis(after));
         apart.as_millis().div_ceil(TICK.as_millis())
     };
-    let second = SignedDuration::from_secs(1);
-    assert_eq!([1, 25, 50, 100, 1000].map(|young| in_ticks(1, young, second)), [4, 4, 2, 1, 1]);
-    assert_eq!(in_ticks(2, 1000, second), 4);
-    assert_eq!(in_ticks(1, 1000, 100 * second), 4);
+    assert_eq!([0, 25, 50, 100, 1000].map(|started| in_ticks(1, started, 1000)), [4, 4, 2, 1, 1]);
+    assert_eq!(in_ticks(2, 1000, 1000), 4);
+    assert_eq!([2999, 3000].map(|after| in_ticks(1, 1000, after)), [1, 4]);
+}
+
+#[test]
+fn a_start_counts_once_and_only_if_it_was_of_late() {
+    let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
+    let (tracker, key) = (Tracker::new(wake), Key { namespace: "n".into(), name: "default".into() });
+    let track = |name: &str, started, word| tracker.track(&key, &Ref::new(name), name, started, word);
+    for _ in 0..2 {
+        track("new", Timestamp::now(), Word::Known);
+        track("old", Timestamp::UNIX_EPOCH, Word::Known);
+        track("from an earlier life", Timestamp::now(), Word::None);
+    }
+    tracker.untrack(&key, &Ref::new("new"));
+    assert_eq!(lock(&tracker.watched)[&key].starts.len(), 1);
 }
 
 #[test]
