@@ -13,6 +13,7 @@ use kube::core::{NamespaceResourceScope, PartialObjectMeta, Status};
 use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
+use reqwest::header::{self, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -80,9 +81,13 @@ impl Error {
 /// without news.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// Who the operator is for the API server: in its audit log, and, up to the slash, as the manager of the fields that it
+/// writes, by which GitOps tools can be told to ignore them.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("mistral-workflows-operator/", env!("CARGO_PKG_VERSION")));
+
 /// How to talk to the API server.
 ///
-/// kube would repeat writes up to 15 times by itself, would send what is meant for the cluster through the proxy that
+/// kube would not say who asks, would repeat writes up to 15 times by itself, would send what is meant for the cluster through the proxy that
 /// HTTPS_PROXY names for the Mistral API, and would wait for ever for the answer to a list or watch whose other end is
 /// gone: a leader that goes on renewing its Lease and sees nothing any more.
 pub fn tuned(mut config: kube::Config) -> kube::Config {
@@ -91,6 +96,7 @@ pub fn tuned(mut config: kube::Config) -> kube::Config {
     config.read_timeout = Some(SILENCE);
     // Counted from the request, not from when the connection fell idle.
     config.reset_reader_on_write = true;
+    config.headers.push((header::USER_AGENT, AGENT));
     config
 }
 
