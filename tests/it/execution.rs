@@ -70,20 +70,6 @@ async fn an_execution_runs_to_its_result_with_three_writes() {
 }
 
 #[tokio::test]
-async fn what_the_operator_writes_bears_its_name() {
-    let world = World::new("manager").await;
-    let _operator = world.operator();
-    world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
-    let done = world.wait_for_reason("run", "Completed").await;
-    let of_the_operator = done.managed_fields().iter().filter(|entry| {
-        // Which GitOps tools can be told to ignore.
-        entry.manager.as_deref() == Some("mistral-workflows-operator")
-    });
-    let subresources: Vec<_> = of_the_operator.map(|entry| entry.subresource.as_deref()).collect();
-    assert_eq!(subresources, [None, Some("status")]);
-}
-
-#[tokio::test]
 async fn a_hundred_executions_cost_few_calls_and_writes_and_nothing_once_finished() {
     let world = World::new("hundred").await;
     let _operator = world.operator();

@@ -9,8 +9,8 @@ use std::time::Duration;
 use cluster::Supervised;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::events::v1::Event;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -377,4 +377,18 @@ async fn the_proxy_of_the_environment_is_used_for_the_api_and_not_for_the_cluste
     }
     let text = serde_json::to_string(&workspace).unwrap();
     assert!(text.contains("https://api.mistral.ai cannot be reached"), "{text}");
+}
+
+#[tokio::test]
+async fn what_the_operator_writes_bears_its_name() {
+    let world = World::new("manager").await;
+    let _operator = world.process(&[]);
+    world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
+    let done = world.wait_for_reason("run", "Completed").await;
+    let of_the_operator = done.managed_fields().iter().filter(|entry| {
+        // Which GitOps tools can be told to ignore.
+        entry.manager.as_deref() == Some("mistral-workflows-operator")
+    });
+    let subresources: Vec<_> = of_the_operator.map(|entry| entry.subresource.as_deref()).collect();
+    assert_eq!(subresources, [None, Some("status")]);
 }
