@@ -194,7 +194,9 @@ async fn a_list_that_cannot_be_read_is_told_in_the_apis_words_and_nothing_is_tak
     world.resync("5s").await;
     let _process = world.process(&[]);
     discover(&world, "Observe").await;
-    resource_of(&world, "echo").await;
+    for name in ["echo", "fail", "hang", "slow"] {
+        resource_of(&world, name).await;
+    }
     let before = resources(&world).await.len();
     let body = json!({ "detail": "listing is switched off for this workspace" });
     let refuse =
