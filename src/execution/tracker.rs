@@ -55,7 +55,7 @@ pub struct Tracker {
 #[derive(Debug, Default)]
 struct Watched {
     runs: HashMap<Ref, Run>,
-    /// When those started that were young a moment ago, whether or not they have ended.
+    /// When those that started of late were first seen, whether or not they have ended.
     starts: VecDeque<Instant>,
     /// No run that ended before this (less an overlap) is still waited for; by the API's clock.
     swept_until: Option<Timestamp>,
@@ -141,6 +141,7 @@ impl Tracker {
                 doubtful: word == Word::Unknown,
             };
             if watched.runs.insert(object.clone(), run).is_none() && age < LINGER {
+                watched.forget_starts(now);
                 watched.starts.push_back(now);
             }
         } else if !watched.runs.contains_key(object) {
@@ -371,13 +372,17 @@ impl Watched {
 
     /// How long after a sweep the next one may begin, which is also when young runs are due again. One page is one call
     /// for all of so many young ones: the more have started of late, the more often it is read, up to each tick, so that
-    /// none of them costs much more than a tenth of a call in its first three seconds. Those that have ended count as
-    /// well, so that the last ones of many are not waited for longer than the others.
+    /// none of them costs a fifth of a call in its first three seconds. Those that have ended count as well, so that the
+    /// last ones of many are not waited for longer than the others.
     fn sweeps_apart(&mut self, now: Instant) -> Duration {
-        while self.starts.pop_front_if(|start| now.saturating_duration_since(*start) >= LINGER).is_some() {}
+        self.forget_starts(now);
         let young = if self.pages == 1 { u32::try_from(self.starts.len()).unwrap_or(u32::MAX) } else { 1 };
         // A sweep begins a little after its tick, and the next is to be due at a tick.
         (Duration::from_secs(25) / young.max(1)).clamp(TICK, AHEAD) - TICK / 2
+    }
+
+    fn forget_starts(&mut self, now: Instant) {
+        while self.starts.pop_front_if(|start| now.saturating_duration_since(*start) >= LINGER).is_some() {}
     }
 
     /// The cheaper of one sweep and a question for each run that is due, or will be in a moment.

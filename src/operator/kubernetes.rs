@@ -7,7 +7,7 @@ use futures::FutureExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, Request};
 use kube::client::ClientBuilder;
 use kube::core::{NamespaceResourceScope, PartialObjectMeta, Status};
 use kube::runtime::controller::Action;
@@ -87,9 +87,9 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("mistral-workflows-o
 
 /// How to talk to the API server.
 ///
-/// kube would not say who asks, would repeat writes up to 15 times by itself, would send what is meant for the cluster through the proxy that
-/// HTTPS_PROXY names for the Mistral API, and would wait for ever for the answer to a list or watch whose other end is
-/// gone: a leader that goes on renewing its Lease and sees nothing any more.
+/// kube would not say who asks, would repeat writes up to 15 times by itself, would send what is meant for the cluster
+/// through the proxy that HTTPS_PROXY names for the Mistral API, and would wait for ever for the answer to a list or
+/// watch whose other end is gone: a leader that goes on renewing its Lease and sees nothing any more.
 pub fn tuned(mut config: kube::Config) -> kube::Config {
     config.default_retry = false;
     config.proxy_url = None;
@@ -111,6 +111,10 @@ const AT_ONCE: usize = 200;
 pub fn client(config: kube::Config) -> kube::Result<Client> {
     Ok(ClientBuilder::try_from(config)?.with_layer(&ConcurrencyLimitLayer::new(AT_ONCE)).build())
 }
+
+/// Answer with an object's metadata instead of all of it.
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>
+const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// Objects that a list brings at a time: what is decoded together is in memory together.
 const PAGE: u32 = 100;
@@ -187,9 +191,13 @@ where
         Ok(patch) => patch,
         Err(error) => return Err(Error::Kube(Box::new(kube::Error::SerdeError(error)))),
     };
-    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
-    let name = object.name_any();
-    let written = call(api.patch_status(&name, &PatchParams::default(), &Patch::Json::<()>(patch))).await?;
+    let resource = Request::new(K::url_path(&(), object.namespace().as_deref()));
+    let patch = Patch::Json::<()>(patch);
+    let request = resource.patch_subresource("status", &object.name_any(), &PatchParams::default(), &patch);
+    let mut request = request.map_err(|error| Error::Kube(Box::new(kube::Error::BuildRequest(error))))?;
+    // What comes back is not read, and may be long: a result.
+    request.headers_mut().insert(header::ACCEPT, METADATA);
+    let written: PartialObjectMeta<K> = call(client.request(request)).await?;
     Ok(written.resource_version())
 }
 
@@ -309,6 +317,41 @@ mod tests {
         // Those that are given up let others go on.
         writes[..AT_ONCE].iter().for_each(|write| write.abort());
         tokio::time::timeout(Duration::from_secs(60), more(&mut opened)).await.expect("nobody goes on");
+    }
+
+    #[tokio::test]
+    async fn a_result_that_was_written_does_not_come_back() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", server.local_addr().unwrap());
+        let asked = tokio::spawn(async move {
+            let (mut connection, _) = server.accept().await.unwrap();
+            let mut asked = String::new();
+            while !asked.contains("the result") {
+                let mut part = [0; 4096];
+                let read = connection.read(&mut part).await.unwrap();
+                assert_ne!(read, 0, "the end came early: {asked}");
+                asked.push_str(std::str::from_utf8(&part[..read]).unwrap());
+            }
+            let answer =
+                r#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"8"}}"#;
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                answer.len()
+            );
+            connection.write_all(format!("{head}{answer}").as_bytes()).await.unwrap();
+            asked.to_ascii_lowercase()
+        });
+        let client = client(tuned(kube::Config::new(address.parse().unwrap()))).unwrap();
+        let object =
+            kube::core::ObjectMeta { name: Some("n".into()), namespace: Some("team".into()), ..Default::default() };
+        let object = k8s_openapi::api::core::v1::Pod { metadata: object, ..Default::default() };
+        let version = write_status(&client, &object, "7", None, &json!({ "result": "the result" })).await.unwrap();
+        assert_eq!(version.as_deref(), Some("8"));
+        let asked = asked.await.unwrap();
+        assert!(asked.starts_with("patch /api/v1/namespaces/team/pods/n/status?"), "{asked}");
+        let accepts: Vec<&str> = asked.lines().filter(|line| line.starts_with("accept:")).collect();
+        assert_eq!(accepts, ["accept: application/json;as=partialobjectmetadata;g=meta.k8s.io;v=v1"]);
     }
 
     #[test]

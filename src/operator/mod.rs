@@ -377,7 +377,7 @@ async fn operate(
         // Each may be about a run that another one has claimed: see `Reservations`.
         stop.run_until_cancelled(join_all(scopes.iter().map(Scope::is_tried))).await;
         tracing::info!("watching");
-        executions.for_each(told).await;
+        futures::join!(dividing, executions.for_each(told));
         execution_context.leftovers.close();
         execution_context.leftovers.wait().await;
     };
@@ -387,7 +387,6 @@ async fn operate(
             stop.run_until_cancelled(watching),
             workspaces.for_each(told),
             workflows.for_each(told),
-            dividing,
             executions,
             tracking,
             sweeping,
@@ -495,7 +494,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_object_always_goes_to_the_same_controller_and_all_of_them_get_some() {
-        let object = |n: usize| ObjectRef::<Workspace>::new(&format!("run-{}", n % 500)).within("team");
+        // Not by what a reference may say besides: it is another one with each version.
+        let object = |n: usize| {
+            let mut object = ObjectRef::<Workspace>::new(&format!("run-{}", n % 500)).within("team");
+            object.extra.resource_version = Some(n.to_string());
+            object
+        };
         let (dividing, parts) = divided(stream::iter((0..1000).map(object)));
         dividing.await;
         let mut all = HashSet::new();
