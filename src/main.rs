@@ -174,7 +174,9 @@ async fn run(options: Run) -> Outcome {
         _ => None,
     };
     let config = operator::Config { allow_base_urls, max_requests_per_second, namespaces, listen: Some(listen), lease };
-    operator::run(config, client, stop).await?;
+    // As a task, which takes turns with the passes that it begins. On the thread that waits here it would begin those of
+    // a whole list, each of which takes memory, before the others have brought them to their ends.
+    tokio::spawn(operator::run(config, client, stop)).await??;
     Ok(())
 }
 
