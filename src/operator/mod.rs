@@ -17,6 +17,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
@@ -57,6 +58,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Controllers that share the executions: see [`divided`].
 const PARTS: u64 = 16;
+/// Objects that may wait for each of them.
+const QUEUED: usize = 64;
 /// What readiness waits for first.
 const KUBERNETES: &str = "the Kubernetes API";
 /// What it waits for where there is no election.
@@ -206,7 +209,7 @@ async fn operate(
         Arc::clone(&publisher),
         term.clone(),
     ));
-    let workspaces = controller(&workspace_store, touched_workspaces);
+    let workspaces = controller(&workspace_store, receive(touched_workspaces));
     let workspace_context = Arc::new(workspace::controller::Context::new(
         client.clone(),
         Arc::clone(&connections),
@@ -231,7 +234,7 @@ async fn operate(
         Arc::clone(&workspace_context),
     );
 
-    let workflows = controller(&workflow_store, touched_workflows);
+    let workflows = controller(&workflow_store, receive(touched_workflows));
     let workflow_context = Arc::new(workflow::controller::Context::new(
         client.clone(),
         Arc::clone(&connections),
@@ -285,8 +288,9 @@ async fn operate(
             .flat_map(move |workflow| stream::iter(referring_to(&of_workflows, &workflow)))
             .boxed(),
     ]);
-    let (dividing, parts) = divided(named.take_until(stop.clone().cancelled_owned()));
-    let executions = parts.into_iter().map(|part| {
+    let (dividing, parts) = divided(named);
+    let executions = parts.into_iter().map(|mut part| {
+        let part = stream::poll_fn(move |context| part.poll_recv(context));
         controller(&execution_store, part).graceful_shutdown_on(stop.clone().cancelled_owned()).run(
             |object, context| {
                 async move {
@@ -377,7 +381,7 @@ async fn operate(
         // Each may be about a run that another one has claimed: see `Reservations`.
         stop.run_until_cancelled(join_all(scopes.iter().map(Scope::is_tried))).await;
         tracing::info!("watching");
-        futures::join!(dividing, executions.for_each(told));
+        futures::join!(stop.run_until_cancelled(dividing), executions.for_each(told));
         execution_context.leftovers.close();
         execution_context.leftovers.wait().await;
     };
@@ -410,33 +414,37 @@ async fn operate(
 /// Makes a pass over each object of the store that is touched, and over those that it is told of besides.
 ///
 /// After a list, the passes of all objects are begun together: each is boxed once it is its turn, which most end at once.
-fn controller<K>(store: &Store<K>, touched: UnboundedReceiver<ObjectRef<K>>) -> Controller<K>
+fn controller<K>(store: &Store<K>, touched: impl Stream<Item = ObjectRef<K>> + Send + 'static) -> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     // Passes wait for slow tenants; what bounds the work is the calls that may be under way with each key.
     Controller::for_stream(stream::pending(), store.clone())
         .with_config(controller::Config::default().concurrency(0))
-        .reconcile_on(receive(touched))
+        .reconcile_on(touched)
 }
 
 /// Divides objects among several controllers; the same one always goes to the same.
 ///
 /// kube's looks at each pass that is under way, and at each object that waits for its own to end, whenever one of them
 /// moves. Of executions there may be thousands: those whose runs may end in a moment, or whose API server is slow.
-fn divided<K>(
-    objects: impl Stream<Item = ObjectRef<K>>,
-) -> (impl Future<Output = ()>, Vec<UnboundedReceiver<ObjectRef<K>>>)
+///
+/// The queues are short: a change of a Workspace concerns all its executions, and many such changes are to wait as
+/// changes, not as thousands of objects each.
+fn divided<K>(objects: impl Stream<Item = ObjectRef<K>>) -> (impl Future<Output = ()>, Vec<Receiver<ObjectRef<K>>>)
 where
     K: Resource<DynamicType = ()>,
 {
-    let (queues, parts): (Vec<_>, Vec<_>) = (0..PARTS).map(|_| unbounded_channel()).unzip();
+    let (queues, parts): (Vec<_>, Vec<_>) = (0..PARTS).map(|_| channel(QUEUED)).unzip();
     let hashing = RandomState::new();
-    let dividing = objects.for_each(move |object| {
-        let part = usize::try_from(hashing.hash_one(&object) % PARTS).unwrap_or_default();
-        tell(&queues[part], object);
-        std::future::ready(())
-    });
+    let dividing = async move {
+        let mut objects = pin!(objects);
+        while let Some(object) = objects.next().await {
+            let part = usize::try_from(hashing.hash_one(&object) % PARTS).unwrap_or_default();
+            // A receiver that is gone means that the process is ending.
+            let _ = queues[part].send(object).await;
+        }
+    };
     (dividing, parts)
 }
 
@@ -501,18 +509,34 @@ mod tests {
             object
         };
         let (dividing, parts) = divided(stream::iter((0..1000).map(object)));
-        dividing.await;
-        let mut all = HashSet::new();
-        for mut part in parts {
-            let (mut of_part, mut count) = (HashSet::new(), 0);
+        let taking = join_all(parts.into_iter().map(async |mut part| {
+            let mut taken = Vec::new();
             while let Some(object) = part.recv().await {
-                of_part.insert(object);
-                count += 1;
+                taken.push(object);
             }
+            taken
+        }));
+        let ((), parts) = futures::join!(dividing, taking);
+        let mut all = HashSet::new();
+        for part in parts {
+            let count = part.len();
+            let of_part: HashSet<_> = part.into_iter().collect();
             assert!(count > 0);
             assert_eq!(count, 2 * of_part.len(), "an object is in several parts");
             all.extend(of_part);
         }
         assert_eq!(all.len(), 500);
+    }
+
+    #[tokio::test]
+    async fn changes_that_concern_thousands_wait_as_changes_until_a_controller_can_take_them() {
+        let taken = std::cell::Cell::new(0);
+        let all = stream::iter(0..100_000).map(|n| {
+            taken.set(taken.get() + 1);
+            ObjectRef::<Workspace>::new(&format!("run-{n}")).within("team")
+        });
+        let (dividing, _parts) = divided(all);
+        assert!(tokio::time::timeout(Duration::from_secs(1), dividing).await.is_err(), "nobody reads");
+        assert!(taken.get() <= usize::try_from(PARTS).unwrap() * QUEUED + 1, "{} are in memory", taken.get());
     }
 }
