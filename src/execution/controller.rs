@@ -20,6 +20,7 @@ use tracing::Instrument;
 
 use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
 use super::class::class;
+use super::ends::Ends;
 use super::expiry::Ended;
 use super::facts;
 use super::identity::Reservations;
@@ -89,6 +90,7 @@ pub struct Context {
     memory: Mutex<HashMap<String, Kept>>,
     reservations: Reservations,
     lengths: Lengths,
+    ends: Ends,
     housekeeping: DefaultDirectRateLimiter,
 }
 
@@ -158,6 +160,7 @@ impl Context {
             memory,
             reservations,
             lengths: Lengths::default(),
+            ends: Ends::default(),
             housekeeping,
         }
     }
@@ -420,6 +423,11 @@ impl<'a> Pass<'a> {
         // Nothing is called any more, and the API server may be slow.
         self.place.give_back();
         let old = self.object.status.as_ref();
+        let ends = is_finished(&status) && !old.is_some_and(is_finished);
+        let _turn = if ends { self.context.ends.give_way().await } else { None };
+        if self.context.term.is_over() {
+            return Ok(Action::await_change());
+        }
         let written = write_status(&self.context.client, self.object, &self.resource_version, old, &status).await;
         let version = match written {
             Ok(version) => version,

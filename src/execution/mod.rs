@@ -5,6 +5,7 @@ pub mod claim;
 mod class;
 pub mod controller;
 mod deletion;
+mod ends;
 pub mod expiry;
 pub mod facts;
 mod identity;
