@@ -425,6 +425,7 @@ impl<'a> Pass<'a> {
         let old = self.object.status.as_ref();
         let ends = is_finished(&status) && !old.is_some_and(is_finished);
         let _turn = if ends { self.context.ends.give_way().await } else { None };
+        // Another may lead since.
         if self.context.term.is_over() {
             return Ok(Action::await_change());
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Ends that are written at a time, beside up to 96 claims.
+/// Ends that are written at a time, beside up to 96 claims of each API key.
 const AT_ONCE: usize = 16;
 /// For how long an end gives way at most. An API server that is slow for one namespace holds the others up for no longer.
 const PATIENCE: Duration = Duration::from_secs(2);
