@@ -7,6 +7,7 @@ pub mod health;
 pub mod kubernetes;
 pub mod lease;
 pub mod limits;
+mod listing;
 pub mod metrics;
 pub mod release;
 pub mod retry;

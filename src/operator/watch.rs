@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use futures::future::ready;
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
@@ -19,13 +18,13 @@ use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use super::kubernetes::{self, Error};
+use super::listing;
 use crate::api::{Workflow, WorkflowExecution, Workspace};
 use crate::execution::claim;
 
@@ -258,9 +257,7 @@ pub async fn keep<K>(
     let kind = K::kind(&());
     let mut watches: Vec<Watch<K>> = scopes.iter().map(|_| Watch::default()).collect();
     let mut events = stream::select_all(scopes.iter().enumerate().map(|(number, scope)| {
-        let watch = watcher(api::<K>(client, scope.namespace.as_deref()), kubernetes::watching());
-        // That a list begins anew is no sign of trouble being over, after which rests would be short again.
-        let watch = watch.filter(|event| ready(!matches!(event, Ok(Event::Init)))).default_backoff();
+        let watch = listing::watched::<K>(client, scope.namespace.as_deref(), scope.list(&kind));
         let begun = after(scope).clone().cancelled_owned();
         begun.map(|()| watch).flatten_stream().map(move |event| (number, event)).boxed()
     }));
@@ -335,7 +332,10 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Watch<K> {
     fn apply(&mut self, writer: &mut Writer<K>, namespace: Option<&str>, event: Event<K>) -> Vec<ObjectRef<K>> {
         self.trouble.clear();
         match event {
-            Event::Init => Vec::new(),
+            Event::Init => {
+                self.listing.clear();
+                Vec::new()
+            }
             Event::InitApply(object) => {
                 let reference = reference::<K>(&object);
                 self.listing.insert(reference.clone());

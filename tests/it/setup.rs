@@ -17,15 +17,19 @@ async fn wait_for_readiness(process: &Process, status: u16, text: &str) {
     .await;
 }
 
-#[tokio::test]
-async fn crds_that_come_later_are_waited_for_by_name_and_then_all_starts() {
-    let mut world = World::bare("no-crds").await;
-    let plane = tokio::task::spawn_blocking(|| ControlPlane::start().unwrap()).await.unwrap();
+/// Moves a world to a control plane that has its namespace and nothing else.
+async fn move_to(world: &mut World, plane: &ControlPlane) {
     world.client = plane.client().await.unwrap();
     let namespace = json!({ "metadata": { "name": world.namespace } });
     let namespaces: Api<Namespace> = Api::all(world.client.clone());
     namespaces.create(&PostParams::default(), &serde_json::from_value(namespace).unwrap()).await.unwrap();
+}
 
+#[tokio::test]
+async fn crds_that_come_later_are_waited_for_by_name_and_then_all_starts() {
+    let mut world = World::bare("no-crds").await;
+    let plane = tokio::task::spawn_blocking(|| ControlPlane::start().unwrap()).await.unwrap();
+    move_to(&mut world, &plane).await;
     let process = world.process(&[("KUBECONFIG", plane.kubeconfig().to_str().unwrap())]);
     let missing = "(it is missing; apply what `mistral-workflows-operator crds` prints)";
     let both = format!(
@@ -57,6 +61,29 @@ async fn crds_that_come_later_are_waited_for_by_name_and_then_all_starts() {
     let output = release.output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("Workflows: 0 released"), "{said}");
+    world.client = control_plane().client().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_api_server_that_sends_no_lists_as_streams_is_asked_for_pages() {
+    let mut world = World::bare("pages").await;
+    let plane = tokio::task::spawn_blocking(|| ControlPlane::start_without("WatchList").unwrap()).await.unwrap();
+    move_to(&mut world, &plane).await;
+    install_crds_into(&world.client, |_| true).await;
+    world.secret("mistral", "api-key", KEY).await;
+    world.workspace("default", &world.api.url).await;
+    world.execute("before", json!({ "workflowIdentifier": "echo" })).await;
+    let process = world.process(&[("KUBECONFIG", plane.kubeconfig().to_str().unwrap())]);
+    wait_for_readiness(&process, 200, "ready\n").await;
+    world.wait_for_reason("before", "Completed").await;
+    world.execute("after", json!({ "workflowIdentifier": "echo" })).await;
+    world.wait_for_reason("after", "Completed").await;
+    let log = process.log();
+    // Once for each kind, and no trouble.
+    assert_eq!(log.matches("is asked for pages").count(), 3, "{log}");
+    assert!(log.contains("sendInitialEvents is forbidden for watch"), "{log}");
+    assert!(!log.contains("met with trouble"), "{log}");
+    drop(process);
     world.client = control_plane().client().await.unwrap();
 }
 

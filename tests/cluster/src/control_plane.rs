@@ -22,6 +22,7 @@ pub struct ControlPlane {
     pub(crate) kubeconfig: PathBuf,
     ports: Ports,
     address: Ipv4Addr,
+    without: Option<String>,
     pub(crate) binaries: Binaries,
     pub(crate) folder: TempDir,
 }
@@ -40,10 +41,22 @@ impl ControlPlane {
         Self::start_at(binaries, Ipv4Addr::LOCALHOST)
     }
 
+    /// The same as [`Self::start`], with a feature of the API server
+    /// [turned off](https://kubernetes.io/docs/reference/command-line-tools-reference/feature-gates/), as older ones have it.
+    pub fn start_without(feature: &str) -> Result<Self, Error> {
+        let binaries = Binaries::find_or_build(&Environment::of_process())?;
+        Self::start_somewhere(&binaries, Ipv4Addr::LOCALHOST, Some(feature))
+    }
+
     /// Starts the given programs for nodes that reach this address, with all controllers.
     pub(crate) fn start_at(binaries: &Binaries, address: Ipv4Addr) -> Result<Self, Error> {
+        Self::start_somewhere(binaries, address, None)
+    }
+
+    /// On ports that are free.
+    fn start_somewhere(binaries: &Binaries, address: Ipv4Addr, without: Option<&str>) -> Result<Self, Error> {
         for _ in 0..ATTEMPTS {
-            match Self::try_start(binaries, address) {
+            match Self::try_start(binaries, address, without) {
                 Err(error) if is_port_taken(&error) => {
                     say("another program took a port that had been free");
                 }
@@ -53,11 +66,11 @@ impl ControlPlane {
         Err(Error::PortTaken { attempts: ATTEMPTS })
     }
 
-    fn try_start(binaries: &Binaries, address: Ipv4Addr) -> Result<Self, Error> {
+    fn try_start(binaries: &Binaries, address: Ipv4Addr, without: Option<&str>) -> Result<Self, Error> {
         let mut folder =
             TempDir::with_prefix("mistral-workflows-cluster-").map_err(Error::io("create a temporary folder"))?;
         let ports = Ports::free().map_err(Error::io("find free ports"))?;
-        let launch = Launch { binaries, folder: folder.path(), ports, address };
+        let launch = Launch { binaries, folder: folder.path(), ports, address, without };
         match launch.run() {
             Ok(Running { etcd, api_server, controller_manager }) => Ok(Self {
                 controller_manager,
@@ -66,6 +79,7 @@ impl ControlPlane {
                 kubeconfig: launch.kubeconfig(),
                 ports,
                 address,
+                without: without.map(Into::into),
                 binaries: binaries.clone(),
                 folder,
             }),
@@ -87,7 +101,8 @@ impl ControlPlane {
     /// until it is ready.
     pub fn restart_api_server(&mut self) -> Result<(), Error> {
         let folder = self.folder.path();
-        let launch = Launch { binaries: &self.binaries, folder, ports: self.ports, address: self.address };
+        let without = self.without.as_deref();
+        let launch = Launch { binaries: &self.binaries, folder, ports: self.ports, address: self.address, without };
         self.api_server = launch.restart_api_server(&mut self.etcd)?;
         Ok(())
     }

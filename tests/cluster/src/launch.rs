@@ -55,6 +55,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) ports: Ports,
     /// Where the API server listens. Off the loopback interface it is for nodes as well.
     pub(crate) address: Ipv4Addr,
+    /// A feature of the API server that is turned off.
+    pub(crate) without: Option<&'a str>,
 }
 
 impl Launch<'_> {
@@ -121,6 +123,9 @@ impl Launch<'_> {
             .arg(flag_path("service-account-signing-key-file", &key))
             .arg("--service-cluster-ip-range=10.96.0.0/16")
             .arg("--profiling=false");
+        if let Some(feature) = self.without {
+            command.arg(format!("--feature-gates={feature}=false"));
+        }
         if self.address.is_loopback() {
             // The reconciler refuses such an address.
             command.arg("--endpoint-reconciler-type=none");
