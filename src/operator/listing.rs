@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 use super::kubernetes;
 use super::watch::api;
 
-/// What there is of a kind and then what changes: as one stream, which the API server sends from its memory, while it may
-/// have to read the pages of a list from etcd. In pages where it has no such stream, as before Kubernetes 1.34 by default,
-/// and from then on if one breaks off before all has come: the next may break off as well, and a page is short.
+/// What there is of a kind and then what changes: as one stream, which the API server sends from its cache, while it may
+/// have to read the pages of a list from etcd. In pages where that fails, and from then on: an API server may have no
+/// such stream, as 1.33 by default, and one that has broken off may do so again, while a page is short.
 ///
 /// `client` leads to the API server, `namespace` is none for all, and `list` is what the log calls it.
 pub fn watched<K>(
@@ -28,43 +28,54 @@ pub fn watched<K>(
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut begun = false;
-    let streamed =
-        watcher(api(&of_now(client.clone()), namespace), kubernetes::watching().streaming_lists()).default_backoff();
-    let streamed = streamed.take_while(move |event| {
-        let streamed = is_streamed(&mut begun, event);
-        if !streamed {
+    let mut streamed = Streamed::Asked;
+    let stream = watcher(api(&of_now(client.clone()), namespace), kubernetes::watching().streaming_lists());
+    let stream = stream.default_backoff().take_while(move |event| {
+        let goes_on = streamed.goes_on(event);
+        if !goes_on {
             let error = event.as_ref().err().map(ToString::to_string);
-            tracing::info!(error, "the API server did not send {list} as a stream to its end, and is asked for pages");
+            tracing::info!(error, "the API server sent no stream of {list}, and is asked for pages from now on");
         }
-        ready(streamed)
+        ready(goes_on)
     });
-    let paged = watcher(api(client, namespace), kubernetes::watching());
+    let pages = watcher(api(client, namespace), kubernetes::watching());
     // That a list in pages begins is no sign of trouble being over, after which rests would be short again.
-    let paged = paged.filter(|event| ready(!matches!(event, Ok(Event::Init)))).default_backoff();
+    let pages = pages.filter(|event| ready(!matches!(event, Ok(Event::Init)))).default_backoff();
     // What came of the stream is not of the list that follows.
-    streamed.chain(stream::once(ready(Ok(Event::Init)))).chain(paged)
+    stream.chain(stream::once(ready(Ok(Event::Init)))).chain(pages)
 }
 
-/// Whether what the watch brings goes on to be a stream: it has not refused to begin one, nor broken one off. `begun`
-/// while a list has not come to its end.
-fn is_streamed<K>(begun: &mut bool, event: &watcher::Result<Event<K>>) -> bool {
-    match event {
-        Ok(Event::Init) => !std::mem::replace(begun, true),
-        Ok(Event::InitDone) => {
-            *begun = false;
-            true
+/// How far a list has come that was asked for as a stream.
+enum Streamed {
+    Asked,
+    Begun,
+    Complete,
+}
+
+impl Streamed {
+    /// Whether what the watch brings leaves it with the stream: nothing failed before the list was complete.
+    fn goes_on<K>(&mut self, event: &watcher::Result<Event<K>>) -> bool {
+        let goes_on = match event {
+            // The stream had ended, and kube has begun another one.
+            Ok(Event::Init) => !matches!(self, Self::Begun),
+            Ok(_) => true,
+            Err(_) => matches!(self, Self::Complete),
+        };
+        match event {
+            Ok(Event::Init) => *self = Self::Begun,
+            Ok(Event::InitDone) => *self = Self::Complete,
+            // kube asks for a list next.
+            Err(watcher::Error::WatchError(status)) if status.code == 410 => *self = Self::Asked,
+            Ok(_) | Err(_) => {}
         }
-        Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.is_invalid() => false,
-        Err(_) => !*begun,
-        Ok(_) => true,
+        goes_on
     }
 }
 
 /// A client whose watches begin with what there is now, where they ask to begin with what there is.
 ///
-/// kube's watcher asks for any version that the API server's cache happens to have (`resourceVersion=0`), and says itself
-/// that this may be an old one. An unset version stands for the newest:
+/// kube's watcher asks for any version that the API server's cache happens to have (`resourceVersion=0`), which may lack
+/// the newest claims. An unset version stands for the newest:
 /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists>
 fn of_now(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
@@ -91,42 +102,37 @@ mod tests {
 
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::ResourceExt;
+    use kube::core::Status;
     use serde_json::{Value, json};
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::operator::health::Health;
     use crate::operator::watch;
 
     #[test]
-    fn a_stream_that_is_refused_or_broken_off_is_one_no_more() {
-        let invalid = || kube::Error::Api(kube::core::Status::failure("no", "Invalid").with_code(422).boxed());
-        let silent =
-            || kube::Error::Api(kube::core::Status::failure("later", "TooManyRequests").with_code(429).boxed());
+    fn a_stream_that_fails_before_its_list_is_complete_is_given_up() {
+        let refused = || Err(watcher::Error::WatchStartFailed(kube::Error::TlsRequired));
+        let failed = || Err(watcher::Error::WatchFailed(kube::Error::TlsRequired));
+        let gone = || Err(watcher::Error::WatchError(Status::failure("gone", "Expired").with_code(410).boxed()));
         let object = || Ok(Event::InitApply(()));
-        for (case, events, goes_on) in [
-            ("refused", vec![Err(watcher::Error::WatchStartFailed(invalid()))], false),
-            ("not yet", vec![Err(watcher::Error::WatchStartFailed(silent()))], true),
-            ("broken off in silence", vec![Ok(Event::Init), object(), Ok(Event::Init)], false),
-            (
-                "broken off by an error",
-                vec![Ok(Event::Init), object(), Err(watcher::Error::WatchFailed(silent()))],
-                false,
-            ),
-            (
-                "trouble after its end, and a new one",
-                vec![Ok(Event::Init), Ok(Event::InitDone), Err(watcher::Error::WatchFailed(silent())), Ok(Event::Init)],
-                true,
-            ),
+        let (begins, ends) = (|| Ok(Event::Init), || Ok(Event::InitDone));
+        for (case, events, last_too) in [
+            ("refused", vec![refused()], false),
+            ("ended", vec![begins(), object(), begins()], false),
+            ("broken off", vec![begins(), object(), failed()], false),
+            ("complete, then refused and failed", vec![begins(), object(), ends(), refused(), failed()], true),
+            ("asked for anew", vec![begins(), ends(), gone(), begins(), object(), ends()], true),
+            ("asked for anew and refused", vec![begins(), ends(), gone(), refused()], false),
         ] {
-            let mut begun = false;
-            let number = events.len();
-            let taken = events.iter().take_while(|event| is_streamed(&mut begun, event)).count();
-            assert_eq!(taken, if goes_on { number } else { number - 1 }, "{case}");
+            let mut streamed = Streamed::Asked;
+            let taken = events.iter().take_while(|event| streamed.goes_on(event)).count();
+            assert_eq!(taken, events.len() - usize::from(!last_too), "{case}");
         }
     }
 
     /// Answers a request with events or a list, after which the connection ends. Returns what was asked for.
-    async fn answer(server: &tokio::net::TcpListener, lines: &[Value]) -> String {
+    async fn answer(server: &TcpListener, lines: &[Value]) -> String {
         use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
         let (mut connection, _) = server.accept().await.unwrap();
         let (incoming, mut outgoing) = connection.split();
@@ -142,30 +148,49 @@ mod tests {
         asked
     }
 
-    #[tokio::test]
-    async fn a_list_asks_for_what_there_is_now_and_where_its_stream_breaks_off_it_is_read_in_pages() {
-        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    async fn api_server() -> (TcpListener, Client) {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", server.local_addr().unwrap());
-        let config = kubernetes::tuned(kube::Config::new(address.parse().unwrap()));
-        let client = kubernetes::client(config).unwrap();
+        (server, kubernetes::client(kubernetes::tuned(kube::Config::new(address.parse().unwrap()))).unwrap())
+    }
+
+    fn item(name: &str, version: &str) -> Value {
+        let metadata = json!({ "name": name, "namespace": "a", "resourceVersion": version });
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata })
+    }
+
+    fn added(name: &str, version: &str) -> Value {
+        json!({ "type": "ADDED", "object": item(name, version) })
+    }
+
+    /// Lists and watches until `api_server` has seen all that it expects. Returns whether the list was complete, and what
+    /// is in the store.
+    async fn kept(client: &Client, api_server: impl Future<Output = ()>) -> (bool, Vec<String>) {
         let (scopes, health) = (watch::scopes(&[]), Health::default());
         let (store, writer) = watch::store::<ConfigMap>();
         scopes[0].served.cancel();
-        let keeping =
-            watch::keep((&client, &scopes, &health), |at| &at.served, |at| &at.executions, |_| (), writer, |_| ());
-        let item = |name: &str, version: &str| {
-            json!({
-                "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": { "name": name, "namespace": "a", "resourceVersion": version },
-            })
-        };
+        let all = (client, &*scopes, &health);
+        let keeping = watch::keep(all, |at| &at.served, |at| &at.executions, |_| (), writer, |_| ());
+        tokio::select! {
+            () = keeping => unreachable!("it watches for ever"),
+            done = tokio::time::timeout(Duration::from_secs(60), api_server) => done.expect("all was asked for"),
+        }
+        let mut names: Vec<_> = store.state().iter().map(|object| object.name_any()).collect();
+        names.sort();
+        (scopes[0].executions.is_cancelled(), names)
+    }
+
+    const STREAM: &str = "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan HTTP";
+
+    #[tokio::test]
+    async fn a_list_asks_for_what_there_is_now_and_where_its_stream_breaks_off_it_is_read_in_pages() {
+        let (server, client) = api_server().await;
         let api_server = async {
-            let added = |name, version| json!({ "type": "ADDED", "object": item(name, version) });
             let asked = answer(&server, &[added("gone-meanwhile", "7"), added("kept", "8")]).await;
-            assert!(asked.contains("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan HTTP"), "{asked}");
+            assert!(asked.contains(STREAM), "{asked}");
             // kube begins anew before it says that a stream has ended.
             let asked = answer(&server, &[]).await;
-            assert!(asked.contains("&sendInitialEvents=true"), "{asked}");
+            assert!(asked.contains(STREAM), "{asked}");
             let list = json!({
                 "apiVersion": "v1", "kind": "ConfigMapList", "metadata": { "resourceVersion": "9" },
                 "items": [item("kept", "8")],
@@ -177,13 +202,31 @@ mod tests {
             let asked = answer(&server, &[]).await;
             assert!(asked.contains("watch=true") && asked.contains("&resourceVersion=10 HTTP"), "{asked}");
         };
-        tokio::select! {
-            () = keeping => unreachable!("it watches for ever"),
-            done = tokio::time::timeout(Duration::from_secs(60), api_server) => done.expect("all was asked for"),
-        }
-        assert!(scopes[0].executions.is_cancelled());
-        let mut names: Vec<_> = store.state().iter().map(|object| object.name_any()).collect();
-        names.sort();
-        assert_eq!(names, ["kept", "new"]);
+        assert_eq!(kept(&client, api_server).await, (true, vec!["kept".into(), "new".into()]));
+    }
+
+    #[tokio::test]
+    async fn a_list_comes_as_a_stream_and_so_does_the_next_one_once_a_watch_is_too_old() {
+        let (server, client) = api_server().await;
+        let mark = |version: &str| {
+            let marks = json!({ "k8s.io/initial-events-end": "true" });
+            let metadata = json!({ "resourceVersion": version, "annotations": marks });
+            json!({ "type": "BOOKMARK", "object": { "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata } })
+        };
+        let too_old = json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410,
+            "message": "too old resource version",
+        });
+        let api_server = async {
+            let asked = answer(&server, &[added("gone-meanwhile", "7"), added("kept", "8"), mark("8")]).await;
+            assert!(asked.contains(STREAM), "{asked}");
+            let asked = answer(&server, &[json!({ "type": "ERROR", "object": too_old })]).await;
+            assert!(asked.contains("watch=true") && asked.contains("&resourceVersion=8 HTTP"), "{asked}");
+            let asked = answer(&server, &[added("kept", "8"), mark("9")]).await;
+            assert!(asked.contains(STREAM), "{asked}");
+            let asked = answer(&server, &[]).await;
+            assert!(asked.contains("watch=true") && asked.contains("&resourceVersion=9 HTTP"), "{asked}");
+        };
+        assert_eq!(kept(&client, api_server).await, (true, vec!["kept".into()]));
     }
 }

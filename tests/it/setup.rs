@@ -51,6 +51,7 @@ async fn crds_that_come_later_are_waited_for_by_name_and_then_all_starts() {
     world.workspace("default", &world.api.url).await;
     world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("run", "Completed").await;
+    assert!(!process.log().contains("is asked for pages"), "{}", process.log());
 
     let mut release = tokio::process::Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
     release.arg("release-finalizers").env("KUBECONFIG", plane.kubeconfig());
