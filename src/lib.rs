@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod execution;
+pub mod json;
 pub mod mistral;
 pub mod operator;
 pub mod workflow;
