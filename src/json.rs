@@ -54,26 +54,45 @@ impl Json {
         depth(self.text())
     }
 
-    /// The value in memory.
+    /// Whether a status can hold it.
     ///
     /// # Errors
-    /// Why a status cannot hold it, as the end of a sentence that begins with what it is.
-    pub fn value(&self) -> Result<Value, String> {
+    /// Why not, as the end of a sentence that begins with what it is.
+    pub fn is_keepable(&self) -> Result<(), String> {
         let depth = self.depth();
         if depth > MAX_DEPTH {
-            return Err(format!("is nested {depth} levels deep, and {MAX_DEPTH} are read"));
+            return Err(format!("is nested {depth} levels deep, and Kubernetes is given {MAX_DEPTH} at most"));
         }
-        serde_json::from_str(self.text()).map_err(|_| {
-            "has a number or a text that Kubernetes cannot hold, such as 1e400 or half of a character".into()
-        })
+        let can_be_held = |token: &str| match token.as_bytes()[0] {
+            b'"' => serde_json::from_str::<Cow<'_, str>>(token).is_ok(),
+            b'-' | b'0'..=b'9' => serde_json::from_str::<serde_json::Number>(token).is_ok(),
+            _ => true,
+        };
+        if tokens(self.text()).all(can_be_held) {
+            Ok(())
+        } else {
+            Err("has a number or a text that Kubernetes cannot hold, such as 1e400 or half of a character".into())
+        }
     }
 
-    /// Whether [`Json::value`] can have it.
-    ///
-    /// # Errors
-    /// See there.
-    pub fn is_representable(&self) -> Result<(), String> {
-        self.value().map(|_| ())
+    /// The text that another spelling of the same value has as well: of numbers and of texts. The fields of objects stay
+    /// in their order.
+    pub fn normal(&self) -> String {
+        let mut normal = String::with_capacity(self.text().len());
+        for token in tokens(self.text()) {
+            match token.as_bytes()[0] {
+                b'"' => match string(token) {
+                    Some(text) => normal.push_str(&Value::from(text).to_string()),
+                    None => normal.push_str(token),
+                },
+                b'-' | b'0'..=b'9' => match serde_json::from_str::<serde_json::Number>(token) {
+                    Ok(number) => normal.push_str(&number.to_string()),
+                    Err(_) => normal.push_str(token),
+                },
+                _ => normal.push_str(token),
+            }
+        }
+        normal
     }
 
     /// The fields of an object, in their order, each as text; none for anything else.
@@ -141,9 +160,23 @@ impl From<&Value> for Json {
     }
 }
 
+/// Whatever the spelling.
+impl PartialEq<Value> for Json {
+    fn eq(&self, other: &Value) -> bool {
+        serde_json::from_str::<Value>(self.text()).is_ok_and(|value| value == *other)
+    }
+}
+
+/// By its spelling.
 impl PartialEq for Json {
     fn eq(&self, other: &Self) -> bool {
         self.text() == other.text()
+    }
+}
+
+impl std::fmt::Display for Json {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.text())
     }
 }
 
@@ -348,8 +381,6 @@ fn tokens(text: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn json(text: &str) -> Json {
@@ -373,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_shallow_and_can_be_held_is_decoded() {
+    fn only_what_is_shallow_and_can_be_held_is_kept() {
         let deep = |levels: usize| format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
         for (text, words) in [
             ("1e400", "such as 1e400"),
@@ -381,12 +412,24 @@ mod tests {
             (&deep(MAX_DEPTH + 1), "nested 65 levels deep"),
             (&deep(20_000), "nested 20000 levels deep"),
         ] {
-            let refused = json(text).value().unwrap_err();
+            let refused = json(text).is_keepable().unwrap_err();
             assert!(refused.contains(words), "{refused}");
         }
-        assert_eq!(json(&deep(MAX_DEPTH)).depth(), MAX_DEPTH);
-        assert!(json(&deep(MAX_DEPTH)).is_representable().is_ok());
-        assert_eq!(json(r#"{"a":[1,"]]]]"]}"#).value(), Ok(json!({ "a": [1, "]]]]"] })));
+        assert_eq!(json(&deep(MAX_DEPTH)).is_keepable(), Ok(()));
+        assert_eq!(json(r#"{"a":[1,"]]]]",20000000000000000001,-0,true]}"#).is_keepable(), Ok(()));
+    }
+
+    #[test]
+    fn the_normal_text_is_that_of_the_value_in_memory() {
+        for text in [
+            r#" {"a" : [1E2, -0, 0.10, 20000000000000000001, "\u00e9\/\n"], "b": {"c": null, "d": true}} "#,
+            "7",
+            r#""""#,
+        ] {
+            let value: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(json(text).normal(), value.to_string());
+        }
+        assert_eq!(json("[1e400]").normal(), "[1e400]");
     }
 
     #[test]

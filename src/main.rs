@@ -1,11 +1,14 @@
 //! The command line.
 
-use std::io::{IsTerminal, Write};
+use std::error::Error as _;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use kube::config::{InferConfigError, KubeconfigError};
+use mistral_workflows_operator::operator::logs;
 use mistral_workflows_operator::{api, mistral, operator, workflow, workspace};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,7 +69,7 @@ struct Run {
     lease_namespace: Option<String>,
     /// How to write logs.
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
-    log_format: LogFormat,
+    log_format: logs::Format,
     /// What to log: a level, or directives such as info,kube=debug.
     #[arg(long, env = "LOG", value_name = "DIRECTIVES", default_value = "info", value_parser = |text: &str| EnvFilter::try_new(text))]
     log: EnvFilter,
@@ -98,12 +101,6 @@ struct Import {
     /// Write one file for each workflow into this folder, over those that are there, instead of printing them.
     #[arg(long, value_name = "FOLDER")]
     output_dir: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -143,14 +140,8 @@ fn to_the_end(work: impl Future<Output = Outcome>) -> Outcome {
 async fn run(options: Run) -> Outcome {
     let Run { allow_base_urls, max_requests_per_second, namespaces, listen, lease, lease_namespace, log_format, log } =
         options;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(log)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
+    logs::begin(log, log_format);
+    operator::files::raise_limit();
     let namespaces = operator::watch::namespaces(&namespaces)?;
     let (kube, pod_namespace) = cluster().await?;
     let client = operator::kubernetes::client(kube.clone())?;
@@ -181,7 +172,7 @@ async fn run(options: Run) -> Outcome {
 }
 
 async fn release_finalizers(namespaces: Vec<String>) -> Outcome {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    logs::begin(EnvFilter::new("info"), logs::Format::Text);
     let namespaces = operator::watch::namespaces(&namespaces)?;
     let client = kube::Client::try_from(cluster().await?.0)?;
     let released = operator::release::finalizers(&client, &namespaces).await;
@@ -201,6 +192,7 @@ async fn release_finalizers(namespaces: Vec<String>) -> Outcome {
 }
 
 async fn import(options: Import) -> Outcome {
+    logs::begin(EnvFilter::new("warn"), logs::Format::Text);
     let Import { api_key_file, base_url, tags, name, archived, workspace, namespace, output_dir } = options;
     let (key, from) = match &api_key_file {
         Some(file) => (std::fs::read_to_string(file), file.display().to_string()),
@@ -249,7 +241,20 @@ async fn cluster() -> Result<(kube::Config, Option<String>), Box<dyn std::error:
     // One TLS provider for all clients, chosen here; a second call has no effect.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let by_pod = kube::Config::from_kubeconfig(&kube::config::KubeConfigOptions::default()).await.is_err();
-    let config = operator::kubernetes::tuned(kube::Config::infer().await?);
+    let config = operator::kubernetes::tuned(kube::Config::infer().await.map_err(without_lines)?);
     let pod_namespace = by_pod.then(|| config.default_namespace.clone());
     Ok((config, pod_namespace))
+}
+
+/// What to say where no cluster is configured: nothing out of a kubeconfig that cannot be read, whose lines may hold a
+/// token.
+fn without_lines(error: InferConfigError) -> Box<dyn std::error::Error> {
+    let of_kubeconfig = error.source().and_then(|error| error.downcast_ref());
+    let Some(KubeconfigError::Parse(unreadable)) = of_kubeconfig else { return error.into() };
+    let at = unreadable.location().map(|at| format!(" at line {}, column {}", at.line(), at.column()));
+    format!(
+        "The kubeconfig cannot be read{}; its text is not shown, for it may hold credentials.",
+        at.unwrap_or_default()
+    )
+    .into()
 }

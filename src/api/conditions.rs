@@ -37,6 +37,8 @@ pub const NEEDS_USER: &str = "NeedsUser";
 pub const THROTTLED: &str = "Throttled";
 /// Discovery could not do all that it should for the Workspace.
 pub const DISCOVERY_INCOMPLETE: &str = "DiscoveryIncomplete";
+/// What is changed in Mistral is not seen, since the lists of workflows cannot be read.
+pub const DRIFT_UNSEEN: &str = "DriftUnseen";
 
 /// The longest message the API server accepts in a condition.
 const MAX_MESSAGE: usize = 32_768;

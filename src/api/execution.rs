@@ -1,6 +1,10 @@
 //! `WorkflowExecution`: one run of a workflow, as a Job is to a Pod.
 
 #![expect(clippy::duplicated_attributes, reason = "each printer column has the same attributes")]
+#![expect(
+    dead_code,
+    reason = "KubeSchema makes a copy of the spec, whose field that is never on the wire nobody reads"
+)]
 
 use std::collections::BTreeMap;
 
@@ -8,10 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::WorkspaceRef;
 use super::values::{InputFrom, ResultRef, ResultTo};
+use crate::json::{self, Json};
 
 /// One run of a workflow.
 ///
@@ -98,9 +102,9 @@ pub struct WorkflowExecutionSpec {
     pub execution_id: Option<String>,
 
     /// The workflow's input: a JSON object, at most what the API takes (2 MB). Immutable.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::object_schema")]
-    pub input: Option<Map<String, Value>>,
+    pub input: Option<Json>,
 
     /// Parts of the input that stand in ConfigMaps and Secrets of this namespace. They are read right
     /// before the start, which waits until all of them are there. No two paths may be the same or one
@@ -125,9 +129,9 @@ pub struct WorkflowExecutionSpec {
     pub custom_tracing_attributes: Option<BTreeMap<String, String>>,
 
     /// Plugin data that is handed to the API as it stands. Immutable.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::object_schema")]
-    pub extensions: Option<Map<String, Value>>,
+    pub extensions: Option<Json>,
 
     /// Holds the start back while true. It never touches a run that has started.
     #[serde(default)]
@@ -184,6 +188,19 @@ pub struct WorkflowExecutionSpec {
             .message("result is immutable: create another WorkflowExecution for another run")
     )]
     pub result: ResultSpec,
+
+    /// Set in memory only, where the cache leaves out what is long: the fingerprint of the whole spec.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub left_out: Option<LeftOut>,
+}
+
+/// Stands in the cache for the input, the extensions and the tracing attributes of an execution that has not started,
+/// where they are long. They are read again when a start is due.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeftOut {
+    /// Fingerprint of everything that decides what a run does.
+    pub digest: String,
 }
 
 /// The rule under which an optional field of the spec may neither change, appear nor vanish.
@@ -299,9 +316,9 @@ pub struct WorkflowExecutionStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<i64>,
     /// The run's result, when it is at most spec.result.maxBytes long.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::any_schema")]
-    pub result: Option<Value>,
+    pub result: Option<Json>,
     /// Size of the result in bytes of compact JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_bytes: Option<i64>,

@@ -4,9 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::WorkspaceRef;
+use crate::json::{self, Json};
 
 /// A workflow that workers have registered with Mistral: what it should look like, and what the API
 /// says of it.
@@ -213,13 +213,13 @@ pub struct Definition {
     /// UUID of the registration.
     pub registration_id: String,
     /// JSON Schema of the input.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::any_schema")]
-    pub input_schema: Option<Value>,
+    pub input_schema: Option<Json>,
     /// JSON Schema of the result.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::any_schema")]
-    pub output_schema: Option<Value>,
+    pub output_schema: Option<Json>,
     /// Why the schemas are not here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schemas_omitted: Option<String>,

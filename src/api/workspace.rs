@@ -104,7 +104,8 @@ pub struct SecretKeyRef {
 #[serde(rename_all = "camelCase")]
 pub struct WorkspaceStatus {
     /// `Ready`, `Reconciling` and `Stalled`; `Throttled` while calls have to wait for long;
-    /// `DiscoveryIncomplete` while a workflow cannot have its resource, or the list of workflows cannot be read.
+    /// `DiscoveryIncomplete` while a workflow cannot have its resource, or the list of workflows cannot be read;
+    /// `DriftUnseen` while what is changed in Mistral is not seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::conditions_schema")]
     pub conditions: Vec<Condition>,

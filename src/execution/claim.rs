@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::api::WorkflowExecutionSpec;
 use crate::api::values::Kind;
+use crate::json::Json;
 
 /// The annotation that holds the claim.
 pub const CLAIM: &str = "workflows.mistral.ai/claim";
@@ -239,20 +240,23 @@ pub struct Claimant<'a> {
 
 /// Fingerprint of everything that decides what a run does.
 pub fn digest(spec: &WorkflowExecutionSpec) -> String {
+    if let Some(left_out) = &spec.left_out {
+        return left_out.digest.clone();
+    }
     // The API server hands out objects with sorted keys, so equal inputs have equal texts.
+    let normal = |json: &Option<Json>| json.as_ref().map_or_else(|| "null".to_owned(), Json::normal);
     let mut what = vec![
-        json!(spec.workflow_identifier),
-        json!(spec.registration_id),
-        json!(spec.deployment_name),
-        json!(spec.input),
-        json!(spec.custom_tracing_attributes),
-        json!(spec.extensions),
+        json!(spec.workflow_identifier).to_string(),
+        json!(spec.registration_id).to_string(),
+        json!(spec.deployment_name).to_string(),
+        normal(&spec.input),
+        json!(spec.custom_tracing_attributes).to_string(),
+        normal(&spec.extensions),
     ];
     // Claims from before there was a workflowRef keep their fingerprint.
-    what.extend(spec.workflow_ref.as_ref().map(|named| json!(named)));
-    what.extend(spec.input_from.as_ref().map(|inputs| json!(inputs)));
-    let what = json!(what);
-    let hash = Sha256::digest(what.to_string());
+    what.extend(spec.workflow_ref.as_ref().map(|named| json!(named).to_string()));
+    what.extend(spec.input_from.as_ref().map(|inputs| json!(inputs).to_string()));
+    let hash = Sha256::digest(format!("[{}]", what.join(",")));
     hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -7,10 +7,10 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::operator::object::Decoded;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::core::DeserializeGuard;
+use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -30,6 +30,7 @@ use super::objects;
 use super::observed::{Instance, Memory, Observed, Referent, Remote, Sent, StopCall, Surroundings, Target};
 use super::overtaken::Overtaken;
 use super::plan::{Decision, Settled, Step, plan};
+use super::refusals::{self, Write};
 use super::report::{is_finished, is_started};
 use super::result::{self, Stored};
 use super::stopping;
@@ -38,13 +39,14 @@ use super::undecodable;
 use crate::api::{self, WorkflowExecution};
 use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::{Event, is_terminal};
-use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
+use crate::mistral::{self, ExecuteTarget, Held, Room, Trouble, TroubleKind};
 use crate::operator::crash;
-use crate::operator::events::Publisher;
+use crate::operator::events::{Notice, Publisher};
 use crate::operator::kubernetes::{self, Error, Written, call, write_status};
 use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
-use crate::operator::retry::{Requeue, jitter};
+use crate::operator::refused::Refused;
+use crate::operator::retry::{Failures, Requeue, jitter};
 use crate::operator::sabotage;
 use crate::operator::watch::{Unheard, reference};
 use crate::workspace::access::{self, Connection};
@@ -52,7 +54,7 @@ use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::turn::{self, Place};
 
 /// An execution as it is watched: one that cannot be decoded must not hide the others.
-pub type Guarded = DeserializeGuard<WorkflowExecution>;
+pub type Guarded = Decoded<WorkflowExecution>;
 
 /// More steps than any pass needs: a plan that does not settle is a bug, and must not spin.
 const MAX_STEPS: usize = 16;
@@ -74,9 +76,9 @@ pub struct Context {
     /// Calls that claims among those that are not listed yet may have under way.
     pub unheard: Unheard,
     /// The Workspaces that exist.
-    pub workspaces: Store<DeserializeGuard<api::Workspace>>,
+    pub workspaces: Store<Decoded<api::Workspace>>,
     /// The Workflows that exist.
-    pub workflows: Store<DeserializeGuard<api::Workflow>>,
+    pub workflows: Store<Decoded<api::Workflow>>,
     /// Watches the runs that go on.
     pub tracker: Arc<Tracker>,
     /// Events.
@@ -85,6 +87,8 @@ pub struct Context {
     pub term: Term,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Passes in a row that failed.
+    pub failures: Failures,
     /// Runs that are being stopped whose resources are gone: nobody else knows of them.
     pub leftovers: TaskTracker,
     memory: Mutex<HashMap<String, Kept>>,
@@ -122,6 +126,8 @@ struct Pass<'a> {
     send_before: Option<Instant>,
     written: Option<Written>,
     ended: Option<(Instant, bool)>,
+    /// The room that a long input takes, to the end of the pass.
+    held: Vec<Held>,
 }
 
 impl Context {
@@ -133,8 +139,8 @@ impl Context {
         instance: Instance,
         connections: Arc<Connections>,
         executions: Store<Guarded>,
-        workspaces: Store<DeserializeGuard<api::Workspace>>,
-        workflows: Store<DeserializeGuard<api::Workflow>>,
+        workspaces: Store<Decoded<api::Workspace>>,
+        workflows: Store<Decoded<api::Workflow>>,
         unheard: Unheard,
         tracker: Arc<Tracker>,
         publisher: Arc<Publisher>,
@@ -156,6 +162,7 @@ impl Context {
             publisher,
             term,
             metrics,
+            failures: Failures::default(),
             leftovers: TaskTracker::new(),
             memory,
             reservations,
@@ -169,16 +176,17 @@ impl Context {
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
         self.lock().retain(|uid, _| exists(uid));
         self.reservations.forget();
+        self.failures.forget();
     }
 
     fn referent(&self, object: &WorkflowExecution) -> Referent {
         let Some(named) = &object.spec.workflow_ref else { return Referent::NotNamed };
         let at = ObjectRef::new(&named.name).within(&object.namespace().unwrap_or_default());
         match self.workflows.get(&at).as_deref() {
-            Some(DeserializeGuard(Err(invalid))) => {
+            Some(Decoded(Err(invalid))) => {
                 Referent::NotReady { why: format!("it cannot be decoded ({})", invalid.error), workflow: None }
             }
-            Some(DeserializeGuard(Ok(workflow))) => Referent::read(Some(workflow), &object.spec.workspace_ref.name),
+            Some(Decoded(Ok(workflow))) => Referent::read(Some(workflow), &object.spec.workspace_ref.name),
             None => Referent::read(None, &object.spec.workspace_ref.name),
         }
     }
@@ -244,6 +252,14 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     Ok(Action::requeue(Duration::from_secs(60)))
 }
 
+/// What became of a status.
+enum Outcome {
+    /// It says what it should, and has this version if it was written.
+    Written(Settled, Option<String>),
+    /// The API server refuses it.
+    Refused(Settled),
+}
+
 enum Flow {
     PlanAgain,
     End(Action),
@@ -257,9 +273,9 @@ impl<'a> Pass<'a> {
         if object.status.as_ref().is_some_and(is_finished) {
             ended = ended.or_else(|| Some((Instant::now(), false)));
         }
-        if let Some(run_id) = context.tracker.take_look(&reference(object)) {
+        if let Some(row) = context.tracker.take_look(&reference(object)) {
             look = true;
-            memory.run_id = run_id.or(memory.run_id);
+            memory.listed(row);
         }
         let (workspace, live) = access::look(&context.workspaces, &context.connections, &key);
         let stopper = context.connections.for_stopping(&key);
@@ -289,6 +305,7 @@ impl<'a> Pass<'a> {
             send_before: None,
             written,
             ended,
+            held: Vec::new(),
         }
     }
 
@@ -314,8 +331,9 @@ impl<'a> Pass<'a> {
                 return Ok(Flow::End(Action::await_change()));
             }
             Step::SetFinalizer(present) => {
-                Box::pin(self.patch(json!({ "finalizers": self.finalizers(present) }))).await?;
-                self.observed.finalizer = present;
+                if Box::pin(self.set_finalizer(present)).await? {
+                    self.observed.finalizer_set(present);
+                }
             }
             Step::Release { abandoned } => {
                 if abandoned {
@@ -324,15 +342,12 @@ impl<'a> Pass<'a> {
                         "the run could not be stopped within five minutes of the deletion and is left alone; look after it in Mistral's console"
                     );
                 }
-                Box::pin(self.patch(json!({ "finalizers": self.finalizers(false) }))).await?;
-                self.forget();
-                return Ok(Flow::End(Action::await_change()));
+                if Box::pin(self.set_finalizer(false)).await? {
+                    self.forget();
+                    return Ok(Flow::End(Action::await_change()));
+                }
             }
-            Step::ReadInput => {
-                let read = objects::read(&self.context.client, &self.key.namespace, &self.observed.spec);
-                let sources = Box::pin(read).await?;
-                self.observed.input = Input::Read(Arc::new(sources));
-            }
+            Step::ReadInput => return Box::pin(self.read_input()).await,
             Step::WriteResult => return Box::pin(self.write_result()).await,
             Step::Linger => self.linger().await,
             Step::Probe | Step::Ask | Step::Start | Step::ReadFailure | Step::Stop(_) => {
@@ -368,6 +383,10 @@ impl<'a> Pass<'a> {
     }
 
     async fn write_claim(&mut self, claim: Claim, finalizer: bool, send: bool) -> Result<Flow, Error> {
+        if self.observed.refusal(Write::Claim, Timestamp::now()).is_some() {
+            self.observed.unclaimed(claim, send);
+            return Ok(Flow::PlanAgain);
+        }
         if send {
             if self.context.term.stop.is_cancelled() {
                 // Whoever comes next starts it.
@@ -391,7 +410,12 @@ impl<'a> Pass<'a> {
             self.send_before = Some(Instant::now() + SEND_WITHIN.unsigned_abs());
         }
         let annotations = BTreeMap::from([(CLAIM, claim.to_annotation())]);
-        self.patch(json!({ "annotations": annotations, "finalizers": self.finalizers(finalizer) })).await?;
+        let metadata = json!({ "annotations": annotations, "finalizers": self.finalizers(finalizer) });
+        if let Err(error) = self.patch(metadata).await {
+            let refused = Refused::of(&error).ok_or(error)?;
+            self.claim_refused(claim, send, refused);
+            return Ok(Flow::PlanAgain);
+        }
         tracing::debug!(execution_id = claim.execution_id, attempt = claim.attempt, send, "claimed");
         facts::claimed(&self.context.metrics, &self.observed.note, &claim, send);
         if claim.refused {
@@ -401,6 +425,64 @@ impl<'a> Pass<'a> {
         self.observed.claimed(claim, send);
         // In case the rest of the pass fails: it is known from now on.
         self.keep(false);
+        Ok(Flow::PlanAgain)
+    }
+
+    /// The API server refuses this claim, which is therefore not on the resource.
+    fn claim_refused(&mut self, claim: Claim, send: bool, refused: Refused) {
+        self.send_before = None;
+        if send {
+            self.context.reservations.release(&self.observed.uid, &claim);
+        }
+        // Where the condition says so, it has an Event of its own.
+        let untold = !send && (is_started(&self.observed.status) || !claim.reading);
+        if untold && self.observed.memory.refusals.claim.is_none() {
+            self.publish(vec![refusals::unrecorded(&refused)]);
+        }
+        self.observed.refused(Write::Claim, refused, Timestamp::now());
+        self.observed.unclaimed(claim, send);
+        self.keep(self.observed.look);
+    }
+
+    /// Sets or removes the finalizer. Returns whether the API server has taken that; if not, it is remembered.
+    async fn set_finalizer(&mut self, present: bool) -> Result<bool, Error> {
+        let Err(error) = self.patch(json!({ "finalizers": self.finalizers(present) })).await else { return Ok(true) };
+        let refused = Refused::of(&error).ok_or(error)?;
+        let deleted = self.observed.deleted.is_some();
+        // Where the condition says so, it has an Event of its own.
+        let untold = !deleted || is_finished(&self.observed.status);
+        if untold && self.observed.memory.refusals.finalizer.is_none() {
+            let so = match (present, deleted) {
+                (true, _) => "deleting the resource would leave its run alone.",
+                (false, true) => "the resource is being deleted and waits only for that.",
+                (false, false) => "nothing else waits for that.",
+            };
+            self.publish(vec![refused.finalizer(present, so)]);
+        }
+        self.observed.refused(Write::Finalizer, refused, Timestamp::now());
+        self.keep(self.observed.look);
+        Ok(false)
+    }
+
+    fn publish(&self, notices: Vec<Notice>) {
+        self.context.publisher.publish(&kubernetes::reference(self.object), notices);
+    }
+
+    /// Reads what the input consists of, as far as it is not known: what the cache leaves out, ConfigMaps and Secrets.
+    async fn read_input(&mut self) -> Result<Flow, Error> {
+        let client = &self.context.client;
+        let room = self.connection.as_ref().map_or_else(Room::default, |live| live.room().clone());
+        if self.observed.spec.left_out.is_some() && !is_started(&self.observed.status) {
+            let Some((spec, room)) = objects::read_spec(client, &room, self.object).await? else {
+                // It is gone, or another one of its name: its own change wakes it.
+                return Ok(Flow::End(Action::await_change()));
+            };
+            self.observed.spec = spec;
+            self.held.push(room);
+        }
+        let (sources, room) = objects::read(client, &room, &self.key.namespace, &self.observed.spec).await?;
+        self.held.extend(room);
+        self.observed.input = Input::Read(Arc::new(sources));
         Ok(Flow::PlanAgain)
     }
 
@@ -419,19 +501,23 @@ impl<'a> Pass<'a> {
 
     /// Ends the pass: writes the status if it differs, and says when to come back.
     async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
-        let Settled { status, notices, requeue } = settled;
         // Nothing is called any more, and the API server may be slow.
         self.place.give_back();
         let old = self.object.status.as_ref();
-        let ends = is_finished(&status) && !old.is_some_and(is_finished);
+        let ends = is_finished(&settled.status) && !old.is_some_and(is_finished);
         let _turn = if ends { self.context.ends.give_way().await } else { None };
         // Another may lead since.
         if self.context.term.is_over() {
             return Ok(Action::await_change());
         }
-        let written = write_status(&self.context.client, self.object, &self.resource_version, old, &status).await;
-        let version = match written {
-            Ok(version) => version,
+        let now = Timestamp::now();
+        let held = self.observed.refusal(Write::Status, now).is_some();
+        if held && settled.status != self.observed.status {
+            return Ok(self.untold(&settled, now));
+        }
+        let (settled, version) = match self.write(settled).await {
+            Ok(Outcome::Written(settled, version)) => (settled, version),
+            Ok(Outcome::Refused(settled)) => return Ok(self.untold(&settled, now)),
             Err(error) => {
                 if let (Some(overtaken), Some(live)) = (Overtaken::new(&self.observed), &self.connection) {
                     let (client, object) = (live.waiting(Class::Stop, &self.key), kubernetes::reference(self.object));
@@ -445,10 +531,14 @@ impl<'a> Pass<'a> {
                 return Err(error);
             }
         };
+        let Settled { status, notices, requeue } = settled;
+        if !held {
+            self.observed.told(&status);
+        }
         if let Some(version) = version {
             self.wrote(version);
             facts::settled(&self.context.metrics, &self.observed, &status);
-            self.context.publisher.publish(&kubernetes::reference(self.object), notices);
+            self.publish(notices);
         }
         self.track(&status);
         self.observed.settled(requeue, Timestamp::now());
@@ -467,6 +557,36 @@ impl<'a> Pass<'a> {
         }
         self.keep(look && !is_finished(&status));
         Ok(requeue.action())
+    }
+
+    /// Writes the status; or a smaller one that says the same, where the API server refuses it.
+    async fn write(&mut self, settled: Settled) -> Result<Outcome, Error> {
+        let (old, version) = (self.object.status.as_ref(), &self.resource_version);
+        let error = match write_status(&self.context.client, self.object, version, old, &settled.status).await {
+            Ok(version) => return Ok(Outcome::Written(settled, version)),
+            Err(error) => error,
+        };
+        let now = Timestamp::now();
+        let mut refused = Refused::of(&error).ok_or(error)?;
+        if let Some(smaller) = refusals::smaller(&self.observed, &settled, &refused, now) {
+            match write_status(&self.context.client, self.object, version, old, &smaller.status).await {
+                Ok(version) => return Ok(Outcome::Written(smaller, version)),
+                Err(error) => refused = Refused::of(&error).ok_or(error)?,
+            }
+        }
+        self.observed.refused(Write::Status, refused, now);
+        Ok(Outcome::Refused(settled))
+    }
+
+    /// Ends the pass without its status, which the API server refuses.
+    fn untold(&mut self, settled: &Settled, now: Timestamp) -> Action {
+        let notices = self.observed.untold(settled, now);
+        self.publish(notices);
+        let left = self.observed.refusal(Write::Status, now).map(|(_, left)| left);
+        self.observed.settled(settled.requeue, now);
+        // What was asked for is still to be looked at.
+        self.keep(true);
+        left.map_or(settled.requeue, |left| settled.requeue.within(left)).action()
     }
 
     fn track(&self, status: &api::WorkflowExecutionStatus) {
@@ -493,11 +613,9 @@ impl<'a> Pass<'a> {
         if !sabotage::on!("sabotage-unconditional-claim") {
             metadata["resourceVersion"] = json!(self.resource_version);
         }
-        let api: Api<WorkflowExecution> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
-        let patch = Patch::Merge(json!({ "metadata": metadata }));
-        let name = self.object.name_any();
-        let patched = call(api.patch_metadata(&name, &PatchParams::default(), &patch)).await?;
-        self.wrote(patched.metadata.resource_version.unwrap_or_default());
+        let (client, namespace, name) = (&self.context.client, &self.key.namespace, self.object.name_any());
+        let patched = kubernetes::patch_metadata::<WorkflowExecution>(client, namespace, &name, metadata).await?;
+        self.wrote(patched.resource_version.unwrap_or_default());
         Ok(())
     }
 
@@ -514,6 +632,7 @@ impl<'a> Pass<'a> {
 
     fn wrote(&mut self, version: String) {
         self.written = Some(Written::now(version.clone()));
+        self.observed.wrote(&version);
         self.resource_version = version;
     }
 

@@ -7,11 +7,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::claim::{Claim, VISIBILITY, later};
 use super::observed::{Observed, Remote, StopCall};
 use super::obstacles::is_taken;
-use super::plan::{Decision, Standing, Step, restored, settle, standing, write};
+use super::plan::{Decision, Standing, Step, restored, settle, standing, unreadable_end, write};
 use super::report::{self, is_finished, is_started};
 use crate::api::{DeletionPolicy, Shutdown};
-use crate::mistral::Error;
 use crate::mistral::wire::is_terminal;
+use crate::mistral::{Error, TroubleKind};
 use crate::operator::retry::Requeue;
 
 /// How long a deletion waits for a run to stop before it lets go.
@@ -66,20 +66,37 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
             if now < shown_by { stopping(o, 5, now) } else { free }
         }
         (Some(Ok(())), _) => stopping(o, 2, now),
+        // It does not run, whatever else it is.
+        (Some(Err(Error::Conflict(_))), Remote::Unknown(_)) => free,
+        (None, Remote::Unknown(trouble)) if unreadable_end(o, trouble).is_some() => free,
+        // To stop a run takes no answer about it. What has started is ours; an id that was only claimed may be another's.
+        (None, Remote::Unknown(trouble)) if trouble.kind != TroubleKind::Unauthorized && is_started(&o.status) => {
+            let call = call(o, stop_since, now);
+            match (o.memory.has_stopped(call, now), call) {
+                (false, _) => Decision::Act(Step::Stop(call)),
+                // There is no more to do, and no more to learn.
+                (true, StopCall::Terminate) if o.memory.unanswered > 1 => free,
+                (true, _) => stopping(o, 5, now),
+            }
+        }
         (Some(Err(_)), _) | (None, Remote::Unknown(_)) => stopping(o, 5, now),
         (None, Remote::NotAsked) => Decision::Act(Step::Ask),
         (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) => free,
         // Once started it is ours, whatever the spec's words mean by now.
         (None, Remote::Found(run)) if !is_started(&o.status) && is_taken(o, run) => free,
         (None, Remote::Found(_)) => {
-            let at_once =
-                o.spec.deletion_policy == DeletionPolicy::Terminate || o.spec.shutdown == Some(Shutdown::Terminate);
-            let grace = o.spec.termination_grace_period_seconds.min(LONGEST_GRACE);
-            let terminate = at_once || now > later(stop_since, SignedDuration::from_secs(i64::from(grace)));
-            let call = if terminate { StopCall::Terminate } else { StopCall::Cancel };
+            let call = call(o, stop_since, now);
             if o.memory.has_stopped(call, now) { stopping(o, 2, now) } else { Decision::Act(Step::Stop(call)) }
         }
     }
+}
+
+/// How to stop the run now.
+fn call(o: &Observed, since: Timestamp, now: Timestamp) -> StopCall {
+    let at_once = o.spec.deletion_policy == DeletionPolicy::Terminate || o.spec.shutdown == Some(Shutdown::Terminate);
+    let grace = o.spec.termination_grace_period_seconds.min(LONGEST_GRACE);
+    let terminate = at_once || now > later(since, SignedDuration::from_secs(i64::from(grace)));
+    if terminate { StopCall::Terminate } else { StopCall::Cancel }
 }
 
 fn stopping(o: &Observed, seconds: u64, now: Timestamp) -> Decision {

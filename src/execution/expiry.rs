@@ -8,6 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::claim::later;
 use super::observed::Observed;
 use super::plan::{Decision, Step, settle};
+use super::refusals::Write;
 use super::report;
 use crate::operator::retry::{Requeue, jitter};
 
@@ -33,7 +34,7 @@ pub(super) fn finished(o: &Observed, now: Timestamp) -> Decision {
         (Some(left), _) => (report::not_expired(o), Requeue::AtLatest(left)),
         (None, _) => (report::not_expired(o), Requeue::OnChange),
     };
-    if !o.finalizer {
+    if !o.finalizer || o.refusal(Write::Finalizer, now).is_some() {
         return settle(o, status, requeue);
     }
     let due = later(
@@ -68,17 +69,18 @@ fn time_left(o: &Observed, now: Timestamp) -> Option<Duration> {
 pub(super) const MANAGERS: [(&str, &str); 3] =
     [("argocd-controller", "Argo CD"), ("kustomize-controller", "Flux"), ("helm-controller", "Flux")];
 
+/// By what they keep track, as their documentation has it: Argo CD's tracking annotation or label, the labels that Flux's
+/// two controllers set on what they apply, and the annotation by which Helm owns a resource.
+pub(super) const MARKS: [(&str, &str); 5] = [
+    ("argocd.argoproj.io/tracking-id", "Argo CD"),
+    ("argocd.argoproj.io/instance", "Argo CD"),
+    ("kustomize.toolkit.fluxcd.io/name", "Flux"),
+    ("helm.toolkit.fluxcd.io/name", "Flux"),
+    ("meta.helm.sh/release-name", "Helm"),
+];
+
 /// What keeps track of a resource and would create it again if it were deleted; none if nothing does.
 pub(super) fn tracked_by(metadata: &ObjectMeta) -> Option<&'static str> {
-    // As their documentation has it: Argo CD's tracking annotation or label, the labels that Flux's two controllers set
-    // on what they apply, and the annotation by which Helm owns a resource.
-    const MARKS: [(&str, &str); 5] = [
-        ("argocd.argoproj.io/tracking-id", "Argo CD"),
-        ("argocd.argoproj.io/instance", "Argo CD"),
-        ("kustomize.toolkit.fluxcd.io/name", "Flux"),
-        ("helm.toolkit.fluxcd.io/name", "Flux"),
-        ("meta.helm.sh/release-name", "Helm"),
-    ];
     let has = |key: &str| {
         let within = |map: &Option<std::collections::BTreeMap<String, String>>| {
             map.as_ref().is_some_and(|map| map.contains_key(key))

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretSlice};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::backoff::blocked_retry;
 use super::claim::{InputVersion, TAKE_OVER, later};
@@ -16,12 +17,13 @@ use super::plan::{Decision, Standing, Step, is_consent, settle, standing};
 use super::report::{self, reason};
 use crate::api::WorkflowExecutionSpec;
 use crate::api::values::{Format, InputFrom, KeyRef, Kind};
+use crate::json::Json;
 use crate::mistral::wire::ExecuteRequest;
 use crate::mistral::{Client, Mask};
 use crate::operator::retry::Requeue;
 
 /// The longest input that the API takes, in bytes of compact JSON: the 2 MB of its documentation, read generously.
-const MAX_INPUT: usize = 2 << 20;
+pub(super) const MAX_INPUT: usize = 2 << 20;
 /// The most values of Secrets that texts are searched for: a search must not take long.
 const MAX_SECRET_VALUES: usize = 256;
 
@@ -53,6 +55,8 @@ pub enum Source {
     Absent,
     /// The operator may not read it.
     Forbidden,
+    /// With what it holds the values are longer than any input may be.
+    TooLarge,
 }
 
 /// Why the input is not complete.
@@ -66,6 +70,9 @@ pub struct Lacking {
 
 /// Before a claim: the versions of what the input consists of, to be written into it; else how the pass goes on.
 pub(super) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, Box<Decision>> {
+    if o.spec.left_out.is_some() {
+        return Err(Box::new(Decision::Act(Step::ReadInput)));
+    }
     let wanted = entries(&o.spec);
     if wanted.is_empty() {
         return Ok(Vec::new());
@@ -136,6 +143,9 @@ pub(super) fn hiding(o: &Observed) -> Hiding {
             Some(Source::Found { .. }) => {
                 return Hiding::Unknown(format!("Secret \"{name}\" was changed since the start"));
             }
+            Some(Source::TooLarge) => {
+                return Hiding::Unknown(format!("Secret \"{name}\" is too long to search for"));
+            }
             Some(Source::Forbidden) => {
                 return Hiding::Unknown(format!("the operator may not read Secret \"{name}\" any more"));
             }
@@ -151,18 +161,18 @@ pub(super) fn hiding(o: &Observed) -> Hiding {
 ///
 /// # Errors
 /// What is missing or wrong, in words.
-pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option<Map<String, Value>>, Lacking> {
+pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option<Json>, Lacking> {
     let entries = entries(spec);
     if entries.is_empty() {
         return Ok(spec.input.clone());
     }
-    let mut input = spec.input.clone().unwrap_or_default();
+    let mut input = Part::of(spec.input.as_ref());
     let (mut secret_values, mut secret_bytes) = (0, 0);
     for entry in entries {
         let value = value(entry, sources)?;
         if entry.secret_key_ref.is_some() {
-            leafs(&value, &mut |leaf| {
-                if Mask::covers(&leaf) {
+            value.leaves(|leaf| {
+                if Mask::covers(leaf) {
                     (secret_values, secret_bytes) = (secret_values + 1, secret_bytes + leaf.len());
                 }
             });
@@ -180,7 +190,8 @@ pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option
             Mask::MOST
         )));
     }
-    let bytes = serde_json::to_vec(&input).map_or(0, |json| json.len());
+    let input = input.json();
+    let bytes = input.text().len();
     if bytes > MAX_INPUT {
         return Err(invalid(format!(
             "the input has {bytes} bytes with what spec.inputFrom reads, and the API takes 2 MB; make it smaller"
@@ -194,7 +205,11 @@ pub fn mask(spec: &WorkflowExecutionSpec, sources: &Sources) -> Mask {
     let mut values = Vec::new();
     for entry in entries(spec).iter().filter(|entry| entry.secret_key_ref.is_some()) {
         if let Ok(value) = value(entry, sources) {
-            leafs(&value, &mut |leaf| values.push(leaf));
+            value.leaves(|leaf| {
+                values.push(leaf.to_owned());
+                // A workflow that reads a number may write it otherwise.
+                values.extend(serde_json::from_str::<serde_json::Number>(leaf).map(|number| number.to_string()));
+            });
         }
     }
     Mask::new(values.iter().map(String::as_str))
@@ -239,31 +254,93 @@ fn entries(spec: &WorkflowExecutionSpec) -> &[InputFrom] {
 
 /// Whether each path has a place beside what the spec itself says; that no manifest but another can cure.
 fn skeleton(spec: &WorkflowExecutionSpec) -> Result<(), String> {
-    let mut input = spec.input.clone().unwrap_or_default();
-    entries(spec).iter().try_for_each(|entry| insert(&mut input, &entry.path, Value::Null))
+    let mut input = Part::of(spec.input.as_ref());
+    let null = Json::from(&Value::Null);
+    entries(spec).iter().try_for_each(|entry| insert(&mut input, &entry.path, null.clone()))
+}
+
+/// A part of an input that is put together: taken apart only along the paths where something is put in. All the rest
+/// stays text, so that numbers stay as they are spelled and no depth is too deep.
+enum Part {
+    Text(Json),
+    Object(Vec<(String, Part)>),
+}
+
+impl Part {
+    /// An input to put values into; one that is not there is an empty object.
+    fn of(input: Option<&Json>) -> Self {
+        input.map_or_else(|| Self::Object(Vec::new()), |input| Self::Text(input.clone()))
+    }
+
+    /// Its fields; none where it is no object.
+    fn fields(&mut self) -> Option<&mut Vec<(String, Part)>> {
+        if let Self::Text(json) = self {
+            let fields = json.fields()?;
+            *self = Self::Object(fields.into_iter().map(|(name, value)| (name, Self::Text(value))).collect());
+        }
+        match self {
+            Self::Object(fields) => Some(fields),
+            Self::Text(_) => None,
+        }
+    }
+
+    fn write(&self, text: &mut String) {
+        match self {
+            Self::Text(json) => text.push_str(json.text()),
+            // As deep as the longest path, which the CRD bounds.
+            Self::Object(fields) => {
+                text.push('{');
+                for (n, (name, part)) in fields.iter().enumerate() {
+                    text.push_str(if n == 0 { "" } else { "," });
+                    text.push_str(&Value::from(name.as_str()).to_string());
+                    text.push(':');
+                    part.write(text);
+                }
+                text.push('}');
+            }
+        }
+    }
+
+    fn json(self) -> Json {
+        let mut text = String::new();
+        self.write(&mut text);
+        // Put together from JSON it is JSON.
+        Json::from_text(text).unwrap_or_else(|| Json::from(&Value::Null))
+    }
 }
 
 /// Puts a value where a JSON Pointer points to, and makes the objects on the way.
-fn insert(input: &mut Map<String, Value>, path: &str, value: Value) -> Result<(), String> {
-    let mut names: Vec<String> =
-        path.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~")).collect();
-    let last = names.pop().unwrap_or_default();
+fn insert(input: &mut Part, path: &str, value: Json) -> Result<(), String> {
+    let names = path.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
+    let names: Vec<String> = names.collect();
     let mut at = input;
-    for name in names {
-        at = match at.entry(name).or_insert_with(|| Value::Object(Map::new())) {
-            Value::Object(object) => object,
-            _ => return Err(format!("The path {path} of spec.inputFrom leads through a value that is no object")),
+    for (n, name) in names.iter().enumerate() {
+        let Some(fields) = at.fields() else {
+            return Err(format!("The path {path} of spec.inputFrom leads through a value that is no object"));
         };
+        let there = fields.iter().position(|(field, _)| field == name);
+        let is_last = n + 1 == names.len();
+        let index = match there {
+            Some(_) if is_last => {
+                return Err(format!("The path {path} of spec.inputFrom has a value in spec.input already"));
+            }
+            Some(index) => index,
+            None if is_last => {
+                fields.push((name.clone(), Part::Text(value)));
+                return Ok(());
+            }
+            None => {
+                fields.push((name.clone(), Part::Object(Vec::new())));
+                fields.len() - 1
+            }
+        };
+        at = &mut fields[index].1;
     }
-    if at.contains_key(&last) {
-        return Err(format!("The path {path} of spec.inputFrom has a value in spec.input already"));
-    }
-    at.insert(last, value);
     Ok(())
 }
 
 /// One value, as the input has it.
-fn value(entry: &InputFrom, sources: &Sources) -> Result<Value, Lacking> {
+fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, Lacking> {
     let Some((kind, KeyRef { name, key })) = entry.source() else {
         return Err(invalid("an entry of spec.inputFrom names no source".into()));
     };
@@ -272,6 +349,12 @@ fn value(entry: &InputFrom, sources: &Sources) -> Result<Value, Lacking> {
         Some(Source::Absent) | None => {
             let message = format!("There is no {kind} \"{name}\" in this namespace; create it.");
             return Err(Lacking { reason: reason::INPUT_NOT_FOUND, message });
+        }
+        Some(Source::TooLarge) => {
+            let message = format!(
+                "the values that spec.inputFrom reads are longer than {MAX_INPUT} bytes with those of {kind} \"{name}\", and the API takes 2 MB; make them smaller"
+            );
+            return Err(invalid(message));
         }
         Some(Source::Forbidden) => {
             let message = format!(
@@ -290,9 +373,9 @@ fn value(entry: &InputFrom, sources: &Sources) -> Result<Value, Lacking> {
         )));
     };
     match entry.format {
-        Format::String => Ok(Value::from(text)),
+        Format::String => Ok(Json::from(&Value::from(text))),
         // Where, not what: the parser's own words could quote the value.
-        Format::Json => serde_json::from_str(text).map_err(|error| {
+        Format::Json => serde_json::from_str::<&RawValue>(text).map(|raw| Json::from(raw.to_owned())).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             invalid(format!(
                 "the key \"{key}\" of {kind} \"{name}\" is not JSON (line {line}, column {column}); correct it, or read it as a String"
@@ -305,24 +388,13 @@ fn invalid(what: String) -> Lacking {
     Lacking { reason: reason::INPUT_INVALID, message: format!("The input cannot be put together: {what}.") }
 }
 
-/// What a value consists of that could be quoted: its texts and numbers.
-fn leafs(value: &Value, each: &mut impl FnMut(String)) {
-    match value {
-        Value::String(text) => each(text.clone()),
-        Value::Number(number) => each(number.to_string()),
-        Value::Array(items) => items.iter().for_each(|item| leafs(item, each)),
-        Value::Object(fields) => fields.values().for_each(|field| leafs(field, each)),
-        Value::Null | Value::Bool(_) => {}
-    }
-}
-
 /// The versions of all objects that are there, in the order of their names.
 fn versions(spec: &WorkflowExecutionSpec, sources: &Sources) -> Vec<InputVersion> {
     let found = |(kind, name): (Kind, String)| match sources.get(&(kind, name.clone())) {
         Some(Source::Found { uid, resource_version, .. }) => {
             Some(InputVersion { kind, name, uid: uid.clone(), resource_version: resource_version.clone() })
         }
-        Some(Source::Absent | Source::Forbidden) | None => None,
+        Some(Source::Absent | Source::Forbidden | Source::TooLarge) | None => None,
     };
     wanted(spec).into_keys().filter_map(found).collect()
 }
@@ -382,7 +454,7 @@ mod tests {
             "text": "a\nb", "deep": { "er": { "json": { "x": [1, null] } }, "a/b~c": "t0ken" },
             "kept": { "m": null, "n": 7, "0": "7" },
         });
-        assert_eq!(Value::from(composed.unwrap()), expected);
+        assert_eq!(serde_json::from_str::<Value>(composed.unwrap().text()).unwrap(), expected);
         let none = spec(json!(null), json!(null));
         assert_eq!(compose(&none, &Sources::new()).unwrap(), None);
     }

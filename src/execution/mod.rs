@@ -22,6 +22,7 @@ mod plan_tests;
 mod promise_tests;
 #[cfg(test)]
 mod reference_tests;
+mod refusals;
 pub mod report;
 pub mod result;
 pub mod slim;

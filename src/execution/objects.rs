@@ -2,80 +2,124 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
-use secrecy::SecretSlice;
-use serde::Serialize;
+use secrecy::{ExposeSecret, SecretSlice};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::input::{Source, Sources, wanted};
+use super::input::{MAX_INPUT, Source, Sources, wanted};
 use super::report::reason;
 use super::result::{ENCODING, KEY, Stored, Wanted, Whose, not_ours, owner, whose};
 use crate::api::conditions::truncate;
 use crate::api::values::Kind;
 use crate::api::{WorkflowExecution, WorkflowExecutionSpec};
-use crate::operator::kubernetes::{Error, call};
+use crate::json::Json;
+use crate::mistral::{Held, Room};
+use crate::operator::kubernetes::{self, Error, call};
 use crate::operator::lease::Term;
 
 /// How often a write is tried that somebody else was in the way of.
 const TRIES: usize = 3;
 
-/// Reads the objects that the spec names, each once and only of this namespace.
+/// Reads the objects that the spec names, each once and only of this namespace, and takes room for what is long.
 ///
 /// # Errors
-/// When the Kubernetes API cannot be used. That an object is missing or may not be read is an answer.
-pub async fn read(client: &Client, namespace: &str, spec: &WorkflowExecutionSpec) -> Result<Sources, Error> {
-    let mut sources = Sources::new();
+/// When the Kubernetes API cannot be used. That an object is missing, too long or not to be read is an answer.
+pub async fn read(
+    client: &Client,
+    room: &Room,
+    namespace: &str,
+    spec: &WorkflowExecutionSpec,
+) -> Result<(Sources, Vec<Held>), Error> {
+    let (mut sources, mut held, mut bytes) = (Sources::new(), Vec::new(), 0);
     for ((kind, name), keys) in wanted(spec) {
-        let source = match kind {
-            Kind::ConfigMap => {
-                let values = |object: ConfigMap| {
-                    let texts = object.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes()));
-                    let bytes = object.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0));
-                    only(&keys, texts.chain(bytes))
-                };
-                get(client, namespace, &name, values).await?
+        let namespace = Some(namespace);
+        let read = match kind {
+            Kind::ConfigMap => kubernetes::get::<ConfigMap, Holder>(client, room, namespace, &name).await,
+            Kind::Secret => kubernetes::get::<Secret, Holder>(client, room, namespace, &name).await,
+        };
+        let source = match read {
+            Ok(Some((holder, room))) => {
+                let source = holder.source(kind, &keys);
+                if let Source::Found { values, .. } = &source {
+                    let kept = values.values().map(|value| value.expose_secret().len()).sum::<usize>();
+                    bytes += kept;
+                    held.push(room.cut_to(kept));
+                }
+                if bytes > MAX_INPUT { Source::TooLarge } else { source }
             }
-            Kind::Secret => {
-                let values = |object: Secret| {
-                    only(&keys, object.data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0)))
-                };
-                get(client, namespace, &name, values).await?
-            }
+            Ok(None) => Source::Absent,
+            Err(error) if error.is_forbidden() => Source::Forbidden,
+            Err(error) => return Err(error),
         };
         sources.insert((kind, name), source);
     }
-    Ok(sources)
+    Ok((sources, held))
 }
 
-fn only(keys: &[String], values: impl Iterator<Item = (String, Vec<u8>)>) -> BTreeMap<String, SecretSlice<u8>> {
-    values.filter(|(key, _)| keys.contains(key)).map(|(key, value)| (key, SecretSlice::from(value))).collect()
+/// A ConfigMap or Secret, of which nothing else is read: its `managedFields` may be of any depth.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Holder {
+    metadata: Version,
+    data: Option<BTreeMap<String, Json>>,
+    binary_data: Option<BTreeMap<String, Json>>,
 }
 
-async fn get<K>(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-    values: impl FnOnce(K) -> BTreeMap<String, SecretSlice<u8>>,
-) -> Result<Source, Error>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    match call(api.get_opt(name)).await {
-        Ok(Some(object)) => Ok(Source::Found {
-            uid: object.uid().unwrap_or_default(),
-            resource_version: object.resource_version().unwrap_or_default(),
-            values: values(object),
-        }),
-        Ok(None) => Ok(Source::Absent),
-        Err(error) if error.is_forbidden() => Ok(Source::Forbidden),
-        Err(error) => Err(error),
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    uid: String,
+    resource_version: String,
+}
+
+impl Holder {
+    /// What it holds under these keys.
+    fn source(self, kind: Kind, keys: &[String]) -> Source {
+        let texts = |data: Option<BTreeMap<String, Json>>| {
+            let wanted = data.unwrap_or_default().into_iter().filter(|(key, _)| keys.contains(key));
+            wanted.collect::<Vec<_>>()
+        };
+        let text = |(key, text): (String, Json)| Some((key, text.string()?.into_bytes()));
+        let decoded = |(key, text): (String, Json)| {
+            serde_json::from_str::<ByteString>(text.text()).ok().map(|bytes| (key, bytes.0))
+        };
+        let values: BTreeMap<_, _> = match kind {
+            Kind::ConfigMap => {
+                let bytes = texts(self.binary_data).into_iter().filter_map(decoded);
+                texts(self.data).into_iter().filter_map(text).chain(bytes).collect()
+            }
+            Kind::Secret => texts(self.data).into_iter().filter_map(decoded).collect(),
+        };
+        let values = values.into_iter().map(|(key, value)| (key, SecretSlice::from(value))).collect();
+        Source::Found { uid: self.metadata.uid, resource_version: self.metadata.resource_version, values }
     }
+}
+
+/// The spec of an execution whose cache leaves out what is long; none if there is no such execution any more.
+///
+/// # Errors
+/// When the Kubernetes API cannot be used, or the spec cannot be decoded.
+pub async fn read_spec(
+    client: &Client,
+    room: &Room,
+    execution: &WorkflowExecution,
+) -> Result<Option<(WorkflowExecutionSpec, Held)>, Error> {
+    #[derive(Deserialize)]
+    struct Object {
+        metadata: Version,
+        spec: WorkflowExecutionSpec,
+    }
+    let (namespace, name) = (execution.namespace(), execution.name_any());
+    let read = kubernetes::get_by_list::<WorkflowExecution, Object>(client, room, namespace.as_deref(), &name).await?;
+    Ok(read
+        .filter(|(object, _)| Some(&object.metadata.uid) == execution.metadata.uid.as_ref())
+        .map(|(object, room)| (object.spec, room)))
 }
 
 /// Writes the result of this execution.

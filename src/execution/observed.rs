@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use super::claim::{Claim, Claimant, FINALIZER, Known, Note, Owner, TAKE_OVER, derived_id, later};
 use super::expiry::{Ended, tracked_by};
 use super::input::Input;
+use super::refusals::Refusals;
 use super::result::Stored;
 use crate::api::conditions::{self, READY};
 use crate::api::{Workflow, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
@@ -37,8 +38,12 @@ pub struct Observed {
     pub deleted: Option<Timestamp>,
     /// Whether our finalizer is on it.
     pub finalizer: bool,
-    /// The claim on it.
+    /// The claim on it; or the one that the API server refuses to record, and that this process goes by all the same.
     pub note: Note,
+    /// The claim that is on it.
+    pub recorded: Note,
+    /// The version of it that the next write refers to.
+    pub version: String,
     /// The resource came with a claim that speaks of another one.
     pub copied: bool,
     /// The execution id for which a person lets this resource take over another's claim.
@@ -99,13 +104,25 @@ pub struct Memory {
     pub failure_reads: u32,
     /// The API's database id of the run, which only the list of runs tells.
     pub run_id: Option<String>,
+    /// What the list of runs says of the run's end, should the run itself not be readable.
+    pub listed_end: Option<Box<Execution>>,
+    /// What the API server refuses to write.
+    pub refusals: Refusals,
 }
 
 impl Memory {
     /// The run has ended. What was claimed stays for as long as the resource is there: should the cluster's store be
     /// restored to a time before that, the run must not look new.
     pub fn ended(&mut self) {
-        *self = Self { claim: self.claim.take(), seen: self.seen, ..Self::default() };
+        let refusals = Refusals { unrecorded: None, end: None, ..std::mem::take(&mut self.refusals) };
+        *self = Self { claim: self.claim.take(), seen: self.seen, refusals, ..Self::default() };
+    }
+
+    /// The list of runs has told of the run, if it has: with the end in it, and the database id.
+    pub fn listed(&mut self, row: Option<Box<Execution>>) {
+        let Some(row) = row else { return };
+        self.run_id = row.run_id.clone().or(self.run_id.take());
+        self.listed_end = Some(row);
     }
 
     /// Whether the API has taken this stop, and not so long ago that it has to be repeated.
@@ -290,7 +307,7 @@ impl Observed {
     ) -> Self {
         let Surroundings { workspace, stop_with, referent } = surroundings;
         let meta = &object.metadata;
-        let note = Note::read(meta.annotations.as_ref());
+        let recorded = Note::read(meta.annotations.as_ref());
         Self {
             spec: object.spec.clone(),
             status: object.status.clone().unwrap_or_default(),
@@ -304,8 +321,10 @@ impl Observed {
             created: meta.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0),
             deleted: meta.deletion_timestamp.as_ref().map(|time| time.0),
             finalizer: object.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
-            copied: matches!(&note, Note::Claim(claim) if claim.owner.name != object.name_any()),
-            note,
+            copied: matches!(&recorded, Note::Claim(claim) if claim.owner.name != object.name_any()),
+            note: memory.refusals.note(&recorded),
+            recorded,
+            version: object.resource_version().unwrap_or_default(),
             take_over: object.annotations().get(TAKE_OVER).cloned(),
             memory,
             instance,
@@ -363,6 +382,8 @@ impl Observed {
     pub fn claimed(&mut self, claim: Claim, fresh: bool) {
         self.memory.claim = Some(Box::new(Known::from(&claim)));
         self.memory.retries.hold = None;
+        (self.memory.refusals.claim, self.memory.refusals.unrecorded) = (None, None);
+        self.recorded = Note::Claim(Box::new(claim.clone()));
         self.note = Note::Claim(Box::new(claim));
         self.fresh = fresh;
     }
@@ -378,7 +399,9 @@ impl Observed {
             Err(Error::Rejected(said)) if said.status == 422 => Sent::Refused(Refusal::Input(said)),
             Err(Error::Rejected(said)) => Sent::Refused(Refusal::Other(said)),
             // A conflict of a kind that is not known may be that the run exists.
-            Err(error @ (Error::Conflict(_) | Error::UnknownOutcome { .. })) => Sent::Unknown(Trouble::from(error)),
+            Err(error @ (Error::Conflict(_) | Error::UnknownOutcome { .. } | Error::Unreadable { .. })) => {
+                Sent::Unknown(Trouble::from(error))
+            }
             Err(error @ (Error::Transient { .. } | Error::Unauthorized(_))) => Sent::NotStarted(Trouble::from(error)),
         };
         self.memory.seen |= matches!(self.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
@@ -402,6 +425,8 @@ impl Observed {
 
     /// The API was asked about the run.
     pub fn asked(&mut self, outcome: Result<Execution, Error>) {
+        // What cannot be read is there.
+        self.memory.seen |= matches!(outcome, Err(Error::Unreadable { .. }));
         self.remote = match outcome {
             Ok(execution) => Remote::Found(Box::new(execution)),
             Err(Error::NotFound(_)) => Remote::Absent,
@@ -409,7 +434,8 @@ impl Observed {
         };
         match self.remote {
             Remote::Unknown(_) => self.memory.unanswered = self.memory.unanswered.saturating_add(1),
-            _ => self.memory.unanswered = 0,
+            // A row is of use only where the run itself cannot be read.
+            _ => (self.memory.unanswered, self.memory.listed_end) = (0, None),
         }
         self.memory.seen |= matches!(self.remote, Remote::Found(_));
     }
@@ -445,7 +471,7 @@ fn failure_text(events: &[Event]) -> Option<String> {
             .iter()
             .filter(|event| event.event_type == event_type)
             .max_by_key(|event| event.event_timestamp)
-            .and_then(|event| event.attributes.pointer("/failure/message")?.as_str())
+            .and_then(|event| event.attributes.as_ref()?.failure.as_ref()?.message.as_deref())
             .filter(|text| !text.trim().is_empty())
     };
     match (last("WORKFLOW_EXECUTION_FAILED"), last("ACTIVITY_TASK_FAILED")) {

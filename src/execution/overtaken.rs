@@ -8,7 +8,6 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
-use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 
 use super::claim::{CALL, Note, later};
@@ -16,7 +15,7 @@ use super::deletion::LONGEST_GRACE;
 use super::observed::{Observed, Sent, StopCall};
 use crate::api::{DeletionPolicy, WorkflowExecution};
 use crate::mistral::{Client, Error};
-use crate::operator::kubernetes::call;
+use crate::operator::kubernetes::list_metadata;
 
 /// For how long it is tried: as a deletion would be.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -63,16 +62,16 @@ impl Overtaken {
         object: ObjectReference,
         client: Client,
     ) {
-        let api: Api<WorkflowExecution> = Api::namespaced(kubernetes, object.namespace.as_deref().unwrap_or_default());
+        let namespace = object.namespace.as_deref();
         // A list of one: the right to get single ones is nowhere else needed.
         let this = ListParams::default().fields(&format!("metadata.name={}", object.name.unwrap_or_default()));
         let began = Instant::now();
         let mut gone = known;
         let mut trouble = None;
         while gone.is_none() && began.elapsed() < LIMIT {
-            match call(api.list_metadata(&this)).await {
+            match list_metadata::<WorkflowExecution>(&kubernetes, namespace, &this).await {
                 // Another one may have its name by now.
-                Ok(present) => gone = Some(!present.items.iter().any(|it| it.uid() == object.uid)),
+                Ok(present) => gone = Some(!present.items.iter().any(|it| it.metadata.uid == object.uid)),
                 Err(error) => {
                     trouble = Some(error);
                     tokio::time::sleep(AGAIN).await;

@@ -19,13 +19,14 @@ use super::observed::{FailureText, Observed, Referent, Remote, Sent, StopCall, T
 use super::obstacles::{
     APPLIED_TOGETHER, blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
 };
+use super::refusals::{self, Write};
 use super::report::{self, is_finished, is_started, reason};
 use super::result;
 use super::stopping;
 use crate::api::conditions::{self, MISSING, READY, RESULT_NOT_WRITTEN, STALLED, STARTED, Wait};
 use crate::api::{DeletionPolicy, WorkflowExecutionStatus as Status};
-use crate::mistral::TroubleKind;
 use crate::mistral::wire::{Execution, is_terminal};
+use crate::mistral::{Trouble, TroubleKind};
 use crate::operator::events::Notice;
 use crate::operator::retry::Requeue;
 use crate::workspace::access::{Connection, Workspace};
@@ -120,6 +121,9 @@ pub fn plan(o: &Observed, now: Timestamp) -> Decision {
             if let Some(left) = stopping::next_deadline(o, &settled.status, now) {
                 settled.requeue = settled.requeue.within(left);
             }
+            if let Some(left) = refusals::next_retry(o, now) {
+                settled.requeue = settled.requeue.within(left);
+            }
             Decision::Settle(settled)
         }
         act @ Decision::Act(_) => act,
@@ -128,10 +132,13 @@ pub fn plan(o: &Observed, now: Timestamp) -> Decision {
 
 fn decide(o: &Observed, now: Timestamp) -> Decision {
     if let Some(since) = o.deleted {
-        return deletion::delete(o, since, now);
+        return refusals::release_refused(o, now).unwrap_or_else(|| deletion::delete(o, since, now));
     }
     if is_finished(&o.status) {
         return expiry::finished(o, now);
+    }
+    if let Some(decision) = refusals::status_refused(o, now) {
+        return decision;
     }
     if !o.may_have_started()
         && let Some(decision) = stopping::barred(o, now)
@@ -152,6 +159,17 @@ fn decide(o: &Observed, now: Timestamp) -> Decision {
     }
     if let Some(wait) = o.memory.retries.held(o.generation, connection, now) {
         return settle(o, o.status.clone(), Requeue::Hold(wait));
+    }
+    match &o.note {
+        Note::Claim(claim) if o.is_unrecorded() && o.refusal(Write::Claim, now).is_none() => {
+            return write(o, Claim::clone(claim), false);
+        }
+        _ if refusals::waits_for_claim(o) => {
+            if let Some(decision) = refusals::claim_refused(o, now) {
+                return decision;
+            }
+        }
+        _ => {}
     }
     match standing(o) {
         Standing::Unclaimed { ignored } => begin(o, connection, ignored, now),
@@ -289,6 +307,10 @@ fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Time
     if let Some(decision) = unresolved(o, now) {
         return decision;
     }
+    // One that only records what has happened may have been refused in this very pass.
+    if let Some(decision) = refusals::claim_refused(o, now) {
+        return decision;
+    }
     if o.rival.is_some_and(|until| now < until) {
         let message = format!(
             "Another WorkflowExecution may have claimed the execution id \"{}\" and started it; this one waits until the API would show that run, and reads it then.",
@@ -369,6 +391,11 @@ fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) 
         Remote::Found(run) if is_taken(o, run) => taken(o, run, now),
         Remote::Found(run) => observe(o, run, now),
         Remote::Unknown(trouble) if claim.refused => troubled(o, trouble, now),
+        // The run is there and cannot be read. Its id has this resource's UID in it, so it is ours, and is looked after.
+        Remote::Unknown(_) if o.memory.seen && o.memory.unanswered > 1 && o.spec.execution_id.is_none() => {
+            let run = Execution { execution_id: claim.execution_id.clone(), ..Execution::default() };
+            settle(o, report::running(o, &run, now), Requeue::OnChange)
+        }
         Remote::Unknown(trouble) => in_doubt(o, claim, Some(trouble), now),
         Remote::Absent if now < claim.doubt_ends() => match &o.sent {
             Sent::Unknown(trouble) => in_doubt(o, claim, Some(trouble), now),
@@ -455,7 +482,7 @@ fn take_over(o: &Observed, claim: &Claim) -> Decision {
 /// The run has started.
 fn running(o: &Observed, now: Timestamp) -> Decision {
     let wants = o.wants_finalizer() && !o.is_reading();
-    if o.finalizer != wants {
+    if o.finalizer != wants && o.refusal(Write::Finalizer, now).is_none() {
         return Decision::Act(Step::SetFinalizer(wants));
     }
     match &o.remote {
@@ -466,6 +493,7 @@ fn running(o: &Observed, now: Timestamp) -> Decision {
         Remote::NotAsked => settle(o, o.status.clone(), Requeue::OnChange),
         Remote::Found(run) => observe(o, run, now),
         Remote::Absent => gone(o, now),
+        Remote::Unknown(trouble) if let Some(run) = unreadable_end(o, trouble) => observe(o, &run, now),
         Remote::Unknown(trouble) => match trouble.kind {
             // The tracker asks again, and slower; a flapping API is the Workspace's condition to tell.
             TroubleKind::Unavailable if o.memory.unanswered < SILENCE => settle(o, o.status.clone(), Requeue::OnChange),
@@ -476,6 +504,14 @@ fn running(o: &Observed, now: Timestamp) -> Decision {
             TroubleKind::Unauthorized | TroubleKind::Refused => troubled(o, trouble, now),
         },
     }
+}
+
+/// The end of a run that the list of runs tells of, while the API gives no answer of use about the run itself: a result
+/// may be such that nobody can read it, and whoever waits for the end is not to wait for ever.
+pub(super) fn unreadable_end(o: &Observed, trouble: &Trouble) -> Option<Execution> {
+    let enough = trouble.kind != TroubleKind::Unauthorized && o.memory.unanswered >= SILENCE;
+    let row = o.memory.listed_end.as_deref().filter(|row| enough && is_terminal(row.status.as_deref()))?;
+    (!is_taken(o, row)).then(|| Execution { result_unread: Some(trouble.message.clone()), ..row.clone() })
 }
 
 /// What the API says of the run goes into the status.

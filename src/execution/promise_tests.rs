@@ -1,6 +1,7 @@
 //! The promise that a run happens exactly once, tried against a model of the world that fails in
 //! every way it can: crashes at any step, answers lost, effects that come late, runs that show late,
-//! two operators with clocks apart and stale caches, edits that drop the claim or the status.
+//! two operators with clocks apart and stale caches, edits that drop the claim or the status, an API server that refuses
+//! what is to be written.
 
 use std::sync::Arc;
 
@@ -13,14 +14,19 @@ use super::claim::{CLAIM, Claim, FINALIZER, SEND_WITHIN, VISIBILITY};
 use super::input::{Input, Source, Sources};
 use super::observed::{Instance, Memory, Named, Observed, Referent, StopCall, Surroundings};
 use super::plan::{Decision, Step, plan};
+use super::refusals::Write;
 use super::report::{is_finished, reason};
 use crate::api::conditions::{self, STARTED};
 use crate::api::values::Kind;
 use crate::api::{Shutdown, WorkflowExecution, WorkflowExecutionStatus};
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, REQUEST_TIMEOUT};
+use crate::operator::refused::{Cause, Refused};
 use crate::operator::retry::Requeue;
 use crate::workspace::access::{Connection, Workspace};
+
+/// More steps than any pass needs.
+const MAX_STEPS: usize = 16;
 
 /// A source of choices that runs dry: then nothing fails any more.
 struct Fate(std::vec::IntoIter<u8>);
@@ -73,6 +79,8 @@ struct World {
     may_stop: bool,
     /// Version of the Secret that the input may come from.
     secret: u32,
+    /// Whether a policy refuses claims and finalizers, and whether one refuses the status.
+    refuses: (bool, bool),
     /// What happened, for whoever has to find out why a promise broke.
     story: Vec<String>,
 }
@@ -182,7 +190,17 @@ impl World {
         };
         let operators = [operator(0, fate), operator(1, fate)];
         let history = Vec::new();
-        Self { now, api: Api::default(), object, history, operators, may_stop: false, secret: 1, story: Vec::new() }
+        Self {
+            now,
+            api: Api::default(),
+            object,
+            history,
+            operators,
+            may_stop: false,
+            secret: 1,
+            refuses: (false, false),
+            story: Vec::new(),
+        }
     }
 
     fn advance(&mut self, by: SignedDuration, fate: &mut Fate) {
@@ -243,7 +261,7 @@ impl World {
         );
         let mut send_before = None;
         let mut remote_changes = 0;
-        loop {
+        for _ in 0..MAX_STEPS {
             match plan(&observed, self.now + skew) {
                 Decision::Act(step) => {
                     self.tell(format!("operator {who}, seeing version {:?}: {step:?}", seen.metadata.resource_version));
@@ -253,10 +271,21 @@ impl World {
                     }
                     match step {
                         Step::WriteClaim { claim, finalizer, send } => {
+                            let now = self.now + skew;
+                            let held = observed.refusal(Write::Claim, now).is_some();
+                            if held || self.refuses.0 {
+                                if !held {
+                                    observed.refused(Write::Claim, refused(), now);
+                                }
+                                observed.unclaimed(*claim, send);
+                                self.operators[who].memory = observed.memory.clone();
+                                continue;
+                            }
                             send_before = send.then_some(self.now + SEND_WITHIN);
                             if !self.write(&mut version, |object| annotate(object, &claim, finalizer)) {
                                 return None;
                             }
+                            observed.wrote(&version);
                             observed.finalizer = finalizer;
                             observed.claimed(*claim, send);
                             self.operators[who].memory = observed.memory.clone();
@@ -296,11 +325,15 @@ impl World {
                         }
                         Step::Probe => observed.probed(Ok(())),
                         Step::ReadFailure => observed.failure_read(Ok(Vec::new())),
+                        Step::SetFinalizer(_) if self.refuses.0 => {
+                            observed.refused(Write::Finalizer, refused(), self.now + skew);
+                        }
                         Step::SetFinalizer(present) => {
                             if !self.write(&mut version, |object| set_finalizer(object, present)) {
                                 return None;
                             }
-                            observed.finalizer = present;
+                            observed.wrote(&version);
+                            observed.finalizer_set(present);
                         }
                         Step::ReadInput => observed.input = Input::Read(Arc::new(self.sources(fate))),
                         Step::WriteResult => panic!("nobody asked for it"),
@@ -319,13 +352,30 @@ impl World {
                         Step::Release { .. } | Step::Delete => panic!("nobody asked to delete"),
                     }
                 }
-                Decision::Settle(settled) => {
-                    let written = if observed.status == settled.status {
-                        true
+                Decision::Settle(mut settled) => {
+                    let now = self.now + skew;
+                    let differs = observed.status != settled.status;
+                    let held = observed.refusal(Write::Status, now).is_some();
+                    let mut written = true;
+                    if differs && (held || self.refuses.1) {
+                        if !held {
+                            observed.refused(Write::Status, refused(), now);
+                        }
+                        self.tell(format!("operator {who} cannot write its status"));
+                        observed.untold(&settled, now);
+                        if let Some((_, left)) = observed.refusal(Write::Status, now) {
+                            settled.requeue = settled.requeue.within(left);
+                        }
                     } else {
-                        self.write(&mut version, |object| object.status = Some(settled.status.clone()))
-                    };
-                    observed.settled(settled.requeue, self.now + skew);
+                        if differs {
+                            written = self.write(&mut version, |object| object.status = Some(settled.status.clone()));
+                        }
+                        if written && !held {
+                            observed.told(&settled.status);
+                            observed.wrote(&version);
+                        }
+                    }
+                    observed.settled(settled.requeue, now);
                     self.operators[who].memory = observed.memory;
                     return match settled.requeue {
                         Requeue::AtLatest(wait) | Requeue::After(wait) | Requeue::Retry(wait) | Requeue::Hold(wait)
@@ -338,6 +388,7 @@ impl World {
                 }
             }
         }
+        panic!("the plan does not settle:\n{}", self.story.join("\n"));
     }
 
     /// The Secret that the input comes from: it comes and goes, too.
@@ -416,9 +467,15 @@ impl World {
                 self.write(&mut version, |object| object.spec.shutdown = None);
             }
             7 => self.secret += 1,
+            8 => self.refuses.0 = !self.refuses.0,
+            9 => self.refuses.1 = !self.refuses.1,
             _ => {}
         }
     }
+}
+
+fn refused() -> Refused {
+    Refused { cause: Cause::Rule, said: "no".into() }
 }
 
 /// What the Workflow resource says, if the spec names one: it comes and goes.
@@ -493,6 +550,7 @@ fn to_the_end(spec: &Value, choices: Vec<u8>, may_stop: bool) -> (World, Workflo
     }
     // Nothing fails any more.
     world.object.spec.suspend = false;
+    world.refuses = (false, false);
     for _ in 0..100 {
         let due = world.pass(0, true, &mut fate);
         world.advance(due.unwrap_or(seconds(10)), &mut fate);

@@ -7,9 +7,12 @@ use super::claim::{Note, StopFor};
 use super::observed::{Observed, Referent};
 use super::result;
 use crate::api::WorkflowExecutionStatus as Status;
-use crate::api::conditions::{self, COMPLETE, EDITED, EXPIRED, FAILED, Is, MISSING, READY, STARTED, Wait};
+use crate::api::conditions::{
+    self, COMPLETE, EDITED, EXPIRED, FAILED, Is, MISSING, READY, RESULT_NOT_WRITTEN, STARTED, Wait,
+};
 use crate::api::execution::Failure;
 use crate::mistral::wire::Execution;
+use crate::operator::refused::{Cause, Refused};
 
 /// Reasons of conditions and Events. They are part of the API: people and tools match on them.
 pub mod reason {
@@ -47,6 +50,8 @@ pub mod reason {
     pub const FOREIGN_CLAIM: &str = "ForeignClaim";
     /// The claim annotation cannot be read.
     pub const CLAIM_UNREADABLE: &str = "ClaimUnreadable";
+    /// The API server refuses to write the claim, so nothing is started.
+    pub const CLAIM_REFUSED: &str = "ClaimRefused";
     /// The claim annotation of another resource was ignored.
     pub const CLAIM_IGNORED: &str = "ClaimIgnored";
     /// The spec was edited between the claim and the start.
@@ -63,14 +68,18 @@ pub mod reason {
     pub const RESULT_NOT_OURS: &str = "ResultNotOurs";
     /// The operator may not write the object that `spec.result.to` names.
     pub const RESULT_FORBIDDEN: &str = "ResultForbidden";
-    /// The API server refuses the object that `spec.result.to` names.
+    /// The API server refuses the object that `spec.result.to` names, or the result in the status.
     pub const RESULT_REFUSED: &str = "ResultRefused";
-    /// The result is too large for any object.
+    /// The result is too large for any object, or for the status beside the input.
     pub const RESULT_TOO_LARGE: &str = "ResultTooLarge";
     /// The result cannot be written yet, and the run is not reported as complete before.
     pub const RESULT_PENDING: &str = "ResultPending";
     /// The result may hold values of a Secret, and cannot be shown without them.
     pub const RESULT_WITHHELD: &str = "ResultWithheld";
+    /// The result is nested too deep for a status, or holds what Kubernetes cannot.
+    pub const RESULT_NOT_KEEPABLE: &str = "ResultNotKeepable";
+    /// The API's answer about a run that has ended cannot be read.
+    pub const RESULT_UNREADABLE: &str = "ResultUnreadable";
     /// The spec was edited after the claim.
     pub const EDITED: &str = "EditedAfterClaim";
     /// The API has accepted the run.
@@ -103,9 +112,13 @@ pub mod reason {
     pub const TRACKED: &str = "Tracked";
     /// The API has not known the run for a day.
     pub const LOST: &str = "Lost";
+    /// The API server does not let the operator set or remove its finalizer.
+    pub const FINALIZER_REFUSED: &str = "FinalizerRefused";
+    /// The API server refuses the status; only an Event has this reason.
+    pub const STATUS_REFUSED: &str = "StatusRefused";
 
     /// All of them.
-    pub const ALL: [&str; 45] = [
+    pub const ALL: [&str; 50] = [
         SUSPENDED,
         WORKFLOW_NOT_FOUND,
         WORKFLOW_NOT_READY,
@@ -123,6 +136,7 @@ pub mod reason {
         STALE_CLAIM,
         FOREIGN_CLAIM,
         CLAIM_UNREADABLE,
+        CLAIM_REFUSED,
         CLAIM_IGNORED,
         INPUT_CHANGED,
         INPUT_NOT_FOUND,
@@ -135,6 +149,8 @@ pub mod reason {
         RESULT_TOO_LARGE,
         RESULT_PENDING,
         RESULT_WITHHELD,
+        RESULT_NOT_KEEPABLE,
+        RESULT_UNREADABLE,
         EDITED,
         STARTED,
         ADOPTED,
@@ -151,6 +167,8 @@ pub mod reason {
         STARTING_DEADLINE_EXCEEDED,
         TRACKED,
         LOST,
+        FINALIZER_REFUSED,
+        STATUS_REFUSED,
     ];
 }
 
@@ -242,6 +260,39 @@ pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Tim
         ),
     };
     failed(status, o, reason, failure_text.unwrap_or(what), now)
+}
+
+/// The run has ended; its result is written once the API server takes a status again.
+pub fn end_pending(o: &Observed, ended: &Status, now: Timestamp) -> Status {
+    let mut status = Status {
+        execution_id: ended.execution_id.clone(),
+        root_execution_id: ended.root_execution_id.clone(),
+        run_id: ended.run_id.clone(),
+        workflow_name: ended.workflow_name.clone(),
+        start_time: ended.start_time.clone(),
+        ..base(o)
+    };
+    started(&mut status, o, now);
+    conditions::remove(&mut status.conditions, MISSING);
+    let message = "The run has ended; its end and its result are written next.";
+    unready(&mut status, o, Wait::Working, reason::RESULT_PENDING, message, now);
+    status
+}
+
+/// The run completed, and the API server refuses its result in the status.
+pub fn result_left_out(status: &mut Status, o: &Observed, refused: &Refused, now: Timestamp) {
+    let bytes = status.result_bytes.unwrap_or_default();
+    let (reason, why) = match refused.cause {
+        Cause::Size => (reason::RESULT_TOO_LARGE, "this resource has no room for it beside its input"),
+        Cause::Annotations | Cause::Rule => (reason::RESULT_REFUSED, "the API server refuses it in this resource"),
+    };
+    let message = format!(
+        "The run completed; its result of {bytes} bytes stays at the API: {why} ({}); spec.result.to writes results into an object of their own.",
+        refused.said
+    );
+    set(status, o, RESULT_NOT_WRITTEN, Is::True, reason, &message, now);
+    set(status, o, COMPLETE, Is::True, reason::COMPLETED, &message, now);
+    conditions::ready(&mut status.conditions, reason::COMPLETED, &message, o.generation, now);
 }
 
 /// The execution ended without a run that could be read: nothing ran, or nobody knows what.

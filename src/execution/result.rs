@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource;
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::backoff::backoff;
 use super::claim::later;
@@ -17,6 +17,7 @@ use super::report::{self, reason};
 use crate::api::conditions::{self, Is, READY, RESULT_NOT_WRITTEN};
 use crate::api::values::{Kind, ResultRef};
 use crate::api::{WorkflowExecution, WorkflowExecutionStatus as Status};
+use crate::json::{self, Json, Rows};
 use crate::mistral::wire::Execution;
 use crate::operator::retry::Requeue;
 
@@ -91,7 +92,7 @@ enum Disposal {
     /// It may quote Secrets and cannot be shown; why.
     Withheld(String),
     /// Into the status, if it is short enough; and whether something is left out.
-    Status(Value, bool),
+    Status(Json, bool),
     /// Into an object.
     Object(Wanted),
 }
@@ -145,11 +146,20 @@ pub fn wanted(o: &Observed) -> Option<Wanted> {
 
 /// Says in the status where the result is, or has it there. Returns the same in words.
 pub(super) fn keep(status: &mut Status, o: &Observed, run: &Execution, now: Timestamp) -> String {
+    if let Some(why) = &run.result_unread {
+        let message = format!(
+            "The run completed, as the list of runs tells; what the API answers about the run itself cannot be used, so its result, if it has one, stays there: {why}"
+        );
+        let reason = reason::RESULT_UNREADABLE;
+        conditions::set(&mut status.conditions, RESULT_NOT_WRITTEN, Is::True, reason, &message, o.generation, now);
+        return message;
+    }
     let Some(result) = result(run) else { return "The run completed; it has no result.".into() };
-    let bytes = result.to_string().len();
+    let result = result.compact();
+    let bytes = result.text().len();
     status.result_bytes = i64::try_from(bytes).ok();
     let max_bytes = o.spec.result.max_bytes;
-    let encoded = encoding(result).map_or_else(String::new, |how| {
+    let encoded = encoding(&result).map_or_else(String::new, |how| {
         format!(" The API has encoded it ({how}), and it was not decoded; who holds the key can.")
     });
     let (reason, problem) = match disposal(o, run) {
@@ -157,6 +167,10 @@ pub(super) fn keep(status: &mut Status, o: &Observed, run: &Execution, now: Time
             return format!(
                 "The run completed; its result of {bytes} bytes is longer than spec.result.maxBytes ({max_bytes}) and stays at the API.{encoded}"
             );
+        }
+        Disposal::Status(shown, _) if let Err(why) = shown.is_keepable() => {
+            let message = format!("it {why}; spec.result.to takes results as they are");
+            (reason::RESULT_NOT_KEEPABLE, message)
         }
         Disposal::Status(shown, masked) => {
             status.result = Some(shown);
@@ -245,27 +259,34 @@ fn disposal(o: &Observed, run: &Execution) -> Disposal {
         },
     };
     let masked = shown.is_some();
-    let shown = shown.as_ref().unwrap_or(result);
+    let shown = shown.as_ref().unwrap_or(result).compact();
     match to {
         Some((kind, name)) => Disposal::Object(Wanted {
             kind,
             name: name.to_owned(),
-            text: shown.to_string(),
+            text: shown.text().to_owned(),
             encoding: encoding(result),
         }),
-        None => Disposal::Status(shown.clone(), masked),
+        None => Disposal::Status(shown, masked),
     }
 }
 
 /// The result of a run that has one.
-fn result(run: &Execution) -> Option<&Value> {
-    run.result.as_ref().filter(|result| run.status.as_deref() == Some("COMPLETED") && !result.is_null())
+fn result(run: &Execution) -> Option<&Json> {
+    run.result.as_ref().filter(|_| run.status.as_deref() == Some("COMPLETED"))
 }
 
 /// How the API has encoded a result: `encrypted`, `offloaded`, …; none where it is plain.
-fn encoding(result: &Value) -> Option<String> {
-    let options = result.get("encoding_options")?.as_array()?;
-    result.get("b64payload")?.as_str()?;
-    let options: Vec<&str> = options.iter().filter_map(Value::as_str).collect();
+fn encoding(result: &Json) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Encoded {
+        #[serde(default, deserialize_with = "json::lenient_string")]
+        b64payload: Option<String>,
+        #[serde(default, deserialize_with = "json::lenient")]
+        encoding_options: Option<Rows<String>>,
+    }
+    let encoded: Encoded = serde_json::from_str(result.text()).ok()?;
+    encoded.b64payload?;
+    let options = encoded.encoding_options?.rows;
     Some(if options.is_empty() { "base64".to_owned() } else { options.join(",") })
 }

@@ -4,18 +4,23 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::claim::{CLAIM, Note};
+use super::claim::{CLAIM, Note, digest};
 use super::controller::Guarded;
-use super::expiry::MANAGERS;
+use super::expiry::{MANAGERS, MARKS};
 use super::report::is_finished;
+use crate::api::WorkflowExecutionSpec;
 use crate::api::conditions::{self, EXPIRED};
+use crate::api::execution::LeftOut;
+use crate::json::Json;
 use crate::operator::watch;
 
 /// Takes out what no pass reads or writes back: status and metadata are patched field by field, and only where a pass
 /// changes them.
 pub fn slim(object: &mut Guarded) {
-    watch::slim(object, |manager| MANAGERS.iter().any(|(name, _)| manager == *name));
+    let manages = |manager: &str| MANAGERS.iter().any(|(name, _)| manager == *name);
+    watch::slim(object, manages, |mark| MARKS.iter().any(|(name, _)| mark == *name));
     let Ok(execution) = &mut object.0 else { return };
+    leave_out_what_is_long(&mut execution.spec);
     let Some(status) = execution.status.as_mut().filter(|status| is_finished(status)) else { return };
     // They are kept between two passes of one resource: none has to be read to know that it has ended.
     status.result = None;
@@ -48,6 +53,22 @@ pub fn slim(object: &mut Guarded) {
     }
 }
 
+/// Bytes of input, extensions and tracing attributes that are kept of an execution that has not ended. Some that are held
+/// back or wait take little then, and most are started without reading them again.
+const MAX_KEPT: usize = 4 << 10;
+
+/// Only a start needs them, which reads them again.
+fn leave_out_what_is_long(spec: &mut WorkflowExecutionSpec) {
+    let length = |json: &Option<Json>| json.as_ref().map_or(0, |json| json.text().len());
+    let attributes = spec.custom_tracing_attributes.iter().flatten().map(|(name, value)| name.len() + value.len());
+    if length(&spec.input) + length(&spec.extensions) + attributes.sum::<usize>() > MAX_KEPT {
+        spec.left_out = Some(LeftOut { digest: digest(spec) });
+        spec.input = None;
+        spec.extensions = None;
+        spec.custom_tracing_attributes = None;
+    }
+}
+
 fn without_claim(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
     annotations.remove(CLAIM);
     annotations
@@ -55,7 +76,7 @@ fn without_claim(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, 
 
 #[cfg(test)]
 mod tests {
-    use kube::core::DeserializeGuard;
+    use crate::operator::object::Decoded;
     use serde_json::{Value, json};
 
     use super::*;
@@ -95,7 +116,7 @@ mod tests {
         let kept = |complete: &str| -> (Guarded, WorkflowExecution) {
             let mut object: Guarded = serde_json::from_value(object(complete)).unwrap();
             slim(&mut object);
-            let DeserializeGuard(Ok(execution)) = object.clone() else { panic!("not decoded") };
+            let Decoded(Ok(execution)) = object.clone() else { panic!("not decoded") };
             (object, execution)
         };
         let (_, finished) = kept("True");
@@ -114,6 +135,25 @@ mod tests {
         assert!(running.spec.input.is_some() && running.spec.extensions.is_some());
         let status = running.status.unwrap();
         assert!(status.result.is_some() && status.conditions[0].message == "It did.");
+    }
+
+    #[test]
+    fn a_long_input_is_left_out_and_an_edit_of_it_is_noticed_all_the_same() {
+        let slimmed = |input: Value| {
+            let mut object = object("False");
+            object["spec"]["input"] = input;
+            let mut object: Guarded = serde_json::from_value(object).unwrap();
+            let whole = digest(&object.0.as_ref().unwrap().spec);
+            slim(&mut object);
+            (object.0.unwrap().spec, whole)
+        };
+        let (long, whole) = slimmed(json!({ "a": "x".repeat(5000) }));
+        assert_eq!((&long.input, &long.extensions, &long.custom_tracing_attributes), (&None, &None, &None));
+        assert_eq!(digest(&long), whole);
+        assert_ne!(digest(&slimmed(json!({ "a": "y".repeat(5000) })).0), whole);
+        let (short, whole) = slimmed(json!({ "a": "x".repeat(1000) }));
+        assert!(short.input.is_some() && short.left_out.is_none());
+        assert_eq!(digest(&short), whole);
     }
 
     #[test]
@@ -167,7 +207,7 @@ mod tests {
         let old = object.0.unwrap().status.unwrap();
         let mut new = old.clone();
         new.observed_generation = Some(2);
-        let patch = status_patch(Some(&json!(old)), &json!(new));
-        assert_eq!(patch, [json!({ "op": "add", "path": "/status/observedGeneration", "value": 2 })]);
+        let patch = json!(status_patch(Some(&old), &new).unwrap());
+        assert_eq!(patch, json!([{ "op": "add", "path": "/status/observedGeneration", "value": 2 }]));
     }
 }

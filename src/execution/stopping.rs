@@ -31,6 +31,9 @@ pub(super) fn barred(o: &Observed, now: Timestamp) -> Option<Decision> {
             let ready = conditions::find(&o.status.conditions, READY);
             if let Some(obstacle) = ready.filter(|ready| ready.reason != reason::STARTING_DEADLINE_EXCEEDED) {
                 message = format!("{message} What kept it: {}", obstacle.message);
+            } else if let Some(refusal) = &o.memory.refusals.claim {
+                // The status that would have said so may be refused as well.
+                message = format!("{message} What kept it: the API server refused the claim: {}", refusal.refused.said);
             }
             (reason::STARTING_DEADLINE_EXCEEDED, message)
         }

@@ -17,7 +17,7 @@ use super::claim::later;
 use super::controller::Guarded;
 use super::lengths::LINGER;
 use crate::mistral::budget::Class;
-use crate::mistral::wire::TERMINAL;
+use crate::mistral::wire::{Execution, TERMINAL};
 use crate::mistral::{Client, Error, RunFilter};
 use crate::workspace::connections::{Connections, Key};
 
@@ -44,8 +44,8 @@ type Ref = ObjectRef<Guarded>;
 #[derive(Debug)]
 pub struct Tracker {
     watched: Mutex<HashMap<Key, Watched>>,
-    /// Objects that were woken in order to ask, with the run id if a sweep told.
-    looks: Mutex<HashMap<Ref, Option<String>>>,
+    /// Objects that were woken in order to ask, with the row if a sweep told of the end.
+    looks: Mutex<HashMap<Ref, Option<Box<Execution>>>>,
     /// Passes that wait for that themselves.
     waiting: Mutex<HashMap<Ref, Arc<Notify>>>,
     wake: UnboundedSender<Ref>,
@@ -92,6 +92,8 @@ struct Run {
     asked: Instant,
     /// When a complete sweep or an answer last told how it is.
     looked: Instant,
+    /// Questions about it in a row without an answer.
+    unanswered: u32,
     /// That sweeps do not tell of its end is no proof that it goes on: they have told of it, or it was not there when
     /// it was last asked about, or never asked about in this life.
     doubtful: bool,
@@ -109,8 +111,8 @@ enum Due {
 
 /// What a sweep found.
 struct Swept {
-    /// Execution id and run id of those that ended.
-    ended: HashMap<String, Option<String>>,
+    /// Those that ended, by execution id.
+    ended: HashMap<String, Box<Execution>>,
     newest_end: Option<Timestamp>,
     pages: usize,
     /// The list was read to its end.
@@ -138,6 +140,7 @@ impl Tracker {
                 next_look: now + look_interval(age),
                 asked: now,
                 looked: now,
+                unanswered: 0,
                 doubtful: word == Word::Unknown,
             };
             if watched.runs.insert(object.clone(), run).is_none() && age < LINGER {
@@ -153,6 +156,7 @@ impl Tracker {
                 next_look: now,
                 asked: now,
                 looked: now,
+                unanswered: 0,
                 doubtful: true,
             };
             watched.runs.insert(object.clone(), run);
@@ -167,17 +171,17 @@ impl Tracker {
         lock(&self.looks).remove(object);
     }
 
-    /// Whether the object was woken in order to ask; if so, with the run id that a sweep told.
-    pub fn take_look(&self, object: &Ref) -> Option<Option<String>> {
+    /// Whether the object was woken in order to ask; if so, with the row of a sweep that told of the end.
+    pub fn take_look(&self, object: &Ref) -> Option<Option<Box<Execution>>> {
         lock(&self.looks).remove(object)
     }
 
-    /// Waits within a pass until there is a reason to ask, instead of being woken; the run id, if a sweep told.
-    pub async fn look(&self, object: &Ref) -> Option<String> {
+    /// Waits within a pass until there is a reason to ask, instead of being woken; the row, if a sweep told.
+    pub async fn look(&self, object: &Ref) -> Option<Box<Execution>> {
         let waiting = Waiting::new(self, object);
         loop {
-            if let Some(run_id) = self.take_look(object) {
-                return run_id;
+            if let Some(row) = self.take_look(object) {
+                return row;
             }
             waiting.told.notified().await;
         }
@@ -196,6 +200,7 @@ impl Tracker {
         watched.troubled.insert(object.clone());
         if let Some(run) = watched.runs.get_mut(object) {
             run.doubtful = true;
+            run.unanswered = run.unanswered.saturating_add(1);
         }
         let alone = watched.troubled.len() == 1 && watched.runs.len() > 1;
         if alone && retry_after.is_none() {
@@ -278,9 +283,12 @@ impl Tracker {
     }
 
     async fn sweep(self: Arc<Self>, key: Key, client: Client, connections: Arc<Connections>) {
-        let since = lock(&self.watched).get(&key).and_then(|watched| watched.swept_until);
+        let (since, ours) = match lock(&self.watched).get(&key) {
+            Some(watched) => (watched.swept_until, watched.runs.values().map(|run| run.execution_id.clone()).collect()),
+            None => (None, HashSet::new()),
+        };
         let begun = Instant::now();
-        let outcome = read_pages(&client, since.map(|since| later(since, -OVERLAP))).await;
+        let outcome = read_pages(&client, since.map(|since| later(since, -OVERLAP)), &ours).await;
         if let Err(error) = &outcome {
             let lasting = lock(&self.watched).entry(key.clone()).or_default().pause(error.retry_after());
             if lasting || matches!(error, Error::Unauthorized(_)) {
@@ -304,9 +312,9 @@ impl Tracker {
             if ended.is_none() && swept.complete && run.is_covered(since, wall) {
                 run.looked = run.looked.max(begun);
             }
-            if let Some(run_id) = ended {
+            if let Some(row) = ended {
                 run.doubtful = true;
-                lock(&self.looks).insert(object.clone(), run_id.clone());
+                lock(&self.looks).insert(object.clone(), Some(row.clone()));
                 self.tell(object);
             }
         }
@@ -393,12 +401,14 @@ impl Watched {
         let questions: Vec<Ref> = due_runs(&self.runs, |run| run.is_questionable(now, wall));
         let looks: Vec<Ref> = due_runs(&self.runs, |run| run.next_look <= now);
         let soon = self.runs.values().filter(|run| run.next_look <= now + AHEAD).count();
-        let sweep = !looks.is_empty() && soon > self.pages.max(1);
+        // Of a run that cannot be read a list may still tell the end.
+        let unanswered = |object: &Ref| self.runs.get(object).is_some_and(|run| run.unanswered >= SUSPECT_AFTER);
+        let sweep = !looks.is_empty() && (soon > self.pages.max(1) || looks.iter().any(unanswered));
         let apart = self.sweeps_apart(now);
         if sweep && self.swept.is_some_and(|swept| now < swept + apart) {
             return Due::Nothing;
         }
-        let asked = if sweep { questions } else { looks };
+        let asked = if sweep && soon > self.pages.max(1) { questions } else { looks };
         for object in &asked {
             if let Some(run) = self.runs.get_mut(object) {
                 // Until the answer sets it anew; a question that gets lost is asked again.
@@ -445,7 +455,7 @@ fn age(started: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(started)).unwrap_or_default()
 }
 
-async fn read_pages(client: &Client, since: Option<Timestamp>) -> Result<Swept, Error> {
+async fn read_pages(client: &Client, since: Option<Timestamp>, ours: &HashSet<String>) -> Result<Swept, Error> {
     let mut filter = RunFilter {
         statuses: TERMINAL.map(str::to_owned).to_vec(),
         end_time_after: since,
@@ -453,19 +463,29 @@ async fn read_pages(client: &Client, since: Option<Timestamp>) -> Result<Swept, 
         ..RunFilter::default()
     };
     let mut swept = Swept { ended: HashMap::new(), newest_end: None, pages: 0, complete: false };
+    let mut unreadable = 0;
     loop {
-        let page = client.list_runs(&filter).await?;
+        let page = match client.list_runs(&filter).await {
+            Err(Error::Unreadable { too_long: true, .. }) if filter.page_size > 1 => {
+                filter.page_size /= 2;
+                continue;
+            }
+            page => page?,
+        };
         swept.pages += 1;
+        unreadable += page.unreadable;
         for row in page.items {
             swept.newest_end = swept.newest_end.max(row.end_time);
-            // The newest run of an id comes first.
-            swept.ended.entry(row.execution_id).or_insert(row.run_id);
+            // The newest run of an id comes first. Others' are many.
+            if ours.contains(&row.execution_id) {
+                swept.ended.entry(row.execution_id.clone()).or_insert_with(|| Box::new(row));
+            }
         }
         match page.next {
             Some(token) if swept.pages < MAX_PAGES && filter.page_token.as_ref() != Some(&token) => {
                 filter.page_token = Some(token);
             }
-            next => return Ok(Swept { complete: next.is_none(), ..swept }),
+            next => return Ok(Swept { complete: next.is_none() && unreadable == 0, ..swept }),
         }
     }
 }

@@ -9,6 +9,7 @@ fn watched(runs: usize, now: Instant) -> Watched {
         next_look: now,
         asked: now,
         looked: now,
+        unanswered: 0,
         doubtful: false,
     };
     let runs = (0..runs).map(|n| (Ref::new(&format!("run-{n}")), run(n))).collect();

@@ -44,6 +44,7 @@ pub(super) fn being_deleted(metadata: &ObjectMeta, connections: &Connections) ->
         deletion_policy: DeletionPolicy::Cancel,
         ttl_seconds_after_finished: None,
         result: ResultSpec::default(),
+        left_out: None,
     };
     Some(WorkflowExecution { metadata: metadata.clone(), spec, status: None })
 }

@@ -18,14 +18,17 @@ use super::calls::{Calls, OneMore, Status};
 use super::error::{ApiError, Error};
 use super::filter::{RegistrationFilter, RunFilter, WorkflowFilter};
 use super::mask::Mask;
+use super::pages::Pages;
+use super::room::{Held, Room, SHORT};
 use super::wire::{BulkOutcome, Event, ExecuteRequest, Execution, Page, Registration, UpdateRequest, WhoAmI, Workflow};
+use crate::json::{self, Rows};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a whole call may take, from connecting to the last byte of the answer.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer that is read, in bytes. Results may be 2 MB; a page of 1,000 rows is about 500 kB.
-const MAX_ANSWER: usize = 32 << 20;
+const MAX_ANSWER: usize = 8 << 20;
 /// The longest `Retry-After` that is believed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
@@ -41,6 +44,8 @@ pub struct Client {
     mask: Arc<Mask>,
     calls: Calls,
     pace: Pace,
+    room: Room,
+    pages: Pages,
 }
 
 /// What to start.
@@ -100,8 +105,9 @@ impl Client {
             .retry(reqwest::retry::never())
             .build()
             .map_err(|error| with_causes(&error))?;
-        let (mask, calls) = (Arc::default(), Calls::default());
-        Ok(Self { http, base, token: Arc::new(token), mask, calls, pace: Pace::Free })
+        let (token, mask, calls) = (Arc::new(token), Arc::default(), Calls::default());
+        let (room, pages) = (Room::default(), Pages::default());
+        Ok(Self { http, base, token, mask, calls, pace: Pace::Free, room, pages })
     }
 
     /// The same client, whose calls are counted there.
@@ -126,6 +132,16 @@ impl Client {
     #[must_use]
     pub fn waiting(self, budget: Arc<Budget>, class: Class, lane: String) -> Self {
         Self { pace: Pace::Waiting { budget, class, lane }, ..self }
+    }
+
+    /// The room for what is long that comes by way of this key.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// How many rows a page of which list may have.
+    pub fn pages(&self) -> &Pages {
+        &self.pages
     }
 
     /// Where each call waits for its turn: a client whose turn has come, for one call.
@@ -172,7 +188,8 @@ impl Client {
     pub async fn list_workflows_as<R: DeserializeOwned>(&self, filter: &WorkflowFilter) -> Result<Page<R>, Error> {
         #[derive(Deserialize)]
         struct Body<R> {
-            workflows: Vec<R>,
+            #[serde(bound(deserialize = "R: DeserializeOwned"))]
+            workflows: Rows<R>,
             next_cursor: Option<String>,
         }
         let body: Body<R> = self.get("/v1/workflows", &[], &filter.query()).await?;
@@ -197,22 +214,25 @@ impl Client {
     ) -> Result<Page<R>, Error> {
         #[derive(Deserialize)]
         struct Body<R> {
-            workflow_registrations: Option<Vec<R>>,
+            #[serde(bound(deserialize = "R: DeserializeOwned"))]
+            workflow_registrations: Option<Rows<R>>,
             next_cursor: Option<String>,
         }
         #[derive(Deserialize)]
         struct Deprecated<R> {
-            workflow_versions: Vec<R>,
+            #[serde(bound(deserialize = "R: DeserializeOwned"))]
+            workflow_versions: Rows<R>,
         }
         let request = self.request(Method::GET, "/v1/workflows/registrations", &[]);
         let request = Request { http: request.http.query(&filter.query()), ..request };
-        let bytes = self.send(request, Repeat::Harmless).await?;
+        let (bytes, _room) = self.send(request, Repeat::Harmless).await?;
+        let text = String::from_utf8_lossy(&bytes);
         let read = |error| not_understood(&error);
-        let body: Body<R> = serde_json::from_slice(&bytes).map_err(read)?;
+        let body: Body<R> = serde_json::from_str(&text).map_err(read)?;
         // All rows are there once more under the deprecated name: they are read only where there are no others.
         let rows = match body.workflow_registrations {
             Some(rows) => rows,
-            None => serde_json::from_slice::<Deprecated<R>>(&bytes).map_err(read)?.workflow_versions,
+            None => serde_json::from_str::<Deprecated<R>>(&text).map_err(read)?.workflow_versions,
         };
         Ok(page(rows, body.next_cursor))
     }
@@ -295,7 +315,9 @@ impl Client {
     /// # Errors
     /// See [`Error`]. A new execution may be unknown for a while after its start.
     pub async fn get_execution(&self, execution_id: &str) -> Result<Execution, Error> {
-        self.get("/v1/workflows/executions/{execution_id}", &[execution_id], &[]).await
+        let request = self.request(Method::GET, "/v1/workflows/executions/{execution_id}", &[execution_id]);
+        let (execution, room): (Execution, Held) = self.json_with_room(request, Repeat::Harmless).await?;
+        Ok(Execution { room, ..execution })
     }
 
     /// `POST /v1/workflows/executions/{id}/cancel`: asks the run to stop, which it may ignore.
@@ -327,7 +349,7 @@ impl Client {
         #[derive(Deserialize)]
         struct Body {
             #[serde(alias = "runs")]
-            executions: Vec<Execution>,
+            executions: Rows<Execution>,
             next_page_token: Option<String>,
         }
         let body: Body = self.get("/v1/workflows/runs", &[], &filter.query()).await?;
@@ -342,17 +364,22 @@ impl Client {
         self.get("/v1/workflows/runs/{run_id}", &[run_id], &[]).await
     }
 
-    /// `GET /v1/workflows/events/list`: one page of an execution's events.
+    /// `GET /v1/workflows/events/list`: one page of at most `limit` (1 to 1,000) of an execution's events.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn list_events(&self, execution_id: &str, cursor: Option<&str>) -> Result<Page<Event>, Error> {
+    pub async fn list_events(
+        &self,
+        execution_id: &str,
+        cursor: Option<&str>,
+        limit: u16,
+    ) -> Result<Page<Event>, Error> {
         #[derive(Deserialize)]
         struct Body {
-            events: Vec<Event>,
+            events: Rows<Event>,
             next_cursor: Option<String>,
         }
-        let mut query = vec![("workflow_exec_id", execution_id.to_owned()), ("limit", "1000".to_owned())];
+        let mut query = vec![("workflow_exec_id", execution_id.to_owned()), ("limit", limit.to_string())];
         query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
         let body: Body = self.get("/v1/workflows/events/list", &[], &query).await?;
         Ok(page(body.events, body.next_cursor))
@@ -388,15 +415,24 @@ impl Client {
     }
 
     async fn json<T: DeserializeOwned>(&self, request: Request, repeat: Repeat) -> Result<T, Error> {
-        let body = self.send(request, repeat).await?;
-        serde_json::from_slice(&body).map_err(|error| match repeat {
-            Repeat::Harmless => not_understood(&error),
-            Repeat::Harmful => Error::UnknownOutcome { message: not_understood(&error).to_string() },
-        })
+        self.json_with_room(request, repeat).await.map(|(answer, _)| answer)
+    }
+
+    /// The answer, and the room that it takes.
+    async fn json_with_room<T: DeserializeOwned>(&self, request: Request, repeat: Repeat) -> Result<(T, Held), Error> {
+        let (body, room) = self.send(request, repeat).await?;
+        // A byte that is no UTF-8 stands for a character that is lost anyway.
+        match serde_json::from_str(&String::from_utf8_lossy(&body)) {
+            Ok(answer) => Ok((answer, room)),
+            Err(error) => Err(match repeat {
+                Repeat::Harmless => not_understood(&error),
+                Repeat::Harmful => Error::UnknownOutcome { message: not_understood(&error).to_string() },
+            }),
+        }
     }
 
     /// Sends and sorts what comes back. No text that leaves here contains the key, nor a value to hide.
-    async fn send(&self, request: Request, repeat: Repeat) -> Result<Vec<u8>, Error> {
+    async fn send(&self, request: Request, repeat: Repeat) -> Result<(Vec<u8>, Held), Error> {
         let Request { http, route, method } = request;
         let turn = self.pace.turn().await.map_err(|left| Error::Transient {
             retry_after: Some(left),
@@ -420,15 +456,25 @@ impl Client {
         outcome.map_err(|error| self.redact(error))
     }
 
-    async fn answer(&self, response: Response, repeat: Repeat) -> (Status, Result<Vec<u8>, Error>) {
+    async fn answer(&self, response: Response, repeat: Repeat) -> (Status, Result<(Vec<u8>, Held), Error>) {
         let status = response.status();
         let retry_after = retry_after(response.headers());
         let code = Status::Code(status.as_u16());
-        match read(response).await {
-            Ok(body) => (code, self.sort(status, retry_after, body, repeat)),
+        match self.read(response).await {
+            Ok((body, room)) => (code, self.sort(status, retry_after, body, repeat).map(|body| (body, room))),
             // The status alone is enough to sort a refusal.
-            Err(_) if status.is_client_error() => (code, self.sort(status, retry_after, Vec::new(), repeat)),
-            Err((status, message)) => (status, Err(self.lost(repeat, message))),
+            Err(_) if status.is_client_error() => {
+                (code, self.sort(status, retry_after, Vec::new(), repeat).map(|body| (body, Held::default())))
+            }
+            Err(Unread::TooLong) if status.is_success() && repeat == Repeat::Harmless => {
+                (code, Err(Error::Unreadable { too_long: true, message: too_long() }))
+            }
+            Err(Unread::TooLong) => (Status::Broken, Err(self.lost(repeat, too_long()))),
+            Err(Unread::NoRoom) => {
+                let message = "too many long answers are being read at a time".to_owned();
+                (Status::Broken, Err(self.lost(repeat, message)))
+            }
+            Err(Unread::Broken(status, message)) => (status, Err(self.lost(repeat, message))),
         }
     }
 
@@ -460,6 +506,35 @@ impl Client {
         })
     }
 
+    /// The body, and the room that it takes.
+    async fn read(&self, response: Response) -> Result<(Vec<u8>, Held), Unread> {
+        let length = response.content_length().and_then(|length| usize::try_from(length).ok());
+        if length.is_some_and(|length| length > MAX_ANSWER) {
+            return Err(Unread::TooLong);
+        }
+        // Where its length is not told, it is as long as it may be, once it is longer than a short one.
+        let mut room = self.room.take(length.unwrap_or_default()).await.ok_or(Unread::NoRoom)?;
+        let mut body = Vec::with_capacity(length.unwrap_or_default());
+        let mut chunks = response.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            let broken =
+                |error| Unread::Broken(Status::of(&error), format!("the answer broke off: {}", root_cause(&error)));
+            let chunk = chunk.map_err(broken)?;
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(Unread::TooLong);
+            }
+            if length.is_none() && body.len() <= SHORT && body.len() + chunk.len() > SHORT {
+                room = self.room.take(MAX_ANSWER).await.ok_or(Unread::NoRoom)?;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if length.is_none() && body.len() <= MAX_ANSWER / 2 {
+            // Nothing is waited for that is there already.
+            room = room.cut_to(body.len());
+        }
+        Ok((body, room))
+    }
+
     fn lost(&self, repeat: Repeat, message: String) -> Error {
         match repeat {
             Repeat::Harmless => Error::Transient { retry_after: None, message },
@@ -489,6 +564,7 @@ impl Client {
         match error {
             Error::Transient { retry_after, message } => Error::Transient { retry_after, message: clean(message) },
             Error::UnknownOutcome { message } => Error::UnknownOutcome { message: clean(message) },
+            unreadable @ Error::Unreadable { .. } => unreadable,
             Error::NotFound(api) => Error::NotFound(clean_api(api)),
             Error::Conflict(api) => Error::Conflict(clean_api(api)),
             Error::Rejected(api) => Error::Rejected(clean_api(api)),
@@ -509,28 +585,28 @@ struct WorkflowBody {
 /// Some published examples have `null` where the schema promises a workflow.
 #[derive(Deserialize)]
 struct MaybeWorkflowBody {
-    #[serde(default)]
+    // Nor is one that cannot be read a reason to take a change that was made for one that was not.
+    #[serde(default, deserialize_with = "json::lenient")]
     workflow: Option<Workflow>,
 }
 
-/// An empty token ends a list as null does.
-fn page<T>(items: Vec<T>, next: Option<String>) -> Page<T> {
-    Page { items, next: next.filter(|token| !token.is_empty()) }
+/// Rows that were decoded one by one. An empty token ends a list as null does.
+fn page<T>(rows: Rows<T>, next: Option<String>) -> Page<T> {
+    Page { items: rows.rows, next: next.filter(|token| !token.is_empty()), unreadable: rows.unreadable }
 }
 
-/// The body; or what came of the call then, and why in words.
-async fn read(response: Response) -> Result<Vec<u8>, (Status, String)> {
-    let mut body = Vec::new();
-    let mut chunks = response.bytes_stream();
-    while let Some(chunk) = chunks.next().await {
-        let chunk =
-            chunk.map_err(|error| (Status::of(&error), format!("the answer broke off: {}", root_cause(&error))))?;
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err((Status::Broken, format!("the answer is longer than {MAX_ANSWER} bytes")));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+/// Why a body was not read to its end.
+enum Unread {
+    /// It is longer than [`MAX_ANSWER`].
+    TooLong,
+    /// Other long answers took all the room for long.
+    NoRoom,
+    /// What came of the call, and why in words.
+    Broken(Status, String),
+}
+
+fn too_long() -> String {
+    format!("the API's answer is longer than {MAX_ANSWER} bytes")
 }
 
 /// Says where, not what: serde's own text may quote the answer, which is not for every reader.
@@ -542,7 +618,7 @@ fn not_understood(error: &serde_json::Error) -> Error {
     };
     let message =
         format!("the API's answer cannot be understood: {problem} (line {}, column {})", error.line(), error.column());
-    Error::Transient { retry_after: None, message }
+    Error::Unreadable { too_long: false, message }
 }
 
 /// Seconds, or an HTTP date.

@@ -3,14 +3,19 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::api::conditions::truncate;
+use crate::json::{self, Json, Rows};
 
 /// The longest text of the API that is passed on, in bytes: it ends up in conditions and Events.
 const MAX_DETAIL: usize = 1024;
 /// Those of the API have some twenty characters.
 const MAX_CODE: usize = 64;
+/// Validation errors that are told of one answer.
+const MAX_ERRORS: usize = 20;
+/// Names of deployments that are kept of one answer.
+const MAX_DEPLOYMENTS: usize = 100;
 
 /// Why a call gave no usable answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -27,6 +32,14 @@ pub enum Error {
     #[error("{message}")]
     UnknownOutcome {
         /// What happened.
+        message: String,
+    },
+    /// The API answered with success, and the answer cannot be read: the call has taken effect.
+    #[error("{message}")]
+    Unreadable {
+        /// Only because it is too long; with fewer rows it may not be.
+        too_long: bool,
+        /// What is wrong with it.
         message: String,
     },
     /// The thing named does not exist (HTTP 404).
@@ -78,7 +91,9 @@ pub enum TroubleKind {
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::Transient { .. } | Error::UnknownOutcome { .. } => TroubleKind::Unavailable,
+            Error::Transient { .. } | Error::UnknownOutcome { .. } | Error::Unreadable { .. } => {
+                TroubleKind::Unavailable
+            }
             Error::Unauthorized(_) => TroubleKind::Unauthorized,
             Error::NotFound(_) | Error::Conflict(_) | Error::Rejected(_) => TroubleKind::Refused,
         };
@@ -125,13 +140,15 @@ impl ApiError {
         self.code.as_deref() == Some("AMBIGUOUS_WORKFLOW")
     }
 
-    /// Reads whatever body came with an HTTP error; `clean` takes out of a text what it must not show.
+    /// Reads whatever body came with an HTTP error, of whatever depth; `clean` takes out of a text what it must not show.
     pub(super) fn parse(status: StatusCode, body: &[u8], clean: impl Fn(&str) -> String) -> Self {
-        let body: Option<Value> = serde_json::from_slice(body).ok();
-        let field = |name: &str| body.as_ref().and_then(|body| body.get(name));
-        let code = field("code").and_then(|code| match code {
-            Value::String(code) => Some(code.clone()),
-            Value::Number(code) => Some(code.to_string()),
+        let body = String::from_utf8_lossy(body).into_owned();
+        let body = Json::from_text(body);
+        let fields = body.as_ref().and_then(Json::fields).unwrap_or_default();
+        let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value);
+        let code = field("code").and_then(|code| match code.text().as_bytes().first() {
+            Some(b'"') => code.string(),
+            Some(b'-' | b'0'..=b'9') => Some(code.text().to_owned()),
             _ => None,
         });
         // Before the cuts, which could leave a part of a secret.
@@ -140,10 +157,10 @@ impl ApiError {
             truncate(&mut code, MAX_CODE);
             code
         });
-        let deployments: Vec<String> = field("deployments")
-            .and_then(Value::as_array)
-            .map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-            .unwrap_or_default();
+        let deployments =
+            field("deployments").and_then(|names| serde_json::from_str::<Rows<String>>(names.text()).ok());
+        let mut deployments = deployments.map(|names| names.rows).unwrap_or_default();
+        deployments.truncate(MAX_DEPLOYMENTS);
         let said = field("detail").and_then(detail_text).or_else(|| field("message").and_then(detail_text));
         let mut detail = match said {
             Some(said) => said,
@@ -159,32 +176,39 @@ impl ApiError {
 }
 
 /// `detail` may be a string, a list of validation errors, or an object.
-fn detail_text(detail: &Value) -> Option<String> {
-    match detail {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Array(errors) => {
-            let errors: Vec<String> = errors.iter().filter_map(validation_error).collect();
+fn detail_text(detail: &Json) -> Option<String> {
+    match detail.text().as_bytes().first()? {
+        b'"' => detail.string().filter(|text| !text.is_empty()),
+        b'[' => {
+            let errors = serde_json::from_str::<Rows<ValidationError>>(detail.text()).ok()?.rows;
+            let errors: Vec<String> = errors.into_iter().take(MAX_ERRORS).filter_map(ValidationError::text).collect();
             (!errors.is_empty()).then(|| errors.join("; "))
         }
-        Value::Object(object) => {
-            object.get("message").and_then(Value::as_str).map(str::to_owned).or_else(|| Some(detail.to_string()))
-        }
+        b'{' => detail.field("message").and_then(|it| it.string()).or_else(|| Some(detail.compact().text().to_owned())),
         _ => None,
     }
 }
 
 /// One entry of FastAPI's `HTTPValidationError`, without its `input`, which echoes what was sent.
-fn validation_error(error: &Value) -> Option<String> {
-    let message = error.get("msg")?.as_str()?;
-    let at = error.get("loc").and_then(Value::as_array).map(|loc| {
-        let parts: Vec<String> =
-            loc.iter().map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned)).collect();
-        parts.join(".")
-    });
-    Some(match at {
-        Some(at) if !at.is_empty() => format!("{at}: {message}"),
-        _ => message.to_owned(),
-    })
+#[derive(Deserialize)]
+struct ValidationError {
+    #[serde(default, deserialize_with = "json::lenient_string")]
+    msg: Option<String>,
+    #[serde(default, deserialize_with = "json::lenient")]
+    loc: Option<Vec<Json>>,
+}
+
+impl ValidationError {
+    fn text(self) -> Option<String> {
+        let message = self.msg?;
+        let parts: Vec<String> = self
+            .loc
+            .unwrap_or_default()
+            .iter()
+            .map(|part| part.string().unwrap_or_else(|| part.text().to_owned()))
+            .collect();
+        Some(if parts.is_empty() { message } else { format!("{}: {message}", parts.join(".")) })
+    }
 }
 
 #[cfg(test)]
@@ -233,6 +257,18 @@ mod tests {
         ] {
             assert_eq!(parsed(status, body), expected);
         }
+    }
+
+    #[test]
+    fn an_error_that_echoes_a_deep_input_is_the_refusal_that_it_is() {
+        let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
+        let body = format!(r#"{{"detail":[{{"loc":["body","input"],"msg":"too deep","input":{deep},"ctx":{deep}}}]}}"#);
+        let error = ApiError::parse(StatusCode::UNPROCESSABLE_ENTITY, body.as_bytes(), str::to_owned);
+        assert_eq!((error.to_string().as_str(), error.is_json), ("body.input: too deep (HTTP 422)", true));
+        let body = format!(r#"{{"detail":"half \udce9","extra":1e400,"deployments":["a",{deep}]}}"#);
+        let error = ApiError::parse(StatusCode::CONFLICT, body.as_bytes(), str::to_owned);
+        assert_eq!((error.to_string().as_str(), error.is_json), ("half \u{fffd} (HTTP 409)", true));
+        assert_eq!(error.deployments, ["a"]);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use serde_json::Value;
 
+use crate::json::Json;
+
 /// What stands where a value was.
 const REDACTED: &str = "[redacted]";
 /// Values with fewer characters are left in: they are found everywhere by chance, and what is left of a text
@@ -106,20 +108,11 @@ impl Mask {
     }
 
     /// The JSON value without the values, be they in its texts, its numbers or the names of its fields.
-    pub fn json(&self, value: &Value) -> Value {
-        match value {
-            Value::String(text) => Value::String(self.text(text).into_owned()),
-            Value::Number(number) => match self.text(&number.to_string()) {
-                Cow::Borrowed(_) if !matches!(self.finder, Finder::Everything) => value.clone(),
-                text => Value::String(text.into_owned()),
-            },
-            Value::Array(items) => Value::Array(items.iter().map(|item| self.json(item)).collect()),
-            Value::Object(fields) => {
-                let fields = fields.iter().map(|(name, value)| (self.text(name).into_owned(), self.json(value)));
-                Value::Object(fields.collect())
-            }
-            Value::Null | Value::Bool(_) => value.clone(),
-        }
+    pub fn json(&self, value: &Json) -> Json {
+        value.map_leaves(|leaf| match self.text(leaf) {
+            Cow::Borrowed(_) if !matches!(self.finder, Finder::Everything) => None,
+            text => Some(text.into_owned()),
+        })
     }
 }
 
@@ -292,7 +285,11 @@ mod tests {
         let mask = Mask::new(["123456", "s3cret"]);
         let result = json!({ "a": ["s3cret!", 123456, 1.5, null, true], "s3cret": { "b": 12 }, "c": "x" });
         let shown = json!({ "a": ["[redacted]!", "[redacted]", 1.5, null, true], "[redacted]": { "b": 12 }, "c": "x" });
-        assert_eq!(mask.json(&result), shown);
+        let masked = mask.json(&Json::from(&result));
+        assert_eq!(serde_json::from_str::<Value>(masked.text()).unwrap(), shown);
+        let everything = Mask::new(["x".repeat(Mask::MOST + 1).as_str()]);
+        let hidden = json!({ "[redacted]": ["[redacted]", "[redacted]", null] });
+        assert_eq!(everything.json(&Json::from(&json!({ "a": ["b", 1, null] }))), Json::from(&hidden));
     }
 
     #[test]

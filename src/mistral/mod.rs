@@ -9,9 +9,13 @@ mod client;
 mod error;
 mod filter;
 mod mask;
+mod pages;
+mod room;
 pub mod wire;
 
 pub use client::{Client, ExecuteTarget, REQUEST_TIMEOUT};
 pub use error::{ApiError, Error, Trouble, TroubleKind};
 pub use filter::{RegistrationFilter, RunFilter, WorkflowFilter};
 pub use mask::Mask;
+pub use pages::{Gap, Pages};
+pub use room::{Held, Room, SHORT};

@@ -1,13 +1,20 @@
 //! Requests and answers as the API spells them.
 //!
-//! Every field that the API could leave out is optional here, enumerations are open strings, and
-//! fields that this version does not know are kept in `other`: the API adds some now and then.
+//! Every field that the API could leave out is optional here, and so is one of another type than was promised.
+//! Enumerations are open strings. Fields that this version does not know are skipped: the API adds some now and then.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use k8s_openapi::jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+
+use super::room::Held;
+use crate::json::{self, Json, Rows};
+
+/// Characters of a description that are read. It is shown and compared up to here.
+pub const MAX_DESCRIPTION: usize = 16_384;
 
 /// A workflow. The list leaves out most fields; `active` comes only with a single one.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -17,22 +24,22 @@ pub struct Workflow {
     /// The name under which workers register it.
     pub name: String,
     /// What people see; the name when unset.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub display_name: Option<String>,
     /// Free text; live answers have `""` when unset.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub description: Option<String>,
     /// `code`, or a kind that did not exist yet.
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "json::lenient_string")]
     pub type_: Option<String>,
     /// UUID of the organization.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub customer_id: Option<String>,
     /// UUID of the Mistral workspace.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub workspace_id: Option<String>,
     /// Set when the workflow is shared into this workspace by another.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub shared_namespace: Option<String>,
     /// Whether the chat assistant offers it.
     #[serde(default, deserialize_with = "lenient_bool")]
@@ -47,11 +54,19 @@ pub struct Workflow {
     #[serde(default, deserialize_with = "lenient_bool")]
     pub active: Option<bool>,
     /// In the order given.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient_strings")]
     pub tags: Option<Vec<String>>,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
+    /// What the list has instead of `shared_namespace`.
+    #[serde(default, deserialize_with = "json::lenient")]
+    pub metadata: Option<WorkflowMetadata>,
+}
+
+/// What rows of the list of workflows say besides.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct WorkflowMetadata {
+    /// See [`Workflow::shared_namespace`].
+    #[serde(default, deserialize_with = "json::lenient_string")]
+    pub shared_namespace: Option<String>,
 }
 
 impl Workflow {
@@ -62,7 +77,7 @@ impl Workflow {
 
     /// Whether another Mistral workspace shares it. The list has that in `metadata`.
     pub fn is_shared(&self) -> bool {
-        let listed = self.other.get("metadata").and_then(|metadata| metadata.get("shared_namespace")?.as_str());
+        let listed = self.metadata.as_ref().and_then(|metadata| metadata.shared_namespace.as_deref());
         self.shared_namespace.as_deref().or(listed).is_some_and(|namespace| !namespace.is_empty())
     }
 }
@@ -71,28 +86,45 @@ fn is_internal(is_technical: Option<bool>, name: &str) -> bool {
     is_technical == Some(true) || name.starts_with("__")
 }
 
-/// A row of the list of workflows without what no sweep compares: there may be fifty thousand.
+/// A row of the list of workflows. There may be fifty thousand: texts of any length are kept as a fingerprint.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "Described")]
 pub struct WorkflowRow {
     /// See [`Workflow`], as for all of these.
     pub id: String,
     /// The name under which workers register it.
     pub name: String,
-    /// What people see.
-    #[serde(default)]
-    pub display_name: Option<String>,
-    /// Free text.
-    #[serde(default)]
-    pub description: Option<String>,
     /// Registered by the SDK for its own use.
-    #[serde(default, deserialize_with = "lenient_bool")]
     pub is_technical: Option<bool>,
     /// Archived workflows stay listed.
-    #[serde(default, deserialize_with = "lenient_bool")]
     pub archived: Option<bool>,
-    /// In the order given.
-    #[serde(default)]
-    pub tags: Option<Vec<String>>,
+    /// Fingerprint of its texts: see [`fingerprint`].
+    pub texts: u64,
+}
+
+/// A row as it comes.
+#[derive(Deserialize)]
+struct Described {
+    id: String,
+    name: String,
+    #[serde(default, deserialize_with = "json::lenient_string")]
+    display_name: Option<String>,
+    #[serde(default, deserialize_with = "json::lenient_string")]
+    description: Option<String>,
+    #[serde(default, deserialize_with = "lenient_bool")]
+    is_technical: Option<bool>,
+    #[serde(default, deserialize_with = "lenient_bool")]
+    archived: Option<bool>,
+    #[serde(default, deserialize_with = "lenient_strings")]
+    tags: Option<Vec<String>>,
+}
+
+impl From<Described> for WorkflowRow {
+    fn from(row: Described) -> Self {
+        let Described { id, name, display_name, description, is_technical, archived, tags } = row;
+        let texts = fingerprint(display_name.as_deref(), description.as_deref(), tags.as_deref());
+        Self { id, name, is_technical, archived, texts }
+    }
 }
 
 impl WorkflowRow {
@@ -100,6 +132,14 @@ impl WorkflowRow {
     pub fn is_internal(&self) -> bool {
         is_internal(self.is_technical, &self.name)
     }
+}
+
+/// Fingerprint of a workflow's display name, description and tags; absent is as good as empty.
+pub fn fingerprint(display_name: Option<&str>, description: Option<&str>, tags: Option<&[String]>) -> u64 {
+    let text = |text: Option<&str>| text.unwrap_or_default().chars().take(MAX_DESCRIPTION).collect::<String>();
+    let mut hasher = DefaultHasher::new();
+    (text(display_name), text(description), tags.unwrap_or_default()).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Any row, where only which ones are listed is of interest.
@@ -126,40 +166,60 @@ pub struct Registration {
     /// UUID of its workflow.
     pub workflow_id: String,
     /// Schemas and handlers, as the worker registered them.
-    #[serde(default)]
-    pub definition: Value,
+    #[serde(default, deserialize_with = "json::lenient")]
+    pub definition: Option<Definition>,
     /// The deployment that registered it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub deployment_name: Option<String>,
     /// Whether a live worker serves it; comes only with a single one.
     #[serde(default, deserialize_with = "lenient_bool")]
     pub active: Option<bool>,
-    /// The workflow itself, when asked for.
-    #[serde(default)]
-    pub workflow: Option<Workflow>,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
+}
+
+/// What a worker declares. Schemas are of any depth and length, and hold any number and text.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Definition {
+    /// JSON Schema of the input.
+    #[serde(default, deserialize_with = "json::any")]
+    pub input_schema: Option<Json>,
+    /// JSON Schema of the result.
+    #[serde(default, deserialize_with = "json::any")]
+    pub output_schema: Option<Json>,
+    /// Names of the signals that a run takes.
+    #[serde(default, deserialize_with = "names")]
+    pub signals: Vec<String>,
+    /// Names of the queries that a run answers.
+    #[serde(default, deserialize_with = "names")]
+    pub queries: Vec<String>,
+    /// Names of the updates that a run takes.
+    #[serde(default, deserialize_with = "names")]
+    pub updates: Vec<String>,
+    /// How long a run may take, in seconds.
+    #[serde(default, deserialize_with = "json::lenient")]
+    pub execution_timeout: Option<f64>,
+    /// A run acts on behalf of a user.
+    #[serde(default, deserialize_with = "lenient_bool")]
+    pub on_behalf_of: Option<bool>,
 }
 
 /// An execution, or one row of the list of runs (which has a `run_id` and never a result).
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Execution {
     /// The identity that the caller chose or the API made.
     pub execution_id: String,
     /// Name of the workflow.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub workflow_name: Option<String>,
     /// UUID of the workflow; null in the answer to a start.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub workflow_id: Option<String>,
     /// The execution at the root of the tree.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub root_execution_id: Option<String>,
     /// The API's database id of the run; live, only the list of runs has it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub run_id: Option<String>,
-    /// `RUNNING`, `COMPLETED`, …; may be null.
+    /// `RUNNING`, `COMPLETED`, …; may be null. What is no text is not made one: whether a run goes on is not guessed.
     #[serde(default)]
     pub status: Option<String>,
     /// When it started.
@@ -169,14 +229,17 @@ pub struct Execution {
     #[serde(default, deserialize_with = "lenient_time")]
     pub end_time: Option<Timestamp>,
     /// Milliseconds from start to end.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient")]
     pub total_duration_ms: Option<f64>,
-    /// Any JSON.
-    #[serde(default)]
-    pub result: Option<Value>,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
+    /// Any JSON, of any depth; none for null.
+    #[serde(default, deserialize_with = "json::any")]
+    pub result: Option<Json>,
+    /// Why the result is not known, where only a row of the list tells of the end.
+    #[serde(skip)]
+    pub result_unread: Option<String>,
+    /// The memory that a long answer takes, for as long as this lives.
+    #[serde(skip)]
+    pub room: Held,
 }
 
 /// How an execution's status reads to someone who waits for its end.
@@ -197,7 +260,7 @@ pub struct ExecuteRequest {
     pub execution_id: String,
     /// Checked by the API against the workflow's input schema.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub input: Option<Map<String, Value>>,
+    pub input: Option<Json>,
     /// Needed where several active deployments own the workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deployment_name: Option<String>,
@@ -206,7 +269,7 @@ pub struct ExecuteRequest {
     pub custom_tracing_attributes: Option<BTreeMap<String, String>>,
     /// Plugin data.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub extensions: Option<Map<String, Value>>,
+    pub extensions: Option<Json>,
 }
 
 /// Body of an update: a field that is left out is left alone, null is never sent.
@@ -230,10 +293,10 @@ pub struct UpdateRequest {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct BulkOutcome {
     /// Those that now are as asked, including those that already were.
-    #[serde(default, alias = "archived", alias = "unarchived")]
+    #[serde(default, alias = "archived", alias = "unarchived", deserialize_with = "readable")]
     pub done: Vec<Option<Workflow>>,
     /// Those that are not.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "readable")]
     pub errored: Vec<BulkError>,
 }
 
@@ -243,7 +306,7 @@ pub struct BulkError {
     /// UUID.
     pub workflow_id: String,
     /// Why.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub message: Option<String>,
 }
 
@@ -251,28 +314,41 @@ pub struct BulkError {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct WhoAmI {
     /// Live: `<customer uuid>:<workspace uuid>`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub namespace: Option<String>,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
 }
 
-/// One row of an execution's history of events.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// One row of an execution's history of events, of which only what tells of a failure is read.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Event {
     /// `WORKFLOW_EXECUTION_FAILED`, `ACTIVITY_TASK_FAILED`, …
     #[serde(default)]
     pub event_type: String,
     /// Nanoseconds since 1970.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient")]
     pub event_timestamp: Option<i64>,
     /// The execution that it belongs to.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::lenient_string")]
     pub workflow_exec_id: Option<String>,
     /// Differs by type.
-    #[serde(default)]
-    pub attributes: Value,
+    #[serde(default, deserialize_with = "json::lenient")]
+    pub attributes: Option<EventAttributes>,
+}
+
+/// What an event says of its kind.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct EventAttributes {
+    /// Why something failed.
+    #[serde(default, deserialize_with = "json::lenient")]
+    pub failure: Option<EventFailure>,
+}
+
+/// Why something failed.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct EventFailure {
+    /// The worker's words.
+    #[serde(default, deserialize_with = "json::lenient_string")]
+    pub message: Option<String>,
 }
 
 /// One page of a list and how to get the next.
@@ -282,28 +358,51 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// What to pass to get the next page; none at the end.
     pub next: Option<String>,
+    /// Rows that could not be read.
+    pub unreadable: usize,
 }
 
 /// The API has answered booleans; some of its published examples have them as strings.
 fn lenient_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::Bool(value) => Some(value),
-        Value::String(text) if text.eq_ignore_ascii_case("true") => Some(true),
-        Value::String(text) if text.eq_ignore_ascii_case("false") => Some(false),
+    let flag = Json::deserialize(deserializer)?;
+    Ok(match flag.string().as_deref().unwrap_or(flag.text()) {
+        text if text.eq_ignore_ascii_case("true") => Some(true),
+        text if text.eq_ignore_ascii_case("false") => Some(false),
         _ => None,
     })
+}
+
+/// A list of texts; what else is in it is left out.
+fn lenient_strings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    let items: Option<Vec<Json>> = json::lenient(deserializer)?;
+    Ok(items.map(|items| items.iter().filter_map(Json::string).collect()))
+}
+
+/// The names of handlers, whose schemas may be as odd as any.
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    struct Handler {
+        #[serde(default, deserialize_with = "json::lenient_string")]
+        name: Option<String>,
+    }
+    let handlers: Option<Rows<Handler>> = json::lenient(deserializer)?;
+    Ok(handlers.into_iter().flat_map(|handlers| handlers.rows).filter_map(|handler| handler.name).collect())
+}
+
+/// Items of a list, each decoded alone; those that cannot be are left out.
+fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Rows::deserialize(deserializer)?.rows)
 }
 
 /// RFC 3339, or what Python's `str()` makes of a time; a text that is no time is no reason to lose
 /// the rest of the answer.
 fn lenient_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) => text.parse().ok().or_else(|| {
+    Ok(json::lenient_string(deserializer)?.and_then(|text| {
+        text.parse().ok().or_else(|| {
             let local: DateTime = text.parse().ok()?;
             Some(local.to_zoned(TimeZone::UTC).ok()?.timestamp())
-        }),
-        _ => None,
-    })
+        })
+    }))
 }
 
 #[cfg(test)]
@@ -329,11 +428,10 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_and_statuses_are_kept() {
+    fn an_unknown_status_is_kept_and_is_no_end() {
         let execution: Execution =
             serde_json::from_str(r#"{"execution_id":"e","status":"PAUSED","new_field":[1]}"#).unwrap();
         assert_eq!(execution.status.as_deref(), Some("PAUSED"));
-        assert_eq!(execution.other["new_field"], serde_json::json!([1]));
         assert!(!is_terminal(execution.status.as_deref()));
     }
 
@@ -342,5 +440,46 @@ mod tests {
         let workflow: Workflow =
             serde_json::from_str(r#"{"id":"1","name":"n","archived":"false","active":"true"}"#).unwrap();
         assert_eq!((workflow.archived, workflow.active), (Some(false), Some(true)));
+    }
+
+    /// Nested so deep, and around a number and half of a character that `serde_json` refuses.
+    fn odd(levels: usize) -> String {
+        format!(r#"{}[1e400,"\udce9"]{}"#, r#"{"a":"#.repeat(levels), "}".repeat(levels))
+    }
+
+    #[test]
+    fn whatever_a_worker_registers_its_registration_can_be_read() {
+        for levels in [0, 119, 1000, 100_000] {
+            let odd = odd(levels);
+            let text = format!(
+                r#"{{"id":"r","workflow_id":"w","deployment_name":{odd},"active":{odd},"new":{odd},"workflow":{odd},"definition":
+                {{"input_schema":{odd},"output_schema":{odd},"signals":[{{"name":"stop","input_schema":{odd}}},{odd},7],
+                "queries":{odd},"updates":[],"execution_timeout":1e400,"on_behalf_of":{odd},"plugin_metadata":{odd}}}}}"#
+            );
+            let read: Registration = serde_json::from_str(&text).unwrap();
+            assert_eq!((read.id.as_str(), read.deployment_name, read.active), ("r", None, None));
+            let definition = read.definition.unwrap();
+            assert_eq!(definition.input_schema.unwrap().text(), odd);
+            assert_eq!(definition.signals, ["stop"]);
+            assert_eq!((definition.execution_timeout, definition.on_behalf_of), (None, None));
+        }
+        let bare: Registration = serde_json::from_str(r#"{"id":"r","workflow_id":"w","definition":1e400}"#).unwrap();
+        assert_eq!(bare.definition, None);
+    }
+
+    #[test]
+    fn a_field_of_another_type_than_promised_is_as_good_as_absent() {
+        let odd = odd(1000);
+        let text = format!(
+            r#"{{"id":"1","name":"n","display_name":7,"description":"caf\udce9","type":{odd},"tags":["a",{odd},"b\ud83d"],
+            "archived":"true","active":{odd},"shared_namespace":{odd},"metadata":{{"shared_namespace":"s","x":{odd}}}}}"#
+        );
+        let workflow: Workflow = serde_json::from_str(&text).unwrap();
+        assert_eq!((workflow.display_name.as_deref(), workflow.description.as_deref()), (None, Some("caf\u{fffd}")));
+        assert_eq!(workflow.tags, Some(vec!["a".to_owned(), "b\u{fffd}".to_owned()]));
+        assert_eq!((workflow.archived, workflow.active, workflow.is_shared()), (Some(true), None, true));
+        let row: WorkflowRow = serde_json::from_str(&text).unwrap();
+        let texts = fingerprint(None, workflow.description.as_deref(), workflow.tags.as_deref());
+        assert_eq!((row.archived, row.texts), (Some(true), texts));
     }
 }

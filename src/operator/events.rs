@@ -1,8 +1,8 @@
 //! Kubernetes Events: what a person should hear of once.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -13,19 +13,21 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource};
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::kubernetes::{call, reference};
-use super::limits::{Limits, Refusal};
+use super::limits::{Fact, Limits, Refusal};
 use super::metrics::Metrics;
+use super::turns::Turns;
 use crate::api::conditions::truncate;
 
 /// The longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
 /// Who reports.
 const CONTROLLER: &str = "workflows.mistral.ai/operator";
-/// Events that may wait to be written: what the limits let through at once.
+/// Events that may wait to be written: so many warnings, and as many others. Where there are more, those of the
+/// namespace give way of which most wait.
 const QUEUE: usize = 1000;
 /// Time from one Event to the next. Thousands of runs make as many, and must not wait for the API server behind them.
 const PACE: Duration = Duration::from_millis(50);
@@ -58,37 +60,79 @@ impl Notice {
     }
 }
 
-/// Tells notices: in the log, and as Events as far as the [limits](super::limits) let them.
+/// Tells notices: in the log, and as Events as far as the [limits](super::limits) let them. Namespaces take turns: one
+/// that makes thousands holds up its own.
 ///
 /// kube's own recorder tells Events apart without their note, so a second one of the same reason would
 /// repeat the first one's text.
 pub struct Publisher {
     limits: Limits,
     metrics: Arc<Metrics>,
-    normal: Sender<Event>,
-    warnings: Sender<Event>,
+    queue: Arc<Queue>,
     instance: String,
     count: AtomicU64,
+}
+
+/// What waits to be written.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    warnings: Turns<(Event, Fact)>,
+    normal: Turns<(Event, Fact)>,
+    closed: bool,
+}
+
+impl Queue {
+    /// Puts one in. Returns the fact that is dropped for it, if one is.
+    fn push(&self, event: Event, fact: Fact) -> Option<Fact> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Some(fact);
+        }
+        let warns = event.type_.as_deref() != Some("Normal");
+        let namespace = event.metadata.namespace.clone().unwrap_or_default();
+        let turns = if warns { &mut waiting.warnings } else { &mut waiting.normal };
+        let dropped = turns.push_within(QUEUE, &namespace, (event, fact));
+        drop(waiting);
+        self.news.notify_one();
+        dropped.map(|(_, fact)| fact)
+    }
+
+    /// The next one; none if there is none now. Warnings go first.
+    fn pop(&self) -> Option<Event> {
+        let mut waiting = self.lock();
+        waiting.warnings.pop().or_else(|| waiting.normal.pop()).map(|(event, _)| event)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Writes the Events of one [`Publisher`], so that no pass waits for that.
 pub struct Writer {
     client: Client,
     metrics: Arc<Metrics>,
-    normal: Receiver<Event>,
-    warnings: Receiver<Event>,
+    queue: Arc<Queue>,
     /// One is under way.
     writes: bool,
 }
 
 /// A publisher that signs as `instance`, and the writer that has to [run](Writer::run) beside it.
 pub fn publisher(client: Client, instance: String, metrics: Arc<Metrics>) -> (Publisher, Writer) {
-    let (normal, normal_queue) = mpsc::channel(QUEUE);
-    let (warnings, warnings_queue) = mpsc::channel(QUEUE);
-    let limits = Limits::new(DefaultClock::default());
+    let (limits, queue) = (Limits::new(DefaultClock::default()), Arc::new(Queue::default()));
     let count = AtomicU64::new(0);
-    let publisher = Publisher { limits, metrics: Arc::clone(&metrics), normal, warnings, instance, count };
-    (publisher, Writer { client, metrics, normal: normal_queue, warnings: warnings_queue, writes: false })
+    let publisher = Publisher { limits, metrics: Arc::clone(&metrics), queue: Arc::clone(&queue), instance, count };
+    (publisher, Writer { client, metrics, queue, writes: false })
 }
 
 impl Publisher {
@@ -102,15 +146,18 @@ impl Publisher {
             } else {
                 tracing::warn!(reason = notice.reason, "{line}");
             }
-            let queue = if notice.type_ == "Normal" { &self.normal } else { &self.warnings };
             let dropped = match self.limits.check(about.uid.as_deref().unwrap_or_default(), &notice) {
-                Ok(()) if queue.try_send(self.event(about, notice)).is_ok() => continue,
-                Ok(()) => "queue",
+                Ok(fact) => match self.queue.push(self.event(about, notice), fact) {
+                    Some(dropped) => {
+                        self.limits.forget(dropped);
+                        "queue"
+                    }
+                    None => continue,
+                },
                 Err(Refusal::Repeated) => "repeated",
                 Err(Refusal::Object) => "object",
-                Err(Refusal::Overall) => "overall",
             };
-            tracing::debug!(dropped, "no Event is written of it");
+            tracing::debug!(dropped, "an Event is not written");
             self.metrics.event_dropped(dropped);
         }
     }
@@ -161,12 +208,11 @@ impl Writer {
             () = self.write_all(ended) => return,
             () = late => {}
         }
-        self.warnings.close();
-        self.normal.close();
+        self.queue.close();
         if self.writes {
             self.metrics.event_dropped("ended");
         }
-        while self.warnings.try_recv().is_ok() || self.normal.try_recv().is_ok() {
+        while self.queue.pop().is_some() {
             self.metrics.event_dropped("ended");
         }
     }
@@ -180,28 +226,26 @@ impl Writer {
                 pace.tick().await;
                 self.next().await
             };
-            let next = tokio::select! {
+            let event = tokio::select! {
                 biased;
                 () = &mut ended => break,
                 event = next => event,
             };
-            let Some(event) = next else { return };
             self.write(event).await;
         }
-        self.warnings.close();
-        self.normal.close();
-        while let Some(event) = self.next().await {
+        self.queue.close();
+        while let Some(event) = self.queue.pop() {
             self.write(event).await;
         }
     }
 
-    /// The next one; none if there will be none.
-    async fn next(&mut self) -> Option<Event> {
-        tokio::select! {
-            biased;
-            Some(event) = self.warnings.recv() => Some(event),
-            Some(event) = self.normal.recv() => Some(event),
-            else => None,
+    /// Waits for the next one.
+    async fn next(&self) -> Event {
+        loop {
+            if let Some(event) = self.queue.pop() {
+                return event;
+            }
+            self.queue.news.notified().await;
         }
     }
 
@@ -242,5 +286,44 @@ mod tests {
         // None was waited for until it failed.
         let text = metrics.render();
         assert!(text.contains("events_dropped_total{reason=\"ended\"} 3"), "{text}");
+    }
+
+    /// A notice about an object of this namespace.
+    fn publish(publisher: &Publisher, namespace: &str, n: usize, notice: fn(&str, String) -> Notice) {
+        let (namespace, uid) = (Some(namespace.to_owned()), Some(format!("{namespace}-{n}")));
+        let about = ObjectReference { namespace, uid, name: Some("run".into()), ..ObjectReference::default() };
+        publisher.publish(&about, vec![notice("Trouble", format!("number {n}"))]);
+    }
+
+    fn made() -> (Publisher, Writer, Arc<Metrics>) {
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let metrics: Arc<Metrics> = Arc::default();
+        let (publisher, writer) = publisher(client, "test".into(), Arc::clone(&metrics));
+        (publisher, writer, metrics)
+    }
+
+    #[tokio::test]
+    async fn thousands_of_events_of_one_namespace_neither_drop_nor_hold_up_those_of_another() {
+        for notice in [Notice::warning, Notice::normal] {
+            let (publisher, writer, metrics) = made();
+            (0..5000).for_each(|n| publish(&publisher, "crowd", n, notice));
+            (0..20).for_each(|n| publish(&publisher, "quiet", n, notice));
+            let next: Vec<String> = (0..40).map(|_| writer.queue.pop().unwrap().metadata.namespace.unwrap()).collect();
+            assert_eq!(next.iter().filter(|namespace| *namespace == "quiet").count(), 20, "{next:?}");
+            let text = metrics.render();
+            assert!(text.contains("events_dropped_total{reason=\"queue\"} 4020"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_goes_wrong_is_told_also_where_a_thousand_runs_start_at_once() {
+        let (publisher, writer, metrics) = made();
+        (0..1500).for_each(|n| publish(&publisher, "team", n, Notice::normal));
+        publish(&publisher, "team", 2000, Notice::warning);
+        assert_eq!(writer.queue.pop().unwrap().type_.as_deref(), Some("Warning"));
+        // Dropped is not told: it may be as soon as there is room.
+        publish(&publisher, "team", 1400, Notice::normal);
+        let text = metrics.render();
+        assert!(text.contains("events_dropped_total{reason=\"repeated\"} 0"), "{text}");
     }
 }

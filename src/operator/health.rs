@@ -11,10 +11,12 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use super::metrics::{self, Metrics};
+use super::metrics::{self, Exposition, Metrics};
+use super::server;
 
 /// What is still waited for.
 #[derive(Debug, Default)]
@@ -98,9 +100,17 @@ pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metr
     let routes = Router::new()
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(readiness).with_state(health))
-        .route("/metrics", get(async move || ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.render())));
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the health server ended");
+        .route("/metrics", get(exposition).with_state(Arc::new(Exposition::new(metrics))));
+    server::serve(listener, routes).await;
+}
+
+async fn exposition(State(exposition): State<Arc<Exposition>>) -> Result<impl IntoResponse, StatusCode> {
+    match exposition.text().await {
+        Ok(text) => Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be rendered; this is a bug in the operator");
+            Err(StatusCode::INTERNAL_SERVER_ERROR)
+        }
     }
 }
 

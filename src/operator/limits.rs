@@ -1,4 +1,5 @@
-//! Which Events are written: each fact once, and not more than the API server and its readers can take.
+//! Which Events are written: each fact once, and not too many about one object. How many in all, and whose are next, is
+//! for the queue that they wait in: see [`events`](super::events).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -9,7 +10,6 @@ use std::time::Duration;
 use governor::clock::{Clock, DefaultClock, Reference};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
-use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use super::events::Notice;
@@ -18,10 +18,6 @@ use super::events::Notice;
 const REPEAT_AFTER: Duration = Duration::from_secs(3600);
 /// Events about one object: so many at once, and one more each time; as the API server's own clients do.
 const PER_OBJECT: (u32, Duration) = (25, Duration::from_secs(300));
-/// All Events.
-const OVERALL: (u32, Duration) = (1000, Duration::from_millis(50));
-/// Those that say that all is well. Half of all: when many runs start at once, what goes wrong is still told.
-const NORMAL: (u32, Duration) = (500, Duration::from_millis(100));
 /// How many decisions are made before what has lapsed is forgotten.
 const FORGET_AFTER: u32 = 1000;
 
@@ -32,20 +28,19 @@ pub enum Refusal {
     Repeated,
     /// There are too many about this object.
     Object,
-    /// There are too many in all.
-    Overall,
 }
 
-type Direct<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
+/// A fact about an object, in short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fact(u64);
+
 type Keyed<C> = RateLimiter<u64, DefaultKeyedStateStore<u64>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
-/// Decides. What it remembers is bounded: facts by the overall rate, objects by the time that they take to
-/// recover their share.
+/// Decides. What it remembers is bounded: facts by the pace at which Events are written, objects by the time
+/// that they take to recover their share.
 pub struct Limits<C: Clock = DefaultClock> {
     told: Mutex<Told<C::Instant>>,
     objects: Keyed<C>,
-    normal: Direct<C>,
-    overall: Direct<C>,
     hasher: RandomState,
     clock: C,
 }
@@ -61,19 +56,18 @@ impl<C: Clock + Clone> Limits<C> {
         Self {
             told: Mutex::new(Told { facts: HashMap::new(), decisions: 0 }),
             objects: RateLimiter::new(quota(PER_OBJECT), DefaultKeyedStateStore::default(), clock.clone()),
-            normal: RateLimiter::direct_with_clock(quota(NORMAL), clock.clone()),
-            overall: RateLimiter::direct_with_clock(quota(OVERALL), clock.clone()),
             hasher: RandomState::new(),
             clock,
         }
     }
 
-    /// Whether this is to be told about the object with this UID.
+    /// Whether this is to be told about the object with this UID. What is dropped after all is to be
+    /// [forgotten](Self::forget): it may be told when it happens again.
     ///
     /// # Errors
     /// Why it is not.
-    pub fn check(&self, uid: &str, notice: &Notice) -> Result<(), Refusal> {
-        let Notice { type_, reason, note } = notice;
+    pub fn check(&self, uid: &str, notice: &Notice) -> Result<Fact, Refusal> {
+        let Notice { reason, note, .. } = notice;
         let now = self.clock.now();
         let fact = self.hasher.hash_one((uid, reason, note));
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,13 +82,13 @@ impl<C: Clock + Clone> Limits<C> {
             return Err(Refusal::Repeated);
         }
         self.objects.check_key(&self.hasher.hash_one(uid)).map_err(|_| Refusal::Object)?;
-        if *type_ == "Normal" {
-            self.normal.check().map_err(|_| Refusal::Overall)?;
-        }
-        self.overall.check().map_err(|_| Refusal::Overall)?;
-        // Only now: what was dropped may be told when it happens again.
         told.facts.insert(fact, now);
-        Ok(())
+        Ok(Fact(fact))
+    }
+
+    /// This was not told.
+    pub fn forget(&self, Fact(fact): Fact) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).facts.remove(&fact);
     }
 }
 
@@ -129,9 +123,9 @@ mod tests {
         }
         assert_eq!(told, 2, "in {} s", 1000 * 3);
         assert_eq!(limits.check("uid", &facts[0]), Err(Refusal::Repeated));
-        assert_eq!(limits.check("another", &facts[0]), Ok(()));
+        assert!(limits.check("another", &facts[0]).is_ok());
         clock.advance(Duration::from_secs(601));
-        assert_eq!(limits.check("uid", &facts[0]), Ok(()));
+        assert!(limits.check("uid", &facts[0]).is_ok());
     }
 
     #[test]
@@ -140,24 +134,19 @@ mod tests {
         let told = (0..100).filter(|n| limits.check("noisy", &warning(*n)).is_ok()).count();
         assert_eq!(told, 25);
         assert_eq!(limits.check("noisy", &warning(100)), Err(Refusal::Object));
-        assert_eq!(limits.check("quiet", &warning(100)), Ok(()));
+        assert!(limits.check("quiet", &warning(100)).is_ok());
         clock.advance(Duration::from_secs(300));
-        assert_eq!(limits.check("noisy", &warning(100)), Ok(()));
+        assert!(limits.check("noisy", &warning(100)).is_ok());
         assert_eq!(limits.check("noisy", &warning(101)), Err(Refusal::Object));
     }
 
     #[test]
-    fn a_thousand_starts_at_once_leave_room_for_what_goes_wrong() {
-        let (limits, clock) = limits();
-        let started = Notice::normal("Started", "The API has accepted the run.");
-        let told = (0..1000).filter(|n| limits.check(&format!("run-{n}"), &started).is_ok()).count();
-        assert_eq!(told, 500);
-        let warned = (0..1000).filter(|n| limits.check(&format!("run-{n}"), &warning(0)).is_ok()).count();
-        assert_eq!(warned, 500);
-        assert_eq!(limits.check("one-more", &warning(0)), Err(Refusal::Overall));
-        // Dropped is not told: it may be as soon as there is room.
-        clock.advance(Duration::from_millis(50));
-        assert_eq!(limits.check("one-more", &warning(0)), Ok(()));
+    fn what_was_dropped_may_be_told_when_it_happens_again() {
+        let (limits, _) = limits();
+        let fact = limits.check("uid", &warning(0)).unwrap();
+        assert_eq!(limits.check("uid", &warning(0)), Err(Refusal::Repeated));
+        limits.forget(fact);
+        assert!(limits.check("uid", &warning(0)).is_ok());
     }
 
     #[test]

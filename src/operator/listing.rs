@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 use std::future::ready;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::http::Request;
 use futures::{Stream, StreamExt, stream};
@@ -38,7 +40,7 @@ where
         }
         ready(goes_on)
     });
-    let pages = watcher(api(client, namespace), kubernetes::watching());
+    let pages = watcher(api(&in_short_pages(client.clone()), namespace), kubernetes::watching());
     // That a list in pages begins is no sign of trouble being over, after which rests would be short again.
     let pages = pages.filter(|event| ready(!matches!(event, Ok(Event::Init)))).default_backoff();
     // What came of the stream is not of the list that follows.
@@ -86,6 +88,46 @@ fn of_now(client: Client) -> Client {
     Client::new(tower::service_fn(ask), namespace)
 }
 
+/// Objects that the first page of a list has: each may be as long as an object can be.
+const FIRST_PAGE: usize = 16;
+/// Bytes that a page should have. What is read together is in memory together, as text.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// A client whose lists have as many objects a page as [`PAGE_BYTES`] hold, by those of the page before.
+///
+/// The API server bounds pages by the number of objects only, and a hundred of the longest are 150 MB.
+fn in_short_pages(client: Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let size = Arc::new(AtomicUsize::new(FIRST_PAGE));
+    let ask = move |mut request: Request<Body>| {
+        let (client, size) = (client.clone(), Arc::clone(&size));
+        async move {
+            let asked = size.load(Ordering::Relaxed);
+            let Some(limited) = with_limit(&request.uri().to_string(), asked).and_then(|uri| uri.parse().ok()) else {
+                return client.send(request).await;
+            };
+            *request.uri_mut() = limited;
+            let (head, body) = client.send(request).await?.into_parts();
+            let bytes = body.collect_bytes().await?;
+            size.store(next_size(asked, bytes.len()), Ordering::Relaxed);
+            Ok(axum::http::Response::from_parts(head, Body::from(bytes)))
+        }
+    };
+    Client::new(tower::service_fn(ask), namespace)
+}
+
+/// The same list with another number of objects a page; none for what is no list in pages.
+fn with_limit(asked: &str, size: usize) -> Option<String> {
+    let (before, after) = asked.split_once(&format!("limit={}", kubernetes::PAGE))?;
+    (after.is_empty() || after.starts_with('&')).then(|| format!("{before}limit={size}{after}"))
+}
+
+/// Objects of the next page, after one of so many that had so many bytes.
+fn next_size(size: usize, bytes: usize) -> usize {
+    let fitting = size.saturating_mul(PAGE_BYTES) / bytes.max(1);
+    fitting.clamp(1, (size * 4).min(kubernetes::PAGE as usize))
+}
+
 fn unset_version(mut request: Request<Body>) -> Request<Body> {
     let asked = request.uri().to_string();
     if asked.contains("sendInitialEvents=true")
@@ -129,6 +171,17 @@ mod tests {
             let taken = events.iter().take_while(|event| streamed.goes_on(event)).count();
             assert_eq!(taken, events.len() - usize::from(!last_too), "{case}");
         }
+    }
+
+    #[test]
+    fn pages_of_long_objects_are_short_and_those_of_short_ones_soon_long() {
+        assert_eq!(with_limit("/apis/x?&limit=100&continue=c", 16).as_deref(), Some("/apis/x?&limit=16&continue=c"));
+        assert_eq!(with_limit("/apis/x?watch=true&resourceVersion=100", 16), None);
+        let longest = 1_500_000;
+        assert_eq!(next_size(FIRST_PAGE, FIRST_PAGE * longest), 2);
+        assert_eq!(next_size(2, 2 * longest), 2);
+        assert_eq!(next_size(1, 20 << 20), 1);
+        assert_eq!((next_size(FIRST_PAGE, FIRST_PAGE * 6_500), next_size(64, 64 * 6_500)), (64, 100));
     }
 
     /// Answers a request with events or a list, after which the connection ends. Returns what was asked for.
@@ -196,7 +249,7 @@ mod tests {
                 "items": [item("kept", "8")],
             });
             let asked = answer(&server, &[list]).await;
-            assert!(asked.contains("/configmaps?&limit=100 HTTP"), "{asked}");
+            assert!(asked.contains("/configmaps?&limit=16 HTTP"), "{asked}");
             let asked = answer(&server, &[added("new", "10")]).await;
             assert!(asked.contains("watch=true") && asked.contains("&resourceVersion=9 HTTP"), "{asked}");
             let asked = answer(&server, &[]).await;

@@ -4,11 +4,12 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::object::Decoded;
+use axum::body::Bytes;
 use kube::Resource;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -17,6 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
+use tokio::task::{JoinError, spawn_blocking};
 use tracing::Instrument;
 
 use super::kubernetes::{Error, contained};
@@ -162,7 +164,7 @@ impl Default for Metrics {
         for field in ["displayName", "description", "tags", "availableInChatAssistant", "archived"] {
             metrics.drift.get_or_create(&Field { field }).inc_by(0);
         }
-        for reason in ["repeated", "object", "overall", "queue", "failed"] {
+        for reason in ["repeated", "object", "queue", "failed"] {
             metrics.events.get_or_create(&Reason { reason }).inc_by(0);
         }
         for outcome in ["written", "started", "recovered", "adopted", "refused", "taken", "foreign", "stale"] {
@@ -180,7 +182,7 @@ impl Metrics {
     /// Those of the pass, which are logged here.
     pub async fn pass<K>(
         &self,
-        object: &DeserializeGuard<K>,
+        object: &Decoded<K>,
         pass: impl Future<Output = Result<Action, Error>>,
     ) -> Result<Action, Error>
     where
@@ -276,7 +278,7 @@ impl Metrics {
         self.leader.set(leads.into());
     }
 
-    /// Has something set before each scrape: what follows from what is there costs nothing until then.
+    /// Has something set before each rendering: what follows from what is there costs nothing until then.
     pub fn at_each_scrape(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
         self.refreshes().push(Box::new(refresh));
     }
@@ -298,9 +300,55 @@ impl Metrics {
     }
 }
 
+/// How long a rendering is told to all who ask.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+
+/// The metrics for all who ask, however many and however often.
+///
+/// A rendering looks at every resource that there is, so its cost must not be at the discretion of whoever reaches the
+/// port. There is one at a time, on a thread where it keeps no pass waiting, and the next one a second later.
+pub struct Exposition {
+    metrics: Arc<Metrics>,
+    last: Arc<tokio::sync::Mutex<Option<Rendered>>>,
+}
+
+struct Rendered {
+    at: tokio::time::Instant,
+    text: Bytes,
+}
+
+impl Exposition {
+    /// Nothing is rendered until somebody asks.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, last: Arc::default() }
+    }
+
+    /// Everything, in the text format of OpenMetrics, as it was at most a second ago.
+    ///
+    /// # Errors
+    /// When the rendering panicked, which is a bug.
+    pub async fn text(&self) -> Result<Bytes, JoinError> {
+        let mut last = Arc::clone(&self.last).lock_owned().await;
+        if let Some(Rendered { at, text }) = &*last
+            && at.elapsed() < FRESH_FOR
+        {
+            return Ok(text.clone());
+        }
+        let metrics = Arc::clone(&self.metrics);
+        // The lock goes along: whoever asked may be gone before the end, and others must not begin another rendering.
+        spawn_blocking(move || {
+            let text = Bytes::from(metrics.render());
+            *last = Some(Rendered { at: tokio::time::Instant::now(), text: text.clone() });
+            text
+        })
+        .await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::atomic::Ordering;
 
     use super::*;
     use crate::api;
@@ -365,7 +413,7 @@ mod tests {
     #[tokio::test]
     async fn passes_are_counted_by_kind_and_outcome() {
         let metrics = Metrics::default();
-        let object: DeserializeGuard<api::Workspace> = serde_json::from_value(serde_json::json!({
+        let object: Decoded<api::Workspace> = serde_json::from_value(serde_json::json!({
             "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "Workspace",
             "metadata": { "namespace": "team", "name": "default" }, "spec": { "auth": 1 },
         }))
@@ -381,5 +429,70 @@ mod tests {
             assert!(text.contains(&count), "{count} in {text}");
         }
         assert!(!text.contains("team") && !text.contains("default"));
+    }
+
+    /// Metrics that take a moment to render, and how often they have been.
+    fn counting() -> (Exposition, Arc<AtomicU64>) {
+        let metrics = Metrics::default();
+        let count = Arc::<AtomicU64>::default();
+        let counts = Arc::clone(&count);
+        metrics.at_each_scrape(move |metrics| {
+            std::thread::sleep(Duration::from_millis(50));
+            let rendered = counts.fetch_add(1, Ordering::SeqCst) + 1;
+            metrics.set_sweep_age("runs", Some(Duration::from_secs(rendered)));
+        });
+        (Exposition::new(Arc::new(metrics)), count)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn within_a_second_all_who_ask_get_the_same_rendering_and_then_a_new_one() {
+        let (exposition, count) = counting();
+        let all_get = async |rendering: &str| {
+            let wanted = format!("sweep_age_seconds{{kind=\"runs\"}} {rendering}.0\n");
+            for text in futures::future::join_all((0..100).map(|_| exposition.text())).await {
+                let text = text.unwrap();
+                assert!(str::from_utf8(&text).unwrap().contains(&wanted));
+            }
+        };
+        all_get("1").await;
+        tokio::time::advance(Duration::from_millis(900)).await;
+        all_get("1").await;
+        tokio::time::advance(Duration::from_millis(200)).await;
+        all_get("2").await;
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_and_go_away_begin_no_second_rendering_beside_the_first() {
+        let (exposition, count) = counting();
+        for _ in 0..20 {
+            let _ = tokio::time::timeout(Duration::from_millis(1), exposition.text()).await;
+        }
+        exposition.text().await.unwrap();
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_rendering_does_not_hold_up_the_threads_that_do_the_work() {
+        // This test has one such thread, on which nothing else would happen meanwhile.
+        let (exposition, count) = counting();
+        let rendering = async {
+            exposition.text().await.unwrap();
+            count.load(Ordering::SeqCst)
+        };
+        let working = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            count.load(Ordering::SeqCst)
+        };
+        assert_eq!(futures::join!(rendering, working), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_rendering_that_panics_is_told_and_does_not_keep_the_next_one() {
+        let (exposition, count) = counting();
+        let first = Arc::clone(&count);
+        exposition.metrics.at_each_scrape(move |_| assert!(first.load(Ordering::SeqCst) > 1, "a bug"));
+        assert!(exposition.text().await.is_err());
+        assert!(exposition.text().await.is_ok());
     }
 }

@@ -3,15 +3,21 @@
 pub mod crash;
 pub mod election;
 pub mod events;
+pub mod files;
 pub mod health;
 pub mod kubernetes;
 pub mod lease;
 pub mod limits;
 mod listing;
+pub mod logs;
 pub mod metrics;
+pub mod object;
+pub mod refused;
 pub mod release;
 pub mod retry;
 pub mod sabotage;
+mod server;
+pub mod turns;
 pub mod watch;
 
 use std::collections::HashSet;
@@ -22,15 +28,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::operator::object::Decoded;
 use futures::future::{join_all, select_all};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio_util::sync::CancellationToken;
@@ -227,11 +233,11 @@ async fn operate(
         |object, context| {
             async move {
                 let pass = Box::pin(workspace::controller::reconcile(Arc::clone(&object), Arc::clone(&context)));
-                context.metrics.pass(&object, pass).await
+                context.failures.of(object.as_ref(), context.metrics.pass(&object, pass)).await
             }
             .boxed()
         },
-        |_, error, _| kubernetes::after_error(error),
+        |object, error, context| context.failures.after(object.as_ref(), error),
         Arc::clone(&workspace_context),
     );
 
@@ -258,11 +264,11 @@ async fn operate(
                 let _ = passed.send(watch::reference(object.as_ref()));
                 async move {
                     let pass = Box::pin(workflow::controller::reconcile(Arc::clone(&object), Arc::clone(&context)));
-                    context.metrics.pass(&object, pass).await
+                    context.failures.of(object.as_ref(), context.metrics.pass(&object, pass)).await
                 }
                 .boxed()
             },
-            |_, error, _| kubernetes::after_error(error),
+            |object, error, context| context.failures.after(object.as_ref(), error),
             Arc::clone(&workflow_context),
         );
 
@@ -296,11 +302,11 @@ async fn operate(
             |object, context| {
                 async move {
                     let pass = Box::pin(execution::controller::reconcile(Arc::clone(&object), Arc::clone(&context)));
-                    context.metrics.pass(&object, pass).await
+                    context.failures.of(object.as_ref(), context.metrics.pass(&object, pass)).await
                 }
                 .boxed()
             },
-            |_, error, _| kubernetes::after_error(error),
+            |object, error, context| context.failures.after(object.as_ref(), error),
             Arc::clone(&execution_context),
         )
     });
@@ -310,7 +316,7 @@ async fn operate(
     let (tracker_now, inventory_now, term_now) = (Arc::clone(&tracker), Arc::clone(&inventory), term.clone());
     metrics.at_each_scrape(move |metrics| {
         metrics.set_executions(executions_now.state().iter().map(|object| execution::facts::state(object)));
-        let of_workspace = |object: &DeserializeGuard<Workspace>| match &object.0 {
+        let of_workspace = |object: &Decoded<Workspace>| match &object.0 {
             Ok(workspace) => workspace::plan::state(workspace.status.as_ref()),
             Err(_) => ("Unknown", "Undecodable"),
         };
@@ -347,7 +353,7 @@ async fn operate(
     };
 
     let watching = async {
-        let tell_workspace = |workspace: ObjectRef<DeserializeGuard<Workspace>>| {
+        let tell_workspace = |workspace: ObjectRef<Decoded<Workspace>>| {
             let key = Key { namespace: workspace.namespace.clone().unwrap_or_default(), name: workspace.name.clone() };
             for listener in [&changed, &changed_too] {
                 tell(listener, key.clone());
@@ -363,7 +369,7 @@ async fn operate(
                 keeping,
                 |at| &at.served,
                 |at| &at.workspaces,
-                |it| watch::slim(it, |_| false),
+                |it| watch::slim(it, |_| false, |_| false),
                 workspace_writer,
                 tell_workspace
             ),
@@ -371,7 +377,7 @@ async fn operate(
                 keeping,
                 |at| &at.workspaces,
                 |at| &at.workflows,
-                |it| watch::slim(it, |_| false),
+                |it| watch::slim(it, |_| false, |_| false),
                 workflow_writer,
                 tell_workflow
             ),
@@ -479,12 +485,12 @@ fn using(store: &Store<inventory::Guarded>, key: &Key) -> Vec<ObjectRef<inventor
 
 /// UID of the namespace `kube-system`, by which clusters are told apart. Waits for it.
 async fn cluster_id(client: &Client, health: &Health) -> String {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
     let mut wait = watch::FIRST_LOOK;
     loop {
-        let why = match kubernetes::call(namespaces.get("kube-system")).await {
-            Ok(Namespace { metadata: ObjectMeta { uid: Some(uid), .. }, .. }) => return uid,
-            Ok(_) => "namespace kube-system has no UID".into(),
+        let why = match kubernetes::get_metadata::<Namespace>(client, None, "kube-system").await {
+            Ok(Some(ObjectMeta { uid: Some(uid), .. })) => return uid,
+            Ok(Some(_)) => "namespace kube-system has no UID".into(),
+            Ok(None) => "there is no namespace kube-system".into(),
             Err(error) => format!("namespace kube-system cannot be read: {error}"),
         };
         health.waits(KUBERNETES, why);

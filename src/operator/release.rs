@@ -1,22 +1,18 @@
 //! Takes the operator's finalizers off all resources, so that they can be deleted when no operator is there to do it.
 
-use std::fmt::Debug;
-
 use futures::{StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::{Client, Resource};
 use serde_json::json;
 
-use super::kubernetes::{self, Error, call};
-use super::watch;
+use super::kubernetes::{self, Error};
 use crate::api::{Workflow, WorkflowExecution};
 use crate::{execution, workflow};
 
 /// How many resources are listed at a time.
-const PAGE: u32 = 500;
+const PAGE: u32 = 100;
 /// How many are written at a time.
 const AT_A_TIME: usize = 16;
 /// How often a write is tried that others get in the way of.
@@ -71,14 +67,13 @@ pub async fn finalizers(client: &Client, namespaces: &[String]) -> Released {
 
 async fn of_kind<K>(client: &Client, namespace: Option<&str>, finalizer: &str) -> Result<Outcome, Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
-    let all = watch::api::<K>(client, namespace);
     let mut outcome = Outcome::default();
     let mut page = ListParams::default().limit(PAGE);
     loop {
         // Only the metadata: of resources of another version nothing else can be read.
-        let list = match call(all.list_metadata(&page)).await {
+        let list = match kubernetes::list_metadata::<K>(client, namespace, &page).await {
             Ok(list) => list,
             // Without the CRD there are none.
             Err(error) if error.is_not_found() => return Ok(outcome),
@@ -109,10 +104,9 @@ fn has(metadata: &ObjectMeta, finalizer: &str) -> bool {
 /// Takes it off one resource. Returns whether it is off.
 async fn free<K>(client: &Client, mut metadata: ObjectMeta, finalizer: &str) -> bool
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
     let (namespace, name) = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
-    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
     let mut tries = 0;
     let error = loop {
         if !has(&metadata, finalizer) {
@@ -120,16 +114,16 @@ where
         }
         tries += 1;
         let finalizers = kubernetes::finalizers(&metadata, finalizer, false);
-        let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": metadata.resource_version } });
-        match call(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
+        let patch = json!({ "finalizers": finalizers, "resourceVersion": metadata.resource_version });
+        match kubernetes::patch_metadata::<K>(client, &namespace, &name, patch).await {
             Ok(_) => return true,
             Err(error) if error.is_not_found() => return true,
             Err(error) if error.is_conflict() && tries < TRIES => {}
             Err(error) => break error,
         }
-        metadata = match call(api.get_metadata(&name)).await {
-            Ok(present) => present.metadata,
-            Err(error) if error.is_not_found() => return true,
+        metadata = match kubernetes::get_metadata::<K>(client, Some(&namespace), &name).await {
+            Ok(Some(present)) => present,
+            Ok(None) => return true,
             Err(error) => break error,
         };
     };

@@ -1,11 +1,27 @@
 //! When to try again: later each time, and not all resources at once.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
 use kube::runtime::controller::Action;
 
+use super::kubernetes::Error;
+use super::refused::Refused;
 use crate::workspace::access::{Connection, Workspace};
+
+/// Retries of a write that the API server refuses: from five seconds to five minutes.
+const REFUSED: (u64, u64) = (5, 300);
+/// Retries where the API server is away or does not answer. It comes back for all objects at once, so the wait stays short.
+const AWAY: (u64, u64) = (5, 30);
+/// Retries after somebody else's change, whose news is on its way.
+const CONFLICT: (u64, u64) = (1, 15);
+/// Retries of a pass that panicked.
+const PANICKED: (u64, u64) = (60, 300);
+/// For how long the failures of an object are remembered: longer than any retry is put off.
+const REMEMBERED: Duration = Duration::from_secs(900);
 
 /// When the next pass is due, if nothing changes before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +113,111 @@ impl Hold {
     }
 }
 
+/// A write that the API server refuses for good: it is tried again less and less often, and at once when the object
+/// changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// What the API server said.
+    pub refused: Refused,
+    /// Refusals in a row before this one.
+    before: u32,
+    /// When the write is due again.
+    until: Timestamp,
+    /// The object that was refused, or what the operator's other writes have made of it since.
+    version: String,
+}
+
+impl Refusal {
+    /// The write was refused, perhaps once more.
+    pub fn once_more(last: Option<&Self>, refused: Refused, version: &str, uid: &str, now: Timestamp) -> Self {
+        let before = last.map_or(0, |last| last.before.saturating_add(1));
+        let until = now.saturating_add(backoff(before, uid, REFUSED.0, REFUSED.1)).unwrap_or(Timestamp::MAX);
+        Self { refused, before, until, version: version.to_owned() }
+    }
+
+    /// How long the write is put off; none if it is due, or somebody else has changed the object.
+    pub fn left(&self, version: &str, now: Timestamp) -> Option<Duration> {
+        if self.version != version {
+            return None;
+        }
+        Duration::try_from(self.until.duration_since(now)).ok().filter(|left| !left.is_zero())
+    }
+
+    /// Whether it is the first one in a row: a person is told of that one.
+    pub fn is_first(&self) -> bool {
+        self.before == 0
+    }
+
+    /// The write is due now; how often it was refused is not forgotten.
+    pub fn make_due(&mut self) {
+        self.until = Timestamp::MIN;
+    }
+
+    /// The operator has changed the object itself: that is no reason to try again.
+    pub fn follow(&mut self, from: &str, to: &str) {
+        if self.version == from {
+            to.clone_into(&mut self.version);
+        }
+    }
+}
+
+/// Passes in a row that failed, by the UID of their object. A pass that comes to its end is forgotten.
+#[derive(Debug, Default)]
+pub struct Failures(Mutex<HashMap<String, (u32, Instant)>>);
+
+impl Failures {
+    /// What to do after a pass that failed: the same for all kinds, and later with each failure in a row.
+    pub fn after<K: Resource>(&self, object: &K, error: &Error) -> Action {
+        let uid = object.meta().uid.as_deref().unwrap_or_default();
+        self.wait(uid, error).map_or_else(Action::await_change, Action::requeue)
+    }
+
+    /// How long the next pass is put off; none if only a change makes one.
+    fn wait(&self, uid: &str, error: &Error) -> Option<Duration> {
+        let (first, last) = match error {
+            error if error.is_not_found() => {
+                self.lock().remove(uid);
+                return None;
+            }
+            // The newer version is on its way here, and will wake the object.
+            error if error.is_conflict() => CONFLICT,
+            error if Refused::of(error).is_some() => REFUSED,
+            Error::Kube(_) | Error::Timeout(_) => AWAY,
+            Error::Panicked => PANICKED,
+        };
+        let mut failed = self.lock();
+        let (in_a_row, at) = failed.entry(uid.to_owned()).or_insert_with(|| (0, Instant::now()));
+        let wait = backoff(*in_a_row, uid, first, last);
+        (*in_a_row, *at) = (in_a_row.saturating_add(1), Instant::now());
+        Some(wait)
+    }
+
+    /// A pass over this object. Once one comes to its end, those that have failed before count no longer.
+    ///
+    /// # Errors
+    /// Those of the pass.
+    pub async fn of<K: Resource>(
+        &self,
+        object: &K,
+        pass: impl Future<Output = Result<Action, Error>>,
+    ) -> Result<Action, Error> {
+        let ended = pass.await;
+        if ended.is_ok() {
+            self.lock().remove(object.meta().uid.as_deref().unwrap_or_default());
+        }
+        ended
+    }
+
+    /// Drops what is of no use any more, as of objects that are gone.
+    pub fn forget(&self) {
+        self.lock().retain(|_, (_, at)| at.elapsed() < REMEMBERED);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (u32, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Doubles from `first` to `last` seconds with the retries so far, a tenth more or less by resource.
 pub fn backoff(retries: u32, uid: &str, first: u64, last: u64) -> Duration {
     let seconds = first.saturating_mul(1 << retries.min(16)).min(last);
@@ -106,4 +227,63 @@ pub fn backoff(retries: u32, uid: &str, first: u64, last: u64) -> Duration {
 /// Spreads resources evenly, the same for each of them at any time.
 pub fn jitter(uid: &str) -> u32 {
     uid.bytes().fold(0, |hash: u32, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::jiff::SignedDuration;
+    use kube::core::{ObjectMeta, Status};
+
+    use super::*;
+
+    fn api(code: u16, message: &str) -> Error {
+        Error::Kube(Box::new(kube::Error::Api(Box::new(Status::failure(message, "Invalid").with_code(code)))))
+    }
+
+    fn object(uid: &str) -> ConfigMap {
+        ConfigMap { metadata: ObjectMeta { uid: Some(uid.into()), ..ObjectMeta::default() }, ..ConfigMap::default() }
+    }
+
+    #[tokio::test]
+    async fn failures_of_one_object_are_retried_less_and_less_often_and_of_others_quickly() {
+        let failures = Failures::default();
+        let wait = |uid: &str, error: &Error| failures.wait(uid, error).unwrap().as_secs();
+        let away = Error::Timeout(Duration::from_secs(15));
+        let waits: Vec<u64> = (0..6).map(|_| wait("one", &away)).collect();
+        assert!(waits[0] <= 6 && waits.windows(2).all(|pair| pair[0] <= pair[1]), "{waits:?}");
+        assert!((27..=33).contains(&waits[5]), "{waits:?}");
+        assert!(wait("other", &away) <= 6);
+        failures.of(&object("one"), async { Ok(Action::await_change()) }).await.unwrap();
+        assert!(wait("one", &away) <= 6);
+        let refused = api(422, "annotations: Too long");
+        let waits: Vec<u64> = (0..9).map(|_| wait("other", &refused)).collect();
+        assert!((270..=330).contains(&waits[8]), "{waits:?}");
+        assert!(wait("third", &api(409, "conflict")) <= 2);
+        assert_eq!(failures.after(&object("other"), &api(404, "gone")), Action::await_change());
+        assert!(!failures.lock().contains_key("other"));
+    }
+
+    #[test]
+    fn a_refused_write_is_due_later_each_time_and_at_once_when_somebody_changes_the_object() {
+        let now = Timestamp::UNIX_EPOCH;
+        let refused = Refused::of(&api(422, "no")).unwrap();
+        let mut last: Option<Refusal> = None;
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let next = Refusal::once_more(last.as_ref(), refused.clone(), "7", "uid", now);
+            assert_eq!(next.is_first(), last.is_none());
+            waits.push(next.left("7", now).unwrap().as_secs());
+            last = Some(next);
+        }
+        assert!(waits[0] <= 5 && waits.windows(2).all(|pair| pair[0] <= pair[1]), "{waits:?}");
+        assert!((270..=330).contains(&waits[7]), "{waits:?}");
+        let mut last = last.unwrap();
+        assert_eq!(last.left("8", now), None, "somebody else has changed it");
+        last.follow("7", "8");
+        assert!(last.left("8", now).is_some(), "it was the operator itself");
+        assert_eq!(last.left("8", now + SignedDuration::from_secs(331)), None);
+        last.make_due();
+        assert_eq!(last.left("8", now), None);
+    }
 }

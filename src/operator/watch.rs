@@ -17,7 +17,7 @@ use kube::api::{ListParams, WatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::Event;
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::health::Health;
 use super::kubernetes::{self, Error};
 use super::listing;
+use crate::api::conditions::truncate;
 use crate::api::{Workflow, WorkflowExecution, Workspace};
 use crate::execution::claim;
 
@@ -131,10 +132,9 @@ impl Scope {
 
     async fn exists(&self, client: &Client, health: &Health) {
         let Some(name) = &self.namespace else { return };
-        let all: Api<Namespace> = Api::all(client.clone());
         let mut wait = FIRST_LOOK;
         // Whoever may not ask hears of it by the lists: there are no rights in a namespace that does not exist.
-        while kubernetes::call(all.get_metadata(name)).await.is_err_and(|error| error.is_not_found()) {
+        while matches!(kubernetes::get_metadata::<Namespace>(client, None, name).await, Ok(None)) {
             health.waits(&self.name(), "it does not exist; create it, or take it out of --namespace".into());
             rest(&mut wait).await;
         }
@@ -145,10 +145,12 @@ impl Scope {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     {
-        let api = api::<K>(client, self.namespace.as_deref());
         let (mut wait, mut lacked) = (FIRST_LOOK, None);
         loop {
-            let lacks = may_watch(&api).await.err().map(|(verb, error)| self.lacks::<K>(verb, &error));
+            let lacks = may_watch::<K>(client, self.namespace.as_deref())
+                .await
+                .err()
+                .map(|(verb, error)| self.lacks::<K>(verb, &error));
             if let Some((what, why)) = &lacks {
                 health.waits(what, why.clone());
             }
@@ -192,12 +194,13 @@ pub async fn rest(wait: &mut Duration) {
 
 /// Tries both verbs that a watch needs: with the right to list alone it would see nothing new. Returns the one that
 /// failed.
-async fn may_watch<K>(api: &Api<K>) -> Result<(), (&'static str, Error)>
+async fn may_watch<K>(client: &Client, namespace: Option<&str>) -> Result<(), (&'static str, Error)>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
 {
-    let listed = kubernetes::call(api.list_metadata(&ListParams::default().limit(1))).await;
+    let listed = kubernetes::list_metadata::<K>(client, namespace, &ListParams::default().limit(1)).await;
     listed.map_err(|error| ("list", error))?;
+    let api = api::<K>(client, namespace);
     // The answer's first line is enough; what would follow is dropped.
     let watched = kubernetes::call(api.watch_metadata(&WatchParams::default().timeout(1), "0")).await;
     watched.map(drop).map_err(|error| ("watch", error))
@@ -265,7 +268,12 @@ pub async fn keep<K>(
         let (scope, watch) = (&scopes[number], &mut watches[number]);
         match event {
             Ok(mut event) => {
-                if let Event::Apply(object) | Event::InitApply(object) = &mut event {
+                if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) = &mut event {
+                    // What has no name cannot be a resource of the cluster, nor be told of to anybody.
+                    if object.meta().name.is_none() {
+                        tracing::warn!("the API server sent a {kind} without a name, which is left out");
+                        continue;
+                    }
                     slim(object);
                 }
                 let complete = matches!(event, Event::InitDone);
@@ -279,7 +287,7 @@ pub async fn keep<K>(
                 scope.troubled.cancel();
                 // If it was about a list, that begins anew.
                 watch.listing.clear();
-                let error = error.to_string();
+                let error = describe(&error);
                 if watch.trouble != error {
                     let place = scope.name();
                     tracing::warn!(error, "watching for {kind}s in {place} met with trouble and goes on");
@@ -290,14 +298,51 @@ pub async fn keep<K>(
     }
 }
 
-/// Takes out of an object what only the API server and kubectl need, and is as long as all the rest: who wrote which field,
-/// but for the names of those `managers` that are asked for, and the manifest that was last applied.
-pub fn slim<K: Resource>(object: &mut K, managers: impl Fn(&str) -> bool) {
-    // That there is one stays: it shows that a person has applied it.
-    let annotations = object.meta_mut().annotations.as_mut();
-    if let Some(manifest) = annotations.and_then(|all| all.get_mut("kubectl.kubernetes.io/last-applied-configuration"))
-    {
-        *manifest = String::new();
+/// What a watch met with, without what was answered.
+fn describe(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error) => format!("the list failed: {}", kubernetes::describe(error)),
+        watcher::Error::WatchStartFailed(error) => {
+            format!("the watch could not begin: {}", kubernetes::describe(error))
+        }
+        watcher::Error::WatchFailed(error) => format!("the watch failed: {}", kubernetes::describe(error)),
+        watcher::Error::WatchError(status) => {
+            let mut text = format!("the API server ended the watch: {}", status.message);
+            truncate(&mut text, 512);
+            text
+        }
+        watcher::Error::NoResourceVersion => "the API server told no resource version".into(),
+    }
+}
+
+/// The names of what the operator itself writes into metadata begin so.
+const OURS: &str = "workflows.mistral.ai/";
+/// The label that says who made an object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// Takes out of an object what only the API server and kubectl need, and may be longer than all the rest: who wrote which
+/// field, but for the names of those `managers` that are asked for, and the annotations and labels of others, of which a
+/// few names are enough: `marks`, and one more, which shows that there are others.
+pub fn slim<K: Resource>(object: &mut K, managers: impl Fn(&str) -> bool, marks: impl Fn(&str) -> bool) {
+    let meta = object.meta_mut();
+    for map in [&mut meta.annotations, &mut meta.labels].into_iter().flatten() {
+        let mut others = 0;
+        map.retain(|name, value| {
+            if name.starts_with(OURS) || name == MANAGED_BY {
+                return true;
+            }
+            // That there is one stays: it shows that a person has applied it, or that a tool keeps track of it.
+            *value = String::new();
+            marks(name) || {
+                others += 1;
+                others == 1
+            }
+        });
+    }
+    if let Some(owners) = &mut meta.owner_references {
+        // The controller among them, wherever it stands.
+        owners.sort_by_key(|owner| owner.controller != Some(true));
+        owners.truncate(8);
     }
     let fields = object.meta_mut().managed_fields.take().unwrap_or_default();
     let named = fields.into_iter().filter(|entry| entry.manager.as_deref().is_some_and(&managers));

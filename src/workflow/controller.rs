@@ -1,34 +1,35 @@
 //! Carries out what [`plan()`] decides: each effect on a workflow is one arm of one match.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::operator::object::Decoded;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::Store;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
 use super::archiving::Archiving;
 use super::fields;
 use super::inventory::{Guarded, Inventory, Look};
-use super::lists::{REGISTRATIONS_PAGE, read_list, read_registrations};
+use super::lists::{read_registrations, read_workflows};
 use super::observed::{Change, FINALIZER, Memory, Observed, Remote};
 use super::plan::{self, Decision, Settled, Step, plan};
 use super::report::reason;
+use super::versions::{Gathering, Versions};
 use crate::api::conditions::{self, READY};
 use crate::api::{self, Workflow, WorkflowStatus};
 use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::{Id, Registration};
-use crate::mistral::{self, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
+use crate::mistral::{self, Gap, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
 use crate::operator::events::Publisher;
-use crate::operator::kubernetes::{self, Error, Written, call, write_status};
+use crate::operator::kubernetes::{self, Error, Written, write_status};
 use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
-use crate::operator::retry::{self, Requeue};
+use crate::operator::refused::Refused;
+use crate::operator::retry::{self, Failures, Refusal, Requeue};
 use crate::operator::watch::reference;
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
@@ -44,7 +45,7 @@ pub struct Context {
     /// The checked connections.
     pub connections: Arc<Connections>,
     /// The Workspaces that exist.
-    pub workspaces: Store<DeserializeGuard<api::Workspace>>,
+    pub workspaces: Store<Decoded<api::Workspace>>,
     /// The Workflows that exist.
     pub workflows: Store<Guarded>,
     /// Finds changes at the API.
@@ -55,6 +56,8 @@ pub struct Context {
     pub term: Term,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Passes in a row that failed.
+    pub failures: Failures,
     memory: Mutex<HashMap<String, Kept>>,
     archiving: Arc<Archiving>,
 }
@@ -90,7 +93,7 @@ impl Context {
     pub fn new(
         client: Client,
         connections: Arc<Connections>,
-        workspaces: Store<DeserializeGuard<api::Workspace>>,
+        workspaces: Store<Decoded<api::Workspace>>,
         workflows: Store<Guarded>,
         inventory: Arc<Inventory>,
         publisher: Arc<Publisher>,
@@ -98,13 +101,26 @@ impl Context {
         metrics: Arc<Metrics>,
     ) -> Self {
         let archiving = Arc::new(Archiving::new(term.clone()));
-        let memory = Mutex::default();
-        Self { client, connections, workspaces, workflows, inventory, publisher, term, metrics, memory, archiving }
+        let (memory, failures) = (Mutex::default(), Failures::default());
+        Self {
+            client,
+            connections,
+            workspaces,
+            workflows,
+            inventory,
+            publisher,
+            term,
+            metrics,
+            failures,
+            memory,
+            archiving,
+        }
     }
 
     /// Forgets all resources but those with these UIDs.
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
         self.lock().retain(|uid, _| exists(uid));
+        self.failures.forget();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
@@ -186,8 +202,9 @@ impl<'a> Pass<'a> {
     async fn act(&mut self, step: Step) -> Result<Option<Action>, Error> {
         match step {
             Step::SetFinalizer(present) => {
-                self.set_finalizer(present).await?;
-                self.observed.finalizer = present;
+                if self.set_finalizer(present).await? {
+                    self.observed.finalizer = present;
+                }
             }
             Step::Release { abandoned } => {
                 if abandoned {
@@ -195,7 +212,9 @@ impl<'a> Pass<'a> {
                         "the workflow could not be archived within five minutes of the deletion; archive it in Mistral's console"
                     );
                 }
-                self.set_finalizer(false).await?;
+                if !self.set_finalizer(false).await? {
+                    return Ok(None);
+                }
                 self.context.lock().remove(&self.observed.uid);
                 self.context.inventory.untrack(&self.key, &reference(self.object));
                 return Ok(Some(Action::await_change()));
@@ -227,7 +246,7 @@ impl<'a> Pass<'a> {
             Step::Get(address) => self.observed.asked(client.get_workflow(&address).await),
             Step::ReadRegistrations(id) => {
                 let has_worker = !matches!(&self.observed.remote, Remote::Found(found) if found.active == Some(false));
-                self.observed.registrations_read(registrations(client, &id, has_worker).await);
+                self.observed.registrations_read(versions(client, &id, has_worker).await);
             }
             Step::Update(id, changed) => {
                 let update = fields::update(&self.observed.spec, &changed);
@@ -288,26 +307,52 @@ impl<'a> Pass<'a> {
         // What has been done at the API is done, whatever becomes of the status.
         self.context.publisher.publish(&about, done);
         let old = self.object.status.as_ref();
+        let held = self.observed.memory.status_refused.as_ref();
+        if let Some(left) = held.and_then(|refusal| refusal.left(&self.resource_version, Timestamp::now()))
+            && status != self.observed.status
+        {
+            return Ok(self.untold(requeue, left));
+        }
         match write_status(&self.context.client, self.object, &self.resource_version, old, &status).await {
             Ok(Some(version)) => {
+                self.observed.memory.status_refused = None;
                 self.wrote(version);
                 self.context.publisher.publish(&about, news);
             }
             Ok(None) => {}
             Err(error) => {
-                // A status that is refused each time must not make for a call each time.
-                let wait = retry::backoff(self.observed.memory.retries.in_a_row, &self.observed.uid, 5, 300);
-                if !error.is_conflict() {
-                    self.observed.settled(Requeue::Retry(wait), Timestamp::now());
+                let Some(refused) = Refused::of(&error) else {
+                    // A status that cannot be written each time must not make for a call each time.
+                    let wait = retry::backoff(self.observed.memory.retries.in_a_row, &self.observed.uid, 5, 300);
+                    if !error.is_conflict() {
+                        self.observed.settled(Requeue::Retry(wait), Timestamp::now());
+                    }
+                    self.keep(error.is_conflict());
+                    return Err(error);
+                };
+                let last = self.observed.memory.status_refused.take();
+                if last.is_none() {
+                    let unsaid = conditions::find(&status.conditions, READY);
+                    self.context.publisher.publish(&about, vec![refused.status(unsaid)]);
                 }
-                self.keep(error.is_conflict());
-                return Err(error);
+                let next = self.refused(last.as_deref(), refused);
+                let left = next.left(&self.resource_version, Timestamp::now()).unwrap_or_default();
+                self.observed.memory.status_refused = Some(next);
+                return Ok(self.untold(requeue, left));
             }
         }
         self.track(&status);
         self.observed.settled(requeue, Timestamp::now());
         self.keep(false);
         Ok(requeue.action())
+    }
+
+    /// Ends the pass without its status, which the API server refuses and which is tried again after `left`. Until then
+    /// nothing is asked or changed at the API.
+    fn untold(&mut self, requeue: Requeue, left: Duration) -> Action {
+        self.observed.settled(Requeue::Retry(left), Timestamp::now());
+        self.keep(false);
+        requeue.within(left).action()
     }
 
     /// The inventory compares with what the status says; of a workflow in trouble the retries take care.
@@ -325,20 +370,50 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Patches the finalizers, on condition that nobody changed the object meanwhile.
-    async fn set_finalizer(&mut self, present: bool) -> Result<(), Error> {
+    /// Patches the finalizers, on condition that nobody changed the object meanwhile. Returns whether the API server has
+    /// taken that; if not, it is remembered.
+    async fn set_finalizer(&mut self, present: bool) -> Result<bool, Error> {
         let finalizers = kubernetes::finalizers(self.object.meta(), FINALIZER, present);
-        let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": self.resource_version } });
-        let api: Api<Workflow> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
-        let name = self.object.name_any();
-        let patched = call(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await?;
-        self.wrote(patched.metadata.resource_version.unwrap_or_default());
+        let patch = json!({ "finalizers": finalizers, "resourceVersion": self.resource_version });
+        let (client, namespace) = (&self.context.client, &self.key.namespace);
+        let patched = kubernetes::patch_metadata::<Workflow>(client, namespace, &self.object.name_any(), patch).await;
+        let error = match patched {
+            Ok(patched) => {
+                self.observed.memory.finalizer_refused = None;
+                self.wrote(patched.resource_version.unwrap_or_default());
+                self.keep(self.observed.look);
+                return Ok(true);
+            }
+            Err(error) => error,
+        };
+        let refused = Refused::of(&error).ok_or(error)?;
+        let last = self.observed.memory.finalizer_refused.take();
+        if last.is_none() {
+            let so = if present {
+                "deleting the resource would leave its workflow as it is."
+            } else {
+                "nothing else waits for that."
+            };
+            self.context.publisher.publish(&kubernetes::reference(self.object), vec![refused.finalizer(present, so)]);
+        }
+        let next = self.refused(last.as_deref(), refused);
+        self.observed.memory.finalizer_refused = Some(next);
         self.keep(self.observed.look);
-        Ok(())
+        Ok(false)
+    }
+
+    fn refused(&self, last: Option<&Refusal>, refused: Refused) -> Box<Refusal> {
+        let (version, uid) = (&self.resource_version, &self.observed.uid);
+        Box::new(Refusal::once_more(last, refused, version, uid, Timestamp::now()))
     }
 
     fn wrote(&mut self, version: String) {
         self.written = Some(Written::now(version.clone()));
+        let memory = &mut self.observed.memory;
+        for refusal in [&mut memory.finalizer_refused, &mut memory.status_refused].into_iter().flatten() {
+            refusal.follow(&self.resource_version, &version);
+        }
+        self.observed.version.clone_from(&version);
         self.resource_version = version;
     }
 
@@ -362,32 +437,45 @@ fn class(observed: &Observed) -> Class {
 
 /// The UUID of the workflow with exactly this name; rather one of this Mistral workspace than a shared one.
 async fn find(client: &mistral::Client, name: &str) -> Result<Option<String>, mistral::Error> {
-    let filter = WorkflowFilter { search: Some(name.to_owned()), limit: 1000, ..WorkflowFilter::default() };
-    let mut rows: Vec<mistral::wire::Workflow> = read_list(client, &filter, &mut 0).await?.items;
-    rows.retain(|row| row.name == name);
+    let filter = WorkflowFilter { search: Some(name.to_owned()), ..WorkflowFilter::default() };
+    let mut rows: Vec<mistral::wire::Workflow> = Vec::new();
+    let add = |row: mistral::wire::Workflow| rows.extend(Some(row).filter(|row| row.name == name));
+    let gap = read_workflows(client, &format!("workflows like {name}"), &filter, &mut 0, add).await?;
     rows.sort_by_key(mistral::wire::Workflow::is_shared);
-    Ok(rows.into_iter().next().map(|row| row.id))
+    match (rows.into_iter().next(), gap) {
+        (Some(row), _) => Ok(Some(row.id)),
+        (None, None) => Ok(None),
+        (None, Some(gap)) => Err(unfinished("workflows", &gap)),
+    }
 }
 
-/// All registrations of a workflow, and the ids of those that a live worker serves.
-async fn registrations(
-    client: &mistral::Client,
-    workflow_id: &str,
-    has_worker: bool,
-) -> Result<(Vec<Registration>, Vec<String>), mistral::Error> {
-    let all = RegistrationFilter {
-        workflow_id: Some(workflow_id.to_owned()),
-        limit: REGISTRATIONS_PAGE,
-        ..RegistrationFilter::default()
-    };
-    let rows = read_registrations(client, &all, &mut 0).await?.items;
-    // Whether a row is active is told only by which list it stands in.
-    if !has_worker {
-        return Ok((rows, Vec::new()));
+/// The versions of a workflow, as far as a status tells of them.
+async fn versions(client: &mistral::Client, workflow_id: &str, has_worker: bool) -> Result<Versions, mistral::Error> {
+    let all = RegistrationFilter { workflow_id: Some(workflow_id.to_owned()), ..RegistrationFilter::default() };
+    let mut active = HashSet::new();
+    // Whether a row is active is told only by which list it stands in. Read first: then it is known of each row of the
+    // other list whether its definition is wanted, and no other is kept.
+    if has_worker {
+        let filter = RegistrationFilter { active_only: true, ..all.clone() };
+        let add = |row: Id| active.extend([row.id]);
+        if let Some(gap) = read_registrations(client, &filter, &mut 0, add).await? {
+            return Err(unfinished("active registrations", &gap));
+        }
     }
-    let active = RegistrationFilter { active_only: true, ..all };
-    let active: Vec<Id> = read_registrations(client, &active, &mut 0).await?.items;
-    Ok((rows, active.into_iter().map(|row| row.id).collect()))
+    let mut gathering = Gathering::new(active);
+    match read_registrations(client, &all, &mut 0, |row: Registration| gathering.add(row)).await? {
+        Some(gap) => Err(unfinished("registrations", &gap)),
+        None => Ok(gathering.versions()),
+    }
+}
+
+/// A list that was not read to its end does not tell what does not exist.
+fn unfinished(list: &str, gap: &Gap) -> mistral::Error {
+    let message = format!("the API's list of {list} {}", gap.why);
+    if gap.is_new {
+        tracing::warn!("{message}; what was known stays, and it is tried again");
+    }
+    mistral::Error::Unreadable { too_long: false, message }
 }
 
 /// Whether a change of this Workspace concerns the workflow.

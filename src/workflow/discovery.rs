@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::operator::object::Decoded;
+use crate::operator::watch;
 use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 
@@ -39,7 +40,7 @@ const MAX_NAME: usize = 120;
 /// What discovery works with.
 pub struct Discovery {
     client: Client,
-    workspaces: Store<DeserializeGuard<Workspace>>,
+    workspaces: Store<Decoded<Workspace>>,
     workflows: Store<Guarded>,
     connections: Arc<Connections>,
     publisher: Arc<Publisher>,
@@ -65,7 +66,7 @@ impl Discovery {
     /// Works on what these stores hold, while the term lasts.
     pub fn new(
         client: Client,
-        workspaces: Store<DeserializeGuard<Workspace>>,
+        workspaces: Store<Decoded<Workspace>>,
         workflows: Store<Guarded>,
         connections: Arc<Connections>,
         publisher: Arc<Publisher>,
@@ -116,8 +117,13 @@ impl Discovery {
         let objects = self.workflows.state();
         let here = Here::new(objects.iter().filter(|object| object.namespace().as_deref() == Some(&namespace)));
         let api: Api<Workflow> = Api::namespaced(self.client.clone(), &namespace);
-        let (changes, taken) = decide(rows, &news.key.name, news.live.workspace_id.as_deref(), &here);
-        let (mut created, mut undone) = (0_usize, Undone { taken, ..Undone::default() });
+        let (mut changes, taken) = decide(rows, &news.key.name, news.live.workspace_id.as_deref(), &here);
+        if !news.swept.is_complete() {
+            // What is not in it may exist all the same.
+            changes.retain(|change| matches!(change, Change::Create(_)));
+        }
+        let unlisted = news.swept.without_rows.clone();
+        let (mut created, mut undone) = (0_usize, Undone { taken, unlisted, ..Undone::default() });
         let (all, mut in_a_row) = (changes.len(), 0_u32);
         for (number, change) in changes.into_iter().enumerate() {
             if self.term.is_over() || !self.is_wanted(&news.key) {
@@ -185,7 +191,7 @@ impl Discovery {
     }
 }
 
-fn wants(object: &DeserializeGuard<Workspace>) -> bool {
+fn wants(object: &Decoded<Workspace>) -> bool {
     object.0.as_ref().is_ok_and(|workspace| {
         workspace.spec.discovery == Policy::Observe && workspace.metadata.deletion_timestamp.is_none()
     })
@@ -237,12 +243,20 @@ struct Undone {
     taken: Several,
     /// Given up, since the API server does not answer.
     untried: usize,
+    /// Why the list of workflows is not known to its end.
+    unlisted: Option<String>,
 }
 
 impl Undone {
     fn outcome(&self) -> Outcome {
-        let Self { created, deleted, taken, untried } = self;
+        let Self { created, deleted, taken, untried, unlisted } = self;
         let mut sentences = Vec::new();
+        if let Some(why) = unlisted {
+            sentences.push(format!(
+                "Mistral's list of workflows could not be read to its end: {}. Others may be missing, and none is removed.",
+                why.trim_end_matches('.')
+            ));
+        }
         let mut say = |several: &Several, what: &str| {
             if several.number > 0 {
                 sentences.push(format!(
@@ -258,7 +272,8 @@ impl Undone {
         if *untried > 0 {
             sentences.push(format!("{untried} more were not tried."));
         }
-        let reason = match (created.number + deleted.number, taken.number) {
+        let failed = created.number + deleted.number + usize::from(unlisted.is_some());
+        let reason = match (failed, taken.number) {
             (0, 0) => return Outcome::Complete,
             (0, _) => reason::NAME_TAKEN,
             _ => reason::DISCOVERY_FAILED,
@@ -366,7 +381,7 @@ fn resource(row: &WorkflowRow, workspace: &str, from: Option<&str>) -> Workflow 
 
 fn labels() -> BTreeMap<String, String> {
     BTreeMap::from([
-        ("app.kubernetes.io/managed-by".to_owned(), "mistral-workflows-operator".to_owned()),
+        (watch::MANAGED_BY.to_owned(), "mistral-workflows-operator".to_owned()),
         (DISCOVERED.to_owned(), "true".to_owned()),
     ])
 }
@@ -391,7 +406,7 @@ fn safe(character: char) -> char {
     if character.is_ascii_alphanumeric() { character } else { '-' }
 }
 
-fn key(workspace: &DeserializeGuard<Workspace>) -> Key {
+fn key(workspace: &Decoded<Workspace>) -> Key {
     Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() }
 }
 
@@ -400,7 +415,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::operator::watch;
 
     const ID: &str = "019b2bd7-96e7-7219-8c0b-45a73da50088";
 
@@ -509,7 +523,7 @@ mod tests {
         let removed = |it: Arc<Guarded>, from: Option<&str>| {
             // As it is kept in memory.
             let mut it = Arc::unwrap_or_clone(it);
-            watch::slim(&mut it, |_| false);
+            watch::slim(&mut it, |_| false, |_| false);
             let it = Arc::new(it);
             !decide(&gone, "default", from, &Here::new([it].iter())).0.is_empty()
         };

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::discovery::safe_name;
-use super::lists::read_list;
+use super::lists::read_workflows;
 use crate::mistral::wire::{Id, Workflow};
 use crate::mistral::{Client, Error, WorkflowFilter};
 
@@ -43,20 +43,30 @@ pub struct Imported {
 /// # Errors
 /// See [`Error`].
 pub async fn import(client: &Client, wanted: &Wanted, target: &Target) -> Result<Imported, Error> {
-    let all =
-        WorkflowFilter { archived: wanted.archived, tags: wanted.tags.clone(), limit: 1000, ..Default::default() };
-    let rows: Vec<Workflow> = read_list(client, &all, &mut 0).await?.items;
-    let in_chat = WorkflowFilter { available_in_chat_assistant: Some(true), ..all };
-    let in_chat: Vec<Id> = read_list(client, &in_chat, &mut 0).await?.items;
-    let in_chat: HashSet<String> = in_chat.into_iter().map(|row| row.id).collect();
+    let all = WorkflowFilter { archived: wanted.archived, tags: wanted.tags.clone(), ..Default::default() };
+    let (mut rows, mut in_chat) = (Vec::<Workflow>::new(), HashSet::new());
+    let gap = read_workflows(client, "workflows", &all, &mut 0, |row| rows.push(row)).await?;
+    let of_chat = WorkflowFilter { available_in_chat_assistant: Some(true), ..all };
+    let name = "workflows in the chat assistant";
+    let chat_gap = read_workflows(client, name, &of_chat, &mut 0, |row: Id| in_chat.extend([row.id])).await?;
     let mut imported = Imported::default();
+    imported.remarks.extend(gap.map(|gap| format!("Mistral's list of workflows {}: others may be missing.", gap.why)));
+    imported.remarks.extend(
+        chat_gap
+            .as_ref()
+            .map(|gap| format!("Mistral's list of {name} {}: availableInChatAssistant is left out.", gap.why)),
+    );
+    let chat_is_known = chat_gap.is_none();
     for row in rows.iter().filter(|row| is_wanted(row, wanted)) {
         if row.is_internal() || row.is_shared() {
             let whose = if row.is_internal() { "the SDK's own" } else { "shared by another workspace" };
             imported.remarks.push(format!("{}: left out, it is {whose} and cannot be changed from here.", row.name));
             continue;
         }
-        let (name, manifest) = manifest(row, in_chat.contains(&row.id), target, &mut imported.remarks);
+        let (name, manifest) = {
+            let in_chat = chat_is_known.then(|| in_chat.contains(&row.id));
+            manifest(row, in_chat, target, &mut imported.remarks)
+        };
         imported.manifests.push((name, manifest));
     }
     imported.manifests.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -69,8 +79,11 @@ fn is_wanted(row: &Workflow, wanted: &Wanted) -> bool {
     has(&row.name) || row.display_name.as_deref().is_some_and(has)
 }
 
-fn manifest(row: &Workflow, in_chat: bool, target: &Target, remarks: &mut Vec<String>) -> (String, Value) {
-    let mut spec = json!({ "availableInChatAssistant": in_chat, "archived": row.archived == Some(true) });
+fn manifest(row: &Workflow, in_chat: Option<bool>, target: &Target, remarks: &mut Vec<String>) -> (String, Value) {
+    let mut spec = json!({ "archived": row.archived == Some(true) });
+    if let Some(in_chat) = in_chat {
+        spec["availableInChatAssistant"] = json!(in_chat);
+    }
     if target.workspace != "default" {
         spec["workspaceRef"] = json!({ "name": target.workspace });
     }

@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::core::DeserializeGuard;
+use crate::operator::object::Decoded;
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
@@ -18,9 +19,10 @@ use crate::api::WorkflowStatus;
 use crate::mistral::Error;
 use crate::mistral::budget::Class;
 use crate::workspace::connections::{Connections, Key, Live};
+use crate::workspace::plan::Drift;
 
 /// A workflow as it is watched: one that cannot be decoded must not hide the others.
-pub type Guarded = DeserializeGuard<api::Workflow>;
+pub type Guarded = Decoded<api::Workflow>;
 type Ref = ObjectRef<Guarded>;
 
 /// How often it is looked what is due.
@@ -29,6 +31,8 @@ const TICK: Duration = Duration::from_secs(1);
 const CALLS_OF_A_LOOK: usize = 3;
 /// After so many sweeps in a row without an answer, the Workspace is to be checked.
 const SUSPECT_AFTER: u32 = 3;
+/// For how long after its begin a process may not know yet that a Workspace has Workflows.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// One workflow that is looked after.
 #[derive(Debug)]
@@ -60,6 +64,7 @@ pub struct Inventory {
     looks: Mutex<HashSet<Ref>>,
     wake: UnboundedSender<Ref>,
     news: UnboundedSender<News>,
+    begun: Instant,
 }
 
 /// What a sweep has found.
@@ -87,6 +92,10 @@ struct Watched {
     troubles: u32,
     /// When the lists were last read; at first when this began.
     complete: Instant,
+    /// The same by the wall clock, for people.
+    seen_until: Timestamp,
+    /// What is known of the sweeps of this process.
+    drift: Drift,
     /// The Mistral workspace that the lists were of.
     workspace_id: Option<String>,
     /// The lists are to be read whether or not a workflow is looked after.
@@ -107,7 +116,7 @@ enum Due {
 impl Inventory {
     /// Looks after nothing yet; wakes objects through `wake` and tells of each sweep through `news`.
     pub fn new(wake: UnboundedSender<Ref>, news: UnboundedSender<News>) -> Self {
-        Self { watched: Mutex::default(), looks: Mutex::default(), wake, news }
+        Self { watched: Mutex::default(), looks: Mutex::default(), wake, news, begun: Instant::now() }
     }
 
     /// A pass has ended with this status. `absent`: the API has no workflow of that name or UUID.
@@ -133,6 +142,16 @@ impl Inventory {
             watched.workflows.remove(object);
         }
         lock(&self.looks).remove(object);
+    }
+
+    /// Whether changes that are made at Mistral are seen.
+    pub fn drift(&self, key: &Key) -> Drift {
+        match lock(&self.watched).get(key) {
+            Some(watched) => watched.drift.clone(),
+            // Nothing is looked after. At first it may only not be known yet.
+            None if self.begun.elapsed() > UNKNOWN_FOR => Drift::Seen,
+            None => Drift::Unknown,
+        }
     }
 
     /// How many workflows the Mistral workspace has; none if its list has not been read to its end.
@@ -221,11 +240,18 @@ impl Inventory {
             tracing::error!(%error, "a sweep of the workflows died; this is a bug in the operator");
             Err(Error::Transient { retry_after: None, message: "the sweep died".into() })
         });
+        let workspace = format_args!("{}/{}", key.namespace, key.name);
+        let mut drift_is_news = false;
         let (changed, news) = match lock(&self.watched).get_mut(&key) {
             Some(watched) => match outcome {
-                Ok(swept) => (watched.compare(&swept, began), Some(swept)),
+                Ok(swept) => {
+                    for gap in &swept.gaps {
+                        tracing::warn!(kind = "Workspace", object = %workspace, "{gap}; nothing is concluded from what it does not have");
+                    }
+                    drift_is_news = watched.sees();
+                    (watched.compare(&swept, began), Some(swept))
+                }
                 Err(error) => {
-                    let workspace = format_args!("{}/{}", key.namespace, key.name);
                     tracing::warn!(kind = "Workspace", object = %workspace, %error, "the lists of workflows could not be read; it is tried again");
                     watched.put_off(error.retry_after());
                     let (refused, lasting) =
@@ -233,6 +259,7 @@ impl Inventory {
                     if lasting || refused {
                         connections.suspect(&key);
                     }
+                    drift_is_news = !refused && watched.sees_nothing(&error);
                     // That is the key's trouble, which the Workspace's own check tells. What a moment brings is told by
                     // nobody, but discovery is not to be silent for hours because one list fails.
                     let told = lasting && !refused;
@@ -242,6 +269,9 @@ impl Inventory {
             None => (Vec::new(), None),
         };
         self.wake_all(changed);
+        if drift_is_news {
+            connections.look_again(&key);
+        }
         if let Some(swept) = news {
             let _ = self.news.send(News { key, live, swept });
         }
@@ -258,6 +288,8 @@ impl Watched {
             sweeping: false,
             troubles: 0,
             complete: Instant::now(),
+            seen_until: Timestamp::now(),
+            drift: Drift::Unknown,
             workspace_id: None,
             discovers: false,
             count: None,
@@ -302,6 +334,8 @@ impl Watched {
         }
         self.next = now + resync - resync / 10 + spread(resync / 5);
         if !self.discovers && self.workflows.len() * CALLS_OF_A_LOOK <= self.cost {
+            // Each tells by itself whether it is seen.
+            self.drift = Drift::Seen;
             return Due::Questions(self.workflows.keys().cloned().collect());
         }
         self.sweeping = true;
@@ -314,14 +348,17 @@ impl Watched {
         self.troubles = 0;
         self.paused_until = None;
         self.cost = swept.calls;
-        self.count = swept.rows.as_ref().map(std::collections::HashMap::len).or(self.count);
-        if swept.rows.is_some() {
+        if swept.is_complete() {
+            self.count = swept.rows.as_ref().map(HashMap::len);
             self.complete = began;
+            self.seen_until = Timestamp::now();
         }
         let mut changed = Vec::new();
         for (object, entry) in self.workflows.iter_mut().filter(|(_, entry)| entry.at < began) {
             if !swept.differs(&entry.seen) {
                 entry.in_vain = None;
+                // Also where others are not known.
+                entry.at = began;
                 continue;
             }
             let row = swept.fingerprint(&entry.seen);
@@ -332,6 +369,22 @@ impl Watched {
             changed.push(object.clone());
         }
         changed
+    }
+
+    /// A sweep has come to its end. Whether that is news.
+    fn sees(&mut self) -> bool {
+        self.troubles = 0;
+        let before = std::mem::replace(&mut self.drift, Drift::Seen);
+        before != Drift::Seen
+    }
+
+    /// A sweep met with trouble. Whether it is news that changes are not seen.
+    fn sees_nothing(&mut self, error: &Error) -> bool {
+        let is_news = self.troubles >= SUSPECT_AFTER && !matches!(self.drift, Drift::Unseen { .. });
+        if is_news {
+            self.drift = Drift::Unseen { since: self.seen_until, why: error.to_string() };
+        }
+        is_news
     }
 
     /// The sweep met with trouble: soon again, then less often.

@@ -35,6 +35,7 @@ fn swept(row: WorkflowRow) -> Swept {
         rows: Some(HashMap::from([(row.id.clone(), row)])),
         calls: LISTS,
         without_rows: None,
+        gaps: Vec::new(),
     }
 }
 
@@ -69,6 +70,46 @@ fn a_list_that_cannot_be_had_is_not_compared_and_without_the_main_one_each_is_as
     let bare = Swept { active: None, in_chat: None, registrations: None, ..swept(row()) };
     assert!(!bare.differs(&seen()));
     assert!(Swept { rows: None, ..swept(row()) }.differs(&seen()));
+}
+
+#[test]
+fn nothing_follows_from_what_an_unfinished_list_does_not_have() {
+    let unfinished =
+        || Swept { without_rows: Some("it has 1 rows that cannot be read".into()), ..swept(workflow("1", json!({}))) };
+    // What it has is compared.
+    assert!(!unfinished().differs(&seen()));
+    let changed = Swept { without_rows: Some(String::new()), ..swept(workflow("1", json!({ "tags": ["b"] }))) };
+    assert!(changed.differs(&seen()));
+    // What it does not have is asked about: what was there may be, and what was not may have come.
+    let other = Swept { without_rows: Some(String::new()), ..swept(workflow("2", json!({}))) };
+    assert!(other.differs(&seen()));
+    assert!(unfinished().differs(&Seen::Absent("another".into())));
+    // It is no complete sweep, and its length is not that of the list.
+    let start = Instant::now();
+    let mut watched = watched(1, start);
+    watched.count = Some(7);
+    assert_eq!(watched.compare(&unfinished(), start + Duration::from_secs(1)), []);
+    assert_eq!(watched.count, Some(7));
+    assert!(watched.complete < start + Duration::from_secs(1));
+    assert!(watched.workflows.values().all(|entry| entry.at > start), "it was compared");
+}
+
+#[test]
+fn three_sweeps_in_a_row_without_an_answer_are_told_once_and_the_next_one_with_an_answer_too() {
+    let mut watched = watched(2, Instant::now());
+    let error = |words: &str| Error::Transient { retry_after: None, message: words.to_owned() };
+    let mut news = Vec::new();
+    for n in 1..=6 {
+        watched.put_off(None);
+        news.push(watched.sees_nothing(&error(&format!("down, {n}"))));
+    }
+    assert_eq!(news, [false, false, true, false, false, false]);
+    assert!(matches!(&watched.drift, Drift::Unseen { since, why } if *since == watched.seen_until && why == "down, 3"));
+    assert!(watched.sees());
+    assert!(!watched.sees());
+    watched.put_off(None);
+    assert!(!watched.sees_nothing(&error("down")), "one is no news");
+    assert_eq!(watched.drift, Drift::Seen);
 }
 
 #[test]

@@ -5,17 +5,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::de::DeserializeOwned;
 
-use super::observed::MAX_REGISTRATIONS;
+use super::versions::MAX_REGISTRATIONS;
 use crate::api::WorkflowStatus;
-use crate::mistral::wire::{Id, Page, RegistrationRow, WorkflowRow};
-use crate::mistral::{Client, Error, RegistrationFilter, WorkflowFilter};
+use crate::mistral::wire::{Id, RegistrationRow, WorkflowRow, fingerprint};
+use crate::mistral::{Client, Error, Gap, RegistrationFilter, WorkflowFilter};
 
 /// Rows a page; what the API gives at most.
 const PAGE_SIZE: u16 = 1000;
 /// Registrations a page: each comes with its schemas.
-pub(super) const REGISTRATIONS_PAGE: u16 = 200;
-/// Pages of one list that are read at most.
-const MAX_PAGES: usize = 50;
+const REGISTRATIONS_PAGE: u16 = 200;
 /// Lists that a sweep reads: workflows, those with a worker, those in the chat assistant, registrations.
 pub(super) const LISTS: usize = 4;
 
@@ -28,13 +26,15 @@ pub(super) enum Seen {
     Absent(String),
 }
 
-/// What a sweep found. A list that the API refuses, or that is too long, is none: then nothing is known
-/// from it, and it is not compared.
+/// What a sweep found. A list that the API refuses, or that was not read to its end, is none: then nothing is known
+/// from it, and it is not compared. But of the main list what was read is known.
 #[derive(Debug, Default)]
 pub(super) struct Swept {
     pub rows: Option<HashMap<String, WorkflowRow>>,
-    /// Why there are no rows, for a person.
+    /// Why these are not all rows, or why there are none, for a person.
     pub without_rows: Option<String>,
+    /// What is to be said of lists that were not read to their ends, and has not been.
+    pub gaps: Vec<String>,
     pub names: HashSet<String>,
     pub active: Option<HashSet<String>>,
     pub in_chat: Option<HashSet<String>>,
@@ -45,23 +45,29 @@ pub(super) struct Swept {
 }
 
 impl Swept {
-    /// Whether the lists say otherwise.
+    /// Whether the list of workflows was read to its end, so that what is not in it does not exist.
+    pub fn is_complete(&self) -> bool {
+        self.rows.is_some() && self.without_rows.is_none()
+    }
+
+    /// Whether the lists say otherwise, or do not tell.
     pub fn differs(&self, seen: &Seen) -> bool {
         let Some(rows) = &self.rows else { return true };
         let status = match seen {
-            Seen::Absent(identifier) => return rows.contains_key(identifier) || self.names.contains(identifier),
+            Seen::Absent(identifier) => {
+                let listed = rows.contains_key(identifier) || self.names.contains(identifier);
+                return listed || !self.is_complete();
+            }
             Seen::Found(status) => status,
         };
         let id = status.workflow_id.as_deref().unwrap_or_default();
         let Some(row) = rows.get(id) else { return true };
-        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let seen = fingerprint(status.display_name.as_deref(), status.description.as_deref(), status.tags.as_deref());
         let is_in = |list: &Option<HashSet<String>>, known: Option<bool>| match (list, known) {
             (Some(list), Some(known)) => list.contains(id) == known,
             (None, _) | (_, None) => true,
         };
-        text(&row.display_name) != status.display_name
-            || text(&row.description) != status.description
-            || row.tags.clone().filter(|tags| !tags.is_empty()) != status.tags
+        row.texts != seen
             || row.archived.unwrap_or(false) != status.archived.unwrap_or(false)
             || !is_in(&self.active, status.active)
             || !is_in(&self.in_chat, status.available_in_chat_assistant)
@@ -74,7 +80,7 @@ impl Swept {
         let id = status.workflow_id.as_ref()?;
         let row = self.rows.as_ref()?.get(id)?;
         let mut hasher = DefaultHasher::new();
-        (&row.display_name, &row.description, &row.tags, row.archived).hash(&mut hasher);
+        (row.texts, row.archived).hash(&mut hasher);
         self.active.as_ref().map(|list| list.contains(id)).hash(&mut hasher);
         self.in_chat.as_ref().map(|list| list.contains(id)).hash(&mut hasher);
         self.registrations.as_ref().map(|all| all.get(id)).hash(&mut hasher);
@@ -97,92 +103,93 @@ fn has_registrations(status: &WorkflowStatus, listed: Option<&BTreeSet<String>>)
 pub(super) async fn read(client: &Client) -> Result<Swept, Error> {
     let mut swept = Swept::default();
     let all = WorkflowFilter { limit: PAGE_SIZE, ..WorkflowFilter::default() };
-    match read_list::<WorkflowRow>(client, &all, &mut swept.calls).await {
-        Ok(Listed { items, complete: true }) => {
-            swept.names = items.iter().map(|row| row.name.clone()).collect();
-            swept.rows = Some(items.into_iter().map(|row| (row.id.clone(), row)).collect());
-        }
-        Ok(Listed { items, .. }) => {
-            swept.without_rows = Some(format!("it is read up to {} workflows, and has more", items.len()));
+    let mut rows = HashMap::new();
+    let outcome = read_workflows(client, "workflows", &all, &mut swept.calls, |row: WorkflowRow| {
+        swept.names.insert(row.name.clone());
+        rows.insert(row.id.clone(), row);
+    });
+    match outcome.await {
+        Ok(gap) => {
+            swept.rows = Some(rows);
+            swept.without_rows = gap.as_ref().map(|gap| format!("it {}", gap.why));
+            swept.say("workflows", gap);
         }
         Err(error @ (Error::Rejected(_) | Error::NotFound(_))) => swept.without_rows = Some(error.to_string()),
         Err(error) => return Err(error),
     }
-    let ids = |rows: Vec<Id>| rows.into_iter().map(|row| row.id).collect();
-    let active = WorkflowFilter { active: Some(true), ..all.clone() };
-    swept.active = known(read_list(client, &active, &mut swept.calls).await)?.map(ids);
-    let in_chat = WorkflowFilter { available_in_chat_assistant: Some(true), ..all };
-    swept.in_chat = known(read_list(client, &in_chat, &mut swept.calls).await)?.map(ids);
 
-    let filter = RegistrationFilter { active_only: true, limit: REGISTRATIONS_PAGE, ..RegistrationFilter::default() };
-    let registrations = known(read_registrations::<RegistrationRow>(client, &filter, &mut swept.calls).await)?;
-    swept.registrations = registrations.map(|rows| {
-        let mut all: HashMap<String, BTreeSet<String>> = HashMap::new();
-        for registration in rows {
-            all.entry(registration.workflow_id).or_default().insert(registration.id);
-        }
-        all
-    });
+    let mut ids = HashSet::new();
+    let filter = WorkflowFilter { active: Some(true), ..all.clone() };
+    let add = |row: Id| ids.extend([row.id]);
+    let outcome = read_workflows(client, "active workflows", &filter, &mut swept.calls, add).await;
+    swept.active = swept.known("active workflows", outcome)?.then(|| std::mem::take(&mut ids));
+
+    ids.clear();
+    let filter = WorkflowFilter { available_in_chat_assistant: Some(true), ..all };
+    let add = |row: Id| ids.extend([row.id]);
+    let outcome = read_workflows(client, "workflows in the chat assistant", &filter, &mut swept.calls, add).await;
+    swept.in_chat = swept.known("workflows in the chat assistant", outcome)?.then_some(ids);
+
+    let filter = RegistrationFilter { active_only: true, ..RegistrationFilter::default() };
+    let mut registrations: HashMap<String, BTreeSet<String>> = HashMap::new();
+    let add = |row: RegistrationRow| registrations.entry(row.workflow_id).or_default().extend([row.id]);
+    let outcome = read_registrations(client, &filter, &mut swept.calls, add).await;
+    swept.registrations = swept.known("active registrations", outcome)?.then_some(registrations);
     Ok(swept)
 }
 
-/// A list as far as it can be had: one that is refused, or longer than is read, is none.
-fn known<T>(outcome: Result<Listed<T>, Error>) -> Result<Option<Vec<T>>, Error> {
-    match outcome {
-        Ok(Listed { items, complete }) => Ok(complete.then_some(items)),
-        Err(Error::Rejected(_) | Error::NotFound(_)) => Ok(None),
-        Err(error) => Err(error),
+impl Swept {
+    /// Whether a list is known to its end: one that is refused is not, nor one that was not read to its end.
+    fn known(&mut self, list: &str, outcome: Result<Option<Gap>, Error>) -> Result<bool, Error> {
+        match outcome {
+            Ok(gap) => {
+                let complete = gap.is_none();
+                self.say(list, gap);
+                Ok(complete)
+            }
+            Err(Error::Rejected(_) | Error::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn say(&mut self, list: &str, gap: Option<Gap>) {
+        let news = gap.filter(|gap| gap.is_new);
+        self.gaps.extend(news.map(|gap| format!("the list of {list} {}", gap.why)));
     }
 }
 
-/// The rows of a list.
-pub(super) struct Listed<T> {
-    /// In the API's order.
-    pub items: Vec<T>,
-    /// Whether these are all.
-    complete: bool,
-}
-
-/// Reads a list of workflows to its end, counting the calls.
-pub(super) async fn read_list<R: DeserializeOwned>(
+/// Reads a list of workflows to its end, under a name that tells it from others. Calls are counted.
+///
+/// # Errors
+/// See [`Error`].
+pub(super) async fn read_workflows<R: DeserializeOwned>(
     client: &Client,
+    name: &str,
     filter: &WorkflowFilter,
     calls: &mut usize,
-) -> Result<Listed<R>, Error> {
-    let page = |cursor| {
-        let filter = WorkflowFilter { cursor, ..filter.clone() };
+    each: impl FnMut(R),
+) -> Result<Option<Gap>, Error> {
+    let page = |cursor, limit| {
+        let filter = WorkflowFilter { cursor, limit, ..filter.clone() };
         async move { client.list_workflows_as(&filter).await }
     };
-    read_pages(calls, page).await
+    client.pages().read(name, PAGE_SIZE, calls, page, each).await
 }
 
-/// Reads a list of registrations to its end, counting the calls.
+/// Reads a list of registrations to its end. Calls are counted.
+///
+/// # Errors
+/// See [`Error`].
 pub(super) async fn read_registrations<R: DeserializeOwned>(
     client: &Client,
     filter: &RegistrationFilter,
     calls: &mut usize,
-) -> Result<Listed<R>, Error> {
-    let page = |cursor| {
-        let filter = RegistrationFilter { cursor, ..filter.clone() };
+    each: impl FnMut(R),
+) -> Result<Option<Gap>, Error> {
+    let name = format!("registrations {} {}", filter.workflow_id.as_deref().unwrap_or_default(), filter.active_only);
+    let page = |cursor, limit| {
+        let filter = RegistrationFilter { cursor, limit, ..filter.clone() };
         async move { client.list_registrations_as(&filter).await }
     };
-    read_pages(calls, page).await
-}
-
-/// Reads page after page, to the end or to [`MAX_PAGES`].
-async fn read_pages<T, F>(calls: &mut usize, page: impl Fn(Option<String>) -> F) -> Result<Listed<T>, Error>
-where
-    F: Future<Output = Result<Page<T>, Error>>,
-{
-    let (mut items, mut cursor) = (Vec::new(), None);
-    for _ in 0..MAX_PAGES {
-        let page = page(cursor.clone()).await?;
-        *calls += 1;
-        items.extend(page.items);
-        match page.next {
-            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
-            _ => return Ok(Listed { items, complete: true }),
-        }
-    }
-    Ok(Listed { items, complete: false })
+    client.pages().read(&name, REGISTRATIONS_PAGE, calls, page, each).await
 }

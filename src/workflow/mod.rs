@@ -13,3 +13,4 @@ pub mod plan;
 #[cfg(test)]
 mod plan_tests;
 pub mod report;
+pub mod versions;

@@ -1,7 +1,5 @@
 //! What is known about one workflow during one pass, and how the outcome of a step adds to it.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::Value;
@@ -9,12 +7,12 @@ use serde_json::Value;
 use super::contest::Contests;
 use super::fields::{self, Field};
 use super::report::reason;
+use super::versions::Versions;
 use crate::api::conditions::{self, READY};
-use crate::api::workflow::{Definition, RegistrationStatus};
 use crate::api::{Workflow as Resource, WorkflowSpec, WorkflowStatus};
-use crate::mistral::wire::{Registration, Workflow};
+use crate::mistral::wire::Workflow;
 use crate::mistral::{Error, Trouble, TroubleKind};
-use crate::operator::retry::{Requeue, Retries};
+use crate::operator::retry::{Refusal, Requeue, Retries};
 use crate::workspace::access::{Connection, Workspace};
 
 /// The finalizer that lets the operator archive a workflow before its resource goes.
@@ -34,13 +32,6 @@ const ROUTES: [&str; 10] = [
     "unarchive",
     "workers",
 ];
-/// Registrations that a status holds at most.
-pub const MAX_REGISTRATIONS: usize = 20;
-/// Names of signals, queries or updates that a status holds at most.
-const MAX_HANDLERS: usize = 100;
-/// Bytes of schemas that a status holds at most.
-const MAX_SCHEMAS: usize = 32 << 10;
-
 /// Everything that [`plan`](super::plan::plan) may look at.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -60,6 +51,8 @@ pub struct Observed {
     pub deleted: Option<Timestamp>,
     /// Whether our finalizer is on it.
     pub finalizer: bool,
+    /// The version of it that the next write refers to.
+    pub version: String,
     /// What this process remembers of earlier passes.
     pub memory: Memory,
     /// The connection.
@@ -92,6 +85,10 @@ pub struct Memory {
     pub drifted: Vec<Field>,
     /// The registrations could not be read and are to be read again.
     pub incomplete: bool,
+    /// The finalizer that the API server refuses.
+    pub finalizer_refused: Option<Box<Refusal>>,
+    /// The status that the API server refuses.
+    pub status_refused: Option<Box<Refusal>>,
 }
 
 /// How to address the workflow.
@@ -126,14 +123,7 @@ pub enum Registrations {
     /// Not asked in this pass.
     NotAsked,
     /// As the status shows them.
-    Read {
-        /// Newest first.
-        newest: Vec<RegistrationStatus>,
-        /// What the newest active one offers.
-        definition: Option<Box<Definition>>,
-        /// The deployments that serve it now.
-        deployments: BTreeSet<String>,
-    },
+    Read(Versions),
     /// There was no answer that tells: what was known stays.
     Unknown(Trouble),
 }
@@ -181,6 +171,7 @@ impl Observed {
             created: meta.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0),
             deleted: meta.deletion_timestamp.as_ref().map(|time| time.0),
             finalizer: object.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
+            version: object.resource_version().unwrap_or_default(),
             memory,
             workspace,
             stop_with,
@@ -210,10 +201,10 @@ impl Observed {
         };
     }
 
-    /// The registrations were read, and which of them a live worker serves.
-    pub fn registrations_read(&mut self, outcome: Result<(Vec<Registration>, Vec<String>), Error>) {
+    /// The registrations were read.
+    pub fn registrations_read(&mut self, outcome: Result<Versions, Error>) {
         self.registrations = match outcome {
-            Ok((rows, active)) => summary(rows, &active),
+            Ok(versions) => Registrations::Read(versions),
             Err(error) => Registrations::Unknown(Trouble::from(error)),
         };
     }
@@ -300,53 +291,9 @@ impl Observed {
         }
         match &self.registrations {
             Registrations::NotAsked => {}
-            Registrations::Read { .. } => self.memory.incomplete = false,
+            Registrations::Read(_) => self.memory.incomplete = false,
             Registrations::Unknown(trouble) => self.memory.incomplete = trouble.kind == TroubleKind::Unavailable,
         }
         self.memory.retries.settled(requeue, &self.workspace, self.generation, now);
-    }
-}
-
-/// Newest first: UUIDs of version 7 begin with the time.
-fn summary(mut rows: Vec<Registration>, active: &[String]) -> Registrations {
-    rows.sort_by(|a, b| b.id.cmp(&a.id));
-    let is_active = |id: &String| active.contains(id);
-    let newest = rows.iter().take(MAX_REGISTRATIONS).map(|row| RegistrationStatus {
-        id: row.id.clone(),
-        deployment: row.deployment_name.clone(),
-        active: is_active(&row.id),
-    });
-    let shown = rows.iter().find(|row| is_active(&row.id)).or(rows.first());
-    let deployments =
-        rows.iter().filter(|row| is_active(&row.id)).filter_map(|row| row.deployment_name.clone()).collect();
-    Registrations::Read {
-        newest: newest.collect(),
-        definition: shown.map(|row| Box::new(definition(row))),
-        deployments,
-    }
-}
-
-fn definition(registration: &Registration) -> Definition {
-    let of = |field: &str| registration.definition.get(field).filter(|value| !value.is_null());
-    let names = |field: &str| -> Vec<String> {
-        let handlers = of(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let names = handlers.iter().filter_map(|handler| Some(handler.get("name")?.as_str()?.to_owned()));
-        names.take(MAX_HANDLERS).collect()
-    };
-    let (input, output) = (of("input_schema"), of("output_schema"));
-    let bytes: usize = [input, output].into_iter().flatten().map(|schema| schema.to_string().len()).sum();
-    let kept = |schema: Option<&Value>| schema.cloned().filter(|_| bytes <= MAX_SCHEMAS);
-    #[expect(clippy::cast_possible_truncation, reason = "a float beyond i64 saturates, which is as good as any")]
-    Definition {
-        registration_id: registration.id.clone(),
-        input_schema: kept(input),
-        output_schema: kept(output),
-        schemas_omitted: (bytes > MAX_SCHEMAS)
-            .then(|| format!("The schemas have {bytes} bytes, and the status holds at most {MAX_SCHEMAS}.")),
-        signals: names("signals"),
-        queries: names("queries"),
-        updates: names("updates"),
-        execution_timeout_seconds: of("execution_timeout").and_then(Value::as_f64).map(|seconds| seconds as i64),
-        on_behalf_of: of("on_behalf_of") == Some(&Value::Bool(true)),
     }
 }

@@ -72,11 +72,27 @@ pub struct Settled {
 
 /// The next step.
 pub fn plan(o: &Observed, now: Timestamp) -> Decision {
+    let refused = o.memory.finalizer_refused.as_ref().and_then(|refusal| refusal.left(&o.version, now));
+    match (decide(o, refused, now), refused) {
+        (Decision::Settle(mut settled), Some(left)) => {
+            settled.requeue = settled.requeue.within(left);
+            Decision::Settle(settled)
+        }
+        (decision, _) => decision,
+    }
+}
+
+/// `refused` is for how long the finalizer is not tried again, which the API server refuses.
+fn decide(o: &Observed, refused: Option<Duration>, now: Timestamp) -> Decision {
     if let Some(since) = o.deleted {
-        return delete(o, since, now);
+        return match refused {
+            Some(left) => settle(o, o.status.clone(), Requeue::After(left)),
+            None => delete(o, since, now),
+        };
     }
     let wants = o.spec.deletion_policy == WorkflowDeletionPolicy::Archive;
-    if o.finalizer != wants {
+    // The rest goes on without it.
+    if o.finalizer != wants && refused.is_none() {
         return Decision::Act(Step::SetFinalizer(wants));
     }
     if o.spec.suspend {

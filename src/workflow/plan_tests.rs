@@ -9,6 +9,7 @@ use super::fields::Field;
 use super::observed::{Address, Change, FINALIZER, Memory, Observed, Remote};
 use super::plan::{Decision, Settled, Step, plan};
 use super::report::reason;
+use super::versions::{Gathering, Versions};
 use crate::api::conditions::{ACTIVE, CONTESTED, NEEDS_USER, READY, STALLED, find, is_true};
 use crate::api::{Workflow as Resource, WorkflowStatus};
 use crate::mistral::wire::{Registration, Workflow};
@@ -60,7 +61,7 @@ fn workflow(fields: Value) -> Workflow {
 /// With all questions answered.
 fn answered(mut o: Observed, fields: Value) -> Observed {
     o.asked(Ok(workflow(fields)));
-    o.registrations_read(Ok((Vec::new(), Vec::new())));
+    o.registrations_read(Ok(Versions::default()));
     o
 }
 
@@ -110,7 +111,7 @@ fn the_workflow_is_asked_for_then_its_versions_then_compared() {
     assert_eq!(step(&o, at(1)), Step::Get("invoices".into()));
     o.asked(Ok(workflow(json!({}))));
     assert_eq!(step(&o, at(1)), Step::ReadRegistrations(ID.into()));
-    o.registrations_read(Ok((Vec::new(), Vec::new())));
+    o.registrations_read(Ok(Versions::default()));
     assert_eq!(step(&o, at(1)), Step::Update(ID.into(), vec![Field::DisplayName]));
 }
 
@@ -384,10 +385,14 @@ fn registrations_are_the_newest_twenty_and_the_newest_active_one_is_described() 
         "on_behalf_of": true, "execution_timeout": 3600.0,
     });
     let rows: Vec<Registration> = (10..35).map(|n| registration(n, plain.clone())).collect();
-    let active = vec![rows[3].id.clone(), rows[20].id.clone()];
+    let gathered = |rows: &[Registration], active: &[usize]| {
+        let mut gathering = Gathering::new(active.iter().map(|n| rows[*n].id.clone()).collect());
+        rows.iter().for_each(|row| gathering.add(row.clone()));
+        Ok(gathering.versions())
+    };
     let mut o = wanting(json!({}));
     o.asked(Ok(workflow(json!({}))));
-    o.registrations_read(Ok((rows.clone(), active.clone())));
+    o.registrations_read(gathered(&rows, &[3, 20]));
     let status = settled(&o, at(1)).status;
     assert_eq!(status.registrations.len(), 20);
     assert_eq!(status.registrations[0].id, rows[24].id);
@@ -401,9 +406,50 @@ fn registrations_are_the_newest_twenty_and_the_newest_active_one_is_described() 
     assert!(is_true(&status.conditions, NEEDS_USER), "on behalf of a user");
 
     let large = json!({ "input_schema": { "description": "x".repeat(40_000) }, "output_schema": {} });
-    o.registrations_read(Ok((vec![registration(10, large)], Vec::new())));
+    o.registrations_read(gathered(&[registration(10, large)], &[]));
     let definition = settled(&o, at(1)).status.definition.unwrap();
     assert!(definition.input_schema.is_none() && definition.schemas_omitted.unwrap().contains("40"));
+}
+
+#[test]
+fn a_schema_that_the_api_server_spells_in_its_own_way_is_not_written_again() {
+    let read = |o: &mut Observed, schema: &str| {
+        let text = format!(r#"{{"id":"r","workflow_id":"{ID}","definition":{{"input_schema":{schema}}}}}"#);
+        let mut gathering = Gathering::default();
+        gathering.add(serde_json::from_str(&text).unwrap());
+        o.asked(Ok(workflow(json!({}))));
+        o.registrations_read(Ok(gathering.versions()));
+        settled(o, at(1)).status
+    };
+    let mut o = wanting(json!({}));
+    let written = read(&mut o, r#"{"type":"object","maxProperties":2}"#);
+    // As it comes back: another order.
+    let mut next = Observed { look: true, ..wanting(json!({})) };
+    next.status = serde_json::from_str(
+        &serde_json::to_string(&written)
+            .unwrap()
+            .replace(r#"{"type":"object","maxProperties":2}"#, r#"{"maxProperties":2,"type":"object"}"#),
+    )
+    .unwrap();
+    assert_ne!(next.status, written);
+    assert_eq!(read(&mut next.clone(), r#"{"type":"object","maxProperties":2.0}"#), next.status);
+    assert_ne!(read(&mut next.clone(), r#"{"type":"object","maxProperties":3}"#), next.status);
+}
+
+#[test]
+fn a_deep_schema_in_a_status_from_before_costs_nothing_but_itself() {
+    let deep = format!("{}1{}", r#"{"a":"#.repeat(1000), "}".repeat(1000));
+    let text = format!(
+        r#"{{"apiVersion":"workflows.mistral.ai/v1alpha1","kind":"Workflow","metadata":{{"name":"w"}},"spec":{{}},
+        "status":{{"workflowId":"{ID}","definition":{{"registrationId":"r","inputSchema":{deep}}}}}}}"#
+    );
+    let object: Resource = serde_json::from_str(&text).unwrap();
+    let mut o = Observed { status: object.status.unwrap(), look: true, ..wanting(json!({})) };
+    assert_eq!(o.status.definition.as_ref().unwrap().input_schema.as_ref().unwrap().text(), deep);
+    // It stays while nobody asks, and goes when somebody does.
+    o.asked(Ok(workflow(json!({}))));
+    o.registrations_read(Ok(Versions::default()));
+    assert_eq!(settled(&o, at(1)).status.definition, None);
 }
 
 #[test]

@@ -6,12 +6,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::fields::{self, Field};
 use super::observed::{Observed, Registrations, Remote};
+use super::versions::{Versions, as_written};
 use crate::api::WorkflowStatus as Status;
 use crate::api::conditions::{self, ACTIVE, AMBIGUOUS, CONTESTED, Is, NEEDS_USER, Wait};
-use crate::mistral::wire::Workflow;
-
-/// Characters of a description that a status holds at most; as many as a spec.
-const MAX_DESCRIPTION: usize = 16_384;
+use crate::mistral::wire::{MAX_DESCRIPTION, Workflow};
 
 /// Names of deployments that a message holds at most.
 const MAX_DEPLOYMENTS: usize = 10;
@@ -116,9 +114,10 @@ fn seen(o: &Observed, workflow: &Workflow, now: Timestamp) -> Status {
     status.active = workflow.active;
     status.technical = workflow.is_technical.filter(|technical| *technical);
     status.shared_namespace = text(&workflow.shared_namespace);
-    if let Registrations::Read { newest, definition, deployments } = &o.registrations {
+    if let Registrations::Read(Versions { newest, definition, deployments }) = &o.registrations {
         status.registrations.clone_from(newest);
-        status.definition = definition.as_deref().cloned();
+        let written = status.definition.take();
+        status.definition = definition.as_deref().map(|new| as_written(new.clone(), written.as_ref()));
         ambiguous(&mut status, o, deployments, now);
     }
     let (is, reason, message) = match workflow.active {

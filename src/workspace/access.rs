@@ -1,6 +1,6 @@
 //! What a resource may do with the Workspace that it names.
 
-use kube::core::DeserializeGuard;
+use crate::operator::object::Decoded;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 
@@ -39,7 +39,7 @@ impl From<&Live> for Connection {
 
 /// What may be done with this Workspace, and with which connection.
 pub fn look(
-    workspaces: &Store<DeserializeGuard<api::Workspace>>,
+    workspaces: &Store<Decoded<api::Workspace>>,
     connections: &Connections,
     key: &Key,
 ) -> (Workspace, Option<Live>) {

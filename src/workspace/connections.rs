@@ -9,8 +9,8 @@ use secrecy::SecretString;
 use tokio::sync::mpsc::UnboundedSender;
 use url::Url;
 
-use crate::mistral::Client;
 use crate::mistral::budget::{Budget, Class, Turn};
+use crate::mistral::{Client, Room};
 
 /// How long a connection may still stop runs after its Workspace or Secret is gone.
 const STOPS_FOR: Duration = Duration::from_secs(600);
@@ -60,6 +60,11 @@ impl Live {
         static EPOCH: AtomicU64 = AtomicU64::new(0);
         let epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
         Self { client, origin, workspace_id, resync, epoch, budget }
+    }
+
+    /// The room for what is long that comes by way of its key.
+    pub fn room(&self) -> &Room {
+        self.client.room()
     }
 
     /// A client whose calls are all of this turn.

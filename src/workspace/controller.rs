@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::operator::object::Decoded;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Api, Client, Resource, ResourceExt};
 use secrecy::SecretString;
@@ -14,7 +14,9 @@ use url::Url;
 
 use super::budgets::Budgets;
 use super::connections::{Connections, Key, Live, State};
+use super::line::Line;
 use super::plan::{self, Accepted, Check, Discovered, Problem, READ_EVERY, Strained, reason};
+use crate::api::conditions::{self, READY};
 use crate::api::workspace::Discovery as Policy;
 use crate::api::{Workspace, WorkspaceStatus};
 use crate::mistral::budget::{Budget, Class};
@@ -23,6 +25,8 @@ use crate::operator::events::Publisher;
 use crate::operator::kubernetes::{self, Error, call, write_status};
 use crate::operator::lease::Term;
 use crate::operator::metrics::Metrics;
+use crate::operator::refused::Refused;
+use crate::operator::retry::{Failures, Refusal};
 use crate::workflow::discovery::Discovery;
 use crate::workflow::inventory::Inventory;
 
@@ -53,9 +57,10 @@ pub struct Context {
     pub term: Term,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Passes in a row that failed.
+    pub failures: Failures,
     budgets: Budgets,
-    /// When the next first check may be made.
-    first_check: Mutex<Instant>,
+    first_checks: Arc<Line>,
     memory: Mutex<HashMap<Key, Memory>>,
 }
 
@@ -67,6 +72,8 @@ struct Memory {
     budget: Option<Arc<Budget>>,
     /// Problems in a row.
     retries: u32,
+    /// The status that the API server refuses.
+    refusal: Option<Box<Refusal>>,
 }
 
 impl Context {
@@ -84,7 +91,7 @@ impl Context {
         metrics: Arc<Metrics>,
     ) -> Self {
         let budgets = Budgets::new(max_requests_per_second, metrics.calls.clone(), Arc::clone(&connections));
-        let (first_check, memory) = (Mutex::new(Instant::now()), Mutex::default());
+        let (first_checks, memory) = (Arc::new(Line::new(BETWEEN_FIRST_CHECKS)), Mutex::default());
         Self {
             client,
             connections,
@@ -94,8 +101,9 @@ impl Context {
             allowed,
             term,
             metrics,
+            failures: Failures::default(),
             budgets,
-            first_check,
+            first_checks,
             memory,
         }
     }
@@ -104,17 +112,7 @@ impl Context {
     pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
         self.lock().retain(|key, _| exists(key));
         self.budgets.forget_all_but(exists);
-    }
-
-    /// Waits until it is this Workspace's turn among those that are checked for the first time.
-    async fn wait_in_line(&self) {
-        let at = {
-            let mut next = self.first_check.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = Instant::now().max(*next);
-            *next = at + BETWEEN_FIRST_CHECKS;
-            at
-        };
-        tokio::time::sleep_until(at.into()).await;
+        self.failures.forget();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Memory>> {
@@ -126,7 +124,7 @@ impl Context {
 ///
 /// # Errors
 /// When the Kubernetes API cannot be used.
-pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile(object: Arc<Decoded<Workspace>>, context: Arc<Context>) -> Result<Action, Error> {
     let workspace = match &object.0 {
         Ok(workspace) => workspace,
         Err(invalid) => {
@@ -147,13 +145,15 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
         Policy::Observe => context.discovery.outcome(&key),
         Policy::Disabled => Discovered::Complete,
     };
-    context.lock().insert(key, memory);
+    let drift = context.inventory.drift(&key);
+    let mut refusal = memory.refusal.clone();
+    context.lock().insert(key.clone(), memory);
 
     let old = workspace.status.clone();
     let blank = WorkspaceStatus::default();
     let (old_status, generation) = (old.as_ref().unwrap_or(&blank), workspace.metadata.generation);
     let (mut status, notices) =
-        plan::report(old_status, generation, &outcome, strained.as_ref(), &discovered, Timestamp::now());
+        plan::report(old_status, generation, &outcome, strained.as_ref(), &discovered, &drift, Timestamp::now());
     if let Some(count) = context.inventory.count(&key_of(workspace)) {
         status.workflow_count = i64::try_from(count).ok();
     }
@@ -161,9 +161,29 @@ pub async fn reconcile(object: Arc<DeserializeGuard<Workspace>>, context: Arc<Co
     if context.term.is_over() {
         return Ok(Action::await_change());
     }
-    write_status(&context.client, workspace, &version, old.as_ref(), &status).await?;
-    context.publisher.publish(&kubernetes::reference(workspace), notices);
-    Ok(Action::requeue(wait))
+    let now = Timestamp::now();
+    if refusal.as_ref().is_none_or(|refusal| refusal.left(&version, now).is_none()) {
+        match write_status(&context.client, workspace, &version, old.as_ref(), &status).await {
+            Ok(_) => {
+                refusal = None;
+                context.publisher.publish(&kubernetes::reference(workspace), notices);
+            }
+            Err(error) => {
+                let refused = Refused::of(&error).ok_or(error)?;
+                if refusal.is_none() {
+                    let unsaid = conditions::find(&status.conditions, READY);
+                    context.publisher.publish(&kubernetes::reference(workspace), vec![refused.status(unsaid)]);
+                }
+                let uid = workspace.uid().unwrap_or_default();
+                refusal = Some(Box::new(Refusal::once_more(refusal.as_deref(), refused, &version, &uid, now)));
+            }
+        }
+    }
+    let left = refusal.as_ref().and_then(|refusal| refusal.left(&version, now));
+    if let Some(memory) = context.lock().get_mut(&key) {
+        memory.refusal = refusal;
+    }
+    Ok(Action::requeue(left.map_or(wait, |left| wait.min(left))))
 }
 
 fn key_of(workspace: &Workspace) -> Key {
@@ -207,7 +227,7 @@ async fn look(
         }
         (Ok(()), _) | (Err(_), None) => {
             if memory.check.is_none() {
-                context.wait_in_line().await;
+                context.first_checks.wait(&key.namespace).await;
             }
             let patience = if budget.pause_left().is_some_and(|left| left > TURN) { Duration::ZERO } else { TURN };
             let Ok(turn) = tokio::time::timeout(patience, budget.take(Class::Start, LANE)).await else {

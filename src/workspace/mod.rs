@@ -4,5 +4,6 @@ pub mod access;
 pub mod budgets;
 pub mod connections;
 pub mod controller;
+mod line;
 pub mod plan;
 pub mod turn;

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::budgets::LimitOf;
-use crate::api::conditions::{self, DISCOVERY_INCOMPLETE, Is, READY, RECONCILING, STALLED, THROTTLED};
+use crate::api::conditions::{self, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, Is, READY, RECONCILING, STALLED, THROTTLED};
 use crate::api::workspace::SecretKeyRef;
 use crate::api::{WorkspaceSpec, WorkspaceStatus};
 use crate::mistral::Error;
@@ -43,6 +43,9 @@ pub mod reason {
 
     /// Of `DiscoveryIncomplete`: the API server refuses to create or delete Workflows, or the API to list them.
     pub const DISCOVERY_FAILED: &str = "DiscoveryFailed";
+    /// Of `DriftUnseen`: the lists of workflows could not be read several times in a row.
+    pub const LISTS_FAILED: &str = "ListsFailed";
+
     /// Of `DiscoveryIncomplete`: another Workflow has the name that discovery would give one.
     pub const NAME_TAKEN: &str = "NameTaken";
 
@@ -152,6 +155,22 @@ impl Strained {
             "Calls have waited for more than 10 s for their turn since {since}; {waiting} waited when this was written. More is to be done than {limit} calls a second, {TURNS} at a time: {what_to_do}, unless the API is slow to answer."
         )
     }
+}
+
+/// Whether changes that are made to workflows at Mistral are seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// It is not known since this process began: what the status says stays.
+    Unknown,
+    /// They are, or nothing is looked after.
+    Seen,
+    /// The lists cannot be read.
+    Unseen {
+        /// When they last were; when they were first to be, if they never were.
+        since: Timestamp,
+        /// The API's words.
+        why: String,
+    },
 }
 
 /// How discovery fares.
@@ -289,7 +308,7 @@ pub fn judge(answer: Result<WhoAmI, Error>, secret: &str) -> Result<Accepted, Pr
             let message = format!("The API refused to be used with the key in Secret \"{secret}\": {said}");
             Err(Problem::stalled(reason::REQUEST_REFUSED, message))
         }
-        Err(error @ (Error::Transient { .. } | Error::UnknownOutcome { .. })) => {
+        Err(error @ (Error::Transient { .. } | Error::UnknownOutcome { .. } | Error::Unreadable { .. })) => {
             let message = format!("The API cannot be used now; it is tried again: {error}");
             Err(Problem { reason: reason::API_UNAVAILABLE, message, passing: true })
         }
@@ -312,6 +331,7 @@ pub fn report(
     outcome: &Result<Accepted, Problem>,
     strained: Option<&Strained>,
     discovered: &Discovered,
+    drift: &Drift,
     now: Timestamp,
 ) -> (WorkspaceStatus, Vec<Notice>) {
     let mut status = old.clone();
@@ -363,7 +383,28 @@ pub fn report(
             conditions::set(all, DISCOVERY_INCOMPLETE, Is::True, reason, message, generation, now);
         }
     }
+    match drift {
+        Drift::Unknown => {}
+        Drift::Seen => conditions::remove(all, DRIFT_UNSEEN),
+        Drift::Unseen { since, why } => {
+            // The API's words may change with each attempt: they stay as they were first written.
+            let old = conditions::find(&old.conditions, DRIFT_UNSEEN).map(|old| old.message.clone());
+            let message = old.clone().unwrap_or_else(|| unseen(*since, why));
+            if old.is_none() {
+                notices.push(Notice::warning(reason::LISTS_FAILED, &message));
+            }
+            conditions::set(all, DRIFT_UNSEEN, Is::True, reason::LISTS_FAILED, message, generation, now);
+        }
+    }
     (status, notices)
+}
+
+fn unseen(since: Timestamp, why: &str) -> String {
+    format!(
+        "What is changed in Mistral is not seen since {}: the lists of workflows could not be read: {}. The operator tries again every minute, or when the API asks for it; if it goes on, ask Mistral why the lists fail.",
+        since.strftime("%FT%TZ"),
+        why.trim_end_matches('.')
+    )
 }
 
 #[cfg(test)]
@@ -378,7 +419,7 @@ mod tests {
     fn calls_that_wait_are_a_condition_of_a_workspace_that_stays_ready() {
         let (outcome, now) = (Ok(Accepted::default()), Timestamp::UNIX_EPOCH);
         let report = |old: &WorkspaceStatus, strained: Option<&Strained>| {
-            report(old, Some(1), &outcome, strained, &Discovered::Complete, now)
+            report(old, Some(1), &outcome, strained, &Discovered::Complete, &Drift::Seen, now)
         };
         let (calm, _) = report(&WorkspaceStatus::default(), None);
         let (first, news) = report(&calm, Some(&strained(Strain::Refused, 7, LimitOf::Operator)));
@@ -395,7 +436,8 @@ mod tests {
     fn what_discovery_could_not_do_is_told_once_and_kept_current_until_it_is_done() {
         let outcome = Ok(Accepted::default());
         let report = |old: &WorkspaceStatus, discovered: &Discovered| {
-            let (status, news) = report(old, Some(1), &outcome, None, discovered, Timestamp::UNIX_EPOCH);
+            let now = Timestamp::UNIX_EPOCH;
+            let (status, news) = report(old, Some(1), &outcome, None, discovered, &Drift::Seen, now);
             (status, news.into_iter().map(|notice| notice.reason).collect::<Vec<_>>())
         };
         let incomplete = |reason, message: &str| Discovered::Incomplete { reason, message: message.to_owned() };
@@ -411,6 +453,29 @@ mod tests {
         let (_, news) = report(&first, &incomplete(reason::DISCOVERY_FAILED, "one"));
         assert_eq!(news, [reason::DISCOVERY_FAILED]);
         assert_eq!(report(&first, &Discovered::Complete), (calm, vec![]));
+    }
+
+    #[test]
+    fn that_drift_is_not_seen_is_told_once_with_since_when_and_why_until_it_is_seen_again() {
+        let outcome = Ok(Accepted::default());
+        let report = |old: &WorkspaceStatus, drift: &Drift| {
+            let now = Timestamp::UNIX_EPOCH;
+            let (status, news) = report(old, Some(1), &outcome, None, &Discovered::Complete, drift, now);
+            (status, news.into_iter().map(|notice| notice.reason).collect::<Vec<_>>())
+        };
+        let unseen = |why: &str| Drift::Unseen { since: Timestamp::UNIX_EPOCH, why: why.to_owned() };
+        let (calm, _) = report(&WorkspaceStatus::default(), &Drift::Seen);
+        let (first, news) = report(&calm, &unseen("An error occurred (HTTP 503)"));
+        assert_eq!(news, [reason::LISTS_FAILED]);
+        assert!(conditions::is_true(&first.conditions, READY), "the connection is well");
+        let said = &conditions::find(&first.conditions, DRIFT_UNSEEN).unwrap().message;
+        for words in ["since 1970-01-01T00:00:00Z", "An error occurred (HTTP 503)", "tries again every minute"] {
+            assert!(said.contains(words), "{words} in: {said}");
+        }
+        // Other words are no reason to write.
+        assert_eq!(report(&first, &unseen("timed out")), (first.clone(), vec![]));
+        assert_eq!(report(&first, &Drift::Unknown), (first.clone(), vec![]), "after a restart");
+        assert_eq!(report(&first, &Drift::Seen), (calm, vec![]));
     }
 
     #[test]

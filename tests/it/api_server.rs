@@ -316,8 +316,8 @@ async fn an_input_survives_as_it_was_written() {
     assert_eq!(executions(&world).get("empty").await.unwrap().data["spec"]["input"], json!({}));
     // And as the operator reads it.
     let typed = world.executions().get("run").await.unwrap();
-    assert_eq!(typed.spec.input.map(Value::Object), Some(input));
-    assert_eq!(world.executions().get("empty").await.unwrap().spec.input, Some(Map::new()));
+    assert_eq!(typed.spec.input.unwrap(), input);
+    assert_eq!(world.executions().get("empty").await.unwrap().spec.input.unwrap(), json!({}));
 }
 
 #[tokio::test]

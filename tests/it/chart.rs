@@ -420,6 +420,10 @@ async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
     let to = json!({ "to": { "configMap": { "name": "out" } } });
     world.execute("whole", json!({ "workflowRef": { "name": "echo" }, "inputFrom": from, "result": to })).await;
     world.wait_for_reason("whole", "Completed").await;
+    // One whose input is not kept, but read again.
+    let long = json!({ "text": "x".repeat(10_000) });
+    world.execute("long", json!({ "workflowIdentifier": "echo", "input": long })).await;
+    world.wait_for_reason("long", "Completed").await;
     world.execute("stopped", json!({ "workflowIdentifier": "hang" })).await;
     world.wait_for_reason("stopped", "Running").await;
     world.delete("stopped").await;

@@ -31,7 +31,7 @@ async fn one_start_and_completed(world: &World, limit: Duration) {
     let [run] = &world.api.executions().await[..] else { panic!("one execution id") };
     assert_eq!(run["starts"], 1);
     assert_eq!(run["execution_id"], json!(status(&done).execution_id));
-    assert_eq!(status(&done).result, Some(json!({ "n": 1 })));
+    assert_eq!(result(&done), Some(json!({ "n": 1 })));
 }
 
 #[tokio::test]

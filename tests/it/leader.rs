@@ -138,7 +138,7 @@ async fn fifty_executions_with_the_leader_killed_amid_them_are_started_once_each
     }
     for n in 0..50 {
         let done = world.wait(&format!("run-{n}"), AFTER_DOUBT, is_finished).await;
-        assert_eq!(status(&done).result, Some(json!({ "n": n })));
+        assert_eq!(result(&done), Some(json!({ "n": n })));
     }
     let runs = world.api.executions().await;
     assert_eq!(runs.len(), 50);

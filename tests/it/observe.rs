@@ -1,7 +1,8 @@
 //! What the operator tells beside the status: metrics, Events, and a log that can be followed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -327,4 +328,23 @@ async fn of_events_that_wait_warnings_are_written_first_and_all_before_the_end()
     end.send(()).unwrap();
     writing.await.unwrap();
     assert_eq!(written().await, ["3", "4", "0", "1", "2"]);
+}
+
+#[tokio::test]
+async fn the_metrics_are_rendered_once_a_second_however_often_they_are_asked_for() {
+    let world = World::new("scrapes").await;
+    let process = world.process(&[]);
+    world.execute("run", json!({ "workflowIdentifier": "hang" })).await;
+    world.wait_for_reason("run", "Running").await;
+    // An age, which each rendering tells anew.
+    let age = r#"last_complete_sweep_age_seconds{kind="runs"}"#;
+    until(SOON, "a run that is looked at", async || value(&metrics(&process).await, age)).await;
+    let begun = Instant::now();
+    let mut told = BTreeSet::new();
+    for _ in 0..30 {
+        told.insert(metrics(&process).await);
+    }
+    // One that was there, and one for each second that has begun.
+    let most = 2 + begun.elapsed().as_secs();
+    assert!(u64::try_from(told.len()).unwrap() <= most, "{} renderings in {:?}", told.len(), begun.elapsed());
 }

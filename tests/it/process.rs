@@ -104,7 +104,7 @@ async fn a_call_held_for_ever_does_not_keep_the_process_and_the_next_operator_ru
     let limit = Duration::from_secs(120);
     for (name, n) in [("begun", 2), ("not-begun", 1)] {
         let done = world.wait(name, limit, is_finished).await;
-        assert_eq!(status(&done).result, Some(json!({ "n": n })));
+        assert_eq!(result(&done), Some(json!({ "n": n })));
     }
     let starts: Vec<Value> = world.api.executions().await.iter().map(|run| run["starts"].clone()).collect();
     assert_eq!(starts, [1, 1]);

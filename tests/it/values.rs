@@ -98,7 +98,7 @@ async fn values_of_config_maps_and_secrets_reach_the_run_and_those_of_secrets_no
         })
     };
     assert_eq!(run["input"], input(TOKEN, "canary-user", json!(12345678)));
-    assert_eq!(status(&done).result, Some(input("[redacted]", "[redacted]", json!("[redacted]"))));
+    assert_eq!(result(&done), Some(input("[redacted]", "[redacted]", json!("[redacted]"))));
     assert!(message(&done, "Complete").contains("[redacted]"));
     // The same goes for a result that anyone may read elsewhere.
     let from = json!([from_secret("crm", "token", "/token")]);
@@ -130,7 +130,7 @@ async fn an_execution_and_its_values_may_come_in_one_manifest_in_any_order() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     config_map(&world, "later", json!({ "k": "v" })).await;
     let done = world.wait("run", Duration::from_secs(20), is_finished).await;
-    assert_eq!(status(&done).result, Some(json!({ "a": "v" })));
+    assert_eq!(result(&done), Some(json!({ "a": "v" })));
     let events = world.events("run").await;
     assert!(events.iter().all(|(reason, _)| reason != "InputNotFound"), "{events:?}");
 }
@@ -171,7 +171,7 @@ async fn what_is_missing_or_wrong_is_named_and_waited_for() {
     // Half a minute later it is looked at again.
     world.secret("absent", "k", TOKEN).await;
     let done = world.wait("no-secret", Duration::from_secs(90), is_finished).await;
-    assert_eq!(status(&done).result, Some(json!({ "a": "[redacted]" })));
+    assert_eq!(result(&done), Some(json!({ "a": "[redacted]" })));
     // Two of the large ones fit.
     world.execute("fits", json!({ "workflowIdentifier": "echo", "inputFrom": [large(0), large(1)] })).await;
     let done = world.wait_for_reason("fits", "Completed").await;
@@ -316,10 +316,10 @@ async fn after_a_restart_a_result_is_told_only_if_its_secrets_can_still_be_left_
     }
     world.api.finish(&lost, json!({ "outcome": "fail", "error": format!("not {TOKEN}") })).await;
     let done = world.wait_for_reason("same", "Completed").await;
-    assert_eq!(status(&done).result, Some(json!({ "said": "it was [redacted]" })));
+    assert_eq!(result(&done), Some(json!({ "said": "it was [redacted]" })));
     for (name, words) in [("changed", "was changed since"), ("gone", "is gone since")] {
         let done = world.wait_for_reason(name, "Completed").await;
-        assert_eq!(status(&done).result, None);
+        assert_eq!(result(&done), None);
         assert_eq!(condition(&done, "ResultNotWritten").unwrap().reason, "ResultWithheld");
         assert!(message(&done, "Complete").contains(words), "{}", message(&done, "Complete"));
         assert!(status(&done).result_bytes.is_some());
@@ -351,7 +351,7 @@ async fn a_value_that_changes_while_it_is_not_known_whether_it_was_sent_starts_n
     let consent = json!({ "metadata": { "annotations": { "workflows.mistral.ai/take-over": id } } });
     world.patch("run", consent).await.unwrap();
     let done = world.wait_for_reason("run", "Completed").await;
-    assert_eq!(status(&done).result, Some(json!({ "a": "after" })));
+    assert_eq!(result(&done), Some(json!({ "a": "after" })));
     assert_eq!(world.api.starts().await, 1);
 }
 
@@ -366,7 +366,7 @@ async fn a_refused_start_is_tried_again_with_the_values_of_that_time() {
     config_map(&world, "settings", json!({ "k": "after" })).await;
     world.api.register(json!({ "name": "later" })).await;
     let done = world.wait("run", Duration::from_secs(90), is_finished).await;
-    assert_eq!(status(&done).result, Some(json!({ "a": "after" })));
+    assert_eq!(result(&done), Some(json!({ "a": "after" })));
     assert_ne!(claim(&waiting)["inputs"], claim(&done)["inputs"]);
     assert_eq!(world.api.starts().await, 1);
 }

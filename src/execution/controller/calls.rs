@@ -5,6 +5,8 @@ use crate::execution::tracker::Word;
 
 /// Pages of events that are read for the text of one failure.
 const MAX_EVENT_PAGES: usize = 5;
+/// Events a page; what the API gives at most.
+const EVENTS_PAGE: u16 = 1000;
 
 impl Pass<'_> {
     /// Makes one call to the API and folds its outcome into what is known.
@@ -100,15 +102,15 @@ impl Pass<'_> {
             tracker.track(&self.key, &object, &execution_id, started, Word::Known);
             self.place.give_back();
             let look = tracker.look(&object);
-            let run_id = match stop.run_until_cancelled(tokio::time::timeout_at(until.into(), look)).await {
-                Some(Ok(run_id)) => run_id,
+            let row = match stop.run_until_cancelled(tokio::time::timeout_at(until.into(), look)).await {
+                Some(Ok(row)) => row,
                 Some(Err(_)) => {
                     self.context.lengths.took(&self.key, &workflow, limit);
                     break;
                 }
                 None => break,
             };
-            self.observed.memory.run_id = run_id.or(self.observed.memory.run_id.take());
+            self.observed.memory.listed(row);
             // Starts may stand in the queue; then it is as if the run had not ended yet.
             let Some(live) = self.connection.clone() else { break };
             let turn = self.place.wait(&live, Class::Watch);
@@ -153,8 +155,18 @@ async fn probe(client: &mistral::Client, observed: &Observed) -> Result<(), mist
 async fn read_events(client: &mistral::Client, execution_id: &str) -> Result<Vec<Event>, mistral::Error> {
     let mut events = Vec::new();
     let mut cursor: Option<String> = None;
-    for _ in 0..MAX_EVENT_PAGES {
-        let page = client.list_events(execution_id, cursor.as_deref()).await?;
+    let mut limit = EVENTS_PAGE;
+    let mut pages = 0;
+    while pages < MAX_EVENT_PAGES {
+        let page = match client.list_events(execution_id, cursor.as_deref(), limit).await {
+            // Events quote inputs and results, each of which may be 2 MB.
+            Err(mistral::Error::Unreadable { too_long: true, .. }) if limit > 1 => {
+                limit /= 4;
+                continue;
+            }
+            page => page?,
+        };
+        pages += 1;
         events.extend(page.items.into_iter().filter(|event| event.event_type.ends_with("_FAILED")));
         match page.next {
             Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),

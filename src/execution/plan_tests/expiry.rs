@@ -127,7 +127,10 @@ fn written(change: fn(&mut Value), tracked_by: Option<&'static str>, now: Timest
     let old = kept.status.unwrap();
     let o = Observed { status: old.clone(), tracked_by, ended: seen(1, false), ..o };
     match plan(&o, now) {
-        Decision::Settle(settled) => status_patch(Some(&json!(old)), &json!(settled.status)),
+        Decision::Settle(settled) => {
+            let patch = json!(status_patch(Some(&old), &settled.status).unwrap());
+            patch.as_array().unwrap().clone()
+        }
         Decision::Act(step) => panic!("{step:?}"),
     }
 }

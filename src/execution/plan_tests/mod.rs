@@ -2,6 +2,7 @@
 
 mod deletion;
 mod expiry;
+mod refusals;
 mod running;
 mod stopping;
 mod values;
@@ -17,6 +18,7 @@ use crate::execution::claim::{Claim, Known, Note, TAKE_OVER};
 use crate::execution::observed::{FailureText, Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings};
 use crate::execution::plan::{Decision, Settled, Step, plan};
 use crate::execution::report::reason;
+use crate::json::Json;
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error};
 use crate::operator::retry::Requeue;
@@ -529,7 +531,7 @@ fn a_run_found_under_an_explicit_id_is_read_only() {
 #[test]
 fn an_edit_before_the_start_keeps_it_from_happening() {
     let mut o = claimed();
-    o.spec.input = Some(serde_json::Map::from_iter([("c".to_owned(), json!(2))]));
+    o.spec.input = Some(Json::from(&json!({ "c": 2 })));
     o.asked(Err(not_found()));
     assert_eq!(ready(&settled(&o, at(100)).status), reason::INPUT_CHANGED);
     o.asked(Ok(run("COMPLETED")));

@@ -111,3 +111,73 @@ fn a_start_in_doubt_of_a_resource_that_is_gone_is_not_stopped_once_another_may_h
     assert!(!overtaken(false, Sent::Unknown(trouble())).may_be_anothers(over));
     assert!(!overtaken(true, Sent::Accepted(Box::new(run("RUNNING")))).may_be_anothers(over));
 }
+
+/// A run that was started, is asked about in vain, and of which the list says this.
+fn listed(status: &str, asked_in_vain: u32) -> Observed {
+    let mut o = started();
+    o.memory.unanswered = asked_in_vain;
+    o.memory.listed(Some(Box::new(Execution { end_time: Some(at(10)), ..run(status) })));
+    let message = "the API's answer cannot be understood".to_owned();
+    o.remote = Remote::Unknown(Trouble { kind: TroubleKind::Unavailable, message, retry_after: None });
+    o
+}
+
+#[test]
+fn a_run_that_cannot_be_read_ends_as_the_list_says() {
+    let completed = settled(&listed("COMPLETED", 5), at(20)).status;
+    assert!(is_true(&completed.conditions, COMPLETE));
+    let said = find(&completed.conditions, crate::api::conditions::RESULT_NOT_WRITTEN).unwrap();
+    assert_eq!(said.reason, reason::RESULT_UNREADABLE);
+    assert!(said.message.contains("cannot be understood"), "{}", said.message);
+    assert_eq!(completed.end_time.map(|time| time.0), Some(at(10)));
+    let canceled = settled(&listed("CANCELED", 5), at(20)).status;
+    assert!(is_true(&canceled.conditions, FAILED));
+    assert_eq!(plan(&listed("FAILED", 5), at(20)), Decision::Act(Step::ReadFailure));
+    // A gateway that is in trouble for a moment is asked again.
+    assert!(!is_true(&settled(&listed("COMPLETED", 4), at(20)).status.conditions, COMPLETE));
+    // A row that has gone on since is no end.
+    assert!(!is_true(&settled(&listed("RUNNING", 9), at(20)).status.conditions, COMPLETE));
+}
+
+#[test]
+fn the_deletion_of_a_run_that_cannot_be_read_does_not_wait_for_an_answer() {
+    let deleting = |mut o: Observed| {
+        o.deleted = Some(at(20));
+        o.finalizer = true;
+        if let Note::Claim(claim) = &mut o.note {
+            claim.stop_since = Some(at(20));
+        }
+        o
+    };
+    assert_eq!(plan(&deleting(listed("COMPLETED", 5)), at(21)), Decision::Act(Step::Release { abandoned: false }));
+    let mut o = deleting(listed("RUNNING", 1));
+    assert_eq!(plan(&o, at(21)), Decision::Act(Step::Stop(StopCall::Cancel)));
+    o.memory.stop = Some((StopCall::Cancel, at(21)));
+    assert!(matches!(plan(&o, at(22)), Decision::Settle(_)));
+    // After its grace.
+    assert_eq!(plan(&o, at(60)), Decision::Act(Step::Stop(StopCall::Terminate)));
+    o.memory.unanswered = 3;
+    o.memory.stop = Some((StopCall::Terminate, at(60)));
+    assert_eq!(plan(&o, at(61)), Decision::Act(Step::Release { abandoned: false }));
+    // It says that it does not run.
+    let mut o = deleting(listed("RUNNING", 1));
+    let said = ApiError {
+        status: 409,
+        code: Some("WF_1102".into()),
+        detail: "not running".into(),
+        deployments: Vec::new(),
+        is_json: true,
+    };
+    o.stopped = Some(Err(Error::Conflict(said)));
+    assert_eq!(plan(&o, at(21)), Decision::Act(Step::Release { abandoned: false }));
+}
+
+#[test]
+fn a_run_that_is_there_and_cannot_be_read_counts_as_started() {
+    let mut o = started();
+    o.status = WorkflowExecutionStatus::default();
+    for _ in 0..2 {
+        o.asked(Err(Error::Unreadable { too_long: false, message: "not JSON".into() }));
+    }
+    assert!(is_true(&settled(&o, at(20)).status.conditions, STARTED));
+}

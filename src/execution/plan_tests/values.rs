@@ -51,7 +51,7 @@ fn ended_with_secret(run: Execution, more: Value) -> Observed {
 }
 
 fn completed(result: Value) -> Execution {
-    Execution { result: Some(result), ..run("COMPLETED") }
+    Execution { result: Some(Json::from(&result)).filter(|it| !it.is_null()), ..run("COMPLETED") }
 }
 
 fn message(status: &WorkflowExecutionStatus, type_: &str) -> String {
@@ -176,7 +176,7 @@ fn values_of_secrets_are_left_out_of_results_and_failures() {
     assert_eq!(step(&o, at(20)), Step::ReadInput);
     o.input = secret("1");
     let status = settled(&o, at(20)).status;
-    assert_eq!(status.result, Some(json!({ "echo": "[redacted]", "n": 1 })));
+    assert_eq!(status.result, Some(Json::from(&json!({ "echo": "[redacted]", "n": 1 }))));
     assert_eq!(status.result_bytes, Some(26));
     assert!(message(&status, READY).contains("[redacted]"));
 
@@ -195,7 +195,7 @@ fn values_of_secrets_are_left_out_of_results_and_failures() {
     let from = json!([{ "configMapKeyRef": { "name": "c", "key": "k" }, "path": "/a" }]);
     let mut o = Observed { spec: observed(json!({}), json!({ "inputFrom": from })).spec, ..claimed() };
     o.remote = Remote::Found(Box::new(run("COMPLETED")));
-    assert_eq!(settled(&o, at(20)).status.result, Some(json!({ "x": 1 })));
+    assert_eq!(settled(&o, at(20)).status.result, Some(Json::from(&json!({ "x": 1 }))));
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn a_result_that_the_api_has_encoded_is_marked_and_not_decoded() {
         o.remote = Remote::Found(Box::new(completed(result.clone())));
         let status = settled(&o, at(6)).status;
         assert!(message(&status, READY).contains(&format!("encoded it ({how})")));
-        assert_eq!(status.result, Some(result));
+        assert_eq!(status.result, Some(Json::from(&result)));
         o.spec = observed(json!({}), json!({ "result": { "to": { "secret": { "name": "r" } } } })).spec;
         assert_eq!(result::wanted(&o).unwrap().encoding.as_deref(), Some(how));
     }
@@ -336,7 +336,7 @@ fn a_result_that_the_api_has_encoded_is_marked_and_not_decoded() {
     let result = json!({ "b64payload": "AAAA", "encoding_options": ["encrypted"], "empty": false });
     let mut o = ended_with_secret(completed(result.clone()), json!({}));
     o.input = secret("1");
-    assert_eq!(settled(&o, at(20)).status.result, Some(result));
+    assert_eq!(settled(&o, at(20)).status.result, Some(Json::from(&result)));
 }
 
 #[test]
@@ -360,4 +360,51 @@ fn an_object_is_ours_only_by_the_uid_of_its_controller() {
         let object = ObjectMeta { owner_references: owners, ..ObjectMeta::default() };
         assert_eq!(result::whose(&object, "run", "u-1"), expected, "{object:?}");
     }
+}
+
+#[test]
+fn a_result_that_a_status_cannot_hold_is_left_out_and_said_and_an_object_takes_it_as_it_is() {
+    let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
+    for (result, words) in [
+        (deep.as_str(), "nested 1000 levels"),
+        ("[1e400]", "such as 1e400"),
+        (r#"{"a":"\udce9"}"#, "half of a character"),
+    ] {
+        let mut o = started();
+        o.remote = Remote::Found(Box::new(Execution { result: Json::from_text(result.into()), ..run("COMPLETED") }));
+        let status = settled(&o, at(20)).status;
+        assert!(is_true(&status.conditions, COMPLETE));
+        assert_eq!((status.result, status.result_bytes), (None, i64::try_from(result.len()).ok()));
+        let said = find(&status.conditions, RESULT_NOT_WRITTEN).unwrap();
+        assert_eq!(said.reason, reason::RESULT_NOT_KEEPABLE);
+        assert!(said.message.contains(words), "{}", said.message);
+        o.spec.result.to = serde_json::from_value(json!({ "configMap": { "name": "c" } })).unwrap();
+        assert_eq!(plan(&o, at(20)), Decision::Act(Step::WriteResult));
+        assert_eq!(result::wanted(&o).unwrap().text, result);
+    }
+}
+
+#[test]
+fn numbers_arrive_as_they_are_spelled() {
+    let spelled = r#"{"big":20000000000000000001,"e":1E2,"z":-0}"#;
+    let mut o = started();
+    let spec = json!({
+        "workflowIdentifier": "w", "input": { "a": {} },
+        "inputFrom": [{ "configMapKeyRef": { "name": "c", "key": "k" }, "path": "/a/b", "as": "Json" }],
+    });
+    o.spec = serde_json::from_value(spec).unwrap();
+    let values = [("k".to_owned(), SecretSlice::from(spelled.as_bytes().to_vec()))].into();
+    let source = Source::Found { uid: "u".into(), resource_version: "1".into(), values };
+    o.input = Input::Read(Arc::new(Sources::from([((Kind::ConfigMap, "c".to_owned()), source)])));
+    let sent = serde_json::to_string(&crate::execution::input::request(&o).unwrap()).unwrap();
+    assert!(sent.contains(&format!(r#""input":{{"a":{{"b":{spelled}}}}}"#)), "{sent}");
+}
+
+#[test]
+fn an_input_that_the_cache_leaves_out_is_read_before_the_claim() {
+    let mut o = new();
+    o.spec.left_out = Some(crate::api::execution::LeftOut { digest: "d".into() });
+    assert_eq!(plan(&o, at(1)), Decision::Act(Step::ReadInput));
+    o.spec.left_out = None;
+    assert!(matches!(plan(&o, at(1)), Decision::Act(Step::WriteClaim { send: true, .. })));
 }

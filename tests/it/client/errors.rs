@@ -16,18 +16,20 @@ const EXECUTE: (&str, &str) = ("POST", "/v1/workflows/{workflow_identifier}/exec
 enum Kind {
     Transient,
     UnknownOutcome,
+    Unreadable,
     NotFound,
     Conflict,
     Rejected,
     Unauthorized,
 }
 
-use Kind::{Conflict, NotFound, Rejected, Transient, Unauthorized, UnknownOutcome};
+use Kind::{Conflict, NotFound, Rejected, Transient, Unauthorized, UnknownOutcome, Unreadable};
 
 fn kind<T: std::fmt::Debug>(outcome: &Result<T, Error>) -> Kind {
     match outcome {
         Err(Error::Transient { .. }) => Transient,
         Err(Error::UnknownOutcome { .. }) => UnknownOutcome,
+        Err(Error::Unreadable { .. }) => Unreadable,
         Err(Error::NotFound(_)) => NotFound,
         Err(Error::Conflict(_)) => Conflict,
         Err(Error::Rejected(_)) => Rejected,
@@ -348,7 +350,7 @@ async fn errors(client: &Client) -> (Vec<Error>, Option<Error>) {
         client.terminate("e").await.err(),
         client.list_runs(&runs).await.err(),
         client.get_run("r").await.err(),
-        client.list_events("e", None).await.err(),
+        client.list_events("e", None, 1000).await.err(),
     ];
     let started = client.execute(echo(), &start("e")).await.err();
     (others.into_iter().flatten().collect(), started)

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
-use kube::{Api, Client};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Request};
+use kube::{Api, Client, Resource};
 use mistral_workflows_operator::api::crds;
+use mistral_workflows_operator::json::Json;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -88,10 +89,15 @@ pub async fn in_objects(client: &Client, namespace: &str) -> Vec<String> {
         let kind = &crd.spec.names.kind;
         let gvk = GroupVersionKind::gvk(&crd.spec.group, &crd.spec.versions[0].name, kind);
         let resource = ApiResource::from_gvk_with_plural(&gvk, &crd.spec.names.plural);
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        for object in api.list(&all).await.unwrap().items {
-            found.extend(find(&format!("metadata of a {kind}"), &serde_json::to_string(&object.metadata).unwrap()));
-            found.extend(find(&format!("status of a {kind}"), &object.data["status"].to_string()));
+        // As text: objects may be too deep for any type.
+        let list = Request::new(DynamicObject::url_path(&resource, Some(namespace))).list(&all).unwrap();
+        let list = Json::from_text(client.request_text(list).await.unwrap()).unwrap();
+        let items: Vec<Json> = serde_json::from_str(list.field("items").unwrap().text()).unwrap();
+        for object in items {
+            for part in ["metadata", "status"] {
+                let text = object.field(part).map(|part| part.text().to_owned()).unwrap_or_default();
+                found.extend(find(&format!("{part} of a {kind}"), &text));
+            }
         }
     }
     found

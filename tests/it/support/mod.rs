@@ -325,6 +325,12 @@ pub fn status(object: &WorkflowExecution) -> mistral_workflows_operator::api::Wo
     object.status.clone().unwrap_or_default()
 }
 
+/// What the status holds of the result.
+pub fn result(object: &WorkflowExecution) -> Option<Value> {
+    let result = object.status.as_ref()?.result.as_ref()?;
+    Some(serde_json::from_str(result.text()).unwrap())
+}
+
 pub fn condition<'a>(
     object: &'a WorkflowExecution,
     type_: &str,

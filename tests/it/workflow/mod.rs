@@ -2,6 +2,7 @@
 
 mod archive;
 mod discovery;
+mod odd;
 mod reference;
 mod rules;
 
@@ -375,7 +376,7 @@ async fn versions_and_schemas_are_in_the_status() {
     versions.sort();
     assert_eq!(versions, [("blue".into(), true), ("green".into(), false)]);
     let definition = status.definition.unwrap();
-    assert_eq!(definition.input_schema, Some(schema));
+    assert_eq!(serde_json::from_str::<Value>(definition.input_schema.unwrap().text()).unwrap(), schema);
     assert_eq!(definition.signals, ["stop"]);
     assert!(status.registrations.iter().any(|it| it.active && it.id == definition.registration_id));
     let user = workflow_condition(&object, "NeedsUser").unwrap();

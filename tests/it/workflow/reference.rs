@@ -16,7 +16,7 @@ async fn an_execution_waits_for_its_workflow_and_runs_it() {
     world.workflow("greeter", json!({ "identifier": "echo" })).await;
     let done = world.wait_for_reason("run", "Completed").await;
     assert_eq!(status(&done).workflow_name.as_deref(), Some("echo"));
-    assert_eq!(status(&done).result, Some(json!({ "a": 1 })));
+    assert_eq!(result(&done), Some(json!({ "a": 1 })));
     assert_eq!(world.api.starts().await, 1);
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jsonschema::Validator;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::Error;
@@ -57,6 +58,7 @@ impl Catalog {
         check_name(&spec.name)?;
         let mut spec = spec.complete();
         let validator = compile(spec.input_schema.as_ref())?;
+        check_json(spec.raw_input_schema.as_deref())?;
         let known = self.names.get(&spec.name).copied();
         let id = known.or(spec.id).unwrap_or_else(Uuid::now_v7);
         if known.is_none() && self.workflows.contains_key(&id) {
@@ -78,6 +80,7 @@ impl Catalog {
     /// Changes what `spec` mentions of an existing workflow. Tells whether there is one.
     pub(crate) fn edit(&mut self, spec: WorkflowSpec) -> Result<bool, Error> {
         let validator = compile(spec.input_schema.as_ref())?;
+        check_json(spec.raw_input_schema.as_deref())?;
         let id = self.names.get(&spec.name);
         let Some(workflow) = id.and_then(|id| self.workflows.get_mut(id)) else {
             return Ok(false);
@@ -204,8 +207,10 @@ impl Workflow {
         if validator.is_some() {
             self.validator = validator;
         }
+        let shown = spec.input_schema.as_ref().map(ToString::to_string);
+        let schema = spec.raw_input_schema.or(shown).and_then(|text| RawValue::from_string(text).ok());
         let definition = &mut self.definition;
-        set(&mut definition.input_schema, spec.input_schema);
+        set(&mut definition.input_schema, schema);
         set(&mut definition.output_schema, spec.output_schema);
         set(&mut definition.signals, spec.signals);
         set(&mut definition.queries, spec.queries);
@@ -250,6 +255,11 @@ fn set<T>(field: &mut T, value: Option<T>) {
 
 fn compile(schema: Option<&Value>) -> Result<Option<Validator>, Error> {
     schema.map(jsonschema::validator_for).transpose().map_err(|error| Error::Workflow(format!("input_schema: {error}")))
+}
+
+fn check_json(text: Option<&str>) -> Result<(), Error> {
+    let is_json = text.is_none_or(|text| serde_json::from_str::<&RawValue>(text).is_ok());
+    if is_json { Ok(()) } else { Err(Error::Workflow("raw_input_schema is no JSON".to_owned())) }
 }
 
 fn check_name(name: &str) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use crate::reply::Reply;
 use crate::request::{Answer, Handled, Request};
 use crate::state::{Context, Workspace};
 use crate::validate::path_uuid;
-use crate::wire::{RegistrationObject, WorkflowObject};
+use crate::wire::{OneRegistration, RegistrationObject, RegistrationPage, Row, WorkflowObject};
 use crate::workflows::unknown;
 
 /// `GET /v1/workflows/registrations`
@@ -46,20 +46,22 @@ pub(crate) fn list(workspace: &Workspace, cx: &Context<'_>, request: &Request) -
         .collect();
     let key = |(_, registration): &(&Workflow, &Registration)| registration.id;
     let page = page(rows, key, Order::Ascending, token, limit).ok_or_else(|| bad_token("cursor", token))?;
-    let objects: Vec<_> = page
+    let mut objects: Vec<_> = page
         .rows
         .into_iter()
         .map(|(workflow, registration)| {
             let object = with_workflow.then(|| WorkflowObject::new(workflow, workspace, cx.switches));
-            RegistrationObject::new(workflow, registration, object)
+            Row::Promised(RegistrationObject::new(workflow, registration, object))
         })
         .collect();
-    // The second key is the deprecated name of the first.
-    Answer::read(Reply::ok(&json!({
-        "workflow_registrations": objects,
-        "next_cursor": page.next,
-        "workflow_versions": objects,
-    })))
+    if page.next.is_none() {
+        objects.extend(cx.switches.odd_registration_rows.iter().cloned().map(Row::Odd));
+    }
+    Answer::read(Reply::ok(&RegistrationPage {
+        workflow_registrations: &objects,
+        next_cursor: page.next,
+        workflow_versions: &objects,
+    }))
 }
 
 /// `GET /v1/workflows/registrations/{workflow_registration_id}`
@@ -73,10 +75,7 @@ pub(crate) fn get(workspace: &Workspace, cx: &Context<'_>, id: &str, request: &R
         workspace.catalog.registration(id).ok_or_else(|| unknown(cx.switches, "Workflow registration"))?;
     let object = with_workflow.then(|| WorkflowObject::new(workflow, workspace, cx.switches));
     let object = RegistrationObject::new(workflow, registration, object).with_worker_status(registration.active);
-    Answer::read(Reply::ok(&json!({
-        "workflow_registration": object,
-        "workflow_version": object,
-    })))
+    Answer::read(Reply::ok(&OneRegistration { workflow_registration: &object, workflow_version: &object }))
 }
 
 /// `GET /v1/workflows/workers/whoami`

@@ -43,6 +43,9 @@ pub struct WorkflowSpec {
     /// JSON Schema that inputs must satisfy; by default any object does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_schema: Option<Value>,
+    /// The text that stands for the input schema in answers: JSON of any depth, with any number and text. Not enforced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_input_schema: Option<String>,
     /// JSON Schema of the result, shown and not enforced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_schema: Option<Value>,
@@ -140,6 +143,10 @@ pub struct Behaviour {
     /// The result of a completed run; by default the run's input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
+    /// The bytes that stand for the result of a completed run in the answer about that execution, JSON or not: workers
+    /// return what Python's encoder makes of it, at any depth and with `NaN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_result: Option<String>,
     /// How long a run takes to honour a cancel request; nothing by default.
     #[serde(default)]
     pub cancel_delay_ms: u64,

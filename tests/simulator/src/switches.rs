@@ -48,6 +48,10 @@ pub(crate) struct Switches {
     pub(crate) wait_failure_status: u16,
     /// How long `wait_for_result` waits when the client does not say.
     pub(crate) wait_default_timeout_s: f64,
+    /// Rows at the end of each list of workflows that are not as promised.
+    pub(crate) odd_workflow_rows: Vec<Value>,
+    /// The same of registrations.
+    pub(crate) odd_registration_rows: Vec<Value>,
 }
 
 impl Default for Switches {
@@ -73,6 +77,8 @@ impl Default for Switches {
             wait_timeout_status: 504,
             wait_failure_status: 500,
             wait_default_timeout_s: 60.0,
+            odd_workflow_rows: Vec::new(),
+            odd_registration_rows: Vec::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::catalog::{Registration, Workflow};
@@ -107,7 +108,8 @@ impl<'a> WorkflowObject<'a> {
 /// `WorkflowCodeDefinition`.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Definition {
-    pub(crate) input_schema: Value,
+    /// As text: a worker's may be nested deeper than a value in memory can be.
+    pub(crate) input_schema: Box<RawValue>,
     pub(crate) output_schema: Value,
     pub(crate) signals: Vec<Value>,
     pub(crate) queries: Vec<Value>,
@@ -157,6 +159,29 @@ impl<'a> RegistrationObject<'a> {
     pub(crate) fn with_worker_status(self, active: bool) -> Self {
         Self { active: Some(active), ..self }
     }
+}
+
+/// A page of registrations. The second key is the deprecated name of the first.
+#[derive(Serialize)]
+pub(crate) struct RegistrationPage<'a> {
+    pub(crate) workflow_registrations: &'a [Row<RegistrationObject<'a>>],
+    pub(crate) next_cursor: Option<String>,
+    pub(crate) workflow_versions: &'a [Row<RegistrationObject<'a>>],
+}
+
+/// One registration, under both of its names.
+#[derive(Serialize)]
+pub(crate) struct OneRegistration<'a> {
+    pub(crate) workflow_registration: &'a RegistrationObject<'a>,
+    pub(crate) workflow_version: &'a RegistrationObject<'a>,
+}
+
+/// A row of a list, or what a switch puts in between.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum Row<T> {
+    Promised(T),
+    Odd(Value),
 }
 
 /// `WorkflowExecutionWithoutResult`: a row of the run list.

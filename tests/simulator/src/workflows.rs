@@ -14,7 +14,7 @@ use crate::run::Status;
 use crate::state::{Context, Workspace};
 use crate::switches::{NullField, Switches};
 use crate::validate::{self, Problem};
-use crate::wire::{WorkflowObject, WorkflowRow};
+use crate::wire::{Row, WorkflowObject, WorkflowRow};
 
 const MAX_DISPLAY_NAME: usize = 128;
 const MAX_TAG: usize = 100;
@@ -69,7 +69,10 @@ pub(crate) fn list(workspace: &Workspace, cx: &Context<'_>, request: &Request) -
     };
     let page = page(rows, key, order, token, limit).ok_or_else(|| bad_token("cursor", token))?;
     let rows = page.rows.into_iter();
-    let rows: Vec<_> = rows.map(|it| WorkflowRow::new(it, cx.switches)).collect();
+    let mut rows: Vec<_> = rows.map(|it| Row::Promised(WorkflowRow::new(it, cx.switches))).collect();
+    if page.next.is_none() {
+        rows.extend(cx.switches.odd_workflow_rows.iter().cloned().map(Row::Odd));
+    }
     Answer::read(Reply::ok(&json!({ "workflows": rows, "next_cursor": page.next })))
 }
 

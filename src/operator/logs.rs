@@ -1,0 +1,144 @@
+//! The log, and what is never written to it: the bodies of answers.
+//!
+//! An answer of the API server may be a Secret, and one of Mistral a customer's data. Some libraries write whole bodies to
+//! the log: kube at `WARN` where it cannot decode one, and at lower levels where it is an error. The level is no
+//! protection: whoever looks for a fault turns it on. So these targets are shut off behind the directives of `--log`,
+//! which cannot open them again. Connections that fail, status codes and URLs come from other targets and are kept.
+
+use std::io::{self, IsTerminal};
+
+use clap::ValueEnum;
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+/// The most that a target may write, whatever `--log` says, and why. A target stands for those below it as well, unless
+/// they are named themselves.
+const AT_MOST: [(&str, LevelFilter, &str); 7] = [
+    (
+        "kube_client::client",
+        LevelFilter::OFF,
+        "WARN: bodies that cannot be decoded; DEBUG: a Status with all its details, and error pages; TRACE: headers",
+    ),
+    ("kube_client::client::builder", LevelFilter::TRACE, "only method, URL, status and errors of the connection"),
+    ("kube_client::client::tls", LevelFilter::TRACE, "only that certificates were not verified or not read again"),
+    ("kube_client::config", LevelFilter::DEBUG, "TRACE: lines of a kubeconfig that cannot be read"),
+    ("kube_runtime::watcher", LevelFilter::OFF, "WARN and DEBUG: a Status with all its details, and error pages"),
+    ("reqwest::connect::verbose", LevelFilter::OFF, "TRACE: every byte that is read or written"),
+    ("rustls", LevelFilter::DEBUG, "TRACE: messages of the handshake, with the ticket of an earlier session"),
+];
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Logs to standard error from now on, what the directives let through and `AT_MOST` does not withhold.
+pub fn begin(directives: EnvFilter, format: Format) {
+    subscriber(directives, format, io::stderr, io::stderr().is_terminal()).init();
+}
+
+fn subscriber<W>(directives: EnvFilter, format: Format, writer: W, ansi: bool) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    // What the directives do not let through need not be asked about here: records of the crate `log` would be, each.
+    let withheld = withheld(directives.max_level_hint().unwrap_or(LevelFilter::TRACE));
+    let lines = fmt::layer().with_writer(writer).with_ansi(ansi);
+    let lines = match format {
+        Format::Text => lines.boxed(),
+        Format::Json => lines.json().boxed(),
+    };
+    Registry::default().with(directives).with(lines.with_filter(withheld))
+}
+
+/// Lets through all up to this level but what [`AT_MOST`] withholds.
+fn withheld(level: LevelFilter) -> Targets {
+    let targets = AT_MOST.iter().map(|(target, most, _)| (*target, (*most).min(level)));
+    Targets::new().with_default(level).with_targets(targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What these directives let through of what is logged here.
+    fn written(directives: &str, format: Format) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = subscriber(EnvFilter::new(directives), format, move || writer.clone(), false);
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = tracing::error_span!(target: "kube_client::client", "in a span", body = "the-body").entered();
+            tracing::error!(target: "kube_client::client", "the-body");
+            tracing::warn!(target: "kube_client::client::some_new_module", "the-body");
+            tracing::trace!(target: "kube_client::config", "the-body");
+            tracing::error!(target: "kube_runtime::watcher", "the-body");
+            tracing::error!(target: "reqwest::connect::verbose", "the-body");
+            tracing::trace!(target: "rustls::client::hs", "the-body");
+            tracing::error!(target: "kube_client::client::builder", "failed with status 500");
+            tracing::warn!(target: "kube_client::config", "impersonating user");
+            tracing::debug!(target: "rustls::client::hs", "ALPN protocol");
+            tracing::trace!(target: "reqwest::connect", "starting new connection");
+            tracing::info!("our own line");
+        });
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn no_directive_brings_bodies_into_the_log_and_other_lines_of_the_same_libraries_stay() {
+        for format in [Format::Text, Format::Json] {
+            for directives in [
+                "trace",
+                "info,kube_client=trace,kube_runtime=trace,reqwest=trace,rustls=trace",
+                "trace,kube_client::client=trace,kube_runtime::watcher=trace,reqwest::connect::verbose=trace",
+                "trace,[in a span]=trace",
+            ] {
+                let written = written(directives, format);
+                assert!(!written.contains("the-body"), "{directives}: {written}");
+                for kept in ["status 500", "impersonating", "ALPN", "new connection", "our own line"] {
+                    assert!(written.contains(kept), "{directives}: {kept} is missing in {written}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn directives_hold_for_what_is_not_withheld() {
+        let written = written("warn", Format::Text);
+        let kept: Vec<bool> =
+            ["status 500", "impersonating", "ALPN", "our own"].map(|text| written.contains(text)).into();
+        assert_eq!(kept, [true, true, false, false], "{written}");
+    }
+
+    #[test]
+    fn another_version_of_a_library_that_logs_bodies_has_to_be_read_before_it_is_used() {
+        let lock = include_str!("../../Cargo.lock");
+        for (name, version) in [("kube-client", "5.0.0"), ("kube-runtime", "5.0.0"), ("reqwest", "0.13.5")] {
+            let read = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+            assert!(lock.contains(&read), "read what {name} logs now, see to AT_MOST, and correct the version here");
+        }
+    }
+}

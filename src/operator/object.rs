@@ -1,0 +1,283 @@
+//! Objects as they come off the wire: each decoded alone, with a stand-in where that fails.
+//!
+//! The API server takes objects that are nested 10,000 levels deep, and mirrors the depth of each in its
+//! `managedFields`. `serde_json` reads 127 levels, and of a line of a watch or a page of a list either all or nothing. So
+//! an object is text first, which no depth can harm, and whatever is wrong with it is that object's trouble.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference, Time};
+use kube::Resource;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::api::conditions::truncate;
+use crate::json;
+
+/// The longest text of an error, in bytes: it may quote a value.
+const MAX_ERROR: usize = 256;
+
+/// An object of the cluster, or a stand-in for one that this version cannot decode.
+#[derive(Clone, Debug)]
+pub struct Decoded<K>(pub Result<K, Undecodable>);
+
+/// What stands in for an object that this version cannot decode: what it takes to name it, and to let it be deleted.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Undecodable {
+    /// Why decoding failed, in at most 256 bytes.
+    pub error: String,
+    /// Without what only the API server reads.
+    pub metadata: ObjectMeta,
+}
+
+impl<'de, K: DeserializeOwned + Resource> Deserialize<'de> for Decoded<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(Self::from_text(raw.get()))
+    }
+}
+
+impl<K: DeserializeOwned + Resource> Decoded<K> {
+    /// Decodes one object.
+    pub fn from_text(text: &str) -> Self {
+        let error = match serde_json::from_str::<K>(text) {
+            Ok(object) => return Self(Ok(object)),
+            Err(error) => error,
+        };
+        // Its managedFields are as deep as the object and of no use here.
+        if let Some(object) = without_managed_fields(text).and_then(|lean| serde_json::from_str(&lean).ok()) {
+            return Self(Ok(object));
+        }
+        let metadata = serde_json::from_str::<Metadata>(text).map_or_else(|_| ObjectMeta::default(), |it| it.metadata);
+        // Without the place in the text, which moves with each write: the same trouble is told in the same words.
+        let mut error = error.to_string();
+        error.truncate(error.find(" at line ").unwrap_or(error.len()));
+        truncate(&mut error, MAX_ERROR);
+        Self(Err(Undecodable { error, metadata }))
+    }
+}
+
+impl<K: Resource> Resource for Decoded<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::kind(dt)
+    }
+
+    fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::group(dt)
+    }
+
+    fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::version(dt)
+    }
+
+    fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|undecodable| &undecodable.metadata, K::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.as_mut().map_or_else(|undecodable| &mut undecodable.metadata, K::meta_mut)
+    }
+}
+
+/// The metadata of any object, whatever its depth and whatever else is in it. Of `managedFields` only who wrote remains.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Metadata {
+    /// Without what only the API server reads.
+    #[serde(deserialize_with = "lean")]
+    pub metadata: ObjectMeta,
+}
+
+/// A page of a list, of which only the metadata is of interest.
+#[derive(Debug, Deserialize)]
+pub struct MetadataList {
+    /// Of the list.
+    pub metadata: kube::core::ListMeta,
+    /// In the API server's order.
+    #[serde(default, deserialize_with = "empty_for_null")]
+    pub items: Vec<Metadata>,
+}
+
+/// An empty list has null for its items.
+fn empty_for_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Metadata>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// The text of an object in whose metadata no managedFields are but the names of managers.
+fn without_managed_fields(text: &str) -> Option<String> {
+    let Metadata { metadata } = serde_json::from_str(text).ok()?;
+    let mut lean = String::with_capacity(text.len());
+    for (name, value) in json::fields(text)? {
+        lean.push(if lean.is_empty() { '{' } else { ',' });
+        lean.push_str(&serde_json::to_string(&name).ok()?);
+        lean.push(':');
+        if name == "metadata" {
+            lean.push_str(&serde_json::to_string(&metadata).ok()?);
+        } else {
+            lean.push_str(value.get());
+        }
+    }
+    lean.push('}');
+    Some(lean)
+}
+
+fn lean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    /// The fields that the operator reads. All others are skipped, without recursion.
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Lean {
+        annotations: Option<BTreeMap<String, String>>,
+        creation_timestamp: Option<Time>,
+        deletion_timestamp: Option<Time>,
+        finalizers: Option<Vec<String>>,
+        generate_name: Option<String>,
+        generation: Option<i64>,
+        labels: Option<BTreeMap<String, String>>,
+        #[serde(default)]
+        managed_fields: Option<Vec<Manager>>,
+        name: Option<String>,
+        namespace: Option<String>,
+        owner_references: Option<Vec<OwnerReference>>,
+        resource_version: Option<String>,
+        uid: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Manager {
+        manager: Option<String>,
+        operation: Option<String>,
+        subresource: Option<String>,
+        time: Option<Time>,
+    }
+    let lean = Lean::deserialize(deserializer)?;
+    let entry = |it: Manager| ManagedFieldsEntry {
+        manager: it.manager,
+        operation: it.operation,
+        subresource: it.subresource,
+        time: it.time,
+        ..ManagedFieldsEntry::default()
+    };
+    Ok(ObjectMeta {
+        annotations: lean.annotations,
+        creation_timestamp: lean.creation_timestamp,
+        deletion_timestamp: lean.deletion_timestamp,
+        finalizers: lean.finalizers,
+        generate_name: lean.generate_name,
+        generation: lean.generation,
+        labels: lean.labels,
+        managed_fields: lean.managed_fields.map(|all| all.into_iter().map(entry).collect()),
+        name: lean.name,
+        namespace: lean.namespace,
+        owner_references: lean.owner_references,
+        resource_version: lean.resource_version,
+        uid: lean.uid,
+        ..ObjectMeta::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::ResourceExt;
+    use kube::core::{ObjectList, WatchEvent};
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::WorkflowExecution;
+
+    fn nested(levels: usize, inside: &str) -> String {
+        format!("{}{inside}{}", r#"{"a":"#.repeat(levels), "}".repeat(levels))
+    }
+
+    /// An execution whose input is nested `input` levels deep, whose managedFields `fields` and whose result `result`.
+    fn execution(name: &str, input: usize, fields: usize, result: usize) -> String {
+        format!(
+            r#"{{"apiVersion":"workflows.mistral.ai/v1alpha1","kind":"WorkflowExecution",
+            "metadata":{{"name":"{name}","namespace":"team","uid":"u","resourceVersion":"7","finalizers":["f"],
+            "managedFields":[{{"manager":"kubectl","operation":"Update","fieldsV1":{}}}]}},
+            "spec":{{"workflowIdentifier":"echo","input":{}}},"status":{{"result":{}}}}}"#,
+            nested(fields, "{}"),
+            nested(input, "1"),
+            nested(result, "1"),
+        )
+    }
+
+    #[test]
+    fn no_depth_of_an_object_keeps_it_or_another_one_from_being_read() {
+        let deep = 100_000;
+        for (input, fields, result) in [(120, 120, 1), (deep, deep, 1), (deep, 1, deep), (1, deep, 1)] {
+            let (line, next) = (execution("deep", input, fields, result), execution("next", 1, 1, 1));
+            let list = format!(
+                r#"{{"apiVersion":"v1","kind":"List","metadata":{{"resourceVersion":"9"}},"items":[{line},{next}]}}"#
+            );
+            let list: ObjectList<Decoded<WorkflowExecution>> = serde_json::from_str(&list).unwrap();
+            let [Decoded(Ok(read)), Decoded(Ok(next))] = &list.items[..] else { panic!("{:?}", list.items) };
+            assert_eq!((read.name_any(), next.name_any()), ("deep".into(), "next".into()));
+            assert_eq!(read.spec.input.as_ref().unwrap().depth(), input);
+            let event = format!(r#"{{"type":"ADDED","object":{line}}}"#);
+            let WatchEvent::Added(Decoded(Ok(read))) = serde_json::from_str(&event).unwrap() else { panic!("{input}") };
+            let read: WorkflowExecution = read;
+            assert_eq!(read.finalizers(), ["f"]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_has_a_stand_in_that_can_be_named_and_let_go() {
+        let deep = nested(100_000, "1");
+        for spec in [
+            r#"{"suspend":"perhaps"}"#.to_owned(),
+            format!(r#"{{"workflowRef":[{deep}]}}"#),
+            format!("[{deep}]"),
+            "7".into(),
+        ] {
+            let text = execution("odd", 1, 5000, 1);
+            let (before, after) = text.split_once(r#""spec":"#).unwrap();
+            let (_, after) = after.split_once(r#","status""#).unwrap();
+            let text = format!(r#"{before}"spec":{spec},"status"{after}"#);
+            let Decoded(Err(undecodable)) = Decoded::<WorkflowExecution>::from_text(&text) else {
+                panic!("{spec:.40}")
+            };
+            let metadata = &undecodable.metadata;
+            assert_eq!((metadata.name.as_deref(), metadata.uid.as_deref()), (Some("odd"), Some("u")));
+            assert_eq!(metadata.resource_version.as_deref(), Some("7"));
+            assert_eq!(metadata.managed_fields.as_ref().unwrap()[0].manager.as_deref(), Some("kubectl"));
+            assert!(undecodable.error.len() < 300, "{}", undecodable.error);
+        }
+        // Not even metadata: nothing, rather than an error of all that it came with.
+        let Decoded(Err(nothing)) = Decoded::<ConfigMap>::from_text("[]") else { panic!("decoded") };
+        assert_eq!(nothing.metadata, ObjectMeta::default());
+    }
+
+    #[test]
+    fn metadata_is_read_beside_what_is_too_deep() {
+        let text = execution("deep", 100_000, 100_000, 100_000);
+        let list = format!(r#"{{"metadata":{{"continue":"c"}},"items":[{text},{text}]}}"#);
+        let list: MetadataList = serde_json::from_str(&list).unwrap();
+        assert_eq!(list.metadata.continue_.as_deref(), Some("c"));
+        assert!(list.items.iter().all(|it| it.metadata.name.as_deref() == Some("deep")));
+        let empty: MetadataList = serde_json::from_str(r#"{"metadata":{},"items":null}"#).unwrap();
+        assert!(empty.items.is_empty());
+    }
+
+    #[test]
+    fn the_lean_metadata_are_those_of_the_object() {
+        let mut metadata = json!({
+            "annotations": { "a": "b" }, "creationTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["f"],
+            "deletionTimestamp": "2026-01-02T00:00:00Z", "generateName": "g-", "generation": 3, "labels": { "l": "m" },
+            "name": "n", "namespace": "team", "resourceVersion": "7", "uid": "u",
+            "ownerReferences": [{ "apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "q", "controller": true }],
+        });
+        let whole: ObjectMeta = serde_json::from_value(metadata.clone()).unwrap();
+        metadata["selfLink"] = json!([[[]]]);
+        let lean: Metadata = serde_json::from_value(json!({ "metadata": metadata })).unwrap();
+        assert_eq!(lean.metadata, whole);
+    }
+}

@@ -1,0 +1,122 @@
+//! Writes that the API server refuses for good: what it said, and how a person is told.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::events::Notice;
+use super::kubernetes::{Error, RECONSTRUCTED};
+use crate::api::conditions::truncate;
+
+/// The reason under which a refused finalizer is told.
+pub const FINALIZER_REFUSED: &str = "FinalizerRefused";
+/// The reason under which a refused status is told.
+pub const STATUS_REFUSED: &str = "StatusRefused";
+
+/// Bytes of the API server's words that are told.
+const MAX_SAID: usize = 400;
+
+/// The API server refuses a write, and will until the object, or a rule of the cluster, changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What is in the way.
+    pub cause: Cause,
+    /// The API server's words.
+    pub said: String,
+}
+
+/// What is in the way of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The annotations of an object have 256 KiB at most.
+    Annotations,
+    /// The store takes 1.5 MiB in one request at most.
+    Size,
+    /// A rule: a missing right, a policy, a webhook, the schema.
+    Rule,
+}
+
+impl Refused {
+    /// Why the API server refuses for good; none if the same write may fare better the next time.
+    pub fn of(error: &Error) -> Option<Self> {
+        let status = error.refusal()?;
+        let said = |text: &str| status.message.contains(text);
+        let cause = match status.code {
+            // A page of something in between, which may be gone in a moment.
+            _ if status.reason == RECONSTRUCTED => return None,
+            // What a patch of single fields refers to is not there: the object has changed, as with a conflict.
+            422 if said("rejected our request due to an error in our request") => return None,
+            422 if said("annotations") && said("Too long") => Cause::Annotations,
+            // etcd's own limit, and that of the API server's connection to it.
+            500 if said("request is too large") || said("larger than max") => Cause::Size,
+            413 => Cause::Size,
+            400 | 403 | 405 | 422 => Cause::Rule,
+            _ => return None,
+        };
+        let mut said = status.message.replace(char::is_control, " ");
+        truncate(&mut said, MAX_SAID);
+        Some(Self { cause, said })
+    }
+
+    /// What the first Event about a refused finalizer says; `so` is what follows from that.
+    pub fn finalizer(&self, present: bool, so: &str) -> Notice {
+        let what = if present { "put its finalizer on this resource" } else { "take its finalizer off this resource" };
+        let note = format!(
+            "The API server does not let the operator {what}; {so} The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
+            self.said
+        );
+        Notice::warning(FINALIZER_REFUSED, note)
+    }
+
+    /// What the first Event about a refused status says; `unsaid` is what the status would have said.
+    pub fn status(&self, unsaid: Option<&Condition>) -> Notice {
+        let unsaid = unsaid
+            .map(|it| format!(" What the status does not say: {}: {}", it.reason, it.message))
+            .unwrap_or_default();
+        let note = format!(
+            "The API server refuses the status of this resource, so what you see of it is out of date; see to what refuses it. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}{unsaid}",
+            self.said
+        );
+        Notice::warning(STATUS_REFUSED, note)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_the_api_server_refuses_for_good_is_told_from_what_may_go_better_the_next_time() {
+        let refused = |code: u16, message: &str| {
+            let status = Status::failure(message, "Why").with_code(code);
+            Refused::of(&Error::Kube(Box::new(kube::Error::Api(Box::new(status))))).map(|refused| refused.cause)
+        };
+        for (code, message, expected) in [
+            (422, "metadata.annotations: Too long: must have at most 262144 bytes", Some(Cause::Annotations)),
+            (500, "etcdserver: request is too large", Some(Cause::Size)),
+            (500, "trying to send message larger than max (2100000 vs. 2097152)", Some(Cause::Size)),
+            (413, "Request entity too large: limit is 3145728", Some(Cause::Size)),
+            (403, "is forbidden: ValidatingAdmissionPolicy", Some(Cause::Rule)),
+            (422, "is invalid: spec.input", Some(Cause::Rule)),
+            (400, "admission webhook denied the request", Some(Cause::Rule)),
+            (422, "the server rejected our request due to an error in our request", None),
+            (500, "failed calling webhook", None),
+            (409, "the object has been modified", None),
+            (404, "not found", None),
+            (401, "Unauthorized", None),
+            (429, "too many requests", None),
+            (503, "etcdserver: leader changed", None),
+            (504, "timeout", None),
+        ] {
+            assert_eq!(refused(code, message), expected, "{code} {message}");
+        }
+        assert_eq!(Refused::of(&Error::Timeout(Duration::from_secs(15))), None);
+        let page = Status::failure("<html>a proxy</html>", RECONSTRUCTED).with_code(403);
+        assert_eq!(Refused::of(&Error::Kube(Box::new(kube::Error::Api(Box::new(page))))), None);
+        let long = Status::failure(&"é\n".repeat(1000), "Invalid").with_code(422);
+        let long = Refused::of(&Error::Kube(Box::new(kube::Error::Api(Box::new(long))))).unwrap().said;
+        assert!(long.len() <= MAX_SAID && !long.contains('\n'), "{long}");
+    }
+}
