@@ -1,4 +1,4 @@
-//! Writes that the API server refuses for good: what is done without them, what is told, and when they are tried again.
+//! Writes that the API server refuses for good: how the plan goes on without them, reports them and repeats them.
 //!
 //! Each kind of write has a wait of its own, which grows to five minutes and ends when somebody else changes the
 //! resource. Until then a step that would write is answered from memory.

@@ -89,7 +89,7 @@ impl<K: Resource> Resource for Decoded<K> {
     }
 }
 
-/// The metadata of any object, whatever its depth and whatever else is in it. Of `managedFields` only who wrote remains.
+/// The metadata of an object of any depth. `managedFields` keeps only the names of the managers.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Metadata {
     /// Without what only the API server reads.
