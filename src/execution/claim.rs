@@ -5,6 +5,7 @@
 //! same wish only one gets to write it.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,13 @@ pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(15);
 pub(super) const CALL: SignedDuration =
     SignedDuration::from_secs(crate::mistral::REQUEST_TIMEOUT.as_secs().cast_signed());
 
+/// From when a call is sent at the latest until its run shows, by any clock of the cluster.
+pub(super) const SENT_TO_SHOWN: SignedDuration =
+    SignedDuration::from_secs(CALL.as_secs() + VISIBILITY.as_secs() + CLOCK_SKEW.as_secs());
+
+/// From a claim until its run shows at the latest.
+pub(super) const DOUBT: SignedDuration = SignedDuration::from_secs(SEND_WITHIN.as_secs() + SENT_TO_SHOWN.as_secs());
+
 /// A moment later, or the last one that there is: annotations and the API's clock may hold any time.
 pub fn later(moment: Timestamp, by: SignedDuration) -> Timestamp {
     moment.saturating_add(by).unwrap_or(Timestamp::MAX)
@@ -50,8 +58,14 @@ pub struct Claim {
     pub execution_id: String,
     /// 1 for the first call, counted up for each further one.
     pub attempt: u32,
+    /// Counted up with each write of the annotation: one that comes back over a newer one is told by it.
+    #[serde(default)]
+    pub revision: u32,
     /// The operator process that claimed.
     pub claimant: String,
+    /// When the call was claimed: a run that began before was not started by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// The claimant sends the call before this moment or not at all.
     pub send_before: Timestamp,
     /// Where the call goes.
@@ -61,6 +75,9 @@ pub struct Claim {
     pub workspace_id: Option<String>,
     /// The resource that it speaks of.
     pub owner: Owner,
+    /// UID of the resource that it was written on: another one's comes with a backup or an export.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
     /// Fingerprint of what is started, to notice an edit that slipped through.
     pub digest: String,
     /// The objects that the input was read from.
@@ -80,11 +97,24 @@ pub struct Claim {
     pub stop_for: Option<StopFor>,
 }
 
-/// What a process remembers of a claim of its own, to put it back if it is lost; the rest is known from the resource.
+/// What a process remembers of the newest claim that it has written or seen, to put it back if it is lost; the rest is
+/// known from the resource.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Known {
+    /// See [`Claim::execution_id`]; none if it is the one that follows from the resource.
+    pub execution_id: Option<String>,
     /// See [`Claim::attempt`].
     pub attempt: u32,
+    /// See [`Claim::revision`].
+    pub revision: u32,
+    /// See [`Claim::since`].
+    pub since: Option<Timestamp>,
+    /// See [`Claim::send_before`]: it tells one call from another.
+    pub send_before: Timestamp,
+    /// When this process first knew of that call.
+    pub first: Instant,
+    /// It was this process that claimed it, so that it knows of every call before.
+    pub own: bool,
     /// See [`Claim::digest`].
     pub digest: String,
     /// See [`Claim::inputs`].
@@ -97,10 +127,17 @@ pub struct Known {
     pub stop_for: Option<StopFor>,
 }
 
-impl From<&Claim> for Known {
-    fn from(claim: &Claim) -> Self {
+impl Known {
+    /// Of a claim on a resource whose run would have the id `derived` without it.
+    pub fn of(claim: &Claim, derived: &str) -> Self {
         Self {
+            execution_id: (claim.execution_id != derived).then(|| claim.execution_id.clone()),
             attempt: claim.attempt,
+            revision: claim.revision,
+            since: claim.since,
+            send_before: claim.send_before,
+            first: Instant::now(),
+            own: false,
             digest: claim.digest.clone(),
             inputs: claim.inputs.clone(),
             reading: claim.reading,
@@ -185,11 +222,14 @@ impl Claim {
             version: VERSION,
             execution_id,
             attempt,
+            revision: 0,
             claimant: instance.to_owned(),
+            since: Some(now),
             send_before: later(now, SEND_WITHIN),
             origin: origin.to_owned(),
             workspace_id: workspace_id.map(str::to_owned),
             owner,
+            uid: None,
             digest,
             inputs: Vec::new(),
             refused: false,
@@ -202,7 +242,12 @@ impl Claim {
     /// From when on a 404 proves that this claim's call started nothing: the latest moment to send,
     /// the longest call, the longest time until a run shows, and clocks apart.
     pub fn doubt_ends(&self) -> Timestamp {
-        if self.refused { Timestamp::MIN } else { later(self.send_before, CALL + VISIBILITY + CLOCK_SKEW) }
+        if self.refused { Timestamp::MIN } else { later(self.send_before, SENT_TO_SHOWN) }
+    }
+
+    /// Whether a run that began then cannot be the one that this claim's call started.
+    pub fn is_younger_than(&self, start: Timestamp) -> bool {
+        self.since.is_some_and(|since| later(start, CLOCK_SKEW) < since)
     }
 
     /// Whether it speaks of this Mistral workspace. Where the API has told the id only once, a run that
@@ -224,7 +269,7 @@ impl Claim {
 
 /// From when on no call can be under way that was claimed before `now`.
 pub fn doubt_of_earlier_calls(now: Timestamp) -> Timestamp {
-    later(later(now, SEND_WITHIN), CALL + VISIBILITY + CLOCK_SKEW)
+    later(now, DOUBT)
 }
 
 /// Who claims, and for which Mistral workspace.

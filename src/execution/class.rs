@@ -19,6 +19,7 @@ pub(super) fn class(step: &Step, o: &Observed, now: Timestamp) -> Class {
         | Step::Linger
         | Step::Delete
         | Step::Probe
+        | Step::Compare
         | Step::Start => Class::Start,
         Step::Ask | Step::ReadFailure
             if o.deleted.is_some() || stopping::is_asked_for(o) || stopping::is_due(o, now) =>
@@ -53,7 +54,7 @@ mod tests {
             Surroundings { workspace: Workspace::Pending, stop_with: None, referent: Referent::NotNamed };
         let instance = Instance { name: "me".into(), since: Timestamp::UNIX_EPOCH };
         let object = serde_json::from_value(object).unwrap();
-        Observed::new(&object, "cluster", instance, Memory::default(), surroundings, false)
+        Observed::new(&object, "cluster", instance, Memory::default(), surroundings, false, Timestamp::now())
     }
 
     #[test]

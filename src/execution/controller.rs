@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN};
+use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN, TAKE_OVER};
 use super::class::class;
 use super::ends::Ends;
 use super::expiry::Ended;
@@ -290,6 +290,7 @@ impl<'a> Pass<'a> {
                 referent: context.referent(object),
             },
             look,
+            Timestamp::now(),
         );
         observed.ended = ended.map(|(since, witnessed)| Ended { ago: since.elapsed(), witnessed });
         let connection = live.or(stopper);
@@ -315,8 +316,8 @@ impl<'a> Pass<'a> {
     /// make.
     async fn act(&mut self, step: Step) -> Result<Flow, Error> {
         match step {
-            Step::WriteClaim { claim, finalizer, send } => {
-                return Box::pin(self.write_claim(*claim, finalizer, send)).await;
+            Step::WriteClaim { claim, finalizer, send, consent } => {
+                return Box::pin(self.write_claim(*claim, finalizer, send, consent)).await;
             }
             Step::SetFinalizer(_) | Step::Delete
                 if is_finished(&self.observed.status) && self.context.housekeeping.check().is_err() =>
@@ -350,7 +351,7 @@ impl<'a> Pass<'a> {
             Step::ReadInput => return Box::pin(self.read_input()).await,
             Step::WriteResult => return Box::pin(self.write_result()).await,
             Step::Linger => self.linger().await,
-            Step::Probe | Step::Ask | Step::Start | Step::ReadFailure | Step::Stop(_) => {
+            Step::Probe | Step::Ask | Step::Compare | Step::Start | Step::ReadFailure | Step::Stop(_) => {
                 return match self.take_turn(class(&step, &self.observed, Timestamp::now())) {
                     Ok(_) if self.context.term.is_over() => Ok(Flow::End(Action::await_change())),
                     Ok(client) => Ok(Box::pin(self.call(&client, step)).await),
@@ -382,7 +383,7 @@ impl<'a> Pass<'a> {
         })
     }
 
-    async fn write_claim(&mut self, claim: Claim, finalizer: bool, send: bool) -> Result<Flow, Error> {
+    async fn write_claim(&mut self, claim: Claim, finalizer: bool, send: bool, consent: bool) -> Result<Flow, Error> {
         if self.observed.refusal(Write::Claim, Timestamp::now()).is_some() {
             self.observed.unclaimed(claim, send);
             return Ok(Flow::PlanAgain);
@@ -402,6 +403,7 @@ impl<'a> Pass<'a> {
                     &claim,
                     &self.context.executions,
                     self.context.unheard.until(),
+                    self.observed.began,
                 )
             {
                 self.observed.rival = Some(until);
@@ -409,7 +411,11 @@ impl<'a> Pass<'a> {
             }
             self.send_before = Some(Instant::now() + SEND_WITHIN.unsigned_abs());
         }
-        let annotations = BTreeMap::from([(CLAIM, claim.to_annotation())]);
+        let mut annotations = BTreeMap::from([(CLAIM, Some(claim.to_annotation()))]);
+        if consent {
+            // It counts once: should a backup bring back what is there now, a person is to be asked again.
+            annotations.insert(TAKE_OVER, None);
+        }
         let metadata = json!({ "annotations": annotations, "finalizers": self.finalizers(finalizer) });
         if let Err(error) = self.patch(metadata).await {
             let refused = Refused::of(&error).ok_or(error)?;
@@ -422,6 +428,7 @@ impl<'a> Pass<'a> {
             self.context.reservations.release(&self.observed.uid, &claim);
         }
         self.observed.finalizer = finalizer;
+        self.observed.take_over = self.observed.take_over.take().filter(|_| !consent);
         self.observed.claimed(claim, send);
         // In case the rest of the pass fails: it is known from now on.
         self.keep(false);
@@ -522,9 +529,10 @@ impl<'a> Pass<'a> {
                 if let (Some(overtaken), Some(live)) = (Overtaken::new(&self.observed), &self.connection) {
                     let (client, object) = (live.waiting(Class::Stop, &self.key), kubernetes::reference(self.object));
                     let known = error.is_not_found().then_some(true);
-                    tokio::spawn(
-                        overtaken.stop_if_gone(known, self.context.client.clone(), object, client).in_current_span(),
-                    );
+                    let (kubernetes, term) = (self.context.client.clone(), self.context.term.clone());
+                    self.context
+                        .leftovers
+                        .spawn(overtaken.stop_if_gone(known, kubernetes, object, client, term).in_current_span());
                 }
                 // What was asked for is still to be looked at.
                 self.keep(true);
@@ -667,6 +675,7 @@ fn step_name(step: &Step) -> &'static str {
         Step::Release { .. } => "Release",
         Step::Probe => "Probe",
         Step::Ask => "Ask",
+        Step::Compare => "Compare",
         Step::Start => "Start",
         Step::Linger => "Linger",
         Step::ReadFailure => "ReadFailure",

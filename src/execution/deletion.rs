@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::claim::{Claim, VISIBILITY, later};
+use super::claim::{CLOCK_SKEW, Claim, VISIBILITY, later};
 use super::observed::{Observed, Remote, StopCall};
 use super::obstacles::is_taken;
-use super::plan::{Decision, Standing, Step, restored, settle, standing, unreadable_end, write};
+use super::plan::{Decision, Standing, Step, of_which_life, restored, settle, standing, unreadable_end, write};
 use super::report::{self, is_finished, is_started};
+use super::stopping;
 use crate::api::{DeletionPolicy, Shutdown};
 use crate::mistral::wire::is_terminal;
 use crate::mistral::{Error, TroubleKind};
@@ -33,17 +34,17 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         Standing::Ours(claim) => claim,
         Standing::Reading(_) | Standing::Foreign(_) => return free,
         // The claim is gone, but not the knowledge that there was one.
-        Standing::Unclaimed { ignored: false } if o.has_lost_a_claim() => {
+        Standing::Unclaimed if o.has_lost_a_claim() => {
             return match &o.stop_with {
                 _ if too_long => Decision::Act(Step::Release { abandoned: true }),
                 Some(connection) => write(o, restored(o, connection, now), false),
                 None => stopping(o, 10, now),
             };
         }
-        Standing::Unclaimed { .. } => return free,
+        Standing::Unclaimed => return free,
         Standing::Unreadable => return Decision::Act(Step::Release { abandoned: true }),
     };
-    if claim.refused {
+    if o.is_refused(claim) {
         return free;
     }
     if too_long {
@@ -53,18 +54,28 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
     if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), true) {
         return stopping(o, 10, now);
     }
-    let Some(stop_since) = claim.stop_since else {
+    if o.is_elder(claim) {
+        return of_which_life(o, connection, claim, now);
+    }
+    // One that a deletion of long ago has left behind, as in a restored backup, is not this stop's beginning.
+    let asked_for = |at: &Timestamp| claim.stop_for.is_some() || *at >= later(since, -CLOCK_SKEW);
+    let Some(stop_since) = stopping::began(claim, now).filter(asked_for) else {
         return write(o, Claim { stop_since: Some(now), ..claim.clone() }, false);
     };
+    let is_unknown = match (&o.stopped, &o.remote) {
+        (Some(Err(Error::NotFound(said))), _) => said.is_no_execution(),
+        (None, Remote::Absent) => true,
+        _ => false,
+    };
+    if is_unknown {
+        // A start may still be under way, or its run not be shown yet: being absent is no proof then.
+        let may_show = match &o.status.start_time {
+            Some(start) if is_started(&o.status) => o.began < later(start.0, VISIBILITY),
+            _ => !o.doubt(claim).is_zero(),
+        };
+        return if may_show { stopping(o, 5, now) } else { free };
+    }
     match (&o.stopped, &o.remote) {
-        (Some(Err(Error::NotFound(_))), _) | (None, Remote::Absent) => {
-            // A start may still be under way, or its run not be shown yet: being absent is no proof then.
-            let shown_by = match &o.status.start_time {
-                Some(start) if is_started(&o.status) => later(start.0, VISIBILITY),
-                _ => claim.doubt_ends(),
-            };
-            if now < shown_by { stopping(o, 5, now) } else { free }
-        }
         (Some(Ok(())), _) => stopping(o, 2, now),
         // It does not run, whatever else it is.
         (Some(Err(Error::Conflict(_))), Remote::Unknown(_)) => free,
@@ -79,7 +90,7 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
                 (true, _) => stopping(o, 5, now),
             }
         }
-        (Some(Err(_)), _) | (None, Remote::Unknown(_)) => stopping(o, 5, now),
+        (Some(Err(_)), _) | (None, Remote::Unknown(_) | Remote::Absent) => stopping(o, 5, now),
         (None, Remote::NotAsked) => Decision::Act(Step::Ask),
         (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) => free,
         // Once started it is ours, whatever the spec's words mean by now.

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
-use super::claim::{Claim, Note};
+use super::claim::{Claim, Note, later};
 use super::controller::Guarded;
+
+/// How long a reservation is kept after it has ended: longer than any pass takes.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
 
 /// What the API tells runs apart by: origin, Mistral workspace, execution id.
 type Identity = (String, Option<String>, String);
@@ -21,17 +24,17 @@ pub(super) struct Reservations {
 }
 
 impl Reservations {
-    /// Reserves an id for the call of this claim; else says until when another resource's may be under
-    /// way. Claims of other operators, and from before a restart, are known as far as the watch has
-    /// brought them; until `unheard` there may be others.
+    /// Reserves an id for the call of this claim, on the word of the API, which was `asked` later than this moment, that there is no run; else says
+    /// until when another resource's call may have been under way, which is later than that. Claims of other operators,
+    /// and from before a restart, are known as far as the watch has brought them; until `unheard` there may be others.
     pub(super) fn reserve(
         &self,
         uid: &str,
         claim: &Claim,
         all: &Store<Guarded>,
         unheard: Option<Timestamp>,
+        asked: Timestamp,
     ) -> Result<(), Timestamp> {
-        let now = Timestamp::now();
         let elsewhere = all.state().into_iter().filter_map(|other| {
             let other = other.0.as_ref().ok().filter(|other| other.uid().as_deref() != Some(uid))?;
             match Note::read(other.metadata.annotations.as_ref()) {
@@ -43,7 +46,7 @@ impl Reservations {
         });
         let mut held = self.lock();
         let here = held.get(&identity(claim)).filter(|(whose, _)| whose != uid).map(|(_, until)| *until);
-        if let Some(until) = elsewhere.chain(here).chain(unheard).max().filter(|until| *until > now) {
+        if let Some(until) = elsewhere.chain(here).chain(unheard).max().filter(|until| *until > asked) {
             return Err(until);
         }
         held.insert(identity(claim), (uid.to_owned(), claim.doubt_ends()));
@@ -58,10 +61,10 @@ impl Reservations {
         }
     }
 
-    /// Drops what no longer holds.
+    /// Drops what nobody asks about any more: a pass may go by an answer that is some minutes old.
     pub(super) fn forget(&self) {
         let now = Timestamp::now();
-        self.lock().retain(|_, (_, until)| *until > now);
+        self.lock().retain(|_, (_, until)| later(*until, REMEMBERED) > now);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Identity, (String, Timestamp)>> {

@@ -95,7 +95,7 @@ pub(super) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, B
         // A call with other values may have been sent. One that was definitely refused, or never sent, counts for
         // nothing; and of a claim that was lost, with its versions, nothing is left to compare with.
         Standing::Ours(claim)
-            if !claim.refused && !claim.inputs.is_empty() && claim.inputs != present && !is_consent(o, claim) =>
+            if !o.is_refused(claim) && !claim.inputs.is_empty() && claim.inputs != present && !is_consent(o, claim) =>
         {
             let id = &claim.execution_id;
             let changed = changed(&claim.inputs, &present);
@@ -106,6 +106,12 @@ pub(super) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, B
         }
         _ => Ok(present),
     }
+}
+
+/// Before a run that was found is compared with the spec: what has to be read for that, if anything.
+pub(super) fn comparable(o: &Observed) -> Option<Decision> {
+    let has_to = o.spec.left_out.is_some() || !entries(&o.spec).is_empty();
+    (has_to && matches!(o.input, Input::NotRead)).then_some(Decision::Act(Step::ReadInput))
 }
 
 /// What must not show in a text that the API gave.

@@ -3,6 +3,7 @@
 mod backoff;
 pub mod claim;
 mod class;
+mod comparison;
 pub mod controller;
 mod deletion;
 mod ends;

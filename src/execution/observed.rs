@@ -1,12 +1,17 @@
 //! What is known about one execution during one pass, and how the outcome of a step adds to it.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use super::claim::{Claim, Claimant, FINALIZER, Known, Note, Owner, TAKE_OVER, derived_id, later};
+use super::claim::{
+    Claim, Claimant, DOUBT, FINALIZER, Known, Note, Owner, SENT_TO_SHOWN, TAKE_OVER, derived_id, later,
+};
 use super::expiry::{Ended, tracked_by};
 use super::input::Input;
 use super::refusals::Refusals;
+use super::report::is_finished;
 use super::result::Stored;
 use crate::api::conditions::{self, READY};
 use crate::api::{Workflow, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
@@ -50,6 +55,11 @@ pub struct Observed {
     pub take_over: Option<String>,
     /// What this process remembers of earlier passes.
     pub memory: Memory,
+    /// When the pass began: each of its questions was sent later, however long the answer took.
+    pub began: Timestamp,
+    /// How long this process had known of the claim's call when the pass began, by the monotonic clock: the wall clock
+    /// may be set, and the machine suspended, while the call is under way.
+    pub known_for: Duration,
     /// This process.
     pub instance: Instance,
     /// The connection.
@@ -85,12 +95,15 @@ pub struct Observed {
     pub stored: Stored,
     /// The answer to a stop.
     pub stopped: Option<Result<(), Error>>,
+    /// Whether the run that was found is what the spec asks for.
+    pub comparison: Comparison,
 }
 
 /// What this process remembers of a resource. Losing it costs calls, never a promise.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
-    /// The claim that this process last wrote: `kubectl replace` may have dropped it.
+    /// The newest claim that this process has written or seen: `kubectl replace` may have dropped it, and an older one
+    /// come back.
     pub claim: Option<Box<Known>>,
     /// Its retries.
     pub retries: Retries,
@@ -127,7 +140,8 @@ impl Memory {
 
     /// Whether the API has taken this stop, and not so long ago that it has to be repeated.
     pub fn has_stopped(&self, call: StopCall, now: Timestamp) -> bool {
-        self.stop.is_some_and(|(taken, at)| taken == call && now < later(at, STOP_AGAIN))
+        // One in the future was taken by a clock that has been set back since.
+        self.stop.is_some_and(|(taken, at)| taken == call && at <= now && now < later(at, STOP_AGAIN))
     }
 }
 
@@ -221,6 +235,21 @@ pub enum Remote {
     Unknown(Trouble),
 }
 
+/// Whether a run that was found under an explicit id is what the spec asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Comparison {
+    /// Not compared in this pass.
+    NotTried,
+    /// It is.
+    Same,
+    /// It is a run of this other workflow.
+    OtherWorkflow(String),
+    /// Its input differs, here.
+    OtherInput(String),
+    /// Its input is not known, and why.
+    Unknown(String),
+}
+
 /// Whether the workflow or registration to be run exists.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
@@ -304,29 +333,33 @@ impl Observed {
         memory: Memory,
         surroundings: Surroundings,
         look: bool,
+        now: Timestamp,
     ) -> Self {
         let Surroundings { workspace, stop_with, referent } = surroundings;
         let meta = &object.metadata;
         let recorded = Note::read(meta.annotations.as_ref());
-        Self {
+        let owner = Owner {
+            cluster: cluster.to_owned(),
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        };
+        let mut observed = Self {
             spec: object.spec.clone(),
             status: object.status.clone().unwrap_or_default(),
-            owner: Owner {
-                cluster: cluster.to_owned(),
-                namespace: object.namespace().unwrap_or_default(),
-                name: object.name_any(),
-            },
+            owner,
             uid: object.uid().unwrap_or_default(),
             generation: meta.generation,
             created: meta.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0),
             deleted: meta.deletion_timestamp.as_ref().map(|time| time.0),
             finalizer: object.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
-            copied: matches!(&recorded, Note::Claim(claim) if claim.owner.name != object.name_any()),
+            copied: false,
             note: memory.refusals.note(&recorded),
             recorded,
             version: object.resource_version().unwrap_or_default(),
             take_over: object.annotations().get(TAKE_OVER).cloned(),
             memory,
+            began: now,
+            known_for: Duration::ZERO,
             instance,
             workspace,
             referent,
@@ -344,22 +377,109 @@ impl Observed {
             failure: FailureText::NotAsked,
             stored: Stored::NotTried,
             stopped: None,
+            comparison: Comparison::NotTried,
+        };
+        observed.copied = matches!(&observed.recorded, Note::Claim(claim) if observed.is_void(claim));
+        observed.learn();
+        observed.known_for = observed.memory.claim.as_ref().map_or(Duration::ZERO, |known| known.first.elapsed());
+        observed
+    }
+
+    /// Remembers the claim on the resource: should an older one come back, this process knows of the newer.
+    fn learn(&mut self) {
+        if let Note::Claim(claim) = &self.note
+            && claim.owner == self.owner
+            && !self.is_of_another_life(claim)
+            && !self.is_void(claim)
+            && !is_finished(&self.status)
+        {
+            self.memory.claim = Some(Box::new(self.known(claim)));
         }
     }
 
-    /// Identity of the run: what the spec says, else the claim, else the status, else a derived one.
+    /// What is remembered of a claim. A call that is known already stays known since then.
+    pub(super) fn known(&self, claim: &Claim) -> Known {
+        let known = Known::of(claim, &self.derived_id());
+        let is_there = matches!(&self.note, Note::Claim(there) if there.send_before == claim.send_before);
+        match &self.memory.claim {
+            Some(before) if before.send_before == known.send_before => {
+                Known { first: before.first, own: before.own, ..known }
+            }
+            Some(_) | None => Known { own: !is_there && claim.claimant == self.instance.name, ..known },
+        }
+    }
+
+    /// Whether a claim says nothing of this resource's run: it speaks of another resource, as in a copied manifest, or
+    /// is older than one that was written since, as in an exported one that was applied again.
+    pub(super) fn is_void(&self, claim: &Claim) -> bool {
+        if claim.owner.name != self.owner.name {
+            return true;
+        }
+        let other_run = self.spec.execution_id.is_none()
+            && self.status.execution_id.as_ref().is_some_and(|id| *id != claim.execution_id);
+        let known = self.memory.claim.as_deref();
+        other_run
+            || known.is_some_and(|known| {
+                claim.revision < known.revision || claim.owner != self.owner || self.is_of_another_life(claim)
+            })
+    }
+
+    /// Whether a claim was written on a resource of this name that is no more.
+    pub(super) fn is_of_another_life(&self, claim: &Claim) -> bool {
+        claim.uid.as_ref().is_some_and(|uid| *uid != self.uid)
+    }
+
+    /// Whether the claim's call has definitely started nothing, and no other call has: the refused claim of an earlier
+    /// process may have come back over a newer one.
+    pub(super) fn is_refused(&self, claim: &Claim) -> bool {
+        let known = self.memory.claim.as_deref();
+        claim.refused && known.is_some_and(|known| known.own && known.send_before == claim.send_before)
+    }
+
+    /// How long a 404 still proves nothing: the claim's call may be under way, or its run not be shown yet. Whoever led
+    /// before may have written a newer claim than the one that is there, so that its being refused says nothing.
+    pub(super) fn doubt(&self, claim: &Claim) -> Duration {
+        if self.is_refused(claim) { Duration::ZERO } else { DOUBT.unsigned_abs().saturating_sub(self.known_for) }
+    }
+
+    /// From when on the API shows every run that was started before this process led.
+    pub(super) fn earlier_calls_end(&self) -> Timestamp {
+        later(self.instance.since, SENT_TO_SHOWN)
+    }
+
+    /// The claim, if it speaks of this resource.
+    pub(super) fn claimed_by(&self) -> Option<&Claim> {
+        match &self.note {
+            Note::Claim(claim) => Some(claim.as_ref()).filter(|claim| !self.is_void(claim)),
+            Note::Absent | Note::Unreadable => None,
+        }
+    }
+
+    pub(super) fn derived_id(&self) -> String {
+        derived_id(&self.owner.name, &self.uid)
+    }
+
+    /// Whether the claim may be from an earlier life and have come over one of this life, of which nothing is left.
+    pub(super) fn is_elder(&self, claim: &Claim) -> bool {
+        self.spec.execution_id.is_none()
+            && self.status.execution_id.is_none()
+            && self.memory.claim.is_none()
+            && self.created < self.instance.since
+            && self.is_of_another_life(claim)
+    }
+
+    /// Identity of the run: what the spec says, else the claim, else the status, else what this process remembers, else a
+    /// derived one.
     pub fn execution_id(&self) -> String {
-        let claimed = match &self.note {
-            Note::Claim(claim) if claim.owner.name == self.owner.name => Some(&claim.execution_id),
-            _ => None,
-        };
+        let claimed = self.claimed_by().filter(|claim| !self.is_elder(claim)).map(|claim| &claim.execution_id);
         self.spec
             .execution_id
             .as_ref()
             .or(claimed)
             .or(self.status.execution_id.as_ref())
+            .or(self.memory.claim.as_ref().and_then(|known| known.execution_id.as_ref()))
             .cloned()
-            .unwrap_or_else(|| derived_id(&self.owner.name, &self.uid))
+            .unwrap_or_else(|| self.derived_id())
     }
 
     /// A claim by this process for the next attempt.
@@ -380,7 +500,15 @@ impl Observed {
 
     /// A claim was written; `fresh` when its call is to be sent in this pass.
     pub fn claimed(&mut self, claim: Claim, fresh: bool) {
-        self.memory.claim = Some(Box::new(Known::from(&claim)));
+        if self.execution_id() != claim.execution_id {
+            // The answer was about another run.
+            self.remote = Remote::NotAsked;
+        }
+        let known = self.known(&claim);
+        if self.memory.claim.as_ref().is_none_or(|before| before.first != known.first) {
+            self.known_for = Duration::ZERO;
+        }
+        self.memory.claim = Some(Box::new(known));
         self.memory.retries.hold = None;
         (self.memory.refusals.claim, self.memory.refusals.unrecorded) = (None, None);
         self.recorded = Note::Claim(Box::new(claim.clone()));
@@ -429,7 +557,8 @@ impl Observed {
         self.memory.seen |= matches!(outcome, Err(Error::Unreadable { .. }));
         self.remote = match outcome {
             Ok(execution) => Remote::Found(Box::new(execution)),
-            Err(Error::NotFound(_)) => Remote::Absent,
+            Err(Error::NotFound(said)) if said.is_no_execution() => Remote::Absent,
+            Err(Error::NotFound(said)) => Remote::Unknown(said.not_the_apis_own()),
             Err(error) => Remote::Unknown(Trouble::from(error)),
         };
         match self.remote {
@@ -461,6 +590,11 @@ impl Observed {
             self.memory.stop = Some((call, now));
         }
         self.stopped = Some(outcome);
+    }
+
+    /// The run that was found was compared with what the spec asks for.
+    pub fn compared(&mut self, comparison: Comparison) {
+        self.comparison = comparison;
     }
 }
 

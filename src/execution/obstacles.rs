@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::backoff::{asked_to_wait, backoff, blocked_retry};
-use super::claim::{Claim, later};
+use super::claim::{TAKE_OVER, later};
 use super::observed::{Observed, Referent, Refusal};
 use super::plan::{Decision, settle};
 use super::report::{self, is_started, reason};
@@ -45,7 +45,7 @@ pub(super) fn is_unresolved(o: &Observed) -> bool {
 }
 
 /// A start was sent, or may have been, and whether there is a run cannot be told yet.
-pub(super) fn in_doubt(o: &Observed, claim: &Claim, trouble: Option<&Trouble>, now: Timestamp) -> Decision {
+pub(super) fn in_doubt(o: &Observed, left: Duration, trouble: Option<&Trouble>, now: Timestamp) -> Decision {
     if let Some(trouble) = trouble
         && trouble.kind != TroubleKind::Unavailable
     {
@@ -54,10 +54,8 @@ pub(super) fn in_doubt(o: &Observed, claim: &Claim, trouble: Option<&Trouble>, n
     let message = "A start was sent or may have been, and its outcome is not known yet; it is not repeated before the API has had time to show the run.".to_owned();
     let status = report::not_started(o, Wait::Working, reason::OUTCOME_UNKNOWN, message, now);
     // Until the doubt ends, ask now and then; from then on, as for any API in trouble.
-    let wait = match Duration::try_from(claim.doubt_ends().duration_since(now)) {
-        Ok(left) if !left.is_zero() => backoff(o, 2, 10).min(left + Duration::from_millis(100)),
-        _ => backoff(o, 2, 60),
-    };
+    let wait =
+        if left.is_zero() { backoff(o, 2, 60) } else { backoff(o, 2, 10).min(left + Duration::from_millis(100)) };
     settle(o, status, Requeue::Retry(wait.max(asked_to_wait(trouble))))
 }
 
@@ -124,7 +122,8 @@ pub(super) fn is_taken(o: &Observed, run: &Execution) -> bool {
     if o.spec.execution_id.is_none() {
         return false;
     }
-    let is = |known: &String, asked: &str| known.eq_ignore_ascii_case(asked);
+    // Names are told apart by case; UUIDs are not.
+    let is = |known: &String, asked: &str| known == asked || (is_uuid(asked) && known.eq_ignore_ascii_case(asked));
     if let Some(workflow) = o.referent.workflow() {
         // Either will do: a workflow that was registered anew has another UUID.
         let names = run.workflow_name.as_ref().map(|name| is(name, &workflow.name));
@@ -144,11 +143,21 @@ fn is_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().filter(|byte| *byte == b'-').count() == 4
 }
 
-pub(super) fn taken(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
+/// The run under the explicit id is one of this other workflow.
+pub(super) fn taken(o: &Observed, workflow: Option<&str>, now: Timestamp) -> Decision {
     let message = format!(
         "Execution id \"{}\" belongs to a run of workflow \"{}\"; create another WorkflowExecution with another executionId.",
-        run.execution_id,
-        run.workflow_name.as_deref().unwrap_or("(not told)")
+        o.execution_id(),
+        workflow.unwrap_or("(not told)")
+    );
+    blocked(o, reason::EXECUTION_ID_TAKEN, message, Requeue::OnChange, now)
+}
+
+/// The run under the explicit id was started with another input.
+pub(super) fn taken_with_other_input(o: &Observed, how: &str, now: Timestamp) -> Decision {
+    let id = o.execution_id();
+    let message = format!(
+        "Execution id \"{id}\" belongs to a run that was started with another input ({how}), so nothing was started and its result is not shown; for a new run, create another WorkflowExecution with another executionId; to have that run all the same, annotate this resource with {TAKE_OVER}={id}."
     );
     blocked(o, reason::EXECUTION_ID_TAKEN, message, Requeue::OnChange, now)
 }

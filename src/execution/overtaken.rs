@@ -16,6 +16,7 @@ use super::observed::{Observed, Sent, StopCall};
 use crate::api::{DeletionPolicy, WorkflowExecution};
 use crate::mistral::{Client, Error};
 use crate::operator::kubernetes::list_metadata;
+use crate::operator::lease::Term;
 
 /// For how long it is tried: as a deletion would be.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -61,6 +62,7 @@ impl Overtaken {
         kubernetes: kube::Client,
         object: ObjectReference,
         client: Client,
+        term: Term,
     ) {
         let namespace = object.namespace.as_deref();
         // A list of one: the right to get single ones is nowhere else needed.
@@ -68,7 +70,7 @@ impl Overtaken {
         let began = Instant::now();
         let mut gone = known;
         let mut trouble = None;
-        while gone.is_none() && began.elapsed() < LIMIT {
+        while gone.is_none() && began.elapsed() < LIMIT && !term.is_over() {
             match list_metadata::<WorkflowExecution>(&kubernetes, namespace, &this).await {
                 // Another one may have its name by now.
                 Ok(present) => gone = Some(!present.items.iter().any(|it| it.metadata.uid == object.uid)),
@@ -79,7 +81,7 @@ impl Overtaken {
             }
         }
         match (gone, trouble) {
-            (Some(true), _) => self.stop(client).await,
+            (Some(true), _) => self.stop(client, &term).await,
             (Some(false), _) => {}
             (None, trouble) => {
                 let error = trouble.map(|error| error.to_string());
@@ -98,7 +100,7 @@ impl Overtaken {
     }
 
     /// Asks the run to stop, and ends it if it has not. A run that is not known may show later.
-    async fn stop(self, client: Client) {
+    async fn stop(self, client: Client, term: &Term) {
         let Self { id: execution_id, calls, grace, doubt_ends, .. } = &self;
         tracing::warn!(
             execution_id,
@@ -110,6 +112,14 @@ impl Overtaken {
                 tokio::time::sleep(*grace).await;
             }
             loop {
+                // Another may lead since, and have started a run of this id for a new resource.
+                if term.is_over() {
+                    tracing::warn!(
+                        execution_id,
+                        "this process may no longer act, and the run could not be stopped before; look after it in Mistral's console"
+                    );
+                    return;
+                }
                 if self.may_be_anothers(Timestamp::now()) {
                     tracing::warn!(
                         execution_id,
@@ -117,6 +127,7 @@ impl Overtaken {
                     );
                     return;
                 }
+                let sent = Timestamp::now();
                 let outcome = match call {
                     StopCall::Cancel => client.cancel(execution_id).await,
                     StopCall::Terminate => client.terminate(execution_id).await,
@@ -126,7 +137,7 @@ impl Overtaken {
                     // It runs no longer.
                     Err(Error::Conflict(_)) => return,
                     // There is none.
-                    Err(Error::NotFound(_)) if Timestamp::now() >= *doubt_ends => return,
+                    Err(Error::NotFound(said)) if said.is_no_execution() && sent >= *doubt_ends => return,
                     Err(_) if began.elapsed() < LIMIT => tokio::time::sleep(AGAIN).await,
                     Err(error) => {
                         tracing::warn!(execution_id, %error, "the run could not be stopped; look after it in Mistral's console");

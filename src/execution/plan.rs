@@ -15,9 +15,10 @@ use super::claim::{self, CLAIM, Claim, Note, TAKE_OVER, VISIBILITY, later};
 use super::deletion;
 use super::expiry;
 use super::input::{self, Hiding};
-use super::observed::{FailureText, Observed, Referent, Remote, Sent, StopCall, Target};
+use super::observed::{Comparison, FailureText, Observed, Referent, Remote, Sent, StopCall, Target};
 use super::obstacles::{
-    APPLIED_TOGETHER, blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
+    APPLIED_TOGETHER, blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, taken_with_other_input,
+    troubled, unresolved,
 };
 use super::refusals::{self, Write};
 use super::report::{self, is_finished, is_started, reason};
@@ -61,6 +62,8 @@ pub enum Step {
         finalizer: bool,
         /// Whether the call of this claim follows in the same pass.
         send: bool,
+        /// Whether a person's consent is used up with it.
+        consent: bool,
     },
     /// Put our finalizer on the resource, or take it off.
     SetFinalizer(bool),
@@ -75,6 +78,8 @@ pub enum Step {
     Ask,
     /// Read the ConfigMaps and Secrets that the input comes from.
     ReadInput,
+    /// Find out whether the run that was found is what the spec asks for.
+    Compare,
     /// Start the run. Only ever follows a claim with `send` in the same pass.
     Start,
     /// Wait for a moment whether the run that was just accepted ends at once: that saves a write.
@@ -102,8 +107,8 @@ pub struct Settled {
 
 /// Whose claim it is.
 pub(super) enum Standing<'a> {
-    /// None, or one that speaks of another resource here: a copied manifest.
-    Unclaimed { ignored: bool },
+    /// None, or one that says nothing of this resource's run: see [`Observed::is_void`].
+    Unclaimed,
     /// This resource's own.
     Ours(&'a Claim),
     /// The run is read only.
@@ -171,8 +176,11 @@ fn decide(o: &Observed, now: Timestamp) -> Decision {
         }
         _ => {}
     }
+    if let Some(claim) = o.claimed_by().filter(|claim| o.is_elder(claim)) {
+        return of_which_life(o, connection, claim, now);
+    }
     match standing(o) {
-        Standing::Unclaimed { ignored } => begin(o, connection, ignored, now),
+        Standing::Unclaimed => begin(o, connection, now),
         Standing::Ours(claim) | Standing::Reading(claim) | Standing::Foreign(claim)
             if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), is_started(&o.status)) =>
         {
@@ -185,6 +193,10 @@ fn decide(o: &Observed, now: Timestamp) -> Decision {
             blocked(o, reason::WORKSPACE_CHANGED, message, Requeue::OnChange, now)
         }
         Standing::Ours(_) if is_started(&o.status) => running(o, now),
+        // As after a restore: from now on it is known when it was seen here.
+        Standing::Ours(claim) if o.is_of_another_life(claim) && o.refusal(Write::Claim, now).is_none() => {
+            write(o, claim.clone(), false)
+        }
         Standing::Ours(claim) => resume(o, connection, claim, now),
         Standing::Reading(claim) => read(o, claim, false, now),
         Standing::Foreign(claim) => read(o, claim, true, now),
@@ -218,19 +230,19 @@ fn without_workspace(o: &Observed, workspace: &Workspace, now: Timestamp) -> Dec
 
 pub(super) fn standing(o: &Observed) -> Standing<'_> {
     match &o.note {
-        Note::Absent => Standing::Unclaimed { ignored: false },
+        Note::Absent => Standing::Unclaimed,
         Note::Unreadable => Standing::Unreadable,
-        Note::Claim(claim) if claim.owner == o.owner && claim.reading => Standing::Reading(claim),
-        Note::Claim(claim) if claim.owner == o.owner => Standing::Ours(claim),
-        Note::Claim(claim) if claim.owner.name == o.owner.name => Standing::Foreign(claim),
-        Note::Claim(_) => Standing::Unclaimed { ignored: true },
+        Note::Claim(claim) if o.is_void(claim) => Standing::Unclaimed,
+        Note::Claim(claim) if claim.owner != o.owner => Standing::Foreign(claim),
+        Note::Claim(claim) if claim.reading => Standing::Reading(claim),
+        Note::Claim(claim) => Standing::Ours(claim),
     }
 }
 
 impl Observed {
     /// Whether a claim speaks of this resource, so that an execution id is settled.
     pub(super) fn claim_exists(&self) -> bool {
-        !matches!(standing(self), Standing::Unclaimed { .. } | Standing::Unreadable)
+        !matches!(standing(self), Standing::Unclaimed | Standing::Unreadable)
     }
 
     /// Whether the run belongs to someone else.
@@ -247,15 +259,16 @@ impl Observed {
     pub(super) fn may_have_started(&self) -> bool {
         is_started(&self.status)
             || match standing(self) {
-                Standing::Unclaimed { ignored } => !ignored && self.has_lost_a_claim(),
-                Standing::Ours(claim) => !claim.refused,
+                Standing::Unclaimed => self.has_lost_a_claim(),
+                Standing::Ours(claim) => !self.is_refused(claim),
                 Standing::Reading(_) | Standing::Foreign(_) | Standing::Unreadable => true,
             }
     }
 
-    /// Whether there was a claim once, if there is none now: `kubectl replace` drops annotations but not the status.
+    /// Whether there was a claim once, if there is none now: `kubectl replace` drops annotations but not the status, and
+    /// the finalizer comes with the first claim.
     pub(super) fn has_lost_a_claim(&self) -> bool {
-        self.memory.claim.is_some() || self.status.execution_id.is_some()
+        self.memory.claim.is_some() || self.status.execution_id.is_some() || self.finalizer
     }
 
     /// Whether this process has seen the resource from its creation and never claimed it: then, and
@@ -274,8 +287,8 @@ impl Observed {
 }
 
 /// No claim yet: make one, unless one was lost.
-fn begin(o: &Observed, connection: &Connection, ignored: bool, now: Timestamp) -> Decision {
-    if !ignored && o.has_lost_a_claim() {
+fn begin(o: &Observed, connection: &Connection, now: Timestamp) -> Decision {
+    if o.has_lost_a_claim() {
         return write(o, restored(o, connection, now), false);
     }
     if o.is_new_to_the_world() {
@@ -288,7 +301,7 @@ fn begin(o: &Observed, connection: &Connection, ignored: bool, now: Timestamp) -
         Remote::Found(_) if is_unresolved(o) => {
             unresolved(o, now).unwrap_or_else(|| settle(o, o.status.clone(), Requeue::OnChange))
         }
-        Remote::Found(run) if is_taken(o, run) => taken(o, run, now),
+        Remote::Found(run) if is_taken(o, run) => taken(o, run.workflow_name.as_deref(), now),
         Remote::Found(_) => {
             let claim = o.claim(connection, 1, now);
             // A derived id has the resource's UID in it: nobody else can have started that run.
@@ -311,7 +324,7 @@ fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Time
     if let Some(decision) = refusals::claim_refused(o, now) {
         return decision;
     }
-    if o.rival.is_some_and(|until| now < until) {
+    if o.rival.is_some() {
         let message = format!(
             "Another WorkflowExecution may have claimed the execution id \"{}\" and started it; this one waits until the API would show that run, and reads it then.",
             o.execution_id()
@@ -333,6 +346,7 @@ pub(super) fn restored(o: &Observed, connection: &Connection, now: Timestamp) ->
     match &o.memory.claim {
         Some(known) => Claim {
             reading: known.reading || adopted,
+            since: known.since,
             digest: known.digest.clone(),
             inputs: known.inputs.clone(),
             // A stop that has reached the run cannot be taken back.
@@ -340,7 +354,22 @@ pub(super) fn restored(o: &Observed, connection: &Connection, now: Timestamp) ->
             stop_for: known.stop_for,
             ..o.claim(connection, known.attempt, now)
         },
-        None => Claim { reading: adopted, ..o.claim(connection, 1, now) },
+        None => Claim { reading: adopted, since: None, ..o.claim(connection, 1, now) },
+    }
+}
+
+/// A claim from an earlier life of this resource, as after a restore; or one that came over a claim of this life, as an
+/// exported manifest does, in a moment when nothing else was left of it. Only the API knows.
+pub(super) fn of_which_life(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) -> Decision {
+    match &o.remote {
+        Remote::NotAsked => Decision::Act(Step::Ask),
+        Remote::Found(_) => write(o, Claim { since: None, ..o.claim(connection, 1, now) }, false),
+        Remote::Unknown(trouble) => troubled(o, trouble, now),
+        Remote::Absent if o.began < o.earlier_calls_end() => {
+            let left = Duration::try_from(o.earlier_calls_end().duration_since(now)).unwrap_or_default();
+            in_doubt(o, left, None, now)
+        }
+        Remote::Absent => write(o, claim.clone(), false),
     }
 }
 
@@ -359,7 +388,7 @@ fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) 
             };
         }
         // Our own earlier calls are proven to have started nothing: it is somebody else's run.
-        Sent::AlreadyStarted if o.spec.execution_id.is_some() && matches!(o.remote, Remote::Found(_)) => {
+        Sent::AlreadyStarted if o.spec.execution_id.is_some() => {
             return write(o, Claim { reading: true, ..claim.clone() }, false);
         }
         Sent::AlreadyStarted => {}
@@ -384,27 +413,31 @@ fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) 
     }
     match &o.remote {
         Remote::NotAsked => Decision::Act(Step::Ask),
-        // Under a refused claim of an explicit id somebody else has started it meanwhile.
-        Remote::Found(_) if claim.refused && o.spec.execution_id.is_some() => {
+        // Under a refused claim of an explicit id somebody else has started it meanwhile, or before the claim.
+        Remote::Found(run) if o.spec.execution_id.is_some() && is_anothers(claim, run) => {
             write(o, Claim { reading: true, ..claim.clone() }, false)
         }
-        Remote::Found(run) if is_taken(o, run) => taken(o, run, now),
+        Remote::Found(run) if is_taken(o, run) => taken(o, run.workflow_name.as_deref(), now),
         Remote::Found(run) => observe(o, run, now),
         Remote::Unknown(trouble) if claim.refused => troubled(o, trouble, now),
         // The run is there and cannot be read. Its id has this resource's UID in it, so it is ours, and is looked after.
         Remote::Unknown(_) if o.memory.seen && o.memory.unanswered > 1 && o.spec.execution_id.is_none() => {
-            let run = Execution { execution_id: claim.execution_id.clone(), ..Execution::default() };
-            settle(o, report::running(o, &run, now), Requeue::OnChange)
+            settle(o, report::running(o, &unread(o), now), Requeue::OnChange)
         }
-        Remote::Unknown(trouble) => in_doubt(o, claim, Some(trouble), now),
-        Remote::Absent if now < claim.doubt_ends() => match &o.sent {
-            Sent::Unknown(trouble) => in_doubt(o, claim, Some(trouble), now),
-            _ => in_doubt(o, claim, None, now),
+        Remote::Unknown(trouble) => in_doubt(o, o.doubt(claim), Some(trouble), now),
+        Remote::Absent if !o.doubt(claim).is_zero() => match &o.sent {
+            Sent::Unknown(trouble) => in_doubt(o, o.doubt(claim), Some(trouble), now),
+            _ => in_doubt(o, o.doubt(claim), None, now),
         },
         // The API has said before that it exists: it is forgotten, not unknown.
         Remote::Absent if o.memory.seen => settle(o, report::missing(o, now), Requeue::OnChange),
         Remote::Absent => start_again(o, connection, claim, now),
     }
+}
+
+/// Whether a run under a claimed explicit id was not started by the claim's call.
+fn is_anothers(claim: &Claim, run: &Execution) -> bool {
+    claim.refused || run.start_time.is_some_and(|start| claim.is_younger_than(start))
 }
 
 /// No run exists, and no call can be under way: the start may be made anew, if nothing speaks against it.
@@ -440,7 +473,8 @@ fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -> Decision 
         Remote::Found(_) if is_unresolved(o) => {
             unresolved(o, now).unwrap_or_else(|| settle(o, o.status.clone(), Requeue::OnChange))
         }
-        Remote::Found(run) if is_taken(o, run) => taken(o, run, now),
+        Remote::Found(run) if is_taken(o, run) => taken(o, run.workflow_name.as_deref(), now),
+        Remote::Found(run) if !foreign && o.spec.execution_id.is_some() => compared(o, run, now),
         Remote::Found(run) => observe(o, run, now),
         Remote::Unknown(trouble) => troubled(o, trouble, now),
         Remote::Absent => {
@@ -461,11 +495,21 @@ fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -> Decision 
     }
 }
 
+/// A run was found under an explicit id: whoever names the id for something else is told so, not given its result.
+fn compared(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
+    match &o.comparison {
+        Comparison::NotTried => input::comparable(o).unwrap_or(Decision::Act(Step::Compare)),
+        Comparison::Same | Comparison::Unknown(_) => observe(o, run, now),
+        Comparison::OtherWorkflow(name) => taken(o, Some(name), now),
+        Comparison::OtherInput(how) => taken_with_other_input(o, how, now),
+    }
+}
+
 /// The claim on a run of someone else that a person lets this resource own.
 fn consented(o: &Observed) -> Option<&Claim> {
     match standing(o) {
         Standing::Reading(claim) | Standing::Foreign(claim) => Some(claim).filter(|claim| is_consent(o, claim)),
-        Standing::Unclaimed { .. } | Standing::Ours(_) | Standing::Unreadable => None,
+        Standing::Unclaimed | Standing::Ours(_) | Standing::Unreadable => None,
     }
 }
 
@@ -475,7 +519,14 @@ pub(super) fn is_consent(o: &Observed, claim: &Claim) -> bool {
 
 /// A person has consented: the claim becomes this resource's, with all doubts that it carries.
 fn take_over(o: &Observed, claim: &Claim) -> Decision {
-    let claim = Claim { owner: o.owner.clone(), reading: false, stop_since: None, stop_for: None, ..claim.clone() };
+    let claim = Claim {
+        owner: o.owner.clone(),
+        since: None,
+        reading: false,
+        stop_since: None,
+        stop_for: None,
+        ..claim.clone()
+    };
     write(o, claim, false)
 }
 
@@ -494,6 +545,13 @@ fn running(o: &Observed, now: Timestamp) -> Decision {
         Remote::Found(run) => observe(o, run, now),
         Remote::Absent => gone(o, now),
         Remote::Unknown(trouble) if let Some(run) = unreadable_end(o, trouble) => observe(o, &run, now),
+        // To stop a run takes no answer about it.
+        Remote::Unknown(trouble)
+            if trouble.kind != TroubleKind::Unauthorized
+                && let Some(decision) = stopping::stop(o, &unread(o), now) =>
+        {
+            decision
+        }
         Remote::Unknown(trouble) => match trouble.kind {
             // The tracker asks again, and slower; a flapping API is the Workspace's condition to tell.
             TroubleKind::Unavailable if o.memory.unanswered < SILENCE => settle(o, o.status.clone(), Requeue::OnChange),
@@ -547,7 +605,7 @@ fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
 /// The API does not know a run that had started.
 fn gone(o: &Observed, now: Timestamp) -> Decision {
     let started = o.status.start_time.as_ref().map_or(o.created, |time| time.0);
-    if now < later(started, VISIBILITY) {
+    if o.began < later(started, VISIBILITY) {
         return settle(o, o.status.clone(), Requeue::OnChange);
     }
     match conditions::find(&o.status.conditions, MISSING) {
@@ -560,9 +618,22 @@ fn gone(o: &Observed, now: Timestamp) -> Decision {
     }
 }
 
+/// The run, of which the API tells nothing.
+fn unread(o: &Observed) -> Execution {
+    Execution { execution_id: o.execution_id(), ..Execution::default() }
+}
+
 pub(super) fn write(o: &Observed, claim: Claim, send: bool) -> Decision {
     let finalizer = o.deleted.is_some() || (o.wants_finalizer() && !claim.reading);
-    Decision::Act(Step::WriteClaim { claim: Box::new(claim), finalizer, send })
+    // Whatever was written before is older, and so is what was written on another resource of this name.
+    let there = match &o.note {
+        Note::Claim(claim) if !o.is_of_another_life(claim) => claim.revision,
+        Note::Claim(_) | Note::Absent | Note::Unreadable => 0,
+    };
+    let revision = o.memory.claim.as_ref().map_or(there, |known| known.revision.max(there)).saturating_add(1);
+    let consent = is_consent(o, &claim) && !claim.reading && !claim.refused;
+    let claim = Claim { revision, uid: Some(o.uid.clone()), ..claim };
+    Decision::Act(Step::WriteClaim { claim: Box::new(claim), finalizer, send, consent })
 }
 
 /// Ends the pass. What a person should hear of is what changes in `Ready`.
@@ -574,8 +645,9 @@ pub(super) fn settle(o: &Observed, mut status: Status, requeue: Requeue) -> Deci
     }
     let mut notices = Vec::new();
     if o.copied && o.claim_exists() {
-        let note =
-            format!("The annotation {CLAIM} spoke of another resource, as in a copied manifest, and was replaced.");
+        let note = format!(
+            "The annotation {CLAIM} spoke of another resource, or was older than what was written since, as in a copied or exported manifest; it was replaced."
+        );
         notices.push(Notice::warning(reason::CLAIM_IGNORED, note));
     }
     if is_started(&status)

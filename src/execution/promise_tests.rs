@@ -3,16 +3,19 @@
 //! two operators with clocks apart and stale caches, edits that drop the claim or the status, an API server that refuses
 //! what is to be written.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
 use proptest::prelude::*;
 use secrecy::SecretSlice;
 use serde_json::{Value, json};
 
-use super::claim::{CLAIM, Claim, FINALIZER, SEND_WITHIN, VISIBILITY};
+use super::claim::{CLAIM, Claim, FINALIZER, Owner, SEND_WITHIN, VISIBILITY};
 use super::input::{Input, Source, Sources};
-use super::observed::{Instance, Memory, Named, Observed, Referent, StopCall, Surroundings};
+use super::observed::{Comparison, Instance, Memory, Named, Observed, Referent, StopCall, Surroundings};
 use super::plan::{Decision, Step, plan};
 use super::refusals::Write;
 use super::report::{is_finished, reason};
@@ -90,6 +93,21 @@ struct Operator {
     instance: Instance,
     /// How far its clock is off.
     skew: SignedDuration,
+    /// How often it has crashed: each process has a name of its own.
+    crashes: u32,
+    /// The call that it knows of, by its moment to be sent, and since when.
+    knows: Option<(Timestamp, Timestamp)>,
+}
+
+impl Operator {
+    /// How long it has known of the call that it knows of by now.
+    fn known_for(&mut self, now: Timestamp) -> Duration {
+        let call = self.memory.claim.as_ref().map(|known| known.send_before);
+        if self.knows.map(|(call, _)| call) != call {
+            self.knows = call.map(|call| (call, now));
+        }
+        self.knows.map_or(Duration::ZERO, |(_, since)| now.duration_since(since).unsigned_abs())
+    }
 }
 
 fn seconds(seconds: u8) -> SignedDuration {
@@ -163,6 +181,11 @@ fn said(status: u16, code: Option<&str>) -> ApiError {
     ApiError { status, code: code.map(str::to_owned), detail: String::new(), deployments: Vec::new(), is_json: true }
 }
 
+/// A 404 that does not come from the API.
+fn gateway() -> ApiError {
+    ApiError { code: None, ..said(404, None) }
+}
+
 fn transient() -> Error {
     Error::Transient { retry_after: None, message: "broken".into() }
 }
@@ -187,6 +210,8 @@ impl World {
             memory: Memory::default(),
             instance: Instance { name: format!("operator-{n}"), since: now - seconds(5) },
             skew: SignedDuration::from_secs(i64::from(fate.choose(15)) - 7),
+            crashes: 0,
+            knows: None,
         };
         let operators = [operator(0, fate), operator(1, fate)];
         let history = Vec::new();
@@ -233,7 +258,11 @@ impl World {
     fn crash(&mut self, who: usize) {
         self.tell(format!("operator {who} crashes"));
         self.operators[who].memory = Memory::default();
-        self.operators[who].instance.since = self.now + self.operators[who].skew;
+        let operator = &mut self.operators[who];
+        operator.knows = None;
+        operator.crashes += 1;
+        // Since when, by the API server's clock.
+        operator.instance = Instance { name: format!("operator-{who}-{}", operator.crashes), since: self.now };
     }
 
     /// One pass of one operator, which anything may befall. Returns when the next is due.
@@ -245,7 +274,7 @@ impl World {
         };
         let mut version = seen.metadata.resource_version.clone().unwrap();
         let connection = Connection { origin: "https://api".into(), workspace_id: None, epoch: 0 };
-        let Operator { memory, instance, skew } = &self.operators[who];
+        let Operator { memory, instance, skew, .. } = &self.operators[who];
         let skew = *skew;
         let mut observed = Observed::new(
             &seen,
@@ -258,7 +287,10 @@ impl World {
                 referent: referent(&seen, fate),
             },
             look,
+            self.now + skew,
         );
+        self.operators[who].memory = observed.memory.clone();
+        observed.known_for = self.operators[who].known_for(self.now);
         let mut send_before = None;
         let mut remote_changes = 0;
         for _ in 0..MAX_STEPS {
@@ -270,7 +302,8 @@ impl World {
                         return None;
                     }
                     match step {
-                        Step::WriteClaim { claim, finalizer, send } => {
+                        Step::WriteClaim { claim, finalizer, send, consent } => {
+                            assert!(!consent, "nobody consented");
                             let now = self.now + skew;
                             let held = observed.refusal(Write::Claim, now).is_some();
                             if held || self.refuses.0 {
@@ -289,6 +322,7 @@ impl World {
                             observed.finalizer = finalizer;
                             observed.claimed(*claim, send);
                             self.operators[who].memory = observed.memory.clone();
+                            self.operators[who].known_for(self.now);
                             if fate.seldom() {
                                 // Written, but the answer was lost.
                                 return None;
@@ -311,8 +345,21 @@ impl World {
                             }
                         }
                         Step::Ask => {
-                            let broken = fate.seldom();
-                            observed.asked(if broken { Err(transient()) } else { self.api.get(self.now) });
+                            let timeout = REQUEST_TIMEOUT.as_secs().try_into().unwrap();
+                            let (there, back) = match fate.choose(4) {
+                                2 => (fate.at_most(timeout), 0),
+                                3 => (seconds(0), fate.choose(timeout)),
+                                _ => (seconds(0), 0),
+                            };
+                            self.advance(there, fate);
+                            let answer = match fate.choose(8) {
+                                6 => Err(transient()),
+                                7 => Err(Error::NotFound(gateway())),
+                                _ => self.api.get(self.now),
+                            };
+                            self.advance(seconds(back), fate);
+                            self.tell(format!("operator {who} asked: {answer:?}"));
+                            observed.asked(answer);
                         }
                         Step::Linger => {
                             self.advance(fate.at_most(2), fate);
@@ -323,6 +370,7 @@ impl World {
                             };
                             observed.lingered(outcome);
                         }
+                        Step::Compare => observed.compared(Comparison::Same),
                         Step::Probe => observed.probed(Ok(())),
                         Step::ReadFailure => observed.failure_read(Ok(Vec::new())),
                         Step::SetFinalizer(_) if self.refuses.0 => {
@@ -341,8 +389,9 @@ impl World {
                             assert!(self.may_stop, "nobody asked to stop");
                             remote_changes += 1;
                             assert_eq!(remote_changes, 1, "more than one change at the API in a pass");
-                            let outcome = match fate.choose(8) {
+                            let outcome = match fate.choose(9) {
                                 6 => Err(transient()),
+                                8 => Err(Error::NotFound(gateway())),
                                 7 => self.api.stop(call, self.now, fate).and(Err(unknown())),
                                 _ => self.api.stop(call, self.now, fate),
                             };
@@ -444,16 +493,16 @@ impl World {
     /// What people and tools do to a resource.
     fn meddle(&mut self, fate: &mut Fate) {
         let mut version = self.object.metadata.resource_version.clone().unwrap();
-        let what = fate.choose(12);
+        let what = fate.choose(16);
         self.tell(format!("meddling {what}"));
         match what {
             // `kubectl replace` from a file: the status stays.
-            1 if self.object.status.as_ref().is_some_and(|status| status.execution_id.is_some()) => {
-                self.write(&mut version, |object| object.metadata.annotations = None);
+            1 => {
+                self.apply(None, false);
             }
-            // A restore: the status is dropped, the annotations stay. Who loses both has no books left.
-            2 if self.object.metadata.annotations.is_some() => {
-                self.write(&mut version, |object| object.status = None);
+            // A restore: the status is dropped, the annotations stay. Who loses all has no books left.
+            2 => {
+                self.apply(self.object.metadata.annotations.clone(), true);
             }
             3 => {
                 self.write(&mut version, |object| object.spec.suspend = !object.spec.suspend);
@@ -469,9 +518,67 @@ impl World {
             7 => self.secret += 1,
             8 => self.refuses.0 = !self.refuses.0,
             9 => self.refuses.1 = !self.refuses.1,
+            // A clock is set, and set right later.
+            10 => {
+                let who = usize::from(fate.choose(2));
+                let hours = SignedDuration::from_hours(6);
+                self.operators[who].skew = [seconds(0), hours, -hours][usize::from(fate.choose(3))];
+            }
+            // `kubectl apply` of an export: an older claim comes back, with or without the status.
+            11 | 12 => {
+                let back = usize::from(fate.choose(8));
+                let is_claimed = |older: &&WorkflowExecution| older.annotations().contains_key(CLAIM);
+                if let Some(older) = self.history.iter().rev().filter(is_claimed).nth(back) {
+                    let annotations = older.metadata.annotations.clone();
+                    self.apply(annotations, what == 12);
+                }
+            }
+            // The claim of another resource, or of an earlier one of this name.
+            13 | 14 => {
+                let claim =
+                    self.object.annotations().get(CLAIM).map(|text| serde_json::from_str::<Claim>(text).unwrap());
+                if let Some(claim) = claim {
+                    let owner = Owner { name: "other".into(), ..claim.owner.clone() };
+                    let refused = fate.choose(2) == 0;
+                    let execution_id = self.object.spec.execution_id.clone().unwrap_or_else(|| "earlier".into());
+                    let claim = match what {
+                        13 => Claim { owner, refused, ..claim },
+                        _ => Claim { uid: Some("earlier".into()), execution_id, revision: 9, refused, ..claim },
+                    };
+                    let annotations = [(CLAIM.to_owned(), claim.to_annotation())].into();
+                    let empties_status = fate.choose(2) == 0;
+                    if self.apply(Some(annotations), empties_status) && what == 14 && empties_status {
+                        (0..2).for_each(|who| self.crash(who));
+                    }
+                }
+            }
             _ => {}
         }
     }
+
+    /// Applies annotations, unless nothing was left of the books then. Returns whether it has.
+    fn apply(&mut self, annotations: Option<BTreeMap<String, String>>, empties_status: bool) -> bool {
+        let mut version = self.object.metadata.resource_version.clone().unwrap();
+        let status = self.object.status.as_ref().filter(|_| !empties_status);
+        if !has_own_claim(annotations.as_ref())
+            && self.object.metadata.finalizers.is_none()
+            && status.is_none_or(|status| status.execution_id.is_none())
+        {
+            return false;
+        }
+        self.tell(format!("applied: {annotations:?}, status emptied: {empties_status}"));
+        self.write(&mut version, |object| {
+            object.metadata.annotations = annotations;
+            if empties_status {
+                object.status = None;
+            }
+        })
+    }
+}
+
+fn has_own_claim(annotations: Option<&BTreeMap<String, String>>) -> bool {
+    let claim = annotations.and_then(|all| all.get(CLAIM)).map(|text| serde_json::from_str::<Claim>(text).unwrap());
+    claim.is_some_and(|claim| claim.owner.name == "run" && claim.uid.as_deref() == Some("uid"))
 }
 
 fn refused() -> Refused {
@@ -551,6 +658,7 @@ fn to_the_end(spec: &Value, choices: Vec<u8>, may_stop: bool) -> (World, Workflo
     // Nothing fails any more.
     world.object.spec.suspend = false;
     world.refuses = (false, false);
+    world.operators.iter_mut().for_each(|operator| operator.skew = seconds(0));
     for _ in 0..100 {
         let due = world.pass(0, true, &mut fate);
         world.advance(due.unwrap_or(seconds(10)), &mut fate);

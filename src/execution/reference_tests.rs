@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::claim::{Claim, FINALIZER, Note};
+use super::claim::{Claim, Note};
 use super::observed::{Instance, Memory, Named, Observed, Referent, Remote, StopCall, Surroundings};
 use super::plan::{Decision, Step, plan};
 use super::report::reason;
@@ -40,7 +40,6 @@ fn observed(spec: Value, referent: Referent) -> Observed {
         "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
         "metadata": {
             "name": "run", "namespace": "n", "uid": "u-1", "generation": 1, "creationTimestamp": at(0).to_string(),
-            "finalizers": [FINALIZER],
         },
         "spec": { "workflowRef": { "name": "w" } },
     });
@@ -49,7 +48,7 @@ fn observed(spec: Value, referent: Referent) -> Observed {
     let surroundings =
         Surroundings { workspace: Workspace::Ready(connection()), stop_with: Some(connection()), referent };
     let instance = Instance { name: "me".into(), since: at(-60) };
-    Observed::new(&object, "cluster", instance, Memory::default(), surroundings, false)
+    Observed::new(&object, "cluster", instance, Memory::default(), surroundings, false, Timestamp::now())
 }
 
 fn run(id: &str, workflow_id: Option<&str>, workflow_name: &str, status: &str) -> Execution {
@@ -63,6 +62,7 @@ fn run(id: &str, workflow_id: Option<&str>, workflow_name: &str, status: &str) -
 fn claimed(mut o: Observed) -> Observed {
     let claim = o.claim(&connection(), 1, at(0));
     o.note = Note::Claim(Box::new(claim));
+    o.finalizer = true;
     o
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::claim::{Claim, Known, Note};
+use super::claim::{Claim, Note};
 use super::observed::Observed;
 use super::obstacles::blocked;
 use super::plan::{Decision, Settled, settle};
@@ -111,7 +111,7 @@ impl Observed {
     /// other is gone by all the same.
     pub fn unclaimed(&mut self, claim: Claim, send: bool) {
         if !send {
-            self.memory.claim = Some(Box::new(Known::from(&claim)));
+            self.memory.claim = Some(Box::new(self.known(&claim)));
             self.memory.refusals.unrecorded = Some(Box::new((claim.clone(), self.recorded.clone())));
             self.note = Note::Claim(Box::new(claim));
         }

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::claim::{Note, StopFor};
-use super::observed::{Observed, Referent};
+use super::observed::{Comparison, Observed, Referent};
 use super::result;
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{
@@ -238,7 +238,13 @@ pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Tim
     conditions::remove(&mut status.conditions, MISSING);
     status.end_time = Some(Time(run.end_time.unwrap_or(now)));
     if run.status.as_deref() == Some("COMPLETED") {
-        let message = result::keep(&mut status, o, run, now);
+        let mut message = result::keep(&mut status, o, run, now);
+        // Who waits for this condition alone is to know that it is not this resource's own run.
+        if let Some(adopted) =
+            conditions::find(&status.conditions, STARTED).filter(|started| started.reason == reason::ADOPTED)
+        {
+            message = format!("{message} {}", adopted.message);
+        }
         let reason = reason::COMPLETED;
         set(&mut status, o, COMPLETE, Is::True, reason, &message, now);
         conditions::ready(&mut status.conditions, reason, &message, o.generation, now);
@@ -405,15 +411,18 @@ fn started(status: &mut Status, o: &Observed, now: Timestamp) {
     if is_started(status) {
         return;
     }
-    let (reason, message) = if o.is_reading() {
-        (
-            reason::ADOPTED,
-            "The run was found under this id, not started by this resource; deleting the resource leaves it alone.",
-        )
-    } else {
-        (reason::STARTED, "The API has accepted the run.")
+    if !o.is_reading() {
+        return set(status, o, STARTED, Is::True, reason::STARTED, "The API has accepted the run.", now);
+    }
+    let input = match &o.comparison {
+        Comparison::Same => "; it was started with the same input".to_owned(),
+        Comparison::Unknown(why) => format!("; whether it was started with the same input is not known: {why}"),
+        Comparison::NotTried | Comparison::OtherInput(_) | Comparison::OtherWorkflow(_) => String::new(),
     };
-    set(status, o, STARTED, Is::True, reason, message, now);
+    let message = format!(
+        "The run was found under this id, not started by this resource{input}. Deleting the resource leaves it alone."
+    );
+    set(status, o, STARTED, Is::True, reason::ADOPTED, &message, now);
 }
 
 fn failed(mut status: Status, o: &Observed, reason: &str, message: &str, now: Timestamp) -> Status {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::backoff::{asked_to_wait, backoff};
-use super::claim::{Claim, StopFor, later};
+use super::claim::{CLOCK_SKEW, Claim, SEND_WITHIN, StopFor, later};
 use super::observed::{Observed, Sent, StopCall};
 use super::obstacles::troubled;
 use super::plan::{Decision, Standing, Step, settle, standing, write};
 use super::report::{self, is_finished, is_started, reason};
-use crate::api::conditions::{self, READY};
+use crate::api::conditions::{self, READY, STARTED};
 use crate::api::{Shutdown, WorkflowExecutionStatus as Status};
 use crate::mistral::wire::Execution;
 use crate::mistral::{Error, Trouble, TroubleKind};
@@ -72,7 +72,7 @@ pub(super) fn stop(o: &Observed, run: &Execution, now: Timestamp) -> Option<Deci
     let status = report::running(o, run, now);
     let cause = why(o, claim, &status, now)?;
     // One that a deletion of long ago has left behind, as in a restored backup, is not this stop's beginning.
-    let Some(since) = claim.stop_since.filter(|_| claim.stop_for.is_some()) else {
+    let Some(since) = began(claim, now).filter(|_| claim.stop_for.is_some()) else {
         let claim = Claim { stop_since: Some(now), stop_for: Some(cause), ..claim.clone() };
         return Some(write(o, claim, false));
     };
@@ -108,6 +108,11 @@ pub(super) fn stop(o: &Observed, run: &Execution, now: Timestamp) -> Option<Deci
     Some(settle(o, report::stopping(o, status, &message, now), requeue))
 }
 
+/// When the stop began that the claim tells of. One in the future is by another clock, and would never come to its end.
+pub(super) fn began(claim: &Claim, now: Timestamp) -> Option<Timestamp> {
+    claim.stop_since.filter(|since| *since <= later(now, CLOCK_SKEW))
+}
+
 /// Often at first, then less: a workflow may take its time to clean up. At the end of its grace in any case.
 fn next_look(since: Timestamp, grace: Timestamp, terminating: bool, now: Timestamp) -> Duration {
     let (shortest, longest) = (Duration::from_secs(2), Duration::from_secs(30));
@@ -133,6 +138,21 @@ fn starting_deadline(o: &Observed) -> Option<Timestamp> {
 fn active_deadline(o: &Observed, status: &Status) -> Option<Timestamp> {
     // Somebody else's run keeps its own time.
     let seconds = o.spec.active_deadline_seconds.filter(|_| !o.is_reading())?;
-    let start = status.start_time.as_ref()?;
-    Some(later(start.0, SignedDuration::from_secs(i64::from(seconds))))
+    let start = began_running(o, status)?;
+    Some(later(start, SignedDuration::from_secs(i64::from(seconds))))
+}
+
+/// When the run began: as the API's clock says, but not before it was claimed and its resource created, nor after the
+/// status said that it had started. The API's clock may be wrong.
+fn began_running(o: &Observed, status: &Status) -> Option<Timestamp> {
+    let start = status.start_time.as_ref()?.0;
+    let not_before = match standing(o) {
+        Standing::Ours(claim) => o.created.min(later(claim.send_before, -SEND_WITHIN)),
+        _ => o.created,
+    };
+    let told = conditions::find(&status.conditions, STARTED).filter(|it| it.status == "True");
+    // The condition has whole seconds.
+    let not_after =
+        told.map_or(Timestamp::MAX, |started| later(started.last_transition_time.0, SignedDuration::from_secs(1)));
+    Some(start.min(not_after).max(not_before))
 }

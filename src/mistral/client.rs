@@ -20,7 +20,7 @@ use super::filter::{RegistrationFilter, RunFilter, WorkflowFilter};
 use super::mask::Mask;
 use super::pages::Pages;
 use super::room::{Held, Room, SHORT};
-use super::wire::{BulkOutcome, Event, ExecuteRequest, Execution, Page, Registration, UpdateRequest, WhoAmI, Workflow};
+use super::wire::{BulkOutcome, ExecuteRequest, Execution, Page, Registration, UpdateRequest, WhoAmI, Workflow};
 use crate::json::{self, Rows};
 
 /// How long connecting may take.
@@ -368,20 +368,21 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn list_events(
+    pub async fn list_events<E: DeserializeOwned>(
         &self,
         execution_id: &str,
         cursor: Option<&str>,
         limit: u16,
-    ) -> Result<Page<Event>, Error> {
+    ) -> Result<Page<E>, Error> {
         #[derive(Deserialize)]
-        struct Body {
-            events: Rows<Event>,
+        struct Body<E: DeserializeOwned> {
+            #[serde(bound = "E: DeserializeOwned")]
+            events: Rows<E>,
             next_cursor: Option<String>,
         }
         let mut query = vec![("workflow_exec_id", execution_id.to_owned()), ("limit", limit.to_string())];
         query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
-        let body: Body = self.get("/v1/workflows/events/list", &[], &query).await?;
+        let body: Body<E> = self.get("/v1/workflows/events/list", &[], &query).await?;
         Ok(page(body.events, body.next_cursor))
     }
 

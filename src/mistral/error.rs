@@ -135,6 +135,19 @@ impl ApiError {
         self.code.as_deref() == Some("WF_1101")
     }
 
+    /// There is no such execution (`WF_1100`). A 404 without the API's own code comes from something in between, such as
+    /// a gateway without a route, and says nothing.
+    pub fn is_no_execution(&self) -> bool {
+        self.status == 404 && self.code.as_deref() == Some("WF_1100")
+    }
+
+    /// An answer that does not come from the API itself, and may pass.
+    pub fn not_the_apis_own(&self) -> Trouble {
+        let message =
+            format!("the answer does not come from the Workflows API, which would have a code of its own: {self}");
+        Trouble { kind: TroubleKind::Unavailable, message, retry_after: None }
+    }
+
     /// Several active deployments own the workflow, and none was named.
     pub fn is_ambiguous_workflow(&self) -> bool {
         self.code.as_deref() == Some("AMBIGUOUS_WORKFLOW")

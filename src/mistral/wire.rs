@@ -351,6 +351,36 @@ pub struct EventFailure {
     pub message: Option<String>,
 }
 
+/// An event of an execution, read for what it says of the run's input.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct StartEvent {
+    /// `WORKFLOW_EXECUTION_STARTED` is the one that says something.
+    #[serde(default)]
+    pub event_type: String,
+    /// Nanoseconds since 1970.
+    #[serde(default, deserialize_with = "json::lenient")]
+    pub event_timestamp: Option<i64>,
+    /// What the workflow was called with.
+    #[serde(default, deserialize_with = "json::lenient")]
+    pub attributes: Option<StartAttributes>,
+}
+
+/// What an event says of a run's input.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct StartAttributes {
+    /// The arguments.
+    #[serde(default, deserialize_with = "json::lenient")]
+    pub input: Option<StartInput>,
+}
+
+/// The arguments of a workflow.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct StartInput {
+    /// A list; opaque where a worker encodes payloads.
+    #[serde(default, deserialize_with = "json::any")]
+    pub value: Option<Json>,
+}
+
 /// One page of a list and how to get the next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<T> {

@@ -83,7 +83,7 @@ impl Retries {
             (Requeue::Retry(wait), Workspace::Ready(connection)) => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
                 let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
-                self.hold = Some(Hold { until, generation, connection: connection.clone() });
+                self.hold = Some(Hold { until, wait, generation, connection: connection.clone() });
             }
             (Requeue::OnChange | Requeue::AtLatest(_) | Requeue::After(_) | Requeue::Retry(_), _) => {
                 *self = Self::default();
@@ -97,6 +97,8 @@ impl Retries {
 pub struct Hold {
     /// When it is due.
     pub until: Timestamp,
+    /// How long that was then: a clock that is set back makes no wait longer.
+    pub wait: Duration,
     /// The generation of the spec that failed.
     pub generation: Option<i64>,
     /// The connection that it failed with.
@@ -109,8 +111,13 @@ impl Hold {
         if self.generation != generation || self.connection != *connection {
             return None;
         }
-        Duration::try_from(self.until.duration_since(now)).ok().filter(|left| !left.is_zero())
+        left(self.until, self.wait, now)
     }
+}
+
+/// What is left of a wait; none if it is over, or longer than it ever was, as where the clock was set back.
+fn left(until: Timestamp, wait: Duration, now: Timestamp) -> Option<Duration> {
+    Duration::try_from(until.duration_since(now)).ok().filter(|left| !left.is_zero() && *left <= wait)
 }
 
 /// A write that the API server refuses for good: it is tried again less and less often, and at once when the object
@@ -123,6 +130,8 @@ pub struct Refusal {
     before: u32,
     /// When the write is due again.
     until: Timestamp,
+    /// How long that was then.
+    wait: Duration,
     /// The object that was refused, or what the operator's other writes have made of it since.
     version: String,
 }
@@ -131,8 +140,9 @@ impl Refusal {
     /// The write was refused, perhaps once more.
     pub fn once_more(last: Option<&Self>, refused: Refused, version: &str, uid: &str, now: Timestamp) -> Self {
         let before = last.map_or(0, |last| last.before.saturating_add(1));
-        let until = now.saturating_add(backoff(before, uid, REFUSED.0, REFUSED.1)).unwrap_or(Timestamp::MAX);
-        Self { refused, before, until, version: version.to_owned() }
+        let wait = backoff(before, uid, REFUSED.0, REFUSED.1);
+        let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
+        Self { refused, before, until, wait, version: version.to_owned() }
     }
 
     /// How long the write is put off; none if it is due, or somebody else has changed the object.
@@ -140,7 +150,7 @@ impl Refusal {
         if self.version != version {
             return None;
         }
-        Duration::try_from(self.until.duration_since(now)).ok().filter(|left| !left.is_zero())
+        left(self.until, self.wait, now)
     }
 
     /// Whether it is the first one in a row: a person is told of that one.

@@ -1,7 +1,13 @@
 //! The calls to the API that a pass makes, each folded into what is known.
 
+use serde::de::DeserializeOwned;
+
 use super::*;
+use crate::execution::comparison::{self, is_claimed_alike};
+use crate::execution::observed::Comparison;
 use crate::execution::tracker::Word;
+use crate::json::Json;
+use crate::mistral::wire::{Execution, StartEvent};
 
 /// Pages of events that are read for the text of one failure.
 const MAX_EVENT_PAGES: usize = 5;
@@ -29,6 +35,10 @@ impl Pass<'_> {
                 if let Remote::Unknown(trouble) = self.observed.remote.clone() {
                     self.had_trouble(&trouble);
                 }
+            }
+            Step::Compare => {
+                let comparison = Box::pin(self.compare(client)).await;
+                self.observed.compared(comparison);
             }
             Step::Start => self.start(client).await,
             Step::ReadFailure => self.observed.failure_read(read_events(client, &id).await),
@@ -145,6 +155,53 @@ pub(super) fn target(observed: &Observed) -> ExecuteTarget<'_> {
     }
 }
 
+impl Pass<'_> {
+    /// Whether the run that was found under an explicit id is what the spec asks for.
+    async fn compare(&mut self, client: &mistral::Client) -> Comparison {
+        let Remote::Found(run) = &self.observed.remote else { return Comparison::NotTried };
+        match other_workflow(client, &self.observed, run).await {
+            Ok(None) => {}
+            Ok(Some(name)) => return Comparison::OtherWorkflow(name),
+            Err(error) => return Comparison::Unknown(error.to_string()),
+        }
+        if self.context.executions.state().iter().any(|other| is_claimed_alike(&self.observed, other)) {
+            return Comparison::Same;
+        }
+        let Some(request) = input::request(&self.observed) else {
+            return Comparison::Unknown("not all of the input is there to compare it with".to_owned());
+        };
+        match read_arguments(client, &run.execution_id).await {
+            Ok(arguments) => comparison::with_arguments(request.input.as_ref(), arguments.as_ref()),
+            Err(error) => Comparison::Unknown(error.to_string()),
+        }
+    }
+}
+
+/// The workflow that the run is of, if the spec names a registration of another one.
+async fn other_workflow(
+    client: &mistral::Client,
+    observed: &Observed,
+    run: &Execution,
+) -> Result<Option<String>, mistral::Error> {
+    let ExecuteTarget::Registration(id) = target(observed) else { return Ok(None) };
+    let wanted = client.get_registration(id).await?.workflow_id;
+    let name = run.workflow_name.clone().unwrap_or_else(|| "(not told)".to_owned());
+    let is_it = match (&run.workflow_id, &run.workflow_name) {
+        (Some(id), _) => id.eq_ignore_ascii_case(&wanted),
+        (None, Some(name)) => client.get_workflow(&wanted).await?.name == *name,
+        (None, None) => true,
+    };
+    Ok((!is_it).then_some(name))
+}
+
+/// What the newest run of this id was called with, as its first event tells; none if no event does.
+async fn read_arguments(client: &mistral::Client, execution_id: &str) -> Result<Option<Json>, mistral::Error> {
+    let events: Vec<StartEvent> =
+        read_pages(client, execution_id, |event: &StartEvent| event.event_type == "WORKFLOW_EXECUTION_STARTED").await?;
+    let newest = events.into_iter().max_by_key(|event| event.event_timestamp);
+    Ok(newest.and_then(|event| event.attributes?.input?.value))
+}
+
 async fn probe(client: &mistral::Client, observed: &Observed) -> Result<(), mistral::Error> {
     match target(observed) {
         ExecuteTarget::Workflow(identifier) => client.get_workflow(identifier).await.map(|_| ()),
@@ -153,6 +210,15 @@ async fn probe(client: &mistral::Client, observed: &Observed) -> Result<(), mist
 }
 
 async fn read_events(client: &mistral::Client, execution_id: &str) -> Result<Vec<Event>, mistral::Error> {
+    read_pages(client, execution_id, |event: &Event| event.event_type.ends_with("_FAILED")).await
+}
+
+/// The events of interest among the first ones of an execution.
+async fn read_pages<E: DeserializeOwned>(
+    client: &mistral::Client,
+    execution_id: &str,
+    is_wanted: impl Fn(&E) -> bool,
+) -> Result<Vec<E>, mistral::Error> {
     let mut events = Vec::new();
     let mut cursor: Option<String> = None;
     let mut limit = EVENTS_PAGE;
@@ -167,7 +233,7 @@ async fn read_events(client: &mistral::Client, execution_id: &str) -> Result<Vec
             page => page?,
         };
         pages += 1;
-        events.extend(page.items.into_iter().filter(|event| event.event_type.ends_with("_FAILED")));
+        events.extend(page.items.into_iter().filter(&is_wanted));
         match page.next {
             Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
             _ => break,

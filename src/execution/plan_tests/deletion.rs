@@ -60,7 +60,6 @@ fn a_deletion_lets_go_at_once_where_there_is_nothing_to_stop() {
     finished.asked(Ok(run("COMPLETED")));
     let status = settled(&finished, at(6)).status;
     for (what, o) in [
-        ("never claimed", new()),
         ("refused", with_claim(|claim| claim.refused = true)),
         ("read only", with_claim(|claim| claim.reading = true)),
         ("orphaned, without a credential", Observed { stop_with: None, ..orphan }),

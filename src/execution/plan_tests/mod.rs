@@ -6,6 +6,7 @@ mod refusals;
 mod running;
 mod stopping;
 mod values;
+mod whose;
 
 use std::time::Duration;
 
@@ -13,9 +14,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::api::conditions::{COMPLETE, FAILED, MISSING, READY, STARTED, find, is_true};
-use crate::api::{DeletionPolicy, WorkflowExecution, WorkflowExecutionStatus};
+use crate::api::{DeletionPolicy, Shutdown, WorkflowExecution, WorkflowExecutionStatus};
 use crate::execution::claim::{Claim, Known, Note, TAKE_OVER};
-use crate::execution::observed::{FailureText, Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings};
+use crate::execution::observed::{
+    Comparison, FailureText, Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings,
+};
 use crate::execution::plan::{Decision, Settled, Step, plan};
 use crate::execution::report::reason;
 use crate::json::Json;
@@ -53,6 +56,7 @@ fn observed(metadata: Value, spec: Value) -> Observed {
             referent: Referent::NotNamed,
         },
         false,
+        at(0),
     )
 }
 
@@ -74,6 +78,8 @@ fn connection() -> Connection {
 fn claimed() -> Observed {
     let mut o = new();
     let claim = o.claim(&connection(), 1, at(0));
+    o.memory.claim = Some(Box::new(o.known(&claim)));
+    assert!(o.memory.claim.as_ref().unwrap().own);
     o.note = Note::Claim(Box::new(claim));
     o.finalizer = true;
     o
@@ -83,6 +89,8 @@ fn with_claim(change: impl FnOnce(&mut Claim)) -> Observed {
     let mut o = claimed();
     let Note::Claim(claim) = &mut o.note else { unreachable!() };
     change(claim);
+    let known = Known { own: true, ..Known::of(&claim.clone(), &o.derived_id()) };
+    o.memory.claim = Some(Box::new(known));
     o
 }
 
@@ -116,15 +124,21 @@ fn transient() -> Error {
     Error::Transient { retry_after: None, message: "down".into() }
 }
 
+/// A pass that begins at this moment, by a process that has known of the claim since second 0.
+fn plan_at(o: &Observed, now: Timestamp) -> Decision {
+    let known_for = now.duration_since(at(0)).unsigned_abs();
+    plan(&Observed { began: now, known_for, ..o.clone() }, now)
+}
+
 fn settled(o: &Observed, now: Timestamp) -> Settled {
-    match plan(o, now) {
+    match plan_at(o, now) {
         Decision::Settle(settled) => *settled,
         Decision::Act(step) => panic!("acts: {step:?}"),
     }
 }
 
 fn step(o: &Observed, now: Timestamp) -> Step {
-    match plan(o, now) {
+    match plan_at(o, now) {
         Decision::Act(step) => step,
         Decision::Settle(settled) => panic!("settles: {settled:#?}"),
     }
@@ -132,7 +146,7 @@ fn step(o: &Observed, now: Timestamp) -> Step {
 
 fn claim_of(step: Step) -> (Claim, bool, bool) {
     match step {
-        Step::WriteClaim { claim, finalizer, send } => (*claim, finalizer, send),
+        Step::WriteClaim { claim, finalizer, send, consent: _ } => (*claim, finalizer, send),
         other => panic!("no claim: {other:?}"),
     }
 }
@@ -292,7 +306,8 @@ fn an_explicit_id_that_another_resource_has_just_claimed_waits() {
     let waiting = settled(&o, at(1));
     assert_eq!(ready(&waiting.status), reason::EXECUTION_ID_CLAIMED);
     assert!(matches!(waiting.requeue, Requeue::Retry(_)));
-    assert!(claim_of(step(&o, at(90))).2);
+    let alone = Observed { rival: None, ..o };
+    assert!(claim_of(step(&alone, at(90))).2);
 }
 
 #[test]
@@ -302,9 +317,9 @@ fn times_at_the_end_of_time_do_no_harm() {
         claim.stop_since = Some(Timestamp::MAX);
     });
     o.asked(Err(not_found()));
-    assert_eq!(ready(&settled(&o, at(100)).status), reason::OUTCOME_UNKNOWN);
+    assert_eq!(ready(&settled(&o, at(80)).status), reason::OUTCOME_UNKNOWN);
     o.deleted = Some(at(100));
-    assert!(matches!(plan(&o, at(100)), Decision::Settle(_)));
+    assert_eq!(claim_of(step(&o, at(100))).0.stop_since, Some(at(100)));
     assert_eq!(step(&o, at(500)), Step::Release { abandoned: true });
     let mut ended = Observed { look: true, ..started() };
     let mut run = run("FAILED");
@@ -472,7 +487,7 @@ fn a_claim_that_vanished_is_put_back_with_a_doubt() {
     assert_eq!((claim.execution_id.as_str(), send), ("run-u-1", false));
     // Another operator may have claimed since this one last did.
     o.status = WorkflowExecutionStatus::default();
-    o.memory.claim = Some(Box::new(Known { attempt: 3, ..Known::from(&claim) }));
+    o.memory.claim = Some(Box::new(Known { attempt: 3, ..Known::of(&claim, &o.derived_id()) }));
     let (claim, _, send) = claim_of(step(&o, at(500)));
     assert_eq!((claim.attempt, claim.refused, send), (3, false, false));
     assert!(claim.doubt_ends() > at(580));
@@ -503,13 +518,15 @@ fn a_run_found_under_an_explicit_id_is_read_only() {
     assert_eq!((claim.reading, finalizer, send), (true, false, false));
     o.claimed(claim.clone(), false);
     o.finalizer = false;
+    assert_eq!(step(&o, at(1)), Step::Compare);
+    o.compared(Comparison::Same);
     let settled = settled(&o, at(1));
     assert_eq!(find(&settled.status.conditions, STARTED).unwrap().reason, reason::ADOPTED);
     // Nor is it ours when the API says so only in answer to our first call.
     let mut late = explicit();
+    late.asked(Err(not_found()));
     late.claimed(Claim { reading: false, ..claim }, true);
     late.sent(Err(Error::Conflict(said(409, "WF_1101"))));
-    late.asked(Ok(run("RUNNING")));
     assert!(claim_of(step(&late, at(1))).0.reading);
     // Nor in answer to a later one, nor when it is another workflow's, nor after a refusal.
     let with_id = |change: fn(&mut Claim)| {

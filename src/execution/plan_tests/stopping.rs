@@ -210,7 +210,7 @@ fn a_run_that_was_past_its_deadline_when_it_was_found_is_first_told_to_have_star
 fn a_stop_that_is_recorded_goes_on_when_the_claim_is_lost() {
     let mut o = recorded(Shutdown::Cancel);
     let Note::Claim(claim) = &o.note else { unreachable!() };
-    o.memory.claim = Some(Box::new(Known::from(claim.as_ref())));
+    o.memory.claim = Some(Box::new(Known::of(claim.as_ref(), &o.derived_id())));
     // As `kubectl replace` does with a manifest that has neither.
     (o.note, o.spec.shutdown) = (Note::Absent, None);
     let (claim, ..) = claim_of(step(&o, at(60)));

@@ -38,6 +38,7 @@ fn claimed_with_secret(more: Value, change: impl FnOnce(&mut Claim)) -> Observed
     let (mut claim, ..) = claim_of(step(&o, at(6)));
     claim = Claim { send_before: at(15), ..claim };
     change(&mut claim);
+    o.memory.claim = Some(Box::new(Known { own: true, ..o.known(&claim) }));
     o.input = Input::NotRead;
     o.note = Note::Claim(Box::new(claim));
     o.finalizer = true;
@@ -158,7 +159,7 @@ fn a_value_that_changed_between_two_attempts_starts_nothing_if_the_first_may_hav
 fn a_claim_that_was_lost_is_put_back_with_the_versions_that_are_remembered() {
     let mut o = claimed_with_secret(json!({}), |_| {});
     let Note::Claim(claim) = std::mem::replace(&mut o.note, Note::Absent) else { panic!("no claim") };
-    o.memory.claim = Some(Box::new(Known::from(claim.as_ref())));
+    o.memory.claim = Some(Box::new(Known::of(claim.as_ref(), &o.derived_id())));
     let (restored, _, send) = claim_of(step(&o, at(20)));
     assert_eq!((restored.inputs, send), (claim.inputs, false));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimePrinter};
 use mistral_workflows_operator::mistral::calls::Calls;
-use mistral_workflows_operator::mistral::wire::Execution;
+use mistral_workflows_operator::mistral::wire::{Event, Execution};
 use mistral_workflows_operator::mistral::{REQUEST_TIMEOUT, RegistrationFilter};
 use proptest::prelude::*;
 
@@ -350,7 +350,7 @@ async fn errors(client: &Client) -> (Vec<Error>, Option<Error>) {
         client.terminate("e").await.err(),
         client.list_runs(&runs).await.err(),
         client.get_run("r").await.err(),
-        client.list_events("e", None, 1000).await.err(),
+        client.list_events::<Event>("e", None, 1000).await.err(),
     ];
     let started = client.execute(echo(), &start("e")).await.err();
     (others.into_iter().flatten().collect(), started)

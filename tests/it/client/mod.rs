@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use mistral_simulator::{Options, Simulator};
 use mistral_workflows_operator::json::Json;
-use mistral_workflows_operator::mistral::wire::{EventFailure, ExecuteRequest, Page, UpdateRequest};
+use mistral_workflows_operator::mistral::wire::{Event, EventFailure, ExecuteRequest, Page, UpdateRequest};
 use mistral_workflows_operator::mistral::{
     Client, Error, ExecuteTarget, RegistrationFilter, RunFilter, WorkflowFilter,
 };
@@ -363,7 +363,8 @@ async fn events_are_read_to_the_last_page_and_tell_why_a_run_failed() {
         remote.client.execute(ExecuteTarget::Workflow("fail"), &start("again")).await.unwrap();
     }
     remote.client.execute(ExecuteTarget::Workflow("fail"), &start("other")).await.unwrap();
-    let (events, pages) = all(async |cursor| remote.client.list_events("again", cursor.as_deref(), 1000).await).await;
+    let (events, pages) =
+        all(async |cursor| remote.client.list_events::<Event>("again", cursor.as_deref(), 1000).await).await;
     assert_eq!((events.len(), pages), (1002, 2));
     assert!(events.iter().all(|event| event.workflow_exec_id.as_deref() == Some("again")));
     assert!(events.is_sorted_by_key(|event| event.event_timestamp.unwrap()));
