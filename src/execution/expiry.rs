@@ -28,9 +28,9 @@ pub struct Ended {
 /// Nothing more to ask or to start.
 pub(super) fn finished(o: &Observed, now: Timestamp) -> Decision {
     let expires = time_left(o, now);
-    let (status, requeue) = match (expires, o.tracked_by) {
+    let (status, requeue) = match (expires, o.tracked_by.as_deref()) {
         (Some(Duration::ZERO), None) => return Decision::Act(Step::Delete),
-        (Some(Duration::ZERO), Some(tool)) => (report::expired(o, tool, now), Requeue::OnChange),
+        (Some(Duration::ZERO), Some(who)) => (report::expired(o, who, now), Requeue::OnChange),
         (Some(left), _) => (report::not_expired(o), Requeue::AtLatest(left)),
         (None, _) => (report::not_expired(o), Requeue::OnChange),
     };
@@ -70,17 +70,34 @@ pub(super) const MANAGERS: [(&str, &str); 3] =
     [("argocd-controller", "Argo CD"), ("kustomize-controller", "Flux"), ("helm-controller", "Flux")];
 
 /// By what they keep track, as their documentation has it: Argo CD's tracking annotation or label, the labels that Flux's
-/// two controllers set on what they apply, and the annotation by which Helm owns a resource.
-pub(super) const MARKS: [(&str, &str); 5] = [
+/// two controllers set on what they apply, the annotation by which Helm owns a resource, the label of the members of an
+/// ApplySet, and the labels that kro and Crossplane set on what they make.
+pub(super) const MARKS: [(&str, &str); 8] = [
     ("argocd.argoproj.io/tracking-id", "Argo CD"),
     ("argocd.argoproj.io/instance", "Argo CD"),
     ("kustomize.toolkit.fluxcd.io/name", "Flux"),
     ("helm.toolkit.fluxcd.io/name", "Flux"),
     ("meta.helm.sh/release-name", "Helm"),
+    ("applyset.kubernetes.io/part-of", "an ApplySet"),
+    ("kro.run/owned", "kro"),
+    ("crossplane.io/composite", "Crossplane"),
+];
+
+/// Owners that create a resource once: they come to an end themselves. Any other controller would make it again. By API
+/// group and kind.
+const RUN_TO_COMPLETION: [(&str, &str); 8] = [
+    ("", "Pod"),
+    ("batch", "Job"),
+    ("batch", "CronJob"),
+    ("argoproj.io", "Workflow"),
+    ("argoproj.io", "CronWorkflow"),
+    ("tekton.dev", "TaskRun"),
+    ("tekton.dev", "PipelineRun"),
+    ("workflows.mistral.ai", "WorkflowExecution"),
 ];
 
 /// What keeps track of a resource and would create it again if it were deleted; none if nothing does.
-pub(super) fn tracked_by(metadata: &ObjectMeta) -> Option<&'static str> {
+pub(super) fn tracked_by(metadata: &ObjectMeta) -> Option<String> {
     let has = |key: &str| {
         let within = |map: &Option<std::collections::BTreeMap<String, String>>| {
             map.as_ref().is_some_and(|map| map.contains_key(key))
@@ -90,5 +107,14 @@ pub(super) fn tracked_by(metadata: &ObjectMeta) -> Option<&'static str> {
     let wrote =
         |name: &str| metadata.managed_fields.iter().flatten().any(|entry| entry.manager.as_deref() == Some(name));
     let mark = MARKS.iter().find(|(key, _)| has(key)).map(|(_, tool)| *tool);
-    mark.or_else(|| MANAGERS.iter().find(|(name, _)| wrote(name)).map(|(_, tool)| *tool))
+    let tool = mark.or_else(|| MANAGERS.iter().find(|(name, _)| wrote(name)).map(|(_, tool)| *tool));
+    tool.map(str::to_owned).or_else(|| controller(metadata))
+}
+
+/// The owner that controls a resource, unless it is one that runs to completion.
+fn controller(metadata: &ObjectMeta) -> Option<String> {
+    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    let ends = RUN_TO_COMPLETION.contains(&(group, owner.kind.as_str()));
+    (!ends).then(|| format!("{} \"{}\"", owner.kind, owner.name))
 }

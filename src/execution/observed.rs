@@ -73,7 +73,7 @@ pub struct Observed {
     /// What this process has seen of the run's end, if it has ended.
     pub ended: Option<Ended>,
     /// What keeps track of the resource and would create it again.
-    pub tracked_by: Option<&'static str>,
+    pub tracked_by: Option<String>,
 
     /// Until when a call of another resource with the same explicit id may be under way.
     pub rival: Option<Timestamp>,

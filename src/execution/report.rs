@@ -108,7 +108,7 @@ pub mod reason {
     pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
     /// The run had not started within `spec.startingDeadlineSeconds`, and never will.
     pub const STARTING_DEADLINE_EXCEEDED: &str = "StartingDeadlineExceeded";
-    /// Argo CD, Flux or Helm would create the resource again if it were deleted.
+    /// Argo CD, Flux, Helm or the resource's controller would create the resource again if it were deleted.
     pub const TRACKED: &str = "Tracked";
     /// The API has not known the run for a day.
     pub const LOST: &str = "Lost";
@@ -329,10 +329,10 @@ pub fn stopping(o: &Observed, running: Status, message: &str, now: Timestamp) ->
 }
 
 /// Finished, its time over, and yet not to be deleted.
-pub fn expired(o: &Observed, tool: &str, now: Timestamp) -> Status {
+pub fn expired(o: &Observed, who: &str, now: Timestamp) -> Status {
     let mut status = o.status.clone();
     let message = format!(
-        "spec.ttlSecondsAfterFinished has passed, and the resource is kept: {tool} keeps track of it and would create it, and so run it, again. Remove it there."
+        "spec.ttlSecondsAfterFinished has passed, and the resource is kept: {who} keeps track of it and would create it, and so run it, again. Remove it there."
     );
     set(&mut status, o, EXPIRED, Is::True, reason::TRACKED, &message, now);
     status

@@ -128,7 +128,7 @@ mod tests {
         let annotations = finished.metadata.annotations.clone().unwrap();
         assert_eq!(annotations["kubectl.kubernetes.io/last-applied-configuration"], "");
         assert_eq!(annotations["workflows.mistral.ai/claim"], "{}");
-        assert_eq!(tracked_by(&finished.metadata), Some("Argo CD"));
+        assert_eq!(tracked_by(&finished.metadata).as_deref(), Some("Argo CD"));
         let fields = finished.metadata.managed_fields.unwrap();
         assert!(fields.len() == 1 && fields[0].fields_v1.is_none(), "{fields:?}");
         let (_, running) = kept("False");

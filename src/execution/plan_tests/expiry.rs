@@ -56,7 +56,7 @@ fn a_resource_that_came_to_its_end_while_no_operator_ran_is_deleted_at_once() {
 
 #[test]
 fn a_resource_that_would_be_created_again_is_kept_and_says_so_once() {
-    let o = Observed { tracked_by: Some("Argo CD"), ended: seen(0, false), ..finished() };
+    let o = Observed { tracked_by: Some("Argo CD".into()), ended: seen(0, false), ..finished() };
     let kept = settled(&o, at(4000));
     let expired = find(&kept.status.conditions, EXPIRED).unwrap();
     assert_eq!(expired.reason, reason::TRACKED);
@@ -83,8 +83,31 @@ fn what_argo_flux_and_helm_keep_track_of_is_known_by_their_marks() {
         (json!({ "managedFields": [{ "manager": "kustomize-controller" }] }), Some("Flux")),
         (json!({ "labels": { "helm.toolkit.fluxcd.io/name": "x" } }), Some("Flux")),
         (json!({ "annotations": { "meta.helm.sh/release-name": "x" } }), Some("Helm")),
+        (json!({ "labels": { "applyset.kubernetes.io/part-of": "x" } }), Some("an ApplySet")),
+        (json!({ "labels": { "kro.run/owned": "true" } }), Some("kro")),
+        (json!({ "labels": { "crossplane.io/composite": "x" } }), Some("Crossplane")),
     ] {
-        assert_eq!(observed(metadata.clone(), json!({})).tracked_by, tool, "{metadata}");
+        assert_eq!(observed(metadata.clone(), json!({})).tracked_by.as_deref(), tool, "{metadata}");
+    }
+}
+
+#[test]
+fn what_a_controller_would_make_again_is_kept_and_what_a_job_has_made_is_not() {
+    let owned = |api_version: &str, kind: &str, controller: bool| {
+        let owner = json!({ "apiVersion": api_version, "kind": kind, "name": "x", "uid": "y", "controller": controller });
+        observed(json!({ "ownerReferences": [owner] }), json!({})).tracked_by
+    };
+    assert_eq!(owned("example.org/v1", "XReport", true).as_deref(), Some("XReport \"x\""));
+    assert_eq!(owned("example.org/v1", "Job", true).as_deref(), Some("Job \"x\""));
+    for (api_version, kind, controller) in [
+        ("example.org/v1", "XReport", false),
+        ("batch/v1", "Job", true),
+        ("batch/v1", "CronJob", true),
+        ("v1", "Pod", true),
+        ("argoproj.io/v1alpha1", "Workflow", true),
+        ("tekton.dev/v1", "TaskRun", true),
+    ] {
+        assert_eq!(owned(api_version, kind, controller), None, "{api_version} {kind}");
     }
 }
 
@@ -102,7 +125,7 @@ fn the_last_change_of_a_resource_comes_after_the_doubt_of_its_claim() {
 
 #[test]
 fn what_is_kept_although_its_time_is_over_loses_its_finalizer_all_the_same() {
-    let mut o = Observed { finalizer: true, tracked_by: Some("Flux"), ended: seen(1, true), ..finished() };
+    let mut o = Observed { finalizer: true, tracked_by: Some("Flux".into()), ended: seen(1, true), ..finished() };
     o.spec.ttl_seconds_after_finished = Some(0);
     let kept = settled(&o, at(7));
     assert!(is_true(&kept.status.conditions, EXPIRED));
@@ -111,7 +134,7 @@ fn what_is_kept_although_its_time_is_over_loses_its_finalizer_all_the_same() {
 }
 
 /// What a pass over a finished resource writes into its status, if it keeps of it in memory what is kept there.
-fn written(change: fn(&mut Value), tracked_by: Option<&'static str>, now: Timestamp) -> Vec<Value> {
+fn written(change: fn(&mut Value), tracked_by: Option<&str>, now: Timestamp) -> Vec<Value> {
     let status = finished().status;
     let mut object = json!({
         "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
@@ -125,7 +148,7 @@ fn written(change: fn(&mut Value), tracked_by: Option<&'static str>, now: Timest
     let mut o = observed(json!({ "generation": kept.metadata.generation }), json!({}));
     o.spec.ttl_seconds_after_finished = kept.spec.ttl_seconds_after_finished;
     let old = kept.status.unwrap();
-    let o = Observed { status: old.clone(), tracked_by, ended: seen(1, false), ..o };
+    let o = Observed { status: old.clone(), tracked_by: tracked_by.map(str::to_owned), ended: seen(1, false), ..o };
     match plan(&o, now) {
         Decision::Settle(settled) => {
             let patch = json!(status_patch(Some(&old), &settled.status).unwrap());
