@@ -1,7 +1,9 @@
 //! Conditions as Kubernetes users know them, and the one function that sets them.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// All is well and done: what `kubectl wait --for=condition=Ready` and kstatus look at.
 pub const READY: &str = "Ready";
@@ -102,6 +104,23 @@ pub enum Wait {
     Working,
     /// A person has to act.
     Stalled,
+}
+
+/// How long what a resource names may take to arrive. Flux and Argo CD give up a whole sync for one resource that needs a
+/// person.
+const ARRIVES_WITHIN: SignedDuration = SignedDuration::from_secs(30);
+
+impl Wait {
+    /// For something that a resource of this age names, and that is not there; and after which time that is to be looked
+    /// at again.
+    pub fn for_missing(created: Timestamp, now: Timestamp) -> (Self, Option<Duration>) {
+        let until = created.saturating_add(ARRIVES_WITHIN).unwrap_or(Timestamp::MAX);
+        match Duration::try_from(until.duration_since(now)) {
+            // A resource from the future is one whose clock is wrong.
+            Ok(left) if !left.is_zero() && left <= ARRIVES_WITHIN.unsigned_abs() => (Self::Working, Some(left)),
+            _ => (Self::Stalled, None),
+        }
+    }
 }
 
 /// Sets `Ready` to true, and with it what kstatus reads beside it.

@@ -36,6 +36,7 @@ use super::result::{self, Stored};
 use super::stopping;
 use super::tracker::{Tracker, Word};
 use super::undecodable;
+use crate::api::conditions::Wait;
 use crate::api::{self, WorkflowExecution};
 use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::{Event, is_terminal};
@@ -184,7 +185,8 @@ impl Context {
         let at = ObjectRef::new(&named.name).within(&object.namespace().unwrap_or_default());
         match self.workflows.get(&at).as_deref() {
             Some(Decoded(Err(invalid))) => {
-                Referent::NotReady { why: format!("it cannot be decoded ({})", invalid.error), workflow: None }
+                let why = format!("it cannot be decoded ({})", invalid.error);
+                Referent::NotReady { why, wait: Wait::Stalled, workflow: None }
             }
             Some(Decoded(Ok(workflow))) => Referent::read(Some(workflow), &object.spec.workspace_ref.name),
             None => Referent::read(None, &object.spec.workspace_ref.name),

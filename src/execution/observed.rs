@@ -13,7 +13,7 @@ use super::input::Input;
 use super::refusals::Refusals;
 use super::report::is_finished;
 use super::result::Stored;
-use crate::api::conditions::{self, READY};
+use crate::api::conditions::{self, READY, STALLED, Wait};
 use crate::api::{Workflow, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::mistral::wire::{Event, Execution};
 use crate::mistral::{ApiError, Error, Trouble};
@@ -166,6 +166,8 @@ pub enum Referent {
     NotReady {
         /// Why.
         why: String,
+        /// Whether that may pass by itself.
+        wait: Wait,
         /// Which one it is, as far as that is known.
         workflow: Option<Named>,
     },
@@ -198,18 +200,20 @@ impl Referent {
             let why = format!(
                 "it belongs to Workspace \"{theirs}\" and this execution to \"{workspace}\"; name one of the two in both"
             );
-            return Self::NotReady { why, workflow: None };
+            return Self::NotReady { why, wait: Wait::Stalled, workflow: None };
         }
         let workflow = status.workflow_id.zip(status.name).map(|(id, name)| Named { id, name });
+        let is_archived = status.archived == Some(true);
         let why = match &workflow {
             _ if resource.metadata.deletion_timestamp.is_some() => "it is being deleted".to_owned(),
-            Some(_) if status.archived == Some(true) => "it is archived; set archived to false there".to_owned(),
+            Some(_) if is_archived => "it is archived; set archived to false there".to_owned(),
             Some(workflow) if ready.is_none_or(|ready| ready.reason != WORKFLOW_NOT_FOUND) => {
                 return Self::Ready { workflow: workflow.clone(), active: status.active };
             }
             _ => ready.map_or_else(|| "the API has not been asked about it yet".to_owned(), |it| it.message.clone()),
         };
-        Self::NotReady { why, workflow }
+        let lasts = is_archived || conditions::is_true(&status.conditions, STALLED);
+        Self::NotReady { why, wait: if lasts { Wait::Stalled } else { Wait::Working }, workflow }
     }
 
     /// The workflow, if it is known which one it is.

@@ -30,11 +30,11 @@ pub(super) fn unresolved(o: &Observed, now: Timestamp) -> Option<Decision> {
         }
         Referent::NotFound => {
             let message = format!("There is no Workflow \"{name}\" in this namespace; create it.");
-            Some(blocked(o, reason::WORKFLOW_NOT_FOUND, message, requeue, now))
+            Some(missing(o, reason::WORKFLOW_NOT_FOUND, message, requeue, now))
         }
-        Referent::NotReady { why, .. } => {
+        Referent::NotReady { why, wait, .. } => {
             let message = format!("Workflow \"{name}\" is not ready to be run: {why}");
-            Some(blocked(o, reason::WORKFLOW_NOT_READY, message, requeue, now))
+            Some(waiting(o, *wait, reason::WORKFLOW_NOT_READY, message, requeue, now))
         }
     }
 }
@@ -169,10 +169,28 @@ pub(super) fn suspended(o: &Observed, now: Timestamp) -> Decision {
 
 /// A person has to act before this goes on.
 pub(super) fn blocked(o: &Observed, reason: &str, message: String, requeue: Requeue, now: Timestamp) -> Decision {
+    waiting(o, Wait::Stalled, reason, message, requeue, now)
+}
+
+/// What the spec names is not there. For a while it may be on its way.
+pub(super) fn missing(o: &Observed, reason: &str, message: String, requeue: Requeue, now: Timestamp) -> Decision {
+    let (wait, left) = Wait::for_missing(o.created, now);
+    waiting(o, wait, reason, message, left.map_or(requeue, Requeue::After), now)
+}
+
+/// This goes on once something else does.
+pub(super) fn waiting(
+    o: &Observed,
+    wait: Wait,
+    reason: &str,
+    message: String,
+    requeue: Requeue,
+    now: Timestamp,
+) -> Decision {
     let status = if is_started(&o.status) {
-        report::blind(o, Wait::Stalled, reason, message, now)
+        report::blind(o, wait, reason, message, now)
     } else {
-        report::not_started(o, Wait::Stalled, reason, message, now)
+        report::not_started(o, wait, reason, message, now)
     };
     settle(o, status, requeue)
 }

@@ -17,8 +17,8 @@ use super::expiry;
 use super::input::{self, Hiding};
 use super::observed::{Comparison, FailureText, Observed, Referent, Remote, Sent, StopCall, Target};
 use super::obstacles::{
-    APPLIED_TOGETHER, blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, taken_with_other_input,
-    troubled, unresolved,
+    APPLIED_TOGETHER, blocked, in_doubt, is_taken, is_unresolved, missing, refused, suspended, taken,
+    taken_with_other_input, troubled, unresolved, waiting,
 };
 use super::refusals::{self, Write};
 use super::report::{self, is_finished, is_started, reason};
@@ -219,11 +219,11 @@ fn without_workspace(o: &Observed, workspace: &Workspace, now: Timestamp) -> Dec
         }
         Workspace::NotFound => {
             let message = format!("There is no Workspace \"{name}\" in this namespace; create it.");
-            blocked(o, reason::WORKSPACE_NOT_FOUND, message, Requeue::OnChange, now)
+            missing(o, reason::WORKSPACE_NOT_FOUND, message, Requeue::OnChange, now)
         }
-        Workspace::NotReady(why) => {
+        Workspace::NotReady(why, wait) => {
             let message = format!("Workspace \"{name}\" is not ready: {why}");
-            blocked(o, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now)
+            waiting(o, *wait, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now)
         }
     }
 }

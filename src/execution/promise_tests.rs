@@ -19,7 +19,7 @@ use super::observed::{Comparison, Instance, Memory, Named, Observed, Referent, S
 use super::plan::{Decision, Step, plan};
 use super::refusals::Write;
 use super::report::{is_finished, reason};
-use crate::api::conditions::{self, STARTED};
+use crate::api::conditions::{self, STARTED, Wait};
 use crate::api::values::Kind;
 use crate::api::{Shutdown, WorkflowExecution, WorkflowExecutionStatus};
 use crate::mistral::wire::Execution;
@@ -593,8 +593,8 @@ fn referent(object: &WorkflowExecution, fate: &mut Fate) -> Referent {
     }
     match fate.choose(6) {
         1 => Referent::NotFound,
-        2 => Referent::NotReady { why: "gone".into(), workflow: None },
-        3 => Referent::NotReady { why: "archived".into(), workflow: Some(named("1")) },
+        2 => Referent::NotReady { why: "gone".into(), wait: Wait::Stalled, workflow: None },
+        3 => Referent::NotReady { why: "archived".into(), wait: Wait::Stalled, workflow: Some(named("1")) },
         4 => Referent::Ready { workflow: named("2"), active: None },
         _ => Referent::Ready { workflow: named("1"), active: Some(false) },
     }

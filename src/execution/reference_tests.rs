@@ -7,7 +7,7 @@ use super::claim::{Claim, Note};
 use super::observed::{Instance, Memory, Named, Observed, Referent, Remote, StopCall, Surroundings};
 use super::plan::{Decision, Step, plan};
 use super::report::reason;
-use crate::api::conditions::{READY, find};
+use crate::api::conditions::{READY, Wait, find};
 use crate::api::{Workflow, WorkflowExecution};
 use crate::mistral::wire::Execution;
 use crate::workspace::access::{Connection, Workspace};
@@ -28,7 +28,7 @@ fn ready(id: &str, name: &str) -> Referent {
 }
 
 fn not_ready(workflow: Option<Named>) -> Referent {
-    Referent::NotReady { why: "it is archived".into(), workflow }
+    Referent::NotReady { why: "it is archived".into(), wait: Wait::Stalled, workflow }
 }
 
 fn connection() -> Connection {
@@ -170,7 +170,7 @@ fn what_the_workflow_resource_says_decides() {
         ),
         (resource(json!({}), json!({ "workspaceRef": { "name": "other" } }), known(json!({}))), "\"other\"", false),
     ] {
-        let Referent::NotReady { why, workflow } = read(&resource) else { panic!("{words}") };
+        let Referent::NotReady { why, workflow, .. } = read(&resource) else { panic!("{words}") };
         assert!(why.contains(words), "{why}");
         assert_eq!(workflow.is_some(), is_known, "{words}");
     }

@@ -109,11 +109,14 @@ fn decide(o: &Observed, refused: Option<Duration>, now: Timestamp) -> Decision {
         Workspace::NotFound => {
             let message =
                 format!("There is no Workspace \"{}\" in this namespace; create it.", o.spec.workspace_ref.name);
-            return blocked(o, reason::WORKSPACE_NOT_FOUND, &message, Requeue::OnChange, now);
+            let (wait, left) = Wait::for_missing(o.created, now);
+            let requeue = left.map_or(Requeue::OnChange, Requeue::After);
+            return settle(o, report::unready(o, wait, reason::WORKSPACE_NOT_FOUND, &message, now), requeue);
         }
-        Workspace::NotReady(why) => {
+        Workspace::NotReady(why, wait) => {
             let message = format!("Workspace \"{}\" is not ready: {why}", o.spec.workspace_ref.name);
-            return blocked(o, reason::WORKSPACE_NOT_READY, &message, Requeue::OnChange, now);
+            let status = report::unready(o, *wait, reason::WORKSPACE_NOT_READY, &message, now);
+            return settle(o, status, Requeue::OnChange);
         }
     };
     if !o.look {

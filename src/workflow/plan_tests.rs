@@ -10,7 +10,7 @@ use super::observed::{Address, Change, FINALIZER, Memory, Observed, Remote};
 use super::plan::{Decision, Settled, Step, plan};
 use super::report::reason;
 use super::versions::{Gathering, Versions};
-use crate::api::conditions::{ACTIVE, CONTESTED, NEEDS_USER, READY, STALLED, find, is_true};
+use crate::api::conditions::{ACTIVE, CONTESTED, NEEDS_USER, READY, STALLED, Wait, find, is_true};
 use crate::api::{Workflow as Resource, WorkflowStatus};
 use crate::mistral::wire::{Registration, Workflow};
 use crate::mistral::{ApiError, Error};
@@ -298,7 +298,7 @@ fn without_a_usable_workspace_nothing_is_called() {
     let missing = settled(&with(Workspace::NotFound), at(60));
     assert_eq!(ready(&missing.status), reason::WORKSPACE_NOT_FOUND);
     assert!(settled(&with(Workspace::NotFound), at(1)).status.conditions.is_empty(), "it may be on its way");
-    let end = settled(&with(Workspace::NotReady("the key is refused".into())), at(60));
+    let end = settled(&with(Workspace::NotReady("the key is refused".into(), Wait::Stalled)), at(60));
     assert_eq!(ready(&end.status), reason::WORKSPACE_NOT_READY);
     assert!(find(&end.status.conditions, READY).unwrap().message.contains("the key is refused"));
 }

@@ -6,6 +6,7 @@ use kube::{Resource, ResourceExt};
 
 use super::connections::{Connections, Key, Live, State};
 use crate::api;
+use crate::api::conditions::Wait;
 
 /// The Workspace as the resources see it that name it.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,8 +15,8 @@ pub enum Workspace {
     Pending,
     /// There is no such resource.
     NotFound,
-    /// It cannot be used; a person has to act.
-    NotReady(String),
+    /// It cannot be used: why, and whether that may pass by itself.
+    NotReady(String, Wait),
     /// It can be used.
     Ready(Connection),
 }
@@ -48,14 +49,14 @@ pub fn look(
         return (Workspace::NotFound, None);
     };
     if let Err(invalid) = &workspace.0 {
-        return (Workspace::NotReady(format!("it cannot be decoded ({})", invalid.error)), None);
+        return (Workspace::NotReady(format!("it cannot be decoded ({})", invalid.error), Wait::Stalled), None);
     }
     match connections.of(key, &workspace.uid().unwrap_or_default()) {
         None if workspace.meta().deletion_timestamp.is_some() => {
-            (Workspace::NotReady("it is being deleted".into()), None)
+            (Workspace::NotReady("it is being deleted".into(), Wait::Stalled), None)
         }
         None => (Workspace::Pending, None),
-        Some(State::NotReady(why, _)) => (Workspace::NotReady(why), None),
+        Some(State::NotReady(why, wait, _)) => (Workspace::NotReady(why, wait), None),
         Some(State::Ready(live)) => (Workspace::Ready(Connection::from(&live)), Some(live)),
     }
 }

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use tokio::sync::mpsc::UnboundedSender;
 use url::Url;
 
+use crate::api::conditions::Wait;
 use crate::mistral::budget::{Budget, Class, Turn};
 use crate::mistral::{Client, Room};
 
@@ -98,8 +99,8 @@ impl Live {
 pub enum State {
     /// Anything.
     Ready(Live),
-    /// Nothing, for the reason given; perhaps what runs may still be stopped.
-    NotReady(String, Option<Live>),
+    /// Nothing, for the reason given, which may pass by itself; perhaps what runs may still be stopped.
+    NotReady(String, Wait, Option<Live>),
 }
 
 /// All connections.
@@ -150,7 +151,9 @@ impl Connections {
     pub fn for_stopping(&self, key: &Key) -> Option<Live> {
         match self.lock().get(key) {
             Some(Entry { state: State::Ready(live), .. }) => Some(live.clone()),
-            Some(Entry { state: State::NotReady(_, live), since, .. }) if since.elapsed() < STOPS_FOR => live.clone(),
+            Some(Entry { state: State::NotReady(_, _, live), since, .. }) if since.elapsed() < STOPS_FOR => {
+                live.clone()
+            }
             Some(_) | None => None,
         }
     }
@@ -172,15 +175,17 @@ impl Connections {
     }
 
     /// The Workspace cannot be used. With `may_stop` its last good connection may still stop runs.
-    pub fn not_ready(&self, key: &Key, uid: &str, why: String, may_stop: bool) {
+    pub fn not_ready(&self, key: &Key, uid: &str, why: String, wait: Wait, may_stop: bool) {
         let before = self.get(key);
         let last = match before {
-            Some(State::NotReady(old, _)) if old == why && self.of(key, uid).is_some() => return,
+            Some(State::NotReady(old, waited, _)) if old == why && waited == wait && self.of(key, uid).is_some() => {
+                return;
+            }
             Some(State::Ready(live)) if may_stop => Some(live),
-            Some(State::NotReady(_, live)) if may_stop => live,
+            Some(State::NotReady(_, _, live)) if may_stop => live,
             Some(_) | None => None,
         };
-        self.set(key, uid, State::NotReady(why, last));
+        self.set(key, uid, State::NotReady(why, wait, last));
     }
 
     /// The Workspace does not exist any more: nothing new is done with its connection.
@@ -189,7 +194,7 @@ impl Connections {
         if let Some(entry) = entries.get_mut(key)
             && let State::Ready(live) = &entry.state
         {
-            let state = State::NotReady("there is no such Workspace".into(), Some(live.clone()));
+            let state = State::NotReady("there is no such Workspace".into(), Wait::Stalled, Some(live.clone()));
             *entry = Entry { uid: entry.uid.clone(), state, since: Instant::now() };
             drop(entries);
             self.tell(key);

@@ -16,7 +16,7 @@ use super::budgets::Budgets;
 use super::connections::{Connections, Key, Live, State};
 use super::line::Line;
 use super::plan::{self, Accepted, Check, Discovered, Problem, READ_EVERY, Strained, reason};
-use crate::api::conditions::{self, READY};
+use crate::api::conditions::{self, READY, Wait};
 use crate::api::workspace::Discovery as Policy;
 use crate::api::{Workspace, WorkspaceStatus};
 use crate::mistral::budget::{Budget, Class};
@@ -257,7 +257,10 @@ async fn read_secret(
     let at = &workspace.spec.auth.api_key_secret_ref;
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &key.namespace);
     match call(api.get_opt(&at.name)).await {
-        Ok(secret) => Ok(plan::api_key(secret.as_ref(), at)),
+        Ok(secret) => Ok(plan::api_key(secret.as_ref(), at).map_err(|problem| {
+            let created = workspace.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0);
+            problem.of_a_workspace_from(created, Timestamp::now())
+        })),
         Err(Error::Kube(error)) if matches!(&*error, kube::Error::Api(status) if status.code == 403) => {
             Ok(Err(Problem {
                 reason: reason::SECRET_FORBIDDEN,
@@ -323,7 +326,7 @@ fn connect(context: &Context, key: &Key, workspace: &Workspace, outcome: &Result
                     let (budget, workspace_id) = (Arc::clone(budget), accepted.workspace_id.clone());
                     connections.ready(key, uid, Live::new(client, budget, origin, workspace_id, resync));
                 }
-                Err(problem) => connections.not_ready(key, uid, problem.message, true),
+                Err(problem) => connections.not_ready(key, uid, problem.message, Wait::Stalled, true),
             },
         },
         // An API that is down for a while is no reason to give up a connection that was good.
@@ -331,7 +334,7 @@ fn connect(context: &Context, key: &Key, workspace: &Workspace, outcome: &Result
         (Err(problem), ..) => {
             let may_stop =
                 matches!(problem.reason, reason::SECRET_NOT_FOUND | reason::SECRET_INVALID | reason::SECRET_FORBIDDEN);
-            connections.not_ready(key, uid, problem.message.clone(), may_stop);
+            connections.not_ready(key, uid, problem.message.clone(), problem.wait(), may_stop);
         }
         (Ok(_), ..) => {}
     }

@@ -9,7 +9,9 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::budgets::LimitOf;
-use crate::api::conditions::{self, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, Is, READY, RECONCILING, STALLED, THROTTLED};
+use crate::api::conditions::{
+    self, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, Is, READY, RECONCILING, STALLED, THROTTLED, Wait,
+};
 use crate::api::workspace::SecretKeyRef;
 use crate::api::{WorkspaceSpec, WorkspaceStatus};
 use crate::mistral::Error;
@@ -85,6 +87,18 @@ pub struct Problem {
 impl Problem {
     fn stalled(reason: &'static str, message: String) -> Self {
         Self { reason, message, passing: false }
+    }
+
+    /// The same, of a Workspace that was created then: one manifest may well have the Workspace before its Secret.
+    #[must_use]
+    pub fn of_a_workspace_from(self, created: Timestamp, now: Timestamp) -> Self {
+        let arrives = self.reason == reason::SECRET_NOT_FOUND && Wait::for_missing(created, now).0 == Wait::Working;
+        Self { passing: self.passing || arrives, ..self }
+    }
+
+    /// Whether it may pass without a person.
+    pub fn wait(&self) -> Wait {
+        if self.passing { Wait::Working } else { Wait::Stalled }
     }
 }
 
@@ -280,7 +294,8 @@ pub fn check_due(
         Err(_) => RECHECK_REFUSED,
     };
     match Duration::try_from((last.at + interval).duration_since(now)) {
-        Ok(wait) if !wait.is_zero() => Err(wait),
+        // A longer wait than any is from a clock that has been set back since.
+        Ok(wait) if !wait.is_zero() && wait <= interval.unsigned_abs() => Err(wait),
         _ => Ok(()),
     }
 }

@@ -94,7 +94,8 @@ fn what_argo_flux_and_helm_keep_track_of_is_known_by_their_marks() {
 #[test]
 fn what_a_controller_would_make_again_is_kept_and_what_a_job_has_made_is_not() {
     let owned = |api_version: &str, kind: &str, controller: bool| {
-        let owner = json!({ "apiVersion": api_version, "kind": kind, "name": "x", "uid": "y", "controller": controller });
+        let owner =
+            json!({ "apiVersion": api_version, "kind": kind, "name": "x", "uid": "y", "controller": controller });
         observed(json!({ "ownerReferences": [owner] }), json!({})).tracked_by
     };
     assert_eq!(owned("example.org/v1", "XReport", true).as_deref(), Some("XReport \"x\""));

@@ -2,6 +2,7 @@
 
 mod deletion;
 mod expiry;
+mod inherited;
 mod refusals;
 mod running;
 mod stopping;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::api::conditions::{COMPLETE, FAILED, MISSING, READY, STARTED, find, is_true};
+use crate::api::conditions::{COMPLETE, FAILED, MISSING, READY, STARTED, Wait, find, is_true};
 use crate::api::{DeletionPolicy, Shutdown, WorkflowExecution, WorkflowExecutionStatus};
 use crate::execution::claim::{Claim, Known, Note, TAKE_OVER};
 use crate::execution::observed::{
@@ -417,7 +418,7 @@ fn suspend_holds_what_has_not_started() {
 fn without_a_usable_workspace_nothing_is_called() {
     for (workspace, expected) in [
         (Workspace::NotFound, reason::WORKSPACE_NOT_FOUND),
-        (Workspace::NotReady("no Secret".into()), reason::WORKSPACE_NOT_READY),
+        (Workspace::NotReady("no Secret".into(), Wait::Stalled), reason::WORKSPACE_NOT_READY),
     ] {
         for o in [new(), claimed(), started()] {
             let settled = settled(&Observed { workspace: workspace.clone(), ..o }, at(100));

@@ -96,7 +96,7 @@ fn a_stop_met_with_trouble_is_told_and_tried_again() {
 
 #[test]
 fn a_run_is_stopped_by_a_connection_that_was_good_not_long_ago() {
-    let lost = |o: Observed| Observed { workspace: Workspace::NotReady("the Secret is gone".into()), ..o };
+    let lost = |o: Observed| Observed { workspace: Workspace::NotReady("the Secret is gone".into(), Wait::Stalled), ..o };
     assert_eq!(step(&lost(told(Shutdown::Cancel)), at(50)), Step::Ask);
     assert_eq!(ready(&settled(&lost(started()), at(50)).status), reason::WORKSPACE_NOT_READY);
     let blind = Observed { stop_with: None, ..lost(told(Shutdown::Cancel)) };
@@ -166,7 +166,7 @@ fn a_claim_that_was_lost_is_no_proof_that_nothing_started() {
 
 #[test]
 fn a_starting_deadline_wakes_the_resource_and_tells_what_kept_it_also_while_suspended() {
-    let mut o = Observed { workspace: Workspace::NotReady("the API refused the key".into()), ..new() };
+    let mut o = Observed { workspace: Workspace::NotReady("the API refused the key".into(), Wait::Stalled), ..new() };
     o.spec.starting_deadline_seconds = Some(60);
     let waiting = settled(&o, at(20));
     assert_eq!(waiting.requeue, Requeue::AtLatest(Duration::from_secs(40)));
