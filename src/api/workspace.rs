@@ -124,6 +124,13 @@ pub struct WorkspaceStatus {
     pub observed_generation: Option<i64>,
 }
 
+impl WorkspaceSpec {
+    /// How often to look for changes that were made at the API.
+    pub fn resync(&self) -> std::time::Duration {
+        self.resync_interval.into()
+    }
+}
+
 fn default_resync_interval() -> Duration {
     std::time::Duration::from_secs(300).into()
 }
