@@ -130,7 +130,11 @@ pub fn run(options: Options) -> Result<()> {
         }
     }
     println!("{inputs} inputs in {:.0} s, {} findings", begun.elapsed().as_secs_f64(), findings.len());
-    if findings.is_empty() { Ok(()) } else { Err(format!("found something in {} (seed {seed})", findings.join(", ")).into()) }
+    if findings.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("found something in {} (seed {seed})", findings.join(", ")).into())
+    }
 }
 
 thread_local! {

@@ -114,14 +114,17 @@ impl Mutator {
         for seed in &self.seeds {
             for depth in [130, 100_000] {
                 // The first value after the key of the first object that has one: near the root, where readers look.
-                if let Some(&(start, end)) = spans(seed).iter().rfind(|(start, _)| preceding_colon(seed, *start).is_some())
+                if let Some(&(start, end)) =
+                    spans(seed).iter().rfind(|(start, _)| preceding_colon(seed, *start).is_some())
                 {
                     let deep = nested(&seed[start..end], depth, true);
                     all.push([&seed[..start], &deep, &seed[end..]].concat());
                 }
             }
             all.push([b"\xef\xbb\xbf", seed.as_slice()].concat());
-            all.push(seed.iter().flat_map(|byte| if *byte == b' ' { vec![b'\r', b'\n'] } else { vec![*byte] }).collect());
+            all.push(
+                seed.iter().flat_map(|byte| if *byte == b' ' { vec![b'\r', b'\n'] } else { vec![*byte] }).collect(),
+            );
         }
         all
     }
@@ -316,7 +319,10 @@ mod tests {
         let text = br#"{"a": [1, "x\"y"], "b":null}"#;
         let spans = spans(text);
         let parts: Vec<&str> = spans.iter().map(|(start, end)| str::from_utf8(&text[*start..*end]).unwrap()).collect();
-        assert_eq!(parts, ["\"a\"", "1", r#""x\"y""#, r#"[1, "x\"y"]"#, "\"b\"", "null", str::from_utf8(text).unwrap()]);
+        assert_eq!(
+            parts,
+            ["\"a\"", "1", r#""x\"y""#, r#"[1, "x\"y"]"#, "\"b\"", "null", str::from_utf8(text).unwrap()]
+        );
         let without = |part: usize| {
             let (start, end) = spans[part];
             String::from_utf8(splice(text, field(text, &spans, start, end), b"")).unwrap()

@@ -88,8 +88,9 @@ fn execution(bytes: &[u8]) -> bool {
         run: answer::read::<Execution>(run),
         events: answer::events(events).map(|page| page.items).unwrap_or_default(),
     };
-    let now: Timestamp = "2026-11-30T08:30:00Z".parse().expect("a time");
-    for now in [now, Timestamp::MIN, Timestamp::MAX] {
+    // The second is that of a machine whose clock was never set.
+    for now in ["2026-11-30T08:30:00Z", "1970-01-01T00:00:00Z"] {
+        let now: Timestamp = now.parse().expect("a time");
         let surroundings = Surroundings {
             workspace: Workspace::Ready(connection()),
             stop_with: Some(connection()),
@@ -110,11 +111,13 @@ fn pass(mut o: Observed, remote: &Remote, now: Timestamp, quotes: bool) -> Optio
     let absent = || Err(not_found());
     // A run exists once it is started, or before if the resource says so.
     let mut exists = o.status.execution_id.is_some();
+    let mut last = String::new();
     for _ in 0..STEPS {
         let step = match plan(&o, now) {
             Decision::Settle(settled) => return Some(settled.status),
             Decision::Act(step) => step,
         };
+        last = format!("{step:.200?}");
         match step {
             Step::WriteClaim { claim, finalizer, send } => {
                 o.finalizer = finalizer;
@@ -144,7 +147,7 @@ fn pass(mut o: Observed, remote: &Remote, now: Timestamp, quotes: bool) -> Optio
             Step::Stop(call) => o.stop_sent(call, Ok(()), now),
         }
     }
-    panic!("a pass goes on after {STEPS} steps");
+    panic!("a pass at {now} goes on after {STEPS} steps: {last}");
 }
 
 fn has_secrets(o: &Observed) -> bool {
@@ -156,10 +159,7 @@ fn sources(o: &Observed) -> Sources {
     let source = |keys: Vec<String>| Source::Found {
         uid: "u".into(),
         resource_version: "7".into(),
-        values: keys
-            .into_iter()
-            .map(|key| (key, SecretSlice::from(format!("\"{SECRET}\"").into_bytes())))
-            .collect(),
+        values: keys.into_iter().map(|key| (key, SecretSlice::from(format!("\"{SECRET}\"").into_bytes()))).collect(),
     };
     wanted(&o.spec).into_iter().map(|(object, keys)| (object, source(keys))).collect()
 }
@@ -229,11 +229,8 @@ fn workflows(bytes: &[u8]) -> bool {
         // As the API server gives it back.
         let stored = serde_json::to_value(&settled.status).ok();
         object.status = stored.and_then(|value| serde_json::from_value(value).ok()).or(Some(settled.status));
-        object.metadata.finalizers = Some(if o.finalizer {
-            vec![workflow::observed::FINALIZER.to_owned()]
-        } else {
-            Vec::new()
-        });
+        object.metadata.finalizers =
+            Some(if o.finalizer { vec![workflow::observed::FINALIZER.to_owned()] } else { Vec::new() });
         memory = o.memory;
     }
     remote.is_ok()

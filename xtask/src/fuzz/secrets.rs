@@ -50,10 +50,8 @@ pub const TARGETS: &[Target] = &[
 
 fn key(bytes: &[u8]) -> bool {
     let at = SecretKeyRef { name: "mistral".into(), key: "key".into() };
-    let raw = Secret {
-        data: Some(BTreeMap::from([("key".to_owned(), ByteString(bytes.to_vec()))])),
-        ..Secret::default()
-    };
+    let raw =
+        Secret { data: Some(BTreeMap::from([("key".to_owned(), ByteString(bytes.to_vec()))])), ..Secret::default() };
     let whole = serde_json::from_slice::<Secret>(bytes).ok();
     let mut read = false;
     for secret in [Some(raw), whole].into_iter().flatten() {
@@ -82,9 +80,7 @@ fn key(bytes: &[u8]) -> bool {
 
 /// What the spec names: each format, of a Secret and of a ConfigMap.
 fn spec() -> WorkflowExecutionSpec {
-    let entry = |of: &str, name: &str, key: &str, path: &str, format: &str| {
-        json!({ of: { "name": name, "key": key }, "path": path, "as": format })
-    };
+    let entry = |of: &str, name: &str, key: &str, path: &str, format: &str| json!({ of: { "name": name, "key": key }, "path": path, "as": format });
     let spec = json!({ "workflowIdentifier": "w", "input": { "own": { "a": 1 } }, "inputFrom": [
         entry("secretKeyRef", "s", "text", "/secret", "String"),
         entry("secretKeyRef", "s", "json", "/own/json", "Json"),
@@ -123,7 +119,8 @@ fn values(bytes: &[u8]) -> bool {
             let input = input.expect("an input");
             assert!(Json::from_text(input.text().to_owned()).is_some(), "the input is no JSON");
             let (text, json) = valid.expect("only valid values become an input");
-            let at = |path: &[&str]| path.iter().fold(Some(input.clone()), |at, name| at?.field(name)).expect("a value");
+            let at =
+                |path: &[&str]| path.iter().fold(Some(input.clone()), |at, name| at?.field(name)).expect("a value");
             assert_eq!(at(&["secret"]).string().as_deref(), Some(text), "a text");
             assert_eq!(at(&["deep", "er", "text"]).string().as_deref(), Some(text), "a text");
             assert_eq!(at(&["own", "json"]).text(), json.text().trim(), "a JSON value");
