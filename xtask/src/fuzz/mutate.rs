@@ -106,13 +106,16 @@ impl Mutator {
         all.extend(TOKENS.iter().map(|token| token.to_vec()));
         all.push("7".repeat(400).into_bytes());
         all.push(format!("\"{}\"", "x".repeat(1 << 20)).into_bytes());
-        for depth in [120, 130, 5_000, 100_000] {
+        for depth in [120, 130, 5_000] {
             all.push(nested(b"1", depth, false));
             all.push(nested(b"1", depth, true));
-            all.push("[".repeat(depth).into_bytes());
         }
-        for seed in &self.seeds {
-            for depth in [130, 100_000] {
+        all.push(nested(b"1", 100_000, false));
+        all.push("[".repeat(100_000).into_bytes());
+        for (n, seed) in self.seeds.iter().enumerate() {
+            // Far too deep in one place of one seed: that takes as long as thousands of others.
+            let depths: &[usize] = if n == 0 { &[130, 100_000] } else { &[130] };
+            for &depth in depths {
                 // The first value after the key of the first object that has one: near the root, where readers look.
                 if let Some(&(start, end)) =
                     spans(seed).iter().rfind(|(start, _)| preceding_colon(seed, *start).is_some())
