@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Where the Mistral API is and as whom to call it: one API key belongs to one Mistral workspace.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -46,7 +47,7 @@ pub struct WorkspaceSpec {
 
     /// How often the operator looks for changes that were made at the API: to Workflows here, such as
     /// 5m or 1h30m; from 5s to 24h.
-    #[serde(default = "default_resync_interval")]
+    #[serde(default = "default_resync_interval", deserialize_with = "interval")]
     #[schemars(length(max = 16), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), extend("default" = "5m"))]
     #[x_kube(
         validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')")
@@ -124,6 +125,26 @@ pub struct WorkspaceStatus {
     pub observed_generation: Option<i64>,
 }
 
+impl WorkspaceSpec {
+    /// How often to look for changes that were made at the API: within the bounds that the CRD's rule has, also where an
+    /// object was stored without that rule.
+    pub fn resync(&self) -> std::time::Duration {
+        let (least, most) = (std::time::Duration::from_secs(5), std::time::Duration::from_secs(86_400));
+        std::time::Duration::from(self.resync_interval).clamp(least, most)
+    }
+}
+
+/// Reads what the CRD's pattern lets through. kube panics on an interval that is longer than any, or below zero, and a
+/// watch that panics ends the operator; such an object has to be undecodable.
+fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let is_bounded = text.len() <= 64 && text.split(|c: char| !c.is_ascii_digit()).all(|digits| digits.len() <= 15);
+    if text.contains('-') || !is_bounded {
+        return Err(D::Error::custom("resyncInterval must be from 5s to 24h"));
+    }
+    text.parse().map_err(D::Error::custom)
+}
+
 fn default_resync_interval() -> Duration {
     std::time::Duration::from_secs(300).into()
 }
@@ -148,5 +169,33 @@ fn default_workspace() -> String {
 impl Default for WorkspaceRef {
     fn default() -> Self {
         Self { name: default_workspace() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::operator::object::Decoded;
+
+    #[test]
+    fn no_interval_ends_the_operator() {
+        let read = |interval: &str| {
+            let auth = r#"{"apiKeySecretRef":{"name":"s","key":"k"}}"#;
+            let object =
+                format!(r#"{{"metadata":{{"name":"w"}},"spec":{{"auth":{auth},"resyncInterval":"{interval}"}}}}"#);
+            Decoded::<Workspace>::from_text(&object).0.ok().map(|workspace| workspace.spec.resync())
+        };
+        for odd in ["99999999999999999999h", "1s-5s", "-1h", "NaN", "1e400s", "infh", &"999999999999999h".repeat(6)] {
+            assert_eq!(read(odd), None, "{odd}");
+        }
+        // Whatever was stored before there was a rule.
+        for (interval, seconds) in
+            [("1h30m", 5400), ("0s", 5), ("1ms", 5), ("999999999999999h", 86_400), ("5m0.5s", 300)]
+        {
+            assert_eq!(read(interval).map(|it| it.as_secs()), Some(seconds), "{interval}");
+        }
+        assert_eq!(read("500ms"), Some(Duration::from_secs(5)));
     }
 }

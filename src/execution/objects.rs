@@ -65,7 +65,7 @@ pub async fn read(
 /// A ConfigMap or Secret, of which nothing else is read: its `managedFields` may be of any depth.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Holder {
+pub struct Holder {
     metadata: Version,
     data: Option<BTreeMap<String, Json>>,
     binary_data: Option<BTreeMap<String, Json>>,
@@ -80,7 +80,7 @@ struct Version {
 
 impl Holder {
     /// What it holds under these keys.
-    fn source(self, kind: Kind, keys: &[String]) -> Source {
+    pub fn source(self, kind: Kind, keys: &[String]) -> Source {
         let texts = |data: Option<BTreeMap<String, Json>>| {
             let wanted = data.unwrap_or_default().into_iter().filter(|(key, _)| keys.contains(key));
             wanted.collect::<Vec<_>>()

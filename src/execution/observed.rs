@@ -603,7 +603,7 @@ impl Observed {
 }
 
 /// The workflow's own words; where it only says that an activity failed, the activity's as well.
-fn failure_text(events: &[Event]) -> Option<String> {
+pub fn failure_text(events: &[Event]) -> Option<String> {
     let last = |event_type: &str| {
         events
             .iter()

@@ -13,7 +13,7 @@ use crate::workspace::connections::Connections;
 ///
 /// Its spec is not known, but one whose run is not to be stopped has no finalizer. Nor is its Workspace: any of its
 /// namespace will do that leads where the claim says the run is.
-pub(super) fn being_deleted(metadata: &ObjectMeta, connections: &Connections) -> Option<WorkflowExecution> {
+pub fn being_deleted(metadata: &ObjectMeta, connections: &Connections) -> Option<WorkflowExecution> {
     let held = metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
     if metadata.deletion_timestamp.is_none() || !held {
         return None;

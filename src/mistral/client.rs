@@ -4,24 +4,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
-use reqwest::header::{ACCEPT, HeaderMap, RETRY_AFTER};
+use k8s_openapi::jiff::Timestamp;
+use reqwest::header::ACCEPT;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::error::Category;
 use url::Url;
 
+use super::answer::{self, Repeat};
 use super::budget::{Budget, Class, Pace, Turn};
 use super::calls::{Calls, OneMore, Status};
-use super::error::{ApiError, Error};
+use super::error::Error;
 use super::filter::{RegistrationFilter, RunFilter, WorkflowFilter};
 use super::mask::Mask;
 use super::pages::Pages;
 use super::room::{Held, Room, SHORT};
 use super::wire::{BulkOutcome, ExecuteRequest, Execution, Page, Registration, UpdateRequest, WhoAmI, Workflow};
-use crate::json::{self, Rows};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,8 +28,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer that is read, in bytes. Results may be 2 MB; a page of 1,000 rows is about 500 kB.
 const MAX_ANSWER: usize = 8 << 20;
-/// The longest `Retry-After` that is believed.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// The route of one workflow.
 const WORKFLOW: &str = "/v1/workflows/{workflow_identifier}";
@@ -77,13 +74,6 @@ impl Request {
     fn json(self, body: &impl Serialize) -> Self {
         Self { http: self.http.json(body), ..self }
     }
-}
-
-/// Whether a call may be made again when its outcome is not known.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Repeat {
-    Harmless,
-    Harmful,
 }
 
 impl Client {
@@ -170,7 +160,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn whoami(&self) -> Result<WhoAmI, Error> {
-        self.get("/v1/workflows/workers/whoami", &[], &[]).await
+        answer::read(&self.get("/v1/workflows/workers/whoami", &[], &[]).await?.0)
     }
 
     /// `GET /v1/workflows`: one page of workflows, in the order of their display names.
@@ -186,14 +176,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn list_workflows_as<R: DeserializeOwned>(&self, filter: &WorkflowFilter) -> Result<Page<R>, Error> {
-        #[derive(Deserialize)]
-        struct Body<R> {
-            #[serde(bound(deserialize = "R: DeserializeOwned"))]
-            workflows: Rows<R>,
-            next_cursor: Option<String>,
-        }
-        let body: Body<R> = self.get("/v1/workflows", &[], &filter.query()).await?;
-        Ok(page(body.workflows, body.next_cursor))
+        answer::workflows(&self.get("/v1/workflows", &[], &filter.query()).await?.0)
     }
 
     /// `GET /v1/workflows/registrations`: one page of registrations.
@@ -212,29 +195,7 @@ impl Client {
         &self,
         filter: &RegistrationFilter,
     ) -> Result<Page<R>, Error> {
-        #[derive(Deserialize)]
-        struct Body<R> {
-            #[serde(bound(deserialize = "R: DeserializeOwned"))]
-            workflow_registrations: Option<Rows<R>>,
-            next_cursor: Option<String>,
-        }
-        #[derive(Deserialize)]
-        struct Deprecated<R> {
-            #[serde(bound(deserialize = "R: DeserializeOwned"))]
-            workflow_versions: Rows<R>,
-        }
-        let request = self.request(Method::GET, "/v1/workflows/registrations", &[]);
-        let request = Request { http: request.http.query(&filter.query()), ..request };
-        let (bytes, _room) = self.send(request, Repeat::Harmless).await?;
-        let text = String::from_utf8_lossy(&bytes);
-        let read = |error| not_understood(&error);
-        let body: Body<R> = serde_json::from_str(&text).map_err(read)?;
-        // All rows are there once more under the deprecated name: they are read only where there are no others.
-        let rows = match body.workflow_registrations {
-            Some(rows) => rows,
-            None => serde_json::from_str::<Deprecated<R>>(&text).map_err(read)?.workflow_versions,
-        };
-        Ok(page(rows, body.next_cursor))
+        answer::registrations(&self.get("/v1/workflows/registrations", &[], &filter.query()).await?.0)
     }
 
     /// `GET /v1/workflows/{identifier}`: one workflow, by name or UUID, with `active`.
@@ -242,7 +203,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn get_workflow(&self, identifier: &str) -> Result<Workflow, Error> {
-        Ok(self.get::<WorkflowBody>(WORKFLOW, &[identifier], &[]).await?.workflow)
+        answer::workflow(&self.get(WORKFLOW, &[identifier], &[]).await?.0)
     }
 
     /// `GET /v1/workflows/registrations/{id}`: one registration, by UUID, with `active`.
@@ -250,12 +211,8 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn get_registration(&self, id: &str) -> Result<Registration, Error> {
-        #[derive(Deserialize)]
-        struct Body {
-            workflow_registration: Registration,
-        }
         let route = "/v1/workflows/registrations/{workflow_registration_id}";
-        Ok(self.get::<Body>(route, &[id], &[]).await?.workflow_registration)
+        answer::registration(&self.get(route, &[id], &[]).await?.0)
     }
 
     /// `PUT /v1/workflows/{identifier}`: the workflow as it is then, if the API tells.
@@ -264,7 +221,7 @@ impl Client {
     /// See [`Error`].
     pub async fn update_workflow(&self, identifier: &str, update: &UpdateRequest) -> Result<Option<Workflow>, Error> {
         let request = self.request(Method::PUT, WORKFLOW, &[identifier]).json(update);
-        Ok(self.json::<MaybeWorkflowBody>(request, Repeat::Harmless).await?.workflow)
+        answer::changed_workflow(&self.send(request, Repeat::Harmless).await?.0)
     }
 
     /// `PUT /v1/workflows/{identifier}/archive` or `…/unarchive`.
@@ -278,7 +235,7 @@ impl Client {
             "/v1/workflows/{workflow_identifier}/unarchive"
         };
         let request = self.request(Method::PUT, route, &[identifier]);
-        Ok(self.json::<MaybeWorkflowBody>(request, Repeat::Harmless).await?.workflow)
+        answer::changed_workflow(&self.send(request, Repeat::Harmless).await?.0)
     }
 
     /// `PUT /v1/workflows/archive` or `…/unarchive` for at most 100 UUIDs; some may fail alone.
@@ -288,7 +245,7 @@ impl Client {
     pub async fn set_archived_many(&self, ids: &[String], archived: bool) -> Result<BulkOutcome, Error> {
         let route = if archived { "/v1/workflows/archive" } else { "/v1/workflows/unarchive" };
         let request = self.request(Method::PUT, route, &[]).json(&serde_json::json!({ "workflow_ids": ids }));
-        self.json(request, Repeat::Harmless).await
+        answer::read(&self.send(request, Repeat::Harmless).await?.0)
     }
 
     /// Starts a run. Never repeated here: a second call may start a second run.
@@ -307,7 +264,8 @@ impl Client {
                 self.request(Method::POST, route, &[id])
             }
         };
-        self.json(request.json(body), Repeat::Harmful).await
+        let (body, _room) = self.send(request.json(body), Repeat::Harmful).await?;
+        answer::read(&body).map_err(|error| answer::lost(Repeat::Harmful, error.to_string()))
     }
 
     /// `GET /v1/workflows/executions/{id}`: the newest run of that id, with its result.
@@ -315,9 +273,8 @@ impl Client {
     /// # Errors
     /// See [`Error`]. A new execution may be unknown for a while after its start.
     pub async fn get_execution(&self, execution_id: &str) -> Result<Execution, Error> {
-        let request = self.request(Method::GET, "/v1/workflows/executions/{execution_id}", &[execution_id]);
-        let (execution, room): (Execution, Held) = self.json_with_room(request, Repeat::Harmless).await?;
-        Ok(Execution { room, ..execution })
+        let (body, room) = self.get("/v1/workflows/executions/{execution_id}", &[execution_id], &[]).await?;
+        Ok(Execution { room, ..answer::read(&body)? })
     }
 
     /// `POST /v1/workflows/executions/{id}/cancel`: asks the run to stop, which it may ignore.
@@ -346,14 +303,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn list_runs(&self, filter: &RunFilter) -> Result<Page<Execution>, Error> {
-        #[derive(Deserialize)]
-        struct Body {
-            #[serde(alias = "runs")]
-            executions: Rows<Execution>,
-            next_page_token: Option<String>,
-        }
-        let body: Body = self.get("/v1/workflows/runs", &[], &filter.query()).await?;
-        Ok(page(body.executions, body.next_page_token))
+        answer::runs(&self.get("/v1/workflows/runs", &[], &filter.query()).await?.0)
     }
 
     /// `GET /v1/workflows/runs/{run_id}`: one run by the API's database id.
@@ -361,7 +311,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn get_run(&self, run_id: &str) -> Result<Execution, Error> {
-        self.get("/v1/workflows/runs/{run_id}", &[run_id], &[]).await
+        answer::read(&self.get("/v1/workflows/runs/{run_id}", &[run_id], &[]).await?.0)
     }
 
     /// `GET /v1/workflows/events/list`: one page of at most `limit` (1 to 1,000) of an execution's events.
@@ -374,26 +324,20 @@ impl Client {
         cursor: Option<&str>,
         limit: u16,
     ) -> Result<Page<E>, Error> {
-        #[derive(Deserialize)]
-        struct Body<E: DeserializeOwned> {
-            #[serde(bound = "E: DeserializeOwned")]
-            events: Rows<E>,
-            next_cursor: Option<String>,
-        }
         let mut query = vec![("workflow_exec_id", execution_id.to_owned()), ("limit", limit.to_string())];
         query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
-        let body: Body<E> = self.get("/v1/workflows/events/list", &[], &query).await?;
-        Ok(page(body.events, body.next_cursor))
+        answer::events(&self.get("/v1/workflows/events/list", &[], &query).await?.0)
     }
 
-    async fn get<T: DeserializeOwned>(
+    /// The answer to a question, and the room that it takes.
+    async fn get(
         &self,
         route: &'static str,
         parameters: &[&str],
         query: &[(&str, String)],
-    ) -> Result<T, Error> {
+    ) -> Result<(Vec<u8>, Held), Error> {
         let request = self.request(Method::GET, route, parameters);
-        self.json(Request { http: request.http.query(query), ..request }, Repeat::Harmless).await
+        self.send(Request { http: request.http.query(query), ..request }, Repeat::Harmless).await
     }
 
     /// A request to this route; each parameter in turn becomes a percent-encoded segment.
@@ -415,23 +359,6 @@ impl Client {
         Request { http, route, method: name }
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: Request, repeat: Repeat) -> Result<T, Error> {
-        self.json_with_room(request, repeat).await.map(|(answer, _)| answer)
-    }
-
-    /// The answer, and the room that it takes.
-    async fn json_with_room<T: DeserializeOwned>(&self, request: Request, repeat: Repeat) -> Result<(T, Held), Error> {
-        let (body, room) = self.send(request, repeat).await?;
-        // A byte that is no UTF-8 stands for a character that is lost anyway.
-        match serde_json::from_str(&String::from_utf8_lossy(&body)) {
-            Ok(answer) => Ok((answer, room)),
-            Err(error) => Err(match repeat {
-                Repeat::Harmless => not_understood(&error),
-                Repeat::Harmful => Error::UnknownOutcome { message: not_understood(&error).to_string() },
-            }),
-        }
-    }
-
     /// Sends and sorts what comes back. No text that leaves here contains the key, nor a value to hide.
     async fn send(&self, request: Request, repeat: Repeat) -> Result<(Vec<u8>, Held), Error> {
         let Request { http, route, method } = request;
@@ -447,19 +374,19 @@ impl Client {
                 let message = self.unreachable(&error);
                 (Status::of(&error), Err(Error::Transient { retry_after: None, message }))
             }
-            Err(error) => (Status::of(&error), Err(self.lost(repeat, self.unreachable(&error)))),
+            Err(error) => (Status::of(&error), Err(answer::lost(repeat, self.unreachable(&error)))),
         };
         drop(under_way);
         self.calls.made(route, method, status, begun);
         if let (Some(turn), Status::Code(429), Err(refusal)) = (&turn, status, &outcome) {
             turn.refused(refusal.retry_after());
         }
-        outcome.map_err(|error| self.redact(error))
+        outcome.map_err(|error| answer::redact(error, |text| self.clean(text)))
     }
 
     async fn answer(&self, response: Response, repeat: Repeat) -> (Status, Result<(Vec<u8>, Held), Error>) {
         let status = response.status();
-        let retry_after = retry_after(response.headers());
+        let retry_after = answer::retry_after(response.headers(), Timestamp::now());
         let code = Status::Code(status.as_u16());
         match self.read(response).await {
             Ok((body, room)) => (code, self.sort(status, retry_after, body, repeat).map(|body| (body, room))),
@@ -470,12 +397,12 @@ impl Client {
             Err(Unread::TooLong) if status.is_success() && repeat == Repeat::Harmless => {
                 (code, Err(Error::Unreadable { too_long: true, message: too_long() }))
             }
-            Err(Unread::TooLong) => (Status::Broken, Err(self.lost(repeat, too_long()))),
+            Err(Unread::TooLong) => (Status::Broken, Err(answer::lost(repeat, too_long()))),
             Err(Unread::NoRoom) => {
                 let message = "too many long answers are being read at a time".to_owned();
-                (Status::Broken, Err(self.lost(repeat, message)))
+                (Status::Broken, Err(answer::lost(repeat, message)))
             }
-            Err(Unread::Broken(status, message)) => (status, Err(self.lost(repeat, message))),
+            Err(Unread::Broken(status, message)) => (status, Err(answer::lost(repeat, message))),
         }
     }
 
@@ -489,22 +416,7 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let said = ApiError::parse(status, &body, |text| self.clean(text));
-        // Only the API itself can say that something does not exist, is in conflict or is refused for
-        // good; a gateway's page with the same status says nothing.
-        let gateway = !said.is_json && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS);
-        if gateway && status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
-            return Err(self.lost(repeat, said.to_string()));
-        }
-        Err(match status {
-            StatusCode::TOO_MANY_REQUESTS => Error::Transient { retry_after, message: said.to_string() },
-            StatusCode::UNAUTHORIZED => Error::Unauthorized(said),
-            StatusCode::NOT_FOUND => Error::NotFound(said),
-            StatusCode::CONFLICT => Error::Conflict(said),
-            status if status.is_client_error() || status.is_redirection() => Error::Rejected(said),
-            _ if repeat == Repeat::Harmless => Error::Transient { retry_after, message: said.to_string() },
-            _ => Error::UnknownOutcome { message: said.to_string() },
-        })
+        Err(answer::refusal(status, retry_after, &body, repeat, |text| self.clean(text)))
     }
 
     /// The body, and the room that it takes.
@@ -536,13 +448,6 @@ impl Client {
         Ok((body, room))
     }
 
-    fn lost(&self, repeat: Repeat, message: String) -> Error {
-        match repeat {
-            Repeat::Harmless => Error::Transient { retry_after: None, message },
-            Repeat::Harmful => Error::UnknownOutcome { message },
-        }
-    }
-
     /// Names the origin rather than the URL: a sentence for a condition, the same for each object.
     fn unreachable(&self, error: &reqwest::Error) -> String {
         let origin = self.base.origin().ascii_serialization();
@@ -553,47 +458,9 @@ impl Client {
         }
     }
 
-    /// The API could echo a header; its words end up where everyone can read them.
-    fn redact(&self, error: Error) -> Error {
-        let clean = |text: String| self.clean(&text);
-        let clean_api = |api: ApiError| ApiError {
-            code: api.code.map(clean),
-            detail: clean(api.detail),
-            deployments: api.deployments.into_iter().map(clean).collect(),
-            ..api
-        };
-        match error {
-            Error::Transient { retry_after, message } => Error::Transient { retry_after, message: clean(message) },
-            Error::UnknownOutcome { message } => Error::UnknownOutcome { message: clean(message) },
-            unreadable @ Error::Unreadable { .. } => unreadable,
-            Error::NotFound(api) => Error::NotFound(clean_api(api)),
-            Error::Conflict(api) => Error::Conflict(clean_api(api)),
-            Error::Rejected(api) => Error::Rejected(clean_api(api)),
-            Error::Unauthorized(api) => Error::Unauthorized(clean_api(api)),
-        }
-    }
-
     fn clean(&self, text: &str) -> String {
-        self.mask.text(&text.replace(self.token.expose_secret(), "[redacted]")).into_owned()
+        answer::clean(text, self.token.expose_secret(), &self.mask)
     }
-}
-
-#[derive(Deserialize)]
-struct WorkflowBody {
-    workflow: Workflow,
-}
-
-/// Some published examples have `null` where the schema promises a workflow.
-#[derive(Deserialize)]
-struct MaybeWorkflowBody {
-    // Nor is one that cannot be read a reason to take a change that was made for one that was not.
-    #[serde(default, deserialize_with = "json::lenient")]
-    workflow: Option<Workflow>,
-}
-
-/// Rows that were decoded one by one. An empty token ends a list as null does.
-fn page<T>(rows: Rows<T>, next: Option<String>) -> Page<T> {
-    Page { items: rows.rows, next: next.filter(|token| !token.is_empty()), unreadable: rows.unreadable }
 }
 
 /// Why a body was not read to its end.
@@ -608,31 +475,6 @@ enum Unread {
 
 fn too_long() -> String {
     format!("the API's answer is longer than {MAX_ANSWER} bytes")
-}
-
-/// Says where, not what: serde's own text may quote the answer, which is not for every reader.
-fn not_understood(error: &serde_json::Error) -> Error {
-    let problem = match error.classify() {
-        Category::Data => "it is not of the promised shape",
-        Category::Eof => "it breaks off",
-        Category::Syntax | Category::Io => "it is not JSON",
-    };
-    let message =
-        format!("the API's answer cannot be understood: {problem} (line {}, column {})", error.line(), error.column());
-    Error::Unreadable { too_long: false, message }
-}
-
-/// Seconds, or an HTTP date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-            Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
-        }
-    };
-    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 /// The innermost cause: "connection refused" says more than "error sending request".

@@ -3,6 +3,7 @@
 //! Nothing here knows Kubernetes. The facts come from Mistral's OpenAPI document and from what the
 //! official Python client (`mistralai`) does; where they leave something open, this side accepts both.
 
+pub mod answer;
 pub mod budget;
 pub mod calls;
 mod client;

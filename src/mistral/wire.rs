@@ -419,9 +419,10 @@ fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
     Ok(handlers.into_iter().flat_map(|handlers| handlers.rows).filter_map(|handler| handler.name).collect())
 }
 
-/// Items of a list, each decoded alone; those that cannot be are left out.
+/// Items of a list, each decoded alone; those that cannot be are left out, and so is what is no list.
 fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    Ok(Rows::deserialize(deserializer)?.rows)
+    let items: Option<Rows<T>> = json::lenient(deserializer)?;
+    Ok(items.map(|items| items.rows).unwrap_or_default())
 }
 
 /// RFC 3339, or what Python's `str()` makes of a time; a text that is no time is no reason to lose
@@ -470,6 +471,20 @@ mod tests {
         let workflow: Workflow =
             serde_json::from_str(r#"{"id":"1","name":"n","archived":"false","active":"true"}"#).unwrap();
         assert_eq!((workflow.archived, workflow.active), (Some(false), Some(true)));
+    }
+
+    #[test]
+    fn a_list_of_a_bulk_answer_that_is_no_list_costs_only_itself() {
+        let workflow = r#"{"id":"1","name":"n"}"#;
+        let error = r#"{"workflow_id":"2","message":"shared"}"#;
+        for odd in ["null", "7", "{}", &odd(1000)] {
+            let text = format!(r#"{{"archived":[{workflow},null],"errored":{odd}}}"#);
+            let outcome: BulkOutcome = serde_json::from_str(&text).unwrap();
+            assert_eq!((outcome.done.len(), outcome.errored.len()), (2, 0), "{odd:.40}");
+            let text = format!(r#"{{"unarchived":{odd},"errored":[{error},{odd}]}}"#);
+            let outcome: BulkOutcome = serde_json::from_str(&text).unwrap();
+            assert_eq!((outcome.done.len(), outcome.errored.len()), (0, 1), "{odd:.40}");
+        }
     }
 
     /// Nested so deep, and around a number and half of a character that `serde_json` refuses.

@@ -193,7 +193,7 @@ impl Election {
 /// From when on a creation timestamp says that a resource was created after this write of the Lease: those of resources
 /// and those of managed fields are the API server's time, cut to seconds. Several API servers may differ, as far as
 /// [`CLOCK_SKEW`]. If this time is not told, then nothing is taken for new.
-fn begun(lease: &Lease) -> Timestamp {
+pub fn begun(lease: &Lease) -> Timestamp {
     let times = lease.metadata.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
     let written = times.map(|time| time.0).max();
     written.map_or(Timestamp::MAX, |written| later(written, SignedDuration::from_secs(1) + CLOCK_SKEW))
@@ -207,7 +207,8 @@ fn unless_late(written: Result<Lease, Error>) -> Result<Option<Lease>, Error> {
     }
 }
 
-fn record(lease: Option<&Lease>) -> Record {
+/// The Lease as far as [`lease`](super::lease) judges it; none if there is no Lease.
+pub fn record(lease: Option<&Lease>) -> Record {
     let Some(Lease { metadata, spec }) = lease else { return Record::default() };
     let spec = spec.clone().unwrap_or_default();
     let lasts = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());

@@ -392,7 +392,7 @@ fn annotations(from: Option<&str>) -> BTreeMap<String, String> {
 
 /// A name that Kubernetes accepts and that no other workflow gets: the last eight hexadecimal digits of the UUID, which
 /// are random where the first ones are a time.
-pub(super) fn safe_name(name: &str, id: &str) -> String {
+pub fn safe_name(name: &str, id: &str) -> String {
     let name: String = name.to_ascii_lowercase().chars().take(MAX_NAME).map(safe).collect();
     let digits: Vec<char> = id.chars().filter(char::is_ascii_hexdigit).collect();
     let last: String = digits[digits.len().saturating_sub(8)..].iter().collect::<String>().to_ascii_lowercase();

@@ -79,7 +79,8 @@ fn is_wanted(row: &Workflow, wanted: &Wanted) -> bool {
     has(&row.name) || row.display_name.as_deref().is_some_and(has)
 }
 
-fn manifest(row: &Workflow, in_chat: Option<bool>, target: &Target, remarks: &mut Vec<String>) -> (String, Value) {
+/// The manifest for one workflow, and the name of its resource. `in_chat` is none where the list does not tell.
+pub fn manifest(row: &Workflow, in_chat: Option<bool>, target: &Target, remarks: &mut Vec<String>) -> (String, Value) {
     let mut spec = json!({ "archived": row.archived == Some(true) });
     if let Some(in_chat) = in_chat {
         spec["availableInChatAssistant"] = json!(in_chat);

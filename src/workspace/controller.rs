@@ -314,7 +314,7 @@ fn client(context: &Context, address: &Url, token: &SecretString) -> Result<mist
 fn connect(context: &Context, key: &Key, workspace: &Workspace, outcome: &Result<Accepted, Problem>, memory: &Memory) {
     let connections = &context.connections;
     let uid = &workspace.uid().unwrap_or_default();
-    let resync = Duration::from(workspace.spec.resync_interval);
+    let resync = workspace.spec.resync();
     match (outcome, &memory.check, &memory.budget) {
         (Ok(accepted), Some(Check { of: (address, token), .. }), Some(budget)) => match connections.of(key, uid) {
             Some(State::Ready(live))

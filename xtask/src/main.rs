@@ -4,6 +4,7 @@ mod bench;
 mod chaos;
 mod demo;
 mod e2e;
+mod fuzz;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ enum Command {
     /// The least that any controller has to do for an execution; what the bench compares with.
     #[command(hide = true)]
     Floor(bench::floor::Options),
+    /// Give everything that reads bytes from outside bytes that nobody would send on purpose.
+    Fuzz(fuzz::Options),
     /// Install the chart on a node of its own (Linux, as root), upgrade it, kill its leader, uninstall it, and check what came of it.
     E2e(e2e::Options),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::Chaos(options) => ("chaos", chaos::run(options)),
         Command::Bench(options) => ("bench", bench::run(options)),
         Command::Floor(options) => ("floor program", bench::floor::run(options)),
+        Command::Fuzz(options) => ("fuzzing", fuzz::run(options)),
         Command::E2e(options) => ("end-to-end test", e2e::run(options)),
     };
     match outcome {

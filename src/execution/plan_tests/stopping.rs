@@ -96,7 +96,8 @@ fn a_stop_met_with_trouble_is_told_and_tried_again() {
 
 #[test]
 fn a_run_is_stopped_by_a_connection_that_was_good_not_long_ago() {
-    let lost = |o: Observed| Observed { workspace: Workspace::NotReady("the Secret is gone".into(), Wait::Stalled), ..o };
+    let lost =
+        |o: Observed| Observed { workspace: Workspace::NotReady("the Secret is gone".into(), Wait::Stalled), ..o };
     assert_eq!(step(&lost(told(Shutdown::Cancel)), at(50)), Step::Ask);
     assert_eq!(ready(&settled(&lost(started()), at(50)).status), reason::WORKSPACE_NOT_READY);
     let blind = Observed { stop_with: None, ..lost(told(Shutdown::Cancel)) };

@@ -6,7 +6,7 @@
 
 mod books;
 mod course;
-mod dice;
+pub mod dice;
 mod ends;
 mod faults;
 mod operators;

@@ -1,0 +1,230 @@
+//! What the API's answers say: from a status, headers and bytes to a value or an error. No I/O here.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use super::error::{ApiError, Error};
+use super::mask::Mask;
+use super::wire::{Execution, Page, Registration, Workflow};
+use crate::json::{self, Rows};
+
+/// The longest `Retry-After` that is believed.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
+
+/// Whether a call may be made again when its outcome is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// A second call does no harm.
+    Harmless,
+    /// A second call may start a second run.
+    Harmful,
+}
+
+/// Reads the body of a success. A byte that is no UTF-8 stands for a character that is lost anyway.
+///
+/// # Errors
+/// [`Error::Unreadable`] if it is not of the promised shape.
+pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    serde_json::from_str(&String::from_utf8_lossy(body)).map_err(|error| not_understood(&error))
+}
+
+/// A page of `GET /v1/workflows`.
+///
+/// # Errors
+/// See [`read`].
+pub fn workflows<R: DeserializeOwned>(body: &[u8]) -> Result<Page<R>, Error> {
+    #[derive(Deserialize)]
+    struct Body<R> {
+        #[serde(bound(deserialize = "R: DeserializeOwned"))]
+        workflows: Rows<R>,
+        next_cursor: Option<String>,
+    }
+    read::<Body<R>>(body).map(|body| page(body.workflows, body.next_cursor))
+}
+
+/// A page of `GET /v1/workflows/registrations`.
+///
+/// # Errors
+/// See [`read`].
+pub fn registrations<R: DeserializeOwned>(body: &[u8]) -> Result<Page<R>, Error> {
+    #[derive(Deserialize)]
+    struct Body<R> {
+        #[serde(bound(deserialize = "R: DeserializeOwned"))]
+        workflow_registrations: Option<Rows<R>>,
+        next_cursor: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Deprecated<R> {
+        #[serde(bound(deserialize = "R: DeserializeOwned"))]
+        workflow_versions: Rows<R>,
+    }
+    let read: Body<R> = self::read(body)?;
+    // All rows are there once more under the deprecated name: they are read only where there are no others.
+    let rows = match read.workflow_registrations {
+        Some(rows) => rows,
+        None => self::read::<Deprecated<R>>(body)?.workflow_versions,
+    };
+    Ok(page(rows, read.next_cursor))
+}
+
+/// A page of `GET /v1/workflows/runs`.
+///
+/// # Errors
+/// See [`read`].
+pub fn runs(body: &[u8]) -> Result<Page<Execution>, Error> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(alias = "runs")]
+        executions: Rows<Execution>,
+        next_page_token: Option<String>,
+    }
+    read::<Body>(body).map(|body| page(body.executions, body.next_page_token))
+}
+
+/// A page of `GET /v1/workflows/events/list`.
+///
+/// # Errors
+/// See [`read`].
+pub fn events<E: DeserializeOwned>(body: &[u8]) -> Result<Page<E>, Error> {
+    #[derive(Deserialize)]
+    #[serde(bound = "E: DeserializeOwned")]
+    struct Body<E> {
+        events: Rows<E>,
+        next_cursor: Option<String>,
+    }
+    read::<Body<E>>(body).map(|body| page(body.events, body.next_cursor))
+}
+
+/// The workflow that `GET /v1/workflows/{identifier}` asked for.
+///
+/// # Errors
+/// See [`read`].
+pub fn workflow(body: &[u8]) -> Result<Workflow, Error> {
+    #[derive(Deserialize)]
+    struct Body {
+        workflow: Workflow,
+    }
+    read::<Body>(body).map(|body| body.workflow)
+}
+
+/// The workflow after a change, if the API tells. Some published examples have `null` where the schema promises one.
+///
+/// # Errors
+/// See [`read`].
+pub fn changed_workflow(body: &[u8]) -> Result<Option<Workflow>, Error> {
+    #[derive(Deserialize)]
+    struct Body {
+        // Nor is one that cannot be read a reason to take a change that was made for one that was not.
+        #[serde(default, deserialize_with = "json::lenient")]
+        workflow: Option<Workflow>,
+    }
+    read::<Body>(body).map(|body| body.workflow)
+}
+
+/// The registration that `GET /v1/workflows/registrations/{id}` asked for.
+///
+/// # Errors
+/// See [`read`].
+pub fn registration(body: &[u8]) -> Result<Registration, Error> {
+    #[derive(Deserialize)]
+    struct Body {
+        workflow_registration: Registration,
+    }
+    read::<Body>(body).map(|body| body.workflow_registration)
+}
+
+/// Rows that were decoded one by one. An empty token ends a list as null does.
+fn page<T>(rows: Rows<T>, next: Option<String>) -> Page<T> {
+    Page { items: rows.rows, next: next.filter(|token| !token.is_empty()), unreadable: rows.unreadable }
+}
+
+/// Says where, not what: serde's own text may quote the answer, which is not for every reader.
+fn not_understood(error: &serde_json::Error) -> Error {
+    let problem = match error.classify() {
+        Category::Data => "it is not of the promised shape",
+        Category::Eof => "it breaks off",
+        Category::Syntax | Category::Io => "it is not JSON",
+    };
+    let message =
+        format!("the API's answer cannot be understood: {problem} (line {}, column {})", error.line(), error.column());
+    Error::Unreadable { too_long: false, message }
+}
+
+/// Sorts an answer that is no success by what a caller can do; `clean` takes out of a text what it must not show.
+pub fn refusal(
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    body: &[u8],
+    repeat: Repeat,
+    clean: impl Fn(&str) -> String,
+) -> Error {
+    let said = ApiError::parse(status, body, clean);
+    // Only the API itself can say that something does not exist, is in conflict or is refused for
+    // good; a gateway's page with the same status says nothing.
+    let gateway = !said.is_json && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS);
+    if gateway && status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
+        return lost(repeat, said.to_string());
+    }
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Error::Transient { retry_after, message: said.to_string() },
+        StatusCode::UNAUTHORIZED => Error::Unauthorized(said),
+        StatusCode::NOT_FOUND => Error::NotFound(said),
+        StatusCode::CONFLICT => Error::Conflict(said),
+        status if status.is_client_error() || status.is_redirection() => Error::Rejected(said),
+        _ if repeat == Repeat::Harmless => Error::Transient { retry_after, message: said.to_string() },
+        _ => Error::UnknownOutcome { message: said.to_string() },
+    }
+}
+
+/// A call of which nothing is known.
+pub fn lost(repeat: Repeat, message: String) -> Error {
+    match repeat {
+        Repeat::Harmless => Error::Transient { retry_after: None, message },
+        Repeat::Harmful => Error::UnknownOutcome { message },
+    }
+}
+
+/// How long the API asks to wait: seconds, or an HTTP date.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let at = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+            Duration::try_from(at.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
+}
+
+/// The text without the key and the values to hide.
+pub fn clean(text: &str, key: &str, mask: &Mask) -> String {
+    mask.text(&text.replace(key, "[redacted]")).into_owned()
+}
+
+/// The error with each of its texts cleaned: the API could echo a header; its words end up where everyone can read
+/// them.
+pub fn redact(error: Error, clean: impl Fn(&str) -> String) -> Error {
+    let clean = |text: String| clean(&text);
+    let clean_api = |api: ApiError| ApiError {
+        code: api.code.map(clean),
+        detail: clean(api.detail),
+        deployments: api.deployments.into_iter().map(clean).collect(),
+        ..api
+    };
+    match error {
+        Error::Transient { retry_after, message } => Error::Transient { retry_after, message: clean(message) },
+        Error::UnknownOutcome { message } => Error::UnknownOutcome { message: clean(message) },
+        unreadable @ Error::Unreadable { .. } => unreadable,
+        Error::NotFound(api) => Error::NotFound(clean_api(api)),
+        Error::Conflict(api) => Error::Conflict(clean_api(api)),
+        Error::Rejected(api) => Error::Rejected(clean_api(api)),
+        Error::Unauthorized(api) => Error::Unauthorized(clean_api(api)),
+    }
+}
