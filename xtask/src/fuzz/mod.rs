@@ -106,7 +106,7 @@ pub fn run(options: Options) -> Result<()> {
                 println!("{}: {}", target.name, if (target.check)(&input) { "read" } else { "refused" });
             }
         })
-        .map_err(|panic| format!("{panic}").into());
+        .map_err(|panic| panic.to_string().into());
     }
 
     let seed = options.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().1);
