@@ -41,6 +41,8 @@ pub struct Client {
     http: reqwest::Client,
     base: Url,
     token: Arc<SecretString>,
+    /// Hides the API key.
+    own_mask: Arc<Mask>,
     mask: Arc<Mask>,
     calls: Calls,
     pace: Pace,
@@ -105,9 +107,10 @@ impl Client {
             .retry(reqwest::retry::never())
             .build()
             .map_err(|error| with_causes(&error))?;
+        let own_mask = Arc::new(Mask::new([token.expose_secret()]));
         let (token, mask, calls) = (Arc::new(token), Arc::default(), Calls::default());
         let (room, pages) = (Room::default(), Pages::default());
-        Ok(Self { http, base, token, mask, calls, pace: Pace::Free, room, pages })
+        Ok(Self { http, base, token, own_mask, mask, calls, pace: Pace::Free, room, pages })
     }
 
     /// The same client, whose calls are counted there.
@@ -573,7 +576,9 @@ impl Client {
     }
 
     fn clean(&self, text: &str) -> String {
-        self.mask.text(&text.replace(self.token.expose_secret(), "[redacted]")).into_owned()
+        // However short the key is.
+        let text = text.replace(self.token.expose_secret(), "[redacted]");
+        self.mask.text(&self.own_mask.text(&text)).into_owned()
     }
 }
 

@@ -11,6 +11,7 @@ mod filter;
 mod mask;
 mod pages;
 mod room;
+mod unescape;
 pub mod wire;
 
 pub use client::{Client, ExecuteTarget, REQUEST_TIMEOUT};
