@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use kube::config::{InferConfigError, KubeconfigError};
 use mistral_workflows_operator::operator::logs;
 use mistral_workflows_operator::{api, mistral, operator, workflow, workspace};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -204,10 +204,8 @@ async fn import(options: Import) -> Outcome {
     let key = key.map_err(|error| {
         format!("No API key in {from} ({error}); set MISTRAL_API_KEY, or name a file with --api-key-file.")
     })?;
-    let key = SecretString::from(key.trim().to_owned());
-    if key.expose_secret().is_empty() || !key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!("What {from} holds is no API key: it is empty, or has characters that no key has.").into());
-    }
+    let key = workspace::plan::bare_key(&key).map_err(|why| format!("What {from} holds is no API key: it {why}."))?;
+    let key = SecretString::from(key);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = mistral::Client::new(base_url, key)?;
     let wanted = workflow::import::Wanted { tags, name, archived };
