@@ -240,7 +240,7 @@ async fn import(options: Import) -> Outcome {
         std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
     for (name, manifest) in &imported.manifests {
-        let text = serde_saphyr::to_string(manifest)?;
+        let text = workflow::import::yaml(manifest);
         match &output_dir {
             Some(folder) => {
                 let file = folder.join(format!("{name}.yaml"));
