@@ -326,6 +326,7 @@ async fn operate(
         metrics.set_workspaces(workspaces_now.state().iter().map(|object| of_workspace(object)));
         metrics.set_sweep_age("runs", tracker_now.longest_unseen());
         metrics.set_sweep_age("workflows", inventory_now.age());
+        metrics.set_overdue(inventory_now.overdue());
         metrics.set_leader(!term_now.is_over());
     });
 

@@ -619,6 +619,30 @@ async fn every_metric_of_the_alerts_and_the_dashboard_is_documented() {
     }
 }
 
+#[tokio::test]
+async fn each_alert_says_of_which_operator_it_is_and_fires_for_what_its_name_says() {
+    let world = World::bare("chart-alerts").await;
+    let Some(tools) = tools().await else { return };
+    let objects = render(tools, &world.namespace, "prometheusRule: { enabled: true }", &[]);
+    let rule = objects.iter().find(|object| object["kind"] == "PrometheusRule").unwrap();
+    let alerts = rule["spec"]["groups"][0]["rules"].as_array().unwrap();
+    let at = format!("namespace=\"{}\",job=\"release-mistral-workflows-operator\"", world.namespace);
+    for alert in alerts {
+        let labels = &alert["labels"];
+        assert_eq!(labels["namespace"], world.namespace, "{alert}");
+        assert_eq!(labels["job"], "release-mistral-workflows-operator", "{alert}");
+        assert!(labels["severity"].is_string(), "{alert}");
+        assert!(alert["expr"].as_str().unwrap().contains(&at), "{alert}");
+    }
+    let expression = |name: &str| {
+        let named = |alert: &&Value| alert["alert"] == format!("MistralWorkflows{name}");
+        alerts.iter().find(named).unwrap()["expr"].as_str().unwrap()
+    };
+    assert!(expression("CredentialRefused").contains(",reason=\"CredentialRefused\"}"));
+    assert!(expression("WorkspaceNotReady").contains("reason!~\"APIUnavailable|CredentialRefused|None\""));
+    assert!(expression("DriftUnseen").contains("mistral_workflows_drift_overdue_seconds{"));
+}
+
 #[test]
 fn every_reason_is_in_the_table_of_what_to_do_about_it() {
     let page = std::fs::read_to_string(repository("docs/operations.md")).unwrap();
