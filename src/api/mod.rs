@@ -39,13 +39,6 @@ fn as_the_api_server_wants_it(crd: CustomResourceDefinition) -> CustomResourceDe
                 if object.get("format").and_then(Value::as_str).is_some_and(|format| !FORMATS.contains(&format)) {
                     object.remove("format");
                 }
-                // A null where none may be is taken out by the API server. One that it keeps is a value to its rules, so
-                // that to apply a manifest that has it would change a field that may not change.
-                if object.get("nullable") == Some(&Value::Bool(true))
-                    && !object.contains_key("x-kubernetes-preserve-unknown-fields")
-                {
-                    object.remove("nullable");
-                }
                 object.values_mut().for_each(change);
             }
             Value::Array(array) => array.iter_mut().for_each(change),

@@ -335,8 +335,21 @@ async fn a_null_inside_of_a_field_that_may_not_change_is_no_change() {
                     let (said, same) = world.kubectl(&["diff", "-f", path]).await;
                     assert!(same, "{name}: {spec}: {said}");
                 }
-                let kept = executions(&world).get(&name).await.unwrap().data["spec"].to_string();
-                assert!(!kept.contains("null"), "{name}: {kept}");
+                // What may not change still may not.
+                for (case, change) in [
+                    ("the result", json!({ "result": { "to": { "configMap": { "name": "other" }, "secret": null } } })),
+                    ("its length", json!({ "result": { "maxBytes": 6 } })),
+                    ("an entry", json!({ "inputFrom": [{ "secretKeyRef": key, "path": "/a" }] })),
+                    ("a path", json!({ "inputFrom": [{ "configMapKeyRef": key, "path": "/b" }] })),
+                    ("a format", json!({ "inputFrom": [{ "configMapKeyRef": key, "path": "/a", "as": "Json" }] })),
+                    (
+                        "a key",
+                        json!({ "inputFrom": [{ "configMapKeyRef": { "name": "n", "key": "l" }, "path": "/a" }] }),
+                    ),
+                ] {
+                    let refused = merge(&executions(&world), &name, json!({ "spec": change })).await;
+                    assert_refused(&format!("{name}, {case}"), refused, "is immutable");
+                }
             }
         }
     }
