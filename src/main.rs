@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::FalseyValueParser;
 use clap::{Parser, Subcommand};
 use kube::config::{InferConfigError, KubeconfigError};
 use mistral_workflows_operator::operator::logs;
 use mistral_workflows_operator::{api, mistral, operator, workflow, workspace};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -55,6 +56,9 @@ struct Run {
     /// Calls a second to make with one API key at most, over all Workspaces that use it; a Workspace may ask for fewer.
     #[arg(long, env = "MAX_REQUESTS_PER_SECOND", value_name = "NUMBER", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000))]
     max_requests_per_second: u32,
+    /// Let executions take input (spec.inputFrom) only from Secrets with the label workflows.mistral.ai/input=true.
+    #[arg(long, env = "INPUT_SECRETS_NEED_LABEL", value_parser = FalseyValueParser::new())]
+    input_secrets_need_label: bool,
     /// Watch this namespace only, instead of all; may be repeated.
     #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_name = "NAME", value_delimiter = ',')]
     namespaces: Vec<String>,
@@ -138,8 +142,17 @@ fn to_the_end(work: impl Future<Output = Outcome>) -> Outcome {
 }
 
 async fn run(options: Run) -> Outcome {
-    let Run { allow_base_urls, max_requests_per_second, namespaces, listen, lease, lease_namespace, log_format, log } =
-        options;
+    let Run {
+        allow_base_urls,
+        max_requests_per_second,
+        input_secrets_need_label,
+        namespaces,
+        listen,
+        lease,
+        lease_namespace,
+        log_format,
+        log,
+    } = options;
     logs::begin(log, log_format);
     operator::files::raise_limit();
     let namespaces = operator::watch::namespaces(&namespaces)?;
@@ -164,7 +177,14 @@ async fn run(options: Run) -> Outcome {
         }
         _ => None,
     };
-    let config = operator::Config { allow_base_urls, max_requests_per_second, namespaces, listen: Some(listen), lease };
+    let config = operator::Config {
+        allow_base_urls,
+        max_requests_per_second,
+        input_secrets_need_label,
+        namespaces,
+        listen: Some(listen),
+        lease,
+    };
     // As a task, which takes turns with the passes that it begins. On the thread that waits here it would begin those of
     // a whole list, each of which takes memory, before the others have brought them to their ends.
     tokio::spawn(operator::run(config, client, stop)).await??;
@@ -204,10 +224,8 @@ async fn import(options: Import) -> Outcome {
     let key = key.map_err(|error| {
         format!("No API key in {from} ({error}); set MISTRAL_API_KEY, or name a file with --api-key-file.")
     })?;
-    let key = SecretString::from(key.trim().to_owned());
-    if key.expose_secret().is_empty() || !key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!("What {from} holds is no API key: it is empty, or has characters that no key has.").into());
-    }
+    let key = workspace::plan::bare_key(&key).map_err(|why| format!("What {from} holds is no API key: it {why}."))?;
+    let key = SecretString::from(key);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = mistral::Client::new(base_url, key)?;
     let wanted = workflow::import::Wanted { tags, name, archived };
@@ -222,7 +240,7 @@ async fn import(options: Import) -> Outcome {
         std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
     for (name, manifest) in &imported.manifests {
-        let text = serde_saphyr::to_string(manifest)?;
+        let text = workflow::import::yaml(manifest);
         match &output_dir {
             Some(folder) => {
                 let file = folder.join(format!("{name}.yaml"));

@@ -62,7 +62,7 @@ use crate::json::{self, Json};
     validation = Rule::new(unchanged("registrationId")).message("registrationId is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("executionId")).message("executionId is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("input")).message("input is immutable: create another WorkflowExecution for another run"),
-    validation = Rule::new(unchanged("inputFrom")).message("inputFrom is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new(unchanged_inputs()).message("inputFrom is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("deploymentName")).message("deploymentName is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("customTracingAttributes")).message("customTracingAttributes is immutable: create another WorkflowExecution for another run"),
     validation = Rule::new(unchanged("extensions")).message("extensions is immutable: create another WorkflowExecution for another run"),
@@ -184,7 +184,7 @@ pub struct WorkflowExecutionSpec {
     #[serde(default)]
     #[schemars(extend("default" = { "maxBytes": 32768 }))]
     #[x_kube(
-        validation = Rule::new("self == oldSelf")
+        validation = Rule::new("self.maxBytes == oldSelf.maxBytes && has(self.to) == has(oldSelf.to)")
             .message("result is immutable: create another WorkflowExecution for another run")
     )]
     pub result: ResultSpec,
@@ -203,9 +203,20 @@ pub struct LeftOut {
     pub digest: String,
 }
 
-/// The rule under which an optional field of the spec may neither change, appear nor vanish.
-fn unchanged(field: &str) -> String {
+/// The rule under which an optional field may neither change, appear nor vanish; a null is as good as an absent field. Of
+/// what is compared no field may be optional: there a null would be a value.
+pub(super) fn unchanged(field: &str) -> String {
     format!("has(self.{field}) ? has(oldSelf.{field}) && self.{field} == oldSelf.{field} : !has(oldSelf.{field})")
+}
+
+/// The same for `inputFrom`, whose entries have optional fields.
+fn unchanged_inputs() -> String {
+    // CEL spells the name of a field that is a word of its own in this way.
+    let of = |kind: &str, field: &str| format!("['{kind}', e.{field}.name, e.{field}.key, e.path, e.__as__]");
+    let (map, secret) = (of("ConfigMap", "configMapKeyRef"), of("Secret", "secretKeyRef"));
+    let entries = |of: &str| format!("{of}.inputFrom.map(e, has(e.configMapKeyRef) ? {map} : {secret})");
+    let (new, old) = (entries("self"), entries("oldSelf"));
+    format!("has(self.inputFrom) ? has(oldSelf.inputFrom) && {new} == {old} : !has(oldSelf.inputFrom)")
 }
 
 fn tracing_attributes_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

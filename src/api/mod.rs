@@ -20,25 +20,33 @@ pub use workspace::{Workspace, WorkspaceRef, WorkspaceSpec, WorkspaceStatus};
 
 /// The CRDs that the operator needs, in the order in which `mistral-workflows-operator crds` prints them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [Workspace::crd(), Workflow::crd(), WorkflowExecution::crd()].into_iter().map(with_flowing_descriptions).collect()
+    [Workspace::crd(), Workflow::crd(), WorkflowExecution::crd()].into_iter().map(as_the_api_server_wants_it).collect()
 }
 
-/// Takes the line breaks of this source out of the descriptions: `kubectl explain` breaks lines itself.
-fn with_flowing_descriptions(crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    fn flow(value: &mut Value) {
+/// The formats that the API server knows, of those that schemas here have: it warns of all others.
+const FORMATS: [&str; 5] = ["int32", "int64", "float", "double", "date-time"];
+
+/// Changes what the generator of the schemas does otherwise than the API server needs it.
+fn as_the_api_server_wants_it(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    fn change(value: &mut Value) {
         match value {
             Value::Object(object) => {
+                // The line breaks of this source: `kubectl explain` breaks lines itself.
                 if let Some(Value::String(text)) = object.get_mut("description") {
                     *text = text.split("\n\n").map(|part| part.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
                 }
-                object.values_mut().for_each(flow);
+                // Rust's own, such as uint32. What they promise is in `minimum`.
+                if object.get("format").and_then(Value::as_str).is_some_and(|format| !FORMATS.contains(&format)) {
+                    object.remove("format");
+                }
+                object.values_mut().for_each(change);
             }
-            Value::Array(array) => array.iter_mut().for_each(flow),
+            Value::Array(array) => array.iter_mut().for_each(change),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
     let mut value = serde_json::json!(crd);
-    flow(&mut value);
+    change(&mut value);
     serde_json::from_value(value).unwrap_or(crd)
 }
 

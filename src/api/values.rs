@@ -4,6 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::execution::unchanged;
+
 /// One value of the input that stands in a ConfigMap or Secret.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -53,7 +55,9 @@ pub struct KeyRef {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.configMap) != has(self.secret)")
-        .message("name exactly one place for the result: configMap or secret")
+        .message("name exactly one place for the result: configMap or secret"),
+    validation = Rule::new(unchanged("configMap")).message("result is immutable: create another WorkflowExecution for another run"),
+    validation = Rule::new(unchanged("secret")).message("result is immutable: create another WorkflowExecution for another run")
 )]
 pub struct ResultTo {
     /// A ConfigMap. Exactly one of configMap and secret.

@@ -24,7 +24,7 @@ use super::ends::Ends;
 use super::expiry::Ended;
 use super::facts;
 use super::identity::Reservations;
-use super::input::{self, Input};
+use super::input::{self, Admission, Input};
 use super::lengths::{LINGER, Lengths};
 use super::objects;
 use super::observed::{Instance, Memory, Observed, Referent, Remote, Sent, StopCall, Surroundings, Target};
@@ -80,6 +80,8 @@ pub struct Context {
     pub workspaces: Store<Decoded<api::Workspace>>,
     /// The Workflows that exist.
     pub workflows: Store<Decoded<api::Workflow>>,
+    /// Only Secrets with a label may be inputs.
+    pub labelled_inputs: bool,
     /// Watches the runs that go on.
     pub tracker: Arc<Tracker>,
     /// Events.
@@ -143,6 +145,7 @@ impl Context {
         workspaces: Store<Decoded<api::Workspace>>,
         workflows: Store<Decoded<api::Workflow>>,
         unheard: Unheard,
+        labelled_inputs: bool,
         tracker: Arc<Tracker>,
         publisher: Arc<Publisher>,
         term: Term,
@@ -159,6 +162,7 @@ impl Context {
             unheard,
             workspaces,
             workflows,
+            labelled_inputs,
             tracker,
             publisher,
             term,
@@ -489,10 +493,21 @@ impl<'a> Pass<'a> {
             self.observed.spec = spec;
             self.held.push(room);
         }
-        let (sources, room) = objects::read(client, &room, &self.key.namespace, &self.observed.spec).await?;
+        let admission = self.admission();
+        let (sources, room) =
+            objects::read(client, &room, &self.key.namespace, &self.observed.spec, &admission).await?;
         self.held.extend(room);
         self.observed.input = Input::Read(Arc::new(sources));
         Ok(Flow::PlanAgain)
+    }
+
+    /// Which Secrets may be sent. What a run was started with is read again only to be kept out of texts.
+    fn admission(&self) -> Admission {
+        if is_started(&self.observed.status) {
+            return Admission::default();
+        }
+        let api_keys = access::api_key_secrets(&self.context.workspaces, &self.key.namespace);
+        Admission { api_keys, labelled_only: self.context.labelled_inputs }
     }
 
     /// Writes the result into the object that the spec names.

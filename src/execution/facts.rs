@@ -9,7 +9,7 @@ use super::report::{is_finished, is_started, reason};
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, READY, STARTED};
 use crate::mistral::wire::TERMINAL;
-use crate::operator::metrics::Metrics;
+use crate::operator::metrics::{Metrics, OTHER};
 
 /// How an execution stands: the API's word for it, and the reason of `Ready`. Words that are not known stay
 /// out: whoever may write a status could fill the memory of whoever counts.
@@ -28,7 +28,8 @@ pub fn state(object: &Guarded) -> (&'static str, &'static str) {
 /// A status was written that says more than the one before.
 pub fn settled(metrics: &Metrics, o: &Observed, new: &Status) {
     if is_finished(new) && !is_finished(&o.status) {
-        metrics.finished(ready(new).unwrap_or("Other"), ran(new));
+        let outcome = ready(new).and_then(|reason| known(reason, &reason::ENDS));
+        metrics.finished(outcome.unwrap_or(OTHER), ran(new));
     }
     if let Some(outcome) = claim_outcome(o, new) {
         metrics.claim(outcome);

@@ -1,6 +1,6 @@
 //! The input that stands in ConfigMaps and Secrets: what is read becomes a part of it, or an obstacle in words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,8 +55,24 @@ pub enum Source {
     Absent,
     /// The operator may not read it.
     Forbidden,
+    /// It holds a Workspace's API key, and was not read.
+    ApiKey,
+    /// It lacks the label that the operator asks for.
+    Unlabelled,
     /// With what it holds the values are longer than any input may be.
     TooLarge,
+}
+
+/// The label of Secrets that may be inputs where the operator asks for one; it has to be `true`.
+pub const INPUT_LABEL: &str = "workflows.mistral.ai/input";
+
+/// Which Secrets may be inputs: whoever creates executions reads them through a workflow's result.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// The Secrets that hold API keys of Workspaces; none of them may.
+    pub api_keys: BTreeSet<String>,
+    /// Only those with [`INPUT_LABEL`] may.
+    pub labelled_only: bool,
 }
 
 /// Why the input is not complete.
@@ -154,6 +170,9 @@ pub(super) fn hiding(o: &Observed) -> Hiding {
             }
             Some(Source::Forbidden) => {
                 return Hiding::Unknown(format!("the operator may not read Secret \"{name}\" any more"));
+            }
+            Some(Source::ApiKey | Source::Unlabelled) => {
+                return Hiding::Unknown(format!("Secret \"{name}\" may not be an input any more"));
             }
             Some(Source::Absent) | None => {
                 return Hiding::Unknown(format!("Secret \"{name}\" is gone since the start"));
@@ -368,6 +387,18 @@ fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, Lacking> {
             );
             return Err(Lacking { reason: reason::INPUT_FORBIDDEN, message });
         }
+        Some(Source::ApiKey) => {
+            let message = format!(
+                "{kind} \"{name}\" holds the API key of a Workspace in this namespace, which no workflow may be sent; put what this one needs into a Secret of its own, and name that in a new WorkflowExecution."
+            );
+            return Err(Lacking { reason: reason::INPUT_FORBIDDEN, message });
+        }
+        Some(Source::Unlabelled) => {
+            let message = format!(
+                "The operator takes input only from Secrets with the label {INPUT_LABEL}=true, which Secret \"{name}\" lacks; label it, if workflows may be sent what it holds."
+            );
+            return Err(Lacking { reason: reason::INPUT_FORBIDDEN, message });
+        }
     };
     let Some(value) = values.get(key) else {
         let message = format!("{kind} \"{name}\" has no key \"{key}\"; add it.");
@@ -400,7 +431,9 @@ fn versions(spec: &WorkflowExecutionSpec, sources: &Sources) -> Vec<InputVersion
         Some(Source::Found { uid, resource_version, .. }) => {
             Some(InputVersion { kind, name, uid: uid.clone(), resource_version: resource_version.clone() })
         }
-        Some(Source::Absent | Source::Forbidden | Source::TooLarge) | None => None,
+        Some(Source::Absent | Source::Forbidden | Source::ApiKey | Source::Unlabelled | Source::TooLarge) | None => {
+            None
+        }
     };
     wanted(spec).into_keys().filter_map(found).collect()
 }

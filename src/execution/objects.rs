@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::input::{MAX_INPUT, Source, Sources, wanted};
+use super::input::{Admission, INPUT_LABEL, MAX_INPUT, Source, Sources, wanted};
 use super::report::reason;
-use super::result::{ENCODING, KEY, Stored, Wanted, Whose, not_ours, owner, whose};
+use super::result::{ENCODING, KEY, Stored, Wanted, Whose, changed, not_ours, owner, whose};
 use crate::api::conditions::truncate;
 use crate::api::values::Kind;
 use crate::api::{WorkflowExecution, WorkflowExecutionSpec};
@@ -35,15 +34,23 @@ pub async fn read(
     room: &Room,
     namespace: &str,
     spec: &WorkflowExecutionSpec,
+    admission: &Admission,
 ) -> Result<(Sources, Vec<Held>), Error> {
     let (mut sources, mut held, mut bytes) = (Sources::new(), Vec::new(), 0);
     for ((kind, name), keys) in wanted(spec) {
+        if kind == Kind::Secret && admission.api_keys.contains(&name) {
+            sources.insert((kind, name), Source::ApiKey);
+            continue;
+        }
         let namespace = Some(namespace);
         let read = match kind {
             Kind::ConfigMap => kubernetes::get::<ConfigMap, Holder>(client, room, namespace, &name).await,
             Kind::Secret => kubernetes::get::<Secret, Holder>(client, room, namespace, &name).await,
         };
         let source = match read {
+            Ok(Some((holder, _))) if kind == Kind::Secret && admission.labelled_only && !holder.is_labelled() => {
+                Source::Unlabelled
+            }
             Ok(Some((holder, room))) => {
                 let source = holder.source(kind, &keys);
                 if let Source::Found { values, .. } = &source {
@@ -76,9 +83,16 @@ pub struct Holder {
 struct Version {
     uid: String,
     resource_version: String,
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
 }
 
 impl Holder {
+    fn is_labelled(&self) -> bool {
+        let label = self.metadata.labels.as_ref().and_then(|labels| labels.get(INPUT_LABEL));
+        label.is_some_and(|label| label == "true")
+    }
+
     /// What it holds under these keys.
     pub fn source(self, kind: Kind, keys: &[String]) -> Source {
         let texts = |data: Option<BTreeMap<String, Json>>| {
@@ -162,7 +176,8 @@ fn metadata(execution: &WorkflowExecution, wanted: &Wanted) -> ObjectMeta {
     }
 }
 
-/// Creates the object, or changes the one that is this resource's already.
+/// Creates the object, or finds that it is this resource's and holds the result: a process may have ended right after it
+/// wrote that. An object that is there is never changed, so the operator needs no right to change any.
 async fn put<K>(
     api: &Api<K>,
     execution: &WorkflowExecution,
@@ -175,7 +190,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
 {
     let (kind, name) = (wanted.kind, &wanted.name);
-    let mut conflict = Stored::NotTried;
+    let mut exists = Stored::NotTried;
     for _ in 0..TRIES {
         if term.is_over() {
             return Stored::NotTried;
@@ -183,7 +198,7 @@ where
         let there = match call(api.create(&PostParams::default(), object)).await {
             Ok(_) => return Stored::Written,
             Err(error) if error.is_conflict() => {
-                conflict = Stored::NotNow(said(&error));
+                exists = Stored::NotNow(said(&error));
                 call(api.get_opt(name)).await
             }
             Err(error) => return judged(&error, wanted),
@@ -193,26 +208,14 @@ where
             Ok(None) => continue,
             Err(error) => return judged(&error, wanted),
         };
-        match whose(there.meta(), &execution.name_any(), &execution.uid().unwrap_or_default()) {
-            Whose::Predecessors => return Stored::Predecessors,
-            Whose::Others => {
-                return Stored::Refused { reason: reason::RESULT_NOT_OURS, message: not_ours(kind, name) };
-            }
-            Whose::Ours if holds(&there) => return Stored::Written,
-            Whose::Ours => {}
-        }
-        if term.is_over() {
-            return Stored::NotTried;
-        }
-        let mut patch = json!(object);
-        patch["metadata"]["resourceVersion"] = json!(there.resource_version());
-        match call(api.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await {
-            Ok(_) => return Stored::Written,
-            Err(error) if error.is_conflict() || error.is_not_found() => conflict = Stored::NotNow(said(&error)),
-            Err(error) => return judged(&error, wanted),
-        }
+        return match whose(there.meta(), &execution.name_any(), &execution.uid().unwrap_or_default()) {
+            Whose::Predecessors => Stored::Predecessors,
+            Whose::Others => Stored::Refused { reason: reason::RESULT_NOT_OURS, message: not_ours(kind, name) },
+            Whose::Ours if holds(&there) => Stored::Written,
+            Whose::Ours => Stored::Refused { reason: reason::RESULT_NOT_OURS, message: changed(kind, name) },
+        };
     }
-    conflict
+    exists
 }
 
 /// The API server's words, or what happened to the call.

@@ -117,6 +117,20 @@ pub mod reason {
     /// The API server refuses the status; only an Event has this reason.
     pub const STATUS_REFUSED: &str = "StatusRefused";
 
+    /// Those with which an execution ends.
+    pub const ENDS: [&str; 10] = [
+        COMPLETED,
+        WORKFLOW_FAILED,
+        CANCELED,
+        TERMINATED,
+        TIMED_OUT,
+        DEADLINE_EXCEEDED,
+        STARTING_DEADLINE_EXCEEDED,
+        INPUT_REJECTED,
+        INPUT_CONFLICT,
+        LOST,
+    ];
+
     /// All of them.
     pub const ALL: [&str; 50] = [
         SUSPENDED,

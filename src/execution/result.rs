@@ -242,6 +242,13 @@ pub fn not_ours(kind: Kind, name: &str) -> String {
     )
 }
 
+/// What to say of an object that is this resource's, and that somebody has changed.
+pub fn changed(kind: Kind, name: &str) -> String {
+    format!(
+        "{kind} \"{name}\" is this resource's, but holds something else than the result, and the operator changes no object that is there; name another in spec.result.to of the next WorkflowExecution"
+    )
+}
+
 fn disposal(o: &Observed, run: &Execution) -> Disposal {
     let Some(result) = result(run) else { return Disposal::None };
     let to = o.spec.result.to.as_ref().and_then(|to| to.object());

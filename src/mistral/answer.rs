@@ -203,9 +203,11 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// The text without the key and the values to hide.
-pub fn clean(text: &str, key: &str, mask: &Mask) -> String {
-    mask.text(&text.replace(key, "[redacted]")).into_owned()
+/// The text without the key, which `own` hides as well, and without the values that `mask` hides.
+pub fn clean(text: &str, key: &str, own: &Mask, mask: &Mask) -> String {
+    // However short the key is.
+    let text = text.replace(key, "[redacted]");
+    mask.text(&own.text(&text)).into_owned()
 }
 
 /// The error with each of its texts cleaned: the API could echo a header; its words end up where everyone can read

@@ -95,6 +95,8 @@ impl Default for Calls {
         };
         for class in Class::ALL {
             calls.waiting(class).set(0);
+            // See `closed` in `src/operator/metrics.rs`.
+            drop(calls.waits.get_or_create(&Waiting { class }));
         }
         calls
     }

@@ -38,6 +38,8 @@ pub struct Client {
     http: reqwest::Client,
     base: Url,
     token: Arc<SecretString>,
+    /// Hides the API key.
+    own_mask: Arc<Mask>,
     mask: Arc<Mask>,
     calls: Calls,
     pace: Pace,
@@ -95,9 +97,10 @@ impl Client {
             .retry(reqwest::retry::never())
             .build()
             .map_err(|error| with_causes(&error))?;
+        let own_mask = Arc::new(Mask::new([token.expose_secret()]));
         let (token, mask, calls) = (Arc::new(token), Arc::default(), Calls::default());
         let (room, pages) = (Room::default(), Pages::default());
-        Ok(Self { http, base, token, mask, calls, pace: Pace::Free, room, pages })
+        Ok(Self { http, base, token, own_mask, mask, calls, pace: Pace::Free, room, pages })
     }
 
     /// The same client, whose calls are counted there.
@@ -459,7 +462,7 @@ impl Client {
     }
 
     fn clean(&self, text: &str) -> String {
-        answer::clean(text, self.token.expose_secret(), &self.mask)
+        answer::clean(text, self.token.expose_secret(), &self.own_mask, &self.mask)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Errors sorted by consequence: what a caller can do next, not where they came from.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -14,8 +15,10 @@ const MAX_DETAIL: usize = 1024;
 const MAX_CODE: usize = 64;
 /// Validation errors that are told of one answer.
 const MAX_ERRORS: usize = 20;
-/// Names of deployments that are kept of one answer.
-const MAX_DEPLOYMENTS: usize = 100;
+/// Names of deployments that are told of one answer.
+const TOLD_DEPLOYMENTS: usize = 10;
+/// The longest name of one; those that a spec can name have 128 characters at most.
+const MAX_DEPLOYMENT: usize = 128;
 
 /// Why a call gave no usable answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -113,7 +116,8 @@ pub struct ApiError {
     pub code: Option<String>,
     /// What the API said, at most 1 KiB.
     pub detail: String,
-    /// The deployments between which a `409 AMBIGUOUS_WORKFLOW` asks to choose.
+    /// The deployments between which a `409 AMBIGUOUS_WORKFLOW` asks to choose, by name; of many the first ten and how
+    /// many more there are.
     pub deployments: Vec<String>,
     /// Whether the body was JSON, as the API's own always is.
     pub is_json: bool,
@@ -172,8 +176,7 @@ impl ApiError {
         });
         let deployments =
             field("deployments").and_then(|names| serde_json::from_str::<Rows<String>>(names.text()).ok());
-        let mut deployments = deployments.map(|names| names.rows).unwrap_or_default();
-        deployments.truncate(MAX_DEPLOYMENTS);
+        let deployments = some_of(deployments.map(|names| names.rows).unwrap_or_default(), &clean);
         let said = field("detail").and_then(detail_text).or_else(|| field("message").and_then(detail_text));
         let mut detail = match said {
             Some(said) => said,
@@ -186,6 +189,19 @@ impl ApiError {
         truncate(&mut detail, MAX_DETAIL);
         Self { status: status.as_u16(), code, detail, deployments, is_json: body.is_some() }
     }
+}
+
+/// The first of these names in alphabetical order, whatever the API's: the same answer is to make the same text, and no
+/// text that is too long for a condition.
+fn some_of(names: Vec<String>, clean: impl Fn(&str) -> String) -> Vec<String> {
+    let names: BTreeSet<String> = names.into_iter().collect();
+    let more = names.len().saturating_sub(TOLD_DEPLOYMENTS);
+    let told = names.iter().take(TOLD_DEPLOYMENTS).map(|name| {
+        let mut name = clean(name);
+        truncate(&mut name, MAX_DEPLOYMENT);
+        name
+    });
+    told.chain((more > 0).then(|| format!("and {more} more"))).collect()
 }
 
 /// `detail` may be a string, a list of validation errors, or an object.
@@ -282,6 +298,25 @@ mod tests {
         let error = ApiError::parse(StatusCode::CONFLICT, body.as_bytes(), str::to_owned);
         assert_eq!((error.to_string().as_str(), error.is_json), ("half \u{fffd} (HTTP 409)", true));
         assert_eq!(error.deployments, ["a"]);
+    }
+
+    #[test]
+    fn of_many_deployments_the_first_are_told_in_the_same_order_each_time() {
+        let told = |names: &[String]| {
+            let body = serde_json::json!({ "code": "AMBIGUOUS_WORKFLOW", "deployments": names }).to_string();
+            ApiError::parse(StatusCode::CONFLICT, body.as_bytes(), |text| text.replace("s3cret", "[redacted]"))
+                .deployments
+        };
+        let names = |range: std::ops::Range<usize>| range.map(|n| format!("blue-{n:04}")).collect::<Vec<_>>();
+        assert_eq!(
+            told(&["green".into(), "s3cret".into(), "blue".into(), "green".into()]),
+            ["blue", "green", "[redacted]"]
+        );
+        assert_eq!(told(&names(0..10)), names(0..10));
+        let mut many = names(0..5000);
+        many.reverse();
+        assert_eq!(told(&many), [names(0..10), vec!["and 4990 more".to_owned()]].concat());
+        assert!(told(&["x".repeat(1 << 20)])[0].len() <= MAX_DEPLOYMENT);
     }
 
     #[test]

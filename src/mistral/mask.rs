@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
-use serde_json::Value;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
+use super::unescape::{ELLIPSES, View};
 use crate::json::Json;
 
 /// What stands where a value was.
@@ -17,8 +19,10 @@ const SHORTEST: usize = 6;
 const LONGEST_PART: usize = 256;
 /// What one text may cost to search: matches, and bytes that are compared. Only what is made to be slow comes near.
 const MOST_WORK: usize = 50_000_000;
-/// How what was left out of a value is shown: as pydantic and Python's `reprlib` do, and with the character for it.
-const ELLIPSES: [&str; 2] = ["...", "…"];
+/// How often a text may have been quoted within a quotation: JSON in JSON in the text of an error.
+const QUOTED: usize = 3;
+/// The longest rest of an escape that a cut leaves behind an ellipsis: `u00fc` of `\u00fc`.
+const CUT_ESCAPE: usize = 5;
 
 /// Values that no text may show.
 #[derive(Default)]
@@ -37,11 +41,12 @@ enum Finder {
 }
 
 struct Searches {
-    /// Finds the values in all their spellings.
+    /// Finds the values in all their forms.
     whole: AhoCorasick,
-    /// Finds the beginnings of the spellings and their ends, one after the other.
+    /// Finds the beginnings of the forms and their ends, one after the other.
     parts: AhoCorasick,
-    spellings: Vec<String>,
+    ellipses: AhoCorasick,
+    forms: Vec<Vec<u8>>,
 }
 
 /// Without the values.
@@ -53,24 +58,24 @@ impl std::fmt::Debug for Mask {
 
 impl Mask {
     /// The most bytes that are searched for, of all values together: a search takes memory for each of them, in each of
-    /// its spellings.
+    /// its forms.
     pub const MOST: usize = 64 << 10;
 
-    /// Hides these values, each as it is and as JSON and Python write it inside of quotes.
+    /// Hides these values, each as it is, as any language escapes it inside of quotes, and as Base64.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
-        let (mut forms, mut bytes) = (BTreeSet::new(), 0);
+        let (mut all, mut bytes) = (BTreeSet::new(), 0);
         for value in values {
             if Self::covers(value) {
                 bytes += value.len();
                 if bytes > Self::MOST {
                     return Self { finder: Finder::Everything };
                 }
-                forms.extend(spellings(value));
-                forms.extend(spellings(value.trim()));
+                all.extend(forms(value));
+                all.extend(forms(value.trim()));
             }
         }
-        let finder = match Searches::new(forms.into_iter().collect()) {
-            Ok(searches) if searches.spellings.is_empty() => Finder::Nothing,
+        let finder = match Searches::new(all.into_iter().collect()) {
+            Ok(searches) if searches.forms.is_empty() => Finder::Nothing,
             Ok(searches) => Finder::These(Box::new(searches)),
             Err(_) => Finder::Everything,
         };
@@ -117,40 +122,66 @@ impl Mask {
 }
 
 impl Searches {
-    fn new(spellings: Vec<String>) -> Result<Self, aho_corasick::BuildError> {
+    fn new(forms: Vec<Vec<u8>>) -> Result<Self, aho_corasick::BuildError> {
         // Of all kinds the one that takes least: the fastest takes gigabytes for what a Secret can hold.
         let mut builder = AhoCorasick::builder();
         let builder = builder.kind(Some(AhoCorasickKind::ContiguousNFA));
-        let parts = spellings.iter().flat_map(|spelling| {
-            let (first, last) = (spelling.char_indices().nth(SHORTEST), spelling.char_indices().nth_back(SHORTEST - 1));
-            [&spelling[..first.map_or(spelling.len(), |(at, _)| at)], &spelling[last.map_or(0, |(at, _)| at)..]]
+        let parts = forms.iter().flat_map(|form| {
+            let begins = |(_, byte): &(usize, &u8)| !is_continuation(**byte);
+            let first = form.iter().enumerate().filter(begins).nth(SHORTEST).map_or(form.len(), |(at, _)| at);
+            let last = form.iter().enumerate().filter(begins).nth_back(SHORTEST - 1).map_or(0, |(at, _)| at);
+            [&form[..first], &form[last..]]
         });
-        Ok(Self { whole: builder.build(&spellings)?, parts: builder.build(parts)?, spellings })
+        Ok(Self {
+            whole: builder.build(&forms)?,
+            parts: builder.build(parts)?,
+            ellipses: builder.build(ELLIPSES)?,
+            forms,
+        })
     }
 
     /// Where something is to be hidden, from where to where; none if that takes too long to find out.
+    ///
+    /// The text is searched as it stands, and then with its escapes undone, as often as one quotation may stand in
+    /// another: so it does not matter which of its characters a language has escaped, and how.
     fn find(&self, text: &str) -> Option<Vec<(usize, usize)>> {
-        let mut work = 0_usize;
+        let mut work = 0;
+        let mut hidden = self.find_in(text.as_bytes(), &mut work)?;
+        let mut views: Vec<View> = Vec::new();
+        while views.len() < QUOTED {
+            let Some(view) = View::of(views.last().map_or(text.as_bytes(), |view| &view.text)) else { break };
+            let found = self.find_in(&view.text, &mut work)?;
+            views.push(view);
+            hidden.extend(
+                found.into_iter().map(|range| views.iter().rev().fold(range, |range, view| view.original(range))),
+            );
+        }
+        for (start, end) in &mut hidden {
+            (*start, *end) = (text.floor_char_boundary(*start), text.ceil_char_boundary(*end));
+        }
+        Some(hidden)
+    }
+
+    fn find_in(&self, text: &[u8], work: &mut usize) -> Option<Vec<(usize, usize)>> {
         // All of them, also where they overlap: no rest of one may stay beside another. They come by their ends.
         let mut hidden: Vec<(usize, usize)> = Vec::new();
         for found in self.whole.find_overlapping_iter(text) {
-            work += 1;
+            *work += 1;
             let mut start = found.start();
             while let Some(&(begun, _)) = hidden.last().filter(|(_, end)| *end > start) {
                 start = start.min(begun);
                 hidden.pop();
             }
             hidden.push((start, found.end()));
-            if work > MOST_WORK {
+            if *work > MOST_WORK {
                 return None;
             }
         }
-        for (before, after) in
-            ELLIPSES.iter().flat_map(|dots| text.match_indices(dots)).map(|(at, dots)| (at, at + dots.len()))
-        {
-            hidden.extend(self.beginning_of_one(text, before, &mut work).map(|start| (start, before)));
-            hidden.extend(self.end_of_one(text, after, &mut work).map(|end| (after, end)));
-            if work > MOST_WORK {
+        for found in self.ellipses.find_iter(text) {
+            let (before, after) = (found.start(), found.end());
+            hidden.extend(self.beginning_of_one(text, before, work).map(|start| (start, before)));
+            hidden.extend(self.end_of_one(text, after, work).map(|end| (after, end)));
+            if *work > MOST_WORK {
                 return None;
             }
         }
@@ -158,57 +189,61 @@ impl Searches {
     }
 
     /// From where on the text up to `end` is the beginning of a value.
-    fn beginning_of_one(&self, text: &str, end: usize, work: &mut usize) -> Option<usize> {
-        let from = text.floor_char_boundary(end.saturating_sub(LONGEST_PART));
+    fn beginning_of_one(&self, text: &[u8], end: usize, work: &mut usize) -> Option<usize> {
+        let from = end.saturating_sub(LONGEST_PART);
         let hits = self.parts.find_overlapping_iter(&text[from..end]).filter_map(|found| {
-            let (spelling, is_beginning) = self.part(found.pattern().as_usize())?;
+            let (form, is_beginning) = self.part(found.pattern().as_usize())?;
             let start = from + found.start();
             *work += end - start;
-            (is_beginning && spelling.starts_with(&text[start..end])).then_some(start)
+            (is_beginning && form.starts_with(&text[start..end])).then_some(start)
         });
         hits.min()
     }
 
-    /// Up to where the text from `start` on is the end of a value.
-    fn end_of_one(&self, text: &str, start: usize, work: &mut usize) -> Option<usize> {
-        let to = text.ceil_char_boundary((start + LONGEST_PART).min(text.len()));
+    /// Up to where the text from `start` on is the end of a value, be it after the rest of an escape that was cut.
+    fn end_of_one(&self, text: &[u8], start: usize, work: &mut usize) -> Option<usize> {
+        let to = (start + LONGEST_PART).min(text.len());
+        let cut = text[start..to].iter().take(CUT_ESCAPE).take_while(|byte| byte.is_ascii_alphanumeric()).count();
         let hits = self.parts.find_overlapping_iter(&text[start..to]).filter_map(|found| {
-            let (spelling, is_beginning) = self.part(found.pattern().as_usize())?;
+            let (form, is_beginning) = self.part(found.pattern().as_usize())?;
             let end = start + found.end();
-            *work += end - start;
-            (!is_beginning && spelling.ends_with(&text[start..end])).then_some(end)
+            *work += (end - start) * (cut + 1);
+            let is_end = || (0..=cut).any(|cut| start + cut < end && form.ends_with(&text[start + cut..end]));
+            (!is_beginning && is_end()).then_some(end)
         });
         hits.max()
     }
 
-    /// Of which spelling a pattern of `parts` is a part, and whether it is its beginning.
-    fn part(&self, pattern: usize) -> Option<(&str, bool)> {
-        Some((self.spellings.get(pattern / 2)?, pattern.is_multiple_of(2)))
+    /// Of which form a pattern of `parts` is a part, and whether it is its beginning.
+    fn part(&self, pattern: usize) -> Option<(&[u8], bool)> {
+        Some((self.forms.get(pattern / 2)?, pattern.is_multiple_of(2)))
     }
 }
 
-/// How a value may be quoted: as it is, in JSON, in JSON that knows only ASCII, and in Python's `repr`.
-fn spellings(value: &str) -> [String; 5] {
-    let json = Value::from(value).to_string();
-    let json = json[1..json.len() - 1].to_owned();
-    let mut ascii = String::new();
-    for c in json.chars() {
-        if c.is_ascii() {
-            ascii.push(c);
-        } else {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                ascii.push_str(&format!("\\u{unit:04x}"));
-            }
-        }
+/// Whether it is a byte within a character.
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xC0 == 0x80
+}
+
+/// What a value may be without escapes: as it is; with one byte for each character that has no more than one, as
+/// Python's `ascii` writes it (`\xfc`); and in Base64, of which there are two alphabets.
+fn forms(value: &str) -> Vec<Vec<u8>> {
+    let mut forms = vec![value.as_bytes().to_owned()];
+    if !value.is_ascii() {
+        let narrow = value.chars().flat_map(|c| match u8::try_from(c) {
+            Ok(byte) => vec![byte],
+            Err(_) => c.to_string().into_bytes(),
+        });
+        forms.push(narrow.collect());
     }
-    let repr = json.replace("\\\"", "\"");
-    let quoted = repr.replace('\'', "\\'");
-    [value.to_owned(), json, ascii, repr, quoted]
+    // Not all write the padding.
+    forms.extend([STANDARD_NO_PAD.encode(value).into_bytes(), URL_SAFE_NO_PAD.encode(value).into_bytes()]);
+    forms
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -227,6 +262,62 @@ mod tests {
         ] {
             assert_eq!(mask.text(text), shown);
         }
+    }
+
+    #[test]
+    fn a_value_is_hidden_whichever_of_its_characters_a_language_escapes() {
+        let mask = Mask::new(["p<a>s&s/w+o'rd\"ü😀\\n\u{1b}!"]);
+        for (language, text) in [
+            ("as it is", "p<a>s&s/w+o'rd\"ü😀\\n\u{1b}!"),
+            ("Go", r#"p\u003ca\u003es\u0026s/w+o'rd\"ü😀\\n\u001b!"#),
+            ("Go, with %q", r#"p<a>s&s/w+o'rd\"ü😀\\n\x1b!"#),
+            ("JavaScript", r#"p<a>s&s/w+o'rd\"ü😀\\n\u001b!"#),
+            ("PHP", r#"p<a>s&s\/w+o'rd\"\u00fc\ud83d\ude00\\n\u001b!"#),
+            ("Python's json", r#"p<a>s&s/w+o'rd\"\u00fc\ud83d\ude00\\n\u001b!"#),
+            ("Python's repr", r#"p<a>s&s/w+o\'rd"ü😀\\n\x1b!"#),
+            ("Python's ascii", r#"p<a>s&s/w+o\'rd"\xfc\U0001f600\\n\x1b!"#),
+            ("Python's bytes", r#"p<a>s&s/w+o\'rd"\xc3\xbc\xf0\x9f\x98\x80\\n\x1b!"#),
+            (".NET", r"p\u003Ca\u003Es\u0026s/w\u002Bo\u0027rd\u0022\u00FC\uD83D\uDE00\\n\u001B!"),
+            ("Java", r"p\u003ca\u003es\u0026s\/w+o\u0027rd\u0022\u00FC\uD83D\uDE00\u005cn\u001B!"),
+            ("Rust", r#"p<a>s&s/w+o'rd\"ü😀\\n\u{1b}!"#),
+        ] {
+            assert_eq!(mask.text(&format!("it's \"{text}\"é.")), "it's \"[redacted]\"é.", "{language}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_hidden_in_a_quotation_within_a_quotation() {
+        let mask = Mask::new(["pass\"w'o\\rdü"]);
+        let mut text = "pass\"w'o\\rdü".to_owned();
+        for _ in 0..=QUOTED {
+            assert_eq!(mask.text(&format!("<{text}>")), "<[redacted]>", "{text}");
+            text = serde_json::Value::from(text).to_string();
+            text = text[1..text.len() - 1].replace('ü', "\\u00FC");
+        }
+    }
+
+    #[test]
+    fn the_base64_of_a_value_is_hidden_in_both_alphabets_and_without_padding() {
+        let mask = Mask::new(["pass>>>???word"]);
+        for (text, shown) in [
+            ("cGFzcz4+Pj8/P3dvcmQ=", "[redacted]="),
+            ("'cGFzcz4-Pj8_P3dvcmQ'", "'[redacted]'"),
+            (r"cGFzcz4\u002BPj8\/P3dvcmQ=", "[redacted]="),
+        ] {
+            assert_eq!(mask.text(text), shown);
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_an_escape_is_left_as_it_is() {
+        let mask = Mask::new(["nowhere", r"C:\new\u12"]);
+        for text in [r"\u12", r"\", r"a\q \x \xg \ud83d \U00110000 \u{} \u{110000} \\\", "\\é"] {
+            assert_eq!(mask.text(text), text);
+        }
+        assert_eq!(
+            mask.text(r"\ud83dnowhere C:\new\u12 \q\u006eowhere\"),
+            r"\ud83d[redacted] [redacted] \q[redacted]\"
+        );
     }
 
     #[test]
@@ -249,6 +340,8 @@ mod tests {
             ("…rstuvwxyz", "…[redacted]"),
             ("schlüssel…alles", "[redacted]…alles"),
             (r"schl\u00fcssel...r-alles", "[redacted]...[redacted]"),
+            (r"schl\u00fcssel-f\u00...r-alles", r"[redacted]...[redacted]"),
+            (r"schl\u00FCssel-f\...FCr-alles", r"[redacted]...[redacted]"),
             // A value with dots of its own.
             ("'abcdef...' and ...ghijkl", "'[redacted]...' and ...[redacted]"),
             // By chance, or too little to tell.

@@ -12,6 +12,7 @@ mod filter;
 mod mask;
 mod pages;
 mod room;
+mod unescape;
 pub mod wire;
 
 pub use client::{Client, ExecuteTarget, REQUEST_TIMEOUT};

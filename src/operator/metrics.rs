@@ -22,6 +22,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tracing::Instrument;
 
 use super::kubernetes::{Error, contained};
+use crate::execution::report::reason;
 use crate::mistral::calls::Calls;
 
 /// The media type of [`Metrics::render`].
@@ -31,6 +32,41 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 const PASS: [f64; 11] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
 /// From a second to a day.
 const RUN: [f64; 11] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0];
+
+/// Stands for a word that is none of those that are counted.
+pub const OTHER: &str = "Other";
+/// The kinds of passes.
+const KINDS: [&str; 3] = ["Workspace", "Workflow", "WorkflowExecution"];
+/// What becomes of a pass.
+const PASSES: [&str; 7] = ["ok", "conflict", "gone", "undecodable", "timeout", "error", "panicked"];
+/// What becomes of a claim.
+const CLAIMS: [&str; 8] = ["written", "started", "recovered", "refused", "adopted", "taken", "foreign", "stale"];
+/// Why an Event is not written.
+const DROPPED: [&str; 5] = ["repeated", "object", "queue", "ended", "failed"];
+/// The fields of a workflow that are set right.
+const FIELDS: [&str; 5] = ["displayName", "description", "tags", "availableInChatAssistant", "archived"];
+
+/// How executions end.
+fn ends() -> Vec<&'static str> {
+    reason::ENDS.into_iter().chain([OTHER]).collect()
+}
+
+/// Counters and histograms whose labels have no other values than these, by metric and label: each series is there from
+/// the beginning. One that began with its first increase would hide it from `rate()` and `increase()`, and so from alerts.
+#[cfg(test)]
+fn closed() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
+    let classes = vec!["Stop", "Start", "Watch", "Drift"];
+    vec![
+        ("reconcile_duration_seconds", "kind", KINDS.to_vec()),
+        ("reconcile_duration_seconds", "outcome", PASSES.to_vec()),
+        ("executions_finished_total", "outcome", ends()),
+        ("execution_duration_seconds", "outcome", ends()),
+        ("claims_total", "outcome", CLAIMS.to_vec()),
+        ("drift_corrected_total", "field", FIELDS.to_vec()),
+        ("events_dropped_total", "reason", DROPPED.to_vec()),
+        ("api_call_wait_seconds", "class", classes),
+    ]
+}
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
@@ -46,6 +82,7 @@ pub struct Metrics {
     claims: Family<Outcome, Counter>,
     drift: Family<Field, Counter>,
     sweeps: Family<Kind, Gauge<f64, AtomicU64>>,
+    overdue: Gauge<f64, AtomicU64>,
     workspaces: Family<Workspace, Gauge>,
     events: Family<Reason, Counter>,
     leader: Gauge,
@@ -153,6 +190,11 @@ impl Default for Metrics {
                 "The longest time for which something that is watched at the API was not looked at",
                 Family::default(),
             ),
+            overdue: all.add(
+                "drift_overdue_seconds",
+                "The longest time for which workflows have been due to be compared with the API",
+                Gauge::default(),
+            ),
             workspaces: all.add("workspaces", "Workspaces that exist", Family::default()),
             events: all.add("events_dropped", "Kubernetes Events that were not written", Family::default()),
             leader: all.add("leader", "Whether this process may act", Gauge::default()),
@@ -160,15 +202,22 @@ impl Default for Metrics {
             registered: all,
             refreshes: Mutex::default(),
         };
-        // A counter that begins with its first increase hides it from rate() and increase().
-        for field in ["displayName", "description", "tags", "availableInChatAssistant", "archived"] {
-            metrics.drift.get_or_create(&Field { field }).inc_by(0);
+        // See `closed`.
+        for (kind, outcome) in KINDS.into_iter().flat_map(|kind| PASSES.map(|outcome| (kind, outcome))) {
+            drop(metrics.passes.get_or_create(&Pass { kind: kind.into(), outcome }));
         }
-        for reason in ["repeated", "object", "queue", "failed"] {
-            metrics.events.get_or_create(&Reason { reason }).inc_by(0);
+        for outcome in ends() {
+            drop(metrics.finished.get_or_create(&Outcome { outcome }));
+            drop(metrics.ran.get_or_create(&Outcome { outcome }));
         }
-        for outcome in ["written", "started", "recovered", "adopted", "refused", "taken", "foreign", "stale"] {
-            metrics.claims.get_or_create(&Outcome { outcome }).inc_by(0);
+        for outcome in CLAIMS {
+            drop(metrics.claims.get_or_create(&Outcome { outcome }));
+        }
+        for field in FIELDS {
+            drop(metrics.drift.get_or_create(&Field { field }));
+        }
+        for reason in DROPPED {
+            drop(metrics.events.get_or_create(&Reason { reason }));
         }
         metrics
     }
@@ -223,6 +272,7 @@ impl Metrics {
 
     /// An execution has come to its end; `ran` is how long the run took, if there was one.
     pub fn finished(&self, outcome: &'static str, ran: Option<Duration>) {
+        debug_assert!(ends().contains(&outcome), "{outcome}");
         self.finished.get_or_create(&Outcome { outcome }).inc();
         if let Some(ran) = ran {
             self.ran.get_or_create(&Outcome { outcome }).observe(ran.as_secs_f64());
@@ -231,16 +281,19 @@ impl Metrics {
 
     /// Something became of a claim.
     pub fn claim(&self, outcome: &'static str) {
+        debug_assert!(CLAIMS.contains(&outcome), "{outcome}");
         self.claims.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// A field of a workflow was not as the resource says, and was set right.
     pub fn drift_corrected(&self, field: &'static str) {
+        debug_assert!(FIELDS.contains(&field), "{field}");
         self.drift.get_or_create(&Field { field }).inc();
     }
 
     /// An Event was not written.
     pub fn event_dropped(&self, reason: &'static str) {
+        debug_assert!(DROPPED.contains(&reason), "{reason}");
         self.events.get_or_create(&Reason { reason }).inc();
     }
 
@@ -271,6 +324,11 @@ impl Metrics {
                 self.sweeps.remove(&Kind { kind });
             }
         }
+    }
+
+    /// By how much a comparison of workflows with the API is late.
+    pub fn set_overdue(&self, late: Duration) {
+        self.overdue.set(late.as_secs_f64());
     }
 
     /// Whether this process may act.
@@ -394,6 +452,33 @@ mod tests {
         let exposed = exposed(&metrics.render());
         assert_eq!(documented, exposed);
         assert_eq!(exposed.len(), metrics.registered.names.len(), "not all have a value here");
+    }
+
+    #[test]
+    fn each_series_of_a_closed_set_of_labels_is_there_before_anything_happens_and_documented() {
+        let text = Metrics::default().render();
+        for (metric, label, values) in closed() {
+            let name = if metric.ends_with("_total") { metric.to_owned() } else { format!("{metric}_count") };
+            for value in &values {
+                let is_this = |line: &str| {
+                    line.starts_with(&format!("mistral_workflows_{name}{{"))
+                        && line.contains(&format!("{label}=\"{value}\""))
+                        && line.ends_with(" 0")
+                };
+                assert!(text.lines().any(is_this), "{name}, {label}={value} in {text}");
+            }
+        }
+        let wanted: BTreeSet<String> = closed()
+            .into_iter()
+            .map(|(metric, label, values)| {
+                format!("| `{label}` | `mistral_workflows_{metric}` | `{}` |", values.join("`, `"))
+            })
+            .collect();
+        let page = include_str!("../../docs/observability.md");
+        let (_, table) = page.split_once("### Values of labels").expect("the table's heading");
+        let (table, _) = table.split_once("\n## ").expect("the next heading");
+        let rows: BTreeSet<String> = table.lines().filter(|line| line.starts_with("| `")).map(str::to_owned).collect();
+        assert_eq!(rows, wanted, "docs/observability.md is to have the rows on the right");
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Config {
     pub allow_base_urls: Vec<Url>,
     /// Calls a second that are made with one API key at most.
     pub max_requests_per_second: u32,
+    /// Executions may take input only from Secrets that are labelled for it.
+    pub input_secrets_need_label: bool,
     /// The namespaces to watch, each once; all of them if none.
     pub namespaces: Vec<String>,
     /// Where health and readiness are answered; nowhere if none.
@@ -281,6 +283,7 @@ async fn operate(
         workspace_store.clone(),
         workflow_store.clone(),
         Unheard::from_now_on(scopes),
+        config.input_secrets_need_label,
         Arc::clone(&tracker),
         publisher,
         term.clone(),
@@ -323,6 +326,7 @@ async fn operate(
         metrics.set_workspaces(workspaces_now.state().iter().map(|object| of_workspace(object)));
         metrics.set_sweep_age("runs", tracker_now.longest_unseen());
         metrics.set_sweep_age("workflows", inventory_now.age());
+        metrics.set_overdue(inventory_now.overdue());
         metrics.set_leader(!term_now.is_over());
     });
 

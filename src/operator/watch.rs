@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
@@ -264,7 +265,20 @@ pub async fn keep<K>(
         let begun = after(scope).clone().cancelled_owned();
         begun.map(|()| watch).flatten_stream().map(move |event| (number, event)).boxed()
     }));
-    while let Some((number, event)) = events.next().await {
+    // Of which scopes the kind is not served any more. A watch that begins again brings nothing until something changes, so
+    // they are asked.
+    let (mut lost, mut served_again) = (HashSet::new(), FuturesUnordered::new());
+    loop {
+        let (number, event) = tokio::select! {
+            Some(number) = served_again.next(), if !served_again.is_empty() => {
+                lost.remove(&number);
+                continue;
+            }
+            event = events.next() => match event {
+                Some(event) => event,
+                None => return,
+            },
+        };
         let (scope, watch) = (&scopes[number], &mut watches[number]);
         match event {
             Ok(mut event) => {
@@ -285,6 +299,12 @@ pub async fn keep<K>(
             }
             Err(error) => {
                 scope.troubled.cancel();
+                if is_not_served(&error) && lost.insert(number) {
+                    served_again.push(async move {
+                        scope.serves::<K>(client, health).await;
+                        number
+                    });
+                }
                 // If it was about a list, that begins anew.
                 watch.listing.clear();
                 let error = describe(&error);
@@ -295,6 +315,17 @@ pub async fn keep<K>(
                 }
             }
         }
+    }
+}
+
+/// Whether the API server does not know the kind: its CRD was deleted.
+fn is_not_served(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code == 404,
+        watcher::Error::WatchError(status) => status.code == 404,
+        _ => false,
     }
 }
 

@@ -213,11 +213,17 @@ async fn send(live: Live, mut batch: Vec<Wish>, archived: bool) {
     }
 }
 
-/// Each wish gets its own outcome. The API may leave out, or answer null for, what went well.
+/// Each wish gets its own outcome. One that the answer does not name has none: nobody knows what became of it. The API's
+/// own examples have null for a workflow that is as asked, and a null for each that is not named will do.
 fn tell_each(batch: Vec<Wish>, outcome: &BulkOutcome) {
+    let error = |wish: &Wish| outcome.errored.iter().find(|error| error.workflow_id.eq_ignore_ascii_case(&wish.id));
+    let done = |wish: &Wish| {
+        outcome.done.iter().flatten().find(|workflow| workflow.id.eq_ignore_ascii_case(&wish.id)).cloned()
+    };
+    let unnamed = batch.iter().filter(|wish| error(wish).is_none() && done(wish).is_none()).count();
+    let all_are_meant = outcome.done.iter().filter(|workflow| workflow.is_none()).count() >= unnamed;
     for wish in batch {
-        let is = |id: &String| id.eq_ignore_ascii_case(&wish.id);
-        let answer = match outcome.errored.iter().find(|error| is(&error.workflow_id)) {
+        let answer = match error(&wish) {
             Some(error) => Err(Error::Rejected(ApiError {
                 status: 200,
                 code: None,
@@ -225,7 +231,10 @@ fn tell_each(batch: Vec<Wish>, outcome: &BulkOutcome) {
                 deployments: Vec::new(),
                 is_json: true,
             })),
-            None => Ok(outcome.done.iter().flatten().find(|workflow| is(&workflow.id)).cloned()),
+            None => match done(&wish) {
+                None if !all_are_meant => Err(not_told()),
+                done => Ok(done),
+            },
         };
         let _ = wish.answer.send(answer);
     }
@@ -233,6 +242,11 @@ fn tell_each(batch: Vec<Wish>, outcome: &BulkOutcome) {
 
 fn not_answered() -> Error {
     Error::Transient { retry_after: None, message: "the call still waits for its turn, or for its answer".into() }
+}
+
+fn not_told() -> Error {
+    let message = "the API's answer does not tell what became of this workflow, so it is asked again".into();
+    Error::Transient { retry_after: None, message }
 }
 
 fn not_sent() -> Error {
@@ -297,6 +311,46 @@ mod tests {
         };
         tokio::time::timeout(Duration::from_secs(20), waits).await.expect("nothing waits");
         assert_eq!((waiting(Class::Stop), waiting(Class::Drift)), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn what_a_bulk_answer_does_not_name_is_not_done_but_not_known() {
+        let told = async |answer: serde_json::Value| {
+            let (wishes, answers): (Vec<_>, Vec<_>) = ["A", "b"]
+                .map(|id| {
+                    let (answer, answered) = oneshot::channel();
+                    (Wish { answer, ..wish("n", id) }, answered)
+                })
+                .into_iter()
+                .unzip();
+            tell_each(wishes, &serde_json::from_value(answer).unwrap());
+            let mut told = Vec::new();
+            for answer in answers {
+                told.push(match answer.await.unwrap() {
+                    Ok(Some(_)) => "done",
+                    Ok(None) => "done, as null tells",
+                    Err(Error::Rejected(_)) => "refused",
+                    Err(Error::Transient { .. }) => "not known",
+                    Err(error) => panic!("{error}"),
+                });
+            }
+            told
+        };
+        let row = |id: &str| serde_json::json!({ "id": id, "name": id });
+        for (answer, outcomes) in [
+            (serde_json::json!({ "archived": [row("a")] }), ["done", "not known"]),
+            (serde_json::json!({ "archived": [] }), ["not known", "not known"]),
+            (serde_json::json!({}), ["not known", "not known"]),
+            (serde_json::json!({ "archived": [null] }), ["not known", "not known"]),
+            (serde_json::json!({ "archived": [null, null] }), ["done, as null tells", "done, as null tells"]),
+            (serde_json::json!({ "archived": [null, row("b")] }), ["done, as null tells", "done"]),
+            (
+                serde_json::json!({ "archived": [null], "errored": [{ "workflow_id": "b" }] }),
+                ["done, as null tells", "refused"],
+            ),
+        ] {
+            assert_eq!(told(answer.clone()).await, outcomes, "{answer}");
+        }
     }
 
     #[test]

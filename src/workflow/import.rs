@@ -125,8 +125,116 @@ pub fn manifest(row: &Workflow, in_chat: Option<bool>, target: &Target, remarks:
     (name, object)
 }
 
+/// The manifest as YAML that every reader of it understands alike.
+///
+/// kubectl's reader refuses block scalars that others take, such as one that begins with a blank line with a tab, and takes
+/// more characters for line breaks. So a text that is not plain is written in quotes, as JSON writes it.
+pub fn yaml(manifest: &Value) -> String {
+    // What comes in the place of a text must not be in another one.
+    let (all, mut mark) = (manifest.to_string(), "quoted".to_owned());
+    while all.contains(&mark) {
+        mark.push('q');
+    }
+    let (mut marked, mut quoted) = (manifest.clone(), Vec::new());
+    take_out(&mut marked, &mark, &mut quoted);
+    let written = serde_saphyr::to_string(&marked).map(|text| put_back(&text, &mark, &quoted));
+    match written {
+        Ok(text) if serde_saphyr::from_str::<Value>(&text).is_ok_and(|read| read == *manifest) => text,
+        // JSON is YAML, too.
+        Ok(_) | Err(_) => format!("{manifest:#}\n"),
+    }
+}
+
+/// Puts marks in the place of all texts that are not plain.
+fn take_out(value: &mut Value, mark: &str, quoted: &mut Vec<String>) {
+    match value {
+        Value::String(text) if !is_plain(text) => {
+            quoted.push(in_quotes(text));
+            *text = format!("{mark}{}", quoted.len());
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| take_out(item, mark, quoted)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| take_out(field, mark, quoted)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn put_back(text: &str, mark: &str, quoted: &[String]) -> String {
+    let mut parts = text.split(mark);
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        let number = part[..digits].parse::<usize>().unwrap_or_default();
+        whole.push_str(quoted.get(number.wrapping_sub(1)).map_or("", String::as_str));
+        whole.push_str(&part[digits..]);
+    }
+    whole
+}
+
+/// Whether all that writes and reads YAML agrees on a text: it has no characters but printable ones and line breaks, no
+/// white space where lines begin and end, and no empty line where it begins or ends.
+fn is_plain(text: &str) -> bool {
+    let whole = text.strip_suffix('\n').unwrap_or(text);
+    let blank = whole.is_empty() || whole.starts_with('\n') || whole.ends_with('\n');
+    !blank && whole.split('\n').all(|line| line.trim() == line) && text.chars().all(|c| c == '\n' || is_printable(c))
+}
+
+/// Whether a character may stand in YAML as it is, and is no line break to anybody.
+fn is_printable(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+}
+
+fn in_quotes(text: &str) -> String {
+    let json = Value::from(text).to_string();
+    let escaped = json.chars().map(|c| match c {
+        c if is_printable(c) => c.to_string(),
+        // JSON's own writer leaves those beyond ASCII; all are of the first plane.
+        c => format!("\\u{:04x}", u32::from(c)),
+    });
+    escaped.collect()
+}
+
 /// Whether a resource may have this name and, without an identifier, mean the workflow of this name.
 fn is_resource_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=128).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(text: &str) -> Value {
+        let spec = json!({ "description": text, "displayName": text, "tags": [text, "quoted1"] });
+        json!({ "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "Workflow", "metadata": { "name": "w" }, "spec": spec })
+    }
+
+    #[test]
+    fn texts_that_are_hard_to_write_are_quoted_and_others_stay_readable() {
+        for (text, written) in [
+            ("\t\nfirst", r#"description: "\t\nfirst""#),
+            ("\n\tsecond", r#"description: "\n\tsecond""#),
+            ("a\u{85}b\u{2028}c", r#"description: "a\u0085b\u2028c""#),
+            ("\u{feff}a\u{7f}", r#"description: "\ufeffa\u007f""#),
+            ("  a\n b", r#"description: "  a\n b""#),
+            ("one\ntwo\n", "description: |\n    one\n    two\n"),
+            ("what it does", "description: what it does\n"),
+        ] {
+            let yaml = yaml(&of(text));
+            assert!(yaml.contains(written), "{text:?}: {yaml}");
+            assert!(yaml.starts_with("apiVersion: "), "{yaml}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back_as_it_was(text in "([ \t\n\r]|[-:#'\"|>%@&*!?{}\\[\\],\\\\~=]|quoted[0-9]|yes|null|0x1f|1e3|é|\u{85}|\u{2028}|\u{feff}|\u{7f}|\u{0}|\u{1b}|\u{1f600}|a|\\PC){0,12}") {
+            let manifest = of(&text);
+            let yaml = yaml(&manifest);
+            prop_assert_eq!(serde_saphyr::from_str::<Value>(&yaml).unwrap(), manifest);
+            // No way out was needed: it is YAML of the usual form.
+            prop_assert!(yaml.starts_with("apiVersion: "), "{}", yaml);
+        }
+    }
 }

@@ -84,6 +84,8 @@ struct Watched {
     workflows: HashMap<Ref, Entry>,
     /// When the next resync is due.
     next: Instant,
+    /// How often one is due.
+    resync: Duration,
     /// Until when the API is left alone after trouble.
     paused_until: Option<Instant>,
     /// Calls that the last sweep took.
@@ -177,6 +179,19 @@ impl Inventory {
             .values()
             .flat_map(|watched| watched.workflows.values().map(|entry| entry.at.max(watched.complete).elapsed()));
         ages.max()
+    }
+
+    /// The longest time for which a workflow has been due to be asked about or compared with a list, by the
+    /// `resyncInterval` of its Workspace.
+    pub fn overdue(&self) -> Duration {
+        let watched = lock(&self.watched);
+        let late = |watched: &Watched| {
+            // No resync comes later than a tenth after its interval.
+            let due_within = watched.resync + watched.resync / 10;
+            let ages = watched.workflows.values().map(|entry| entry.at.max(watched.complete).elapsed());
+            ages.max().unwrap_or_default().saturating_sub(due_within)
+        };
+        watched.values().map(late).max().unwrap_or_default()
     }
 
     /// Runs until `stop`, dropping objects that `exists` does not know any more. The lists of the Workspaces that
@@ -283,6 +298,7 @@ impl Watched {
         Self {
             workflows: HashMap::new(),
             next,
+            resync: Duration::ZERO,
             paused_until: None,
             cost: LISTS,
             sweeping: false,
@@ -325,6 +341,7 @@ impl Watched {
 
     /// The cheaper of one sweep and a question about each.
     fn due(&mut self, now: Instant, resync: Duration) -> Due {
+        self.resync = resync;
         // A shorter interval than before holds from now on.
         self.next = self.next.min(now + resync + resync / 10);
         let paused = self.paused_until.is_some_and(|until| now < until);

@@ -239,3 +239,22 @@ fn an_api_that_does_not_answer_shows_in_the_age() {
     lock(&inventory.watched).insert(key, all);
     assert!(inventory.age().unwrap() >= Duration::from_secs(3));
 }
+
+#[test]
+fn a_comparison_is_overdue_by_the_interval_of_its_own_workspace() {
+    let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
+    let inventory = Inventory::new(wake, tokio::sync::mpsc::unbounded_channel().0);
+    assert_eq!(inventory.overdue(), Duration::ZERO);
+    let ago = |minutes: u64| Instant::now().checked_sub(Duration::from_secs(60 * minutes)).unwrap();
+    let add = |name: &str, minutes: u64, resync: Duration| {
+        let mut all = watched(1, ago(minutes));
+        all.complete = ago(minutes);
+        all.due(Instant::now(), resync);
+        lock(&inventory.watched).insert(Key { namespace: "n".into(), name: name.into() }, all);
+    };
+    add("hours", 60, Duration::from_secs(3 * 3600));
+    assert_eq!(inventory.overdue(), Duration::ZERO, "it is due in two hours");
+    add("minutes", 10, Duration::from_secs(300));
+    let late = inventory.overdue().as_secs();
+    assert!((265..=300).contains(&late), "{late} s");
+}

@@ -1,5 +1,7 @@
 //! What a resource may do with the Workspace that it names.
 
+use std::collections::BTreeSet;
+
 use crate::operator::object::Decoded;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
@@ -36,6 +38,12 @@ impl From<&Live> for Connection {
     fn from(live: &Live) -> Self {
         Self { origin: live.origin.clone(), workspace_id: live.workspace_id.clone(), epoch: live.epoch }
     }
+}
+
+/// The names of the Secrets in which Workspaces of this namespace have their API keys.
+pub fn api_key_secrets(workspaces: &Store<Decoded<api::Workspace>>, namespace: &str) -> BTreeSet<String> {
+    let all = workspaces.state().into_iter().filter(|workspace| workspace.namespace().as_deref() == Some(namespace));
+    all.filter_map(|workspace| Some(workspace.0.as_ref().ok()?.spec.auth.api_key_secret_ref.name.clone())).collect()
 }
 
 /// What may be done with this Workspace, and with which connection.

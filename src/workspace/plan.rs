@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -265,14 +264,56 @@ pub fn api_key(secret: Option<&Secret>, at: &SecretKeyRef) -> Result<SecretStrin
     let Some(value) = secret.data.as_ref().and_then(|data| data.get(key)) else {
         return Err(invalid(&format!("has no key \"{key}\"")));
     };
-    let text = std::str::from_utf8(&value.0).map_err(|_| invalid(&format!("has no text under \"{key}\"")))?.trim();
+    let unusable = |why: &str| {
+        let message = format!("What Secret \"{name}\" has under \"{key}\" is no API key: it {why}.");
+        Problem::stalled(reason::SECRET_INVALID, message)
+    };
+    let text = std::str::from_utf8(&value.0).map_err(|_| {
+        unusable(
+            "is not UTF-8 text, as a file is not that was saved as UTF-16 or encoded twice; put the bare key there",
+        )
+    })?;
+    bare_key(text).map(SecretString::from).map_err(unusable)
+}
+
+/// The API key in a text, without white space around it.
+///
+/// # Errors
+/// What a person has probably done, as the end of a sentence that never quotes the text: sent as it is, it would only be
+/// refused.
+pub fn bare_key(text: &str) -> Result<&str, &'static str> {
+    const QUOTES: [char; 9] = ['"', '\'', '`', '“', '”', '„', '‘', '’', '«'];
+    let text = text.trim();
+    let begins = |word: &str| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
     if text.is_empty() {
-        return Err(invalid(&format!("has nothing under \"{key}\"")));
+        return Err("is empty; put the API key there");
     }
-    if HeaderValue::from_str(text).is_err() {
-        return Err(invalid(&format!("has characters under \"{key}\" that no API key has")));
+    if text.starts_with('\u{feff}') {
+        return Err("begins with a byte order mark, as some editors write one; save it as UTF-8 without");
     }
-    Ok(SecretString::from(text))
+    if begins("Bearer ") || begins("Bearer\t") || begins("Authorization:") {
+        return Err(
+            "begins with \"Bearer\" or \"Authorization\", which the operator adds itself; put the bare key there",
+        );
+    }
+    if begins("MISTRAL_API_KEY=") || begins("export ") {
+        return Err("begins with the name of a variable; put only there what stands behind the equals sign");
+    }
+    if text.starts_with(QUOTES) || text.ends_with(QUOTES) {
+        return Err("has quotation marks around it; put the key there without them");
+    }
+    if text.chars().any(char::is_whitespace) {
+        return Err("has white space or a line break inside; put the key alone there, on one line");
+    }
+    if !text.is_ascii() {
+        return Err(
+            "has characters beyond ASCII, which may be invisible ones; copy the key anew from Mistral's console",
+        );
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("has control characters inside; copy the key anew from Mistral's console");
+    }
+    Ok(text)
 }
 
 /// Whether the key has to be checked now; if not, when.
@@ -428,6 +469,39 @@ mod tests {
 
     fn strained(strain: Strain, waiting: usize, limit_of: LimitOf) -> Strained {
         Strained { strain, since: Timestamp::UNIX_EPOCH, waiting, limit: 20, limit_of }
+    }
+
+    #[test]
+    fn what_cannot_be_a_key_is_said_in_words_that_do_not_quote_it() {
+        let at = SecretKeyRef { name: "mistral".into(), key: "api-key".into() };
+        let judged = |value: &[u8]| {
+            let data = [("api-key".to_owned(), k8s_openapi::ByteString(value.to_vec()))];
+            api_key(Some(&Secret { data: Some(data.into()), ..Secret::default() }), &at)
+        };
+        for (value, words) in [
+            (&b"Bearer s3cret"[..], "begins with \"Bearer\""),
+            (b"bearer\ts3cret", "begins with \"Bearer\""),
+            (b"Authorization: Bearer s3cret", "begins with \"Bearer\" or \"Authorization\""),
+            ("\u{feff}s3cret".as_bytes(), "begins with a byte order mark"),
+            (b"\xff\xfes\x003\x00c\x00", "is not UTF-8 text"),
+            (b"\"s3cret\"\n", "quotation marks around it"),
+            (b"'s3cret'", "quotation marks around it"),
+            ("“s3cret”".as_bytes(), "quotation marks around it"),
+            (b"s3 cret", "white space or a line break inside"),
+            (b"s3cret\n\nother", "white space or a line break inside"),
+            ("s3\u{a0}cret".as_bytes(), "white space or a line break inside"),
+            ("s3cr\u{200b}et".as_bytes(), "characters beyond ASCII"),
+            (b"s3\x00cret", "control characters"),
+            (b"MISTRAL_API_KEY=s3cret", "name of a variable"),
+            (b" \n", "is empty"),
+        ] {
+            let problem = judged(value).unwrap_err();
+            assert_eq!(problem.reason, reason::SECRET_INVALID);
+            let message = problem.message;
+            assert!(message.contains(words) && message.contains("\"api-key\""), "{words} in: {message}");
+            assert!(!message.contains("s3") && message.ends_with('.'), "{message}");
+        }
+        assert_eq!(judged(b" s3cret-+/=_.~\r\n").unwrap().expose_secret(), "s3cret-+/=_.~");
     }
 
     #[test]

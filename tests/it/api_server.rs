@@ -298,6 +298,75 @@ async fn a_null_is_as_good_as_an_absent_field_in_server_side_apply_too() {
     }
 }
 
+/// Each of the nulls stands in an object of its own, so that no other one hides it.
+#[tokio::test]
+async fn a_null_inside_of_a_field_that_may_not_change_is_no_change() {
+    let world = World::bare("inner-nulls").await;
+    let key = json!({ "name": "n", "key": "k" });
+    let cases = [
+        (json!({ "result": { "maxBytes": 5 } }), json!({ "result": { "maxBytes": 5, "to": null } })),
+        (
+            json!({ "result": { "to": { "secret": { "name": "s" } } } }),
+            json!({ "result": { "to": { "secret": { "name": "s" }, "configMap": null } } }),
+        ),
+        (
+            json!({ "inputFrom": [{ "configMapKeyRef": key, "path": "/a" }] }),
+            json!({ "inputFrom": [{ "configMapKeyRef": key, "secretKeyRef": null, "path": "/a", "as": null }] }),
+        ),
+    ];
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (n, (without, with)) in cases.into_iter().enumerate() {
+        for (way, first, second) in [("added", &without, &with), ("removed", &with, &without)] {
+            for server_side in [false, true] {
+                let name = format!("{way}-{n}-{server_side}");
+                for spec in [first, second, second] {
+                    let manifest = json!({
+                        "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
+                        "metadata": { "name": name }, "spec": echo(spec.clone()),
+                    });
+                    std::fs::write(file.path(), manifest.to_string()).unwrap();
+                    let path = file.path().to_str().unwrap();
+                    let arguments = ["apply", "-f", path, "--server-side"];
+                    let (said, well) = world.kubectl(&arguments[..if server_side { 4 } else { 3 }]).await;
+                    assert!(well, "{name}: {spec}: {said}");
+                    if server_side {
+                        continue;
+                    }
+                    let (said, same) = world.kubectl(&["diff", "-f", path]).await;
+                    assert!(same, "{name}: {spec}: {said}");
+                }
+                // What may not change still may not.
+                for (case, change) in [
+                    ("the result", json!({ "result": { "to": { "configMap": { "name": "other" }, "secret": null } } })),
+                    ("its length", json!({ "result": { "maxBytes": 6 } })),
+                    ("an entry", json!({ "inputFrom": [{ "secretKeyRef": key, "path": "/a" }] })),
+                    ("a path", json!({ "inputFrom": [{ "configMapKeyRef": key, "path": "/b" }] })),
+                    ("a format", json!({ "inputFrom": [{ "configMapKeyRef": key, "path": "/a", "as": "Json" }] })),
+                    (
+                        "a key",
+                        json!({ "inputFrom": [{ "configMapKeyRef": { "name": "n", "key": "l" }, "path": "/a" }] }),
+                    ),
+                ] {
+                    let refused = merge(&executions(&world), &name, json!({ "spec": change })).await;
+                    assert_refused(&format!("{name}, {case}"), refused, "is immutable");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_api_server_has_nothing_to_say_about_the_crds() {
+    let world = World::bare("crd-warnings").await;
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/crds/workflows.mistral.ai.yaml")).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    // Under other names they are new, which is when the API server looks at them.
+    std::fs::write(file.path(), text.replace("workflows.mistral.ai", "warnings.example.com")).unwrap();
+    let path = file.path().to_str().unwrap();
+    let (said, well) = world.kubectl(&["create", "--dry-run=server", "-f", path]).await;
+    assert!(well && !said.contains("Warning"), "{said}");
+}
+
 #[tokio::test]
 async fn an_input_survives_as_it_was_written() {
     let world = World::bare("input").await;

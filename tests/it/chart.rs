@@ -24,6 +24,7 @@ log: { format: json, level: 'info,mistral_workflows_operator=debug' }
 workspace: { create: true, baseURL: https://api.mistral.ai }
 serviceAccount: { annotations: { example.com/a: b } }
 rbac: { secretNames: [mistral] }
+inputs: { secretsNeedLabel: true }
 results: { configMaps: true, secrets: true }
 networkPolicy:
   enabled: true
@@ -162,6 +163,7 @@ async fn a_value_that_is_misspelled_or_makes_no_sense_is_refused() {
         ("watchNamespaces: [a, '']", "does not match pattern"),
         ("allowBaseURLs: [api.mistral.ai]", "does not match pattern"),
         ("maxRequestsPerSecond: 0", "minimum: got 0, want 1"),
+        ("inputs: { secretsNeedLabel: 1 }", "got number, want boolean"),
         ("log: { format: xml }", "must be one of"),
         ("serviceAccount: { create: false }", "serviceAccount.name is needed"),
     ] {
@@ -285,6 +287,11 @@ async fn namespaces_to_watch_are_the_only_ones_that_the_operator_has_rights_in()
     };
     let env = &one("Deployment")["spec"]["template"]["spec"]["containers"][0]["env"];
     assert!(env.as_array().unwrap().contains(&json!({ "name": "WATCH_NAMESPACE", "value": "team-b,team-a" })), "{env}");
+    let labelled = |values: &str| {
+        let objects = render(tools, &world.namespace, values, &[]);
+        objects.iter().any(|object| object.to_string().contains("INPUT_SECRETS_NEED_LABEL"))
+    };
+    assert!(labelled("inputs: { secretsNeedLabel: true }") && !labelled(""));
     let arguments = &one("Job")["spec"]["template"]["spec"]["containers"][0]["args"];
     assert_eq!(arguments, &json!(["release-finalizers", "--namespace=team-b", "--namespace=team-a"]));
 
@@ -303,7 +310,7 @@ async fn namespaces_to_watch_are_the_only_ones_that_the_operator_has_rights_in()
         let writes = |rule: &&Value| rule["apiGroups"] == json!([""]) && rule["verbs"] != json!(["get"]);
         rules.as_array().unwrap().iter().filter(writes).cloned().collect()
     };
-    let rule = |resource: &str| json!({ "apiGroups": [""], "resources": [resource], "verbs": ["create", "patch"] });
+    let rule = |resource: &str| json!({ "apiGroups": [""], "resources": [resource], "verbs": ["create"] });
     assert_eq!(writes(""), [rule("configmaps")]);
     assert_eq!(writes("results: { configMaps: false }"), Vec::<Value>::new());
     assert_eq!(writes("results: { secrets: true }"), [rule("configmaps"), rule("secrets")]);
@@ -389,7 +396,8 @@ async fn operator_with_rights(world: &World, tools: &GitOps, values: &str) -> Pr
 async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
     let world = World::new("chart-life").await;
     let Some(tools) = tools().await else { return };
-    let values = "rbac: { secretNames: [mistral] }\ndiscovery: { enabled: true }";
+    world.secret("input", "k", KEY).await;
+    let values = "rbac: { secretNames: [mistral, input] }\ndiscovery: { enabled: true }";
     let process = operator_with_rights(&world, tools, values).await;
 
     world.wait_for_workspace("default", "Connected").await;
@@ -415,7 +423,7 @@ async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
     assert!(world.kubectl(&settings).await.1);
     let from = json!([
         { "configMapKeyRef": { "name": "settings", "key": "k" }, "path": "/a" },
-        { "secretKeyRef": { "name": "mistral", "key": "api-key" }, "path": "/b" },
+        { "secretKeyRef": { "name": "input", "key": "k" }, "path": "/b" },
     ]);
     let to = json!({ "to": { "configMap": { "name": "out" } } });
     world.execute("whole", json!({ "workflowRef": { "name": "echo" }, "inputFrom": from, "result": to })).await;
@@ -482,6 +490,22 @@ async fn the_charts_rights_are_enough_for_results_in_secrets_where_it_allows_the
     let Some(tools) = tools().await else { return };
     world.secret("theirs", "result", KEY).await;
     let process = operator_with_rights(&world, tools, "results: { secrets: true, configMaps: false }").await;
+    // As a process leaves it that ends between the result and the status.
+    let made = world.execute("half", json!({ "workflowIdentifier": "echo", "input": { "n": 1 }, "suspend": true, "result": { "to": { "secret": { "name": "half" } } } })).await;
+    let owner = json!({
+        "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution", "name": "half",
+        "uid": made.metadata.uid, "controller": true,
+    });
+    let half = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "half", "ownerReferences": [owner] },
+        "stringData": { "result": "{\"n\":1}" },
+    });
+    let mut kubectl = control_plane().kubectl_command();
+    succeed(kubectl.args(["--namespace", &world.namespace, "create", "-f", "-"]), &half.to_string());
+    world.patch("half", json!({ "spec": { "suspend": false } })).await.unwrap();
+    let done = world.wait_for_reason("half", "Completed").await;
+    assert_eq!(condition(&done, "ResultNotWritten"), None);
+    assert!(status(&done).result_ref.is_some());
     for (name, reason) in [("out", None), ("theirs", Some("ResultNotOurs"))] {
         let to = json!({ "to": { "secret": { "name": name } } });
         world.execute(name, json!({ "workflowIdentifier": "echo", "input": { "n": 1 }, "result": to })).await;
@@ -593,6 +617,30 @@ async fn every_metric_of_the_alerts_and_the_dashboard_is_documented() {
         let family = ["_bucket", "_count", "_sum"].iter().find_map(|part| metric.strip_suffix(part)).unwrap_or(&metric);
         assert!(documented.contains(&format!("| `{family}` |")), "{metric} is not in docs/observability.md");
     }
+}
+
+#[tokio::test]
+async fn each_alert_says_of_which_operator_it_is_and_fires_for_what_its_name_says() {
+    let world = World::bare("chart-alerts").await;
+    let Some(tools) = tools().await else { return };
+    let objects = render(tools, &world.namespace, "prometheusRule: { enabled: true }", &[]);
+    let rule = objects.iter().find(|object| object["kind"] == "PrometheusRule").unwrap();
+    let alerts = rule["spec"]["groups"][0]["rules"].as_array().unwrap();
+    let at = format!("namespace=\"{}\",job=\"release-mistral-workflows-operator\"", world.namespace);
+    for alert in alerts {
+        let labels = &alert["labels"];
+        assert_eq!(labels["namespace"], world.namespace, "{alert}");
+        assert_eq!(labels["job"], "release-mistral-workflows-operator", "{alert}");
+        assert!(labels["severity"].is_string(), "{alert}");
+        assert!(alert["expr"].as_str().unwrap().contains(&at), "{alert}");
+    }
+    let expression = |name: &str| {
+        let named = |alert: &&Value| alert["alert"] == format!("MistralWorkflows{name}");
+        alerts.iter().find(named).unwrap()["expr"].as_str().unwrap()
+    };
+    assert!(expression("CredentialRefused").contains(",reason=\"CredentialRefused\"}"));
+    assert!(expression("WorkspaceNotReady").contains("reason!~\"APIUnavailable|CredentialRefused|None\""));
+    assert!(expression("DriftUnseen").contains("mistral_workflows_drift_overdue_seconds{"));
 }
 
 #[test]

@@ -302,6 +302,7 @@ async fn the_lease_is_renewed_on_connections_of_its_own() {
     let (name, namespace) = (LEASE.to_owned(), world.namespace.clone());
     let config = operator::Config {
         max_requests_per_second: 50,
+        input_secrets_need_label: false,
         allow_base_urls: vec![world.api.url.parse().unwrap()],
         namespaces: vec![world.namespace.clone()],
         listen: None,

@@ -77,7 +77,7 @@ async fn the_metrics_tell_what_happened_and_name_nothing() {
         assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
     }
     // Nothing ran, so there is nothing to measure.
-    assert_eq!(value(&text, r#"execution_duration_seconds_count{outcome="InputRejected"}"#), None);
+    assert_eq!(value(&text, r#"execution_duration_seconds_count{outcome="InputRejected"}"#), Some(0.0));
     let route = r#"route="/v1/workflows/{workflow_identifier}/execute",method="POST""#;
     for (status, calls) in [("200", 20.0), ("422", 1.0), ("404", 1.0)] {
         let series = format!(r#"api_request_duration_seconds_count{{{route},status="{status}"}}"#);

@@ -53,11 +53,22 @@ async fn crds_that_come_later_are_waited_for_by_name_and_then_all_starts() {
     world.wait_for_reason("run", "Completed").await;
     assert!(!process.log().contains("is asked for pages"), "{}", process.log());
 
+    // One that is deleted later is missed as well, until it is there again.
+    let crds: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> =
+        Api::all(world.client.clone());
+    crds.delete("workflows.workflows.mistral.ai", &Default::default()).await.unwrap();
+    let gone = format!("waiting for the CRD workflows.workflows.mistral.ai {missing}\n");
+    wait_for_readiness(&process, 503, &gone).await;
+    install_crds_into(&world.client, |_| true).await;
+    wait_for_readiness(&process, 200, "ready\n").await;
+    world.workflow("echo", json!({})).await;
+    world.wait_for_workflow("echo", "InSync").await;
+    world.workflows().delete("echo", &Default::default()).await.unwrap();
+    until(SOON, "its end", async || world.workflows().get_opt("echo").await.unwrap().is_none().then_some(())).await;
+
     let mut release = tokio::process::Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
     release.arg("release-finalizers").env("KUBECONFIG", plane.kubeconfig());
     drop(process);
-    let crds: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> =
-        Api::all(world.client.clone());
     crds.delete("workflows.workflows.mistral.ai", &Default::default()).await.unwrap();
     let output = release.output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

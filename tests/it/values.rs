@@ -180,6 +180,55 @@ async fn what_is_missing_or_wrong_is_named_and_waited_for() {
 }
 
 #[tokio::test]
+async fn the_api_key_of_a_workspace_is_no_input_also_where_the_workspace_comes_later() {
+    let world = World::new("values-key").await;
+    world.secret("later", "k", TOKEN).await;
+    let _operator = world.operator();
+    world.wait_for_workspace("default", "Connected").await;
+    let from = json!([from_secret("mistral", "api-key", "/a")]);
+    world.execute("key", json!({ "workflowIdentifier": "echo", "inputFrom": from })).await;
+    let from = json!([from_config_map("absent", "k", "/a"), from_secret("later", "k", "/b")]);
+    world.execute("later", json!({ "workflowIdentifier": "echo", "inputFrom": from })).await;
+    let refused = world.wait_for_reason("key", "InputForbidden").await;
+    for words in ["Secret \"mistral\" holds the API key of a Workspace", "a Secret of its own"] {
+        assert!(message(&refused, "Ready").contains(words), "{}", message(&refused, "Ready"));
+    }
+    assert!(is_true(&refused, "Stalled") && !refused.annotations().contains_key(CLAIM));
+    world.wait_for_reason("later", "InputNotFound").await;
+    let other = json!({
+        "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "Workspace", "metadata": { "name": "other" },
+        "spec": { "baseURL": world.api.url, "auth": { "apiKeySecretRef": { "name": "later", "key": "k" } } },
+    });
+    world.workspaces().create(&PostParams::default(), &serde_json::from_value(other).unwrap()).await.unwrap();
+    config_map(&world, "absent", json!({ "k": "v" })).await;
+    let refused = world.wait_for_reason("later", "InputForbidden").await;
+    assert!(message(&refused, "Ready").contains("\"later\" holds the API key"), "{}", message(&refused, "Ready"));
+    assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 0);
+    // Nobody's key any more.
+    world.workspaces().delete("other", &DeleteParams::default()).await.unwrap();
+    let done = world.wait("later", AFTER_DOUBT, is_finished).await;
+    assert_eq!(result(&done), Some(json!({ "a": "v", "b": "[redacted]" })));
+}
+
+#[tokio::test]
+async fn where_inputs_need_a_label_no_other_secret_is_one() {
+    let world = World::new("values-label").await;
+    world.secret("crm", "token", TOKEN).await;
+    let _operator = world.process_with(&["--input-secrets-need-label"], &[]);
+    let from = json!([from_secret("crm", "token", "/a")]);
+    world.execute("run", json!({ "workflowIdentifier": "echo", "inputFrom": from })).await;
+    let refused = world.wait_for_reason("run", "InputForbidden").await;
+    for words in ["workflows.mistral.ai/input=true", "Secret \"crm\" lacks"] {
+        assert!(message(&refused, "Ready").contains(words), "{}", message(&refused, "Ready"));
+    }
+    assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 0);
+    let (said, done) = world.kubectl(&["label", "secret", "crm", "workflows.mistral.ai/input=true"]).await;
+    assert!(done, "{said}");
+    let done = world.wait("run", Duration::from_secs(90), is_finished).await;
+    assert_eq!(result(&done), Some(json!({ "a": "[redacted]" })));
+}
+
+#[tokio::test]
 async fn a_spec_whose_values_have_no_place_of_their_own_is_refused_in_words() {
     let world = World::new("values-spec").await;
     let entry = |path: &str| from_config_map("c", "k", path);
@@ -505,7 +554,7 @@ async fn killed_between_the_result_and_the_status_the_next_one_finds_it_written(
 }
 
 #[tokio::test]
-async fn a_result_object_that_was_spoilt_before_the_end_is_set_right() {
+async fn a_result_object_that_was_changed_before_the_end_is_left_as_it_is_and_that_is_said() {
     let world = World::new("result-spoilt").await;
     let mut first = world.process(&[("OPERATOR_CRASH_POINT", "crash-point-result-written=kill")]);
     let spec = json!({ "workflowIdentifier": "echo", "input": { "n": 1 }, "result": result_to("secret", "out") });
@@ -514,8 +563,12 @@ async fn a_result_object_that_was_spoilt_before_the_end_is_set_right() {
     let spoil = json!({ "stringData": { "result": "{}", "more": "kept" } });
     secrets(&world).patch("out", &PatchParams::default(), &Patch::Merge(spoil)).await.unwrap();
     let _second = world.process(&[]);
-    world.wait("run", AFTER_DOUBT, is_finished).await;
-    assert_eq!(result_in_secret(&world, "out").await, json!({ "n": 1 }));
+    let done = world.wait("run", AFTER_DOUBT, is_finished).await;
+    assert_eq!(result_in_secret(&world, "out").await, json!({}));
+    let not_written = condition(&done, "ResultNotWritten").unwrap();
+    assert_eq!(not_written.reason, "ResultNotOurs");
+    assert!(not_written.message.contains("holds something else than the result"), "{}", not_written.message);
+    assert!(is_true(&done, "Complete") && status(&done).result_ref.is_none(), "{:#?}", done.status);
     assert_eq!(secrets(&world).get("out").await.unwrap().data.unwrap()["more"].0, b"kept");
 }
 

@@ -48,6 +48,7 @@ fn operator_allowing(world: &World, urls: &[String]) -> DropGuard {
     let config = operator::Config {
         allow_base_urls: urls.iter().map(|url| url.parse().unwrap()).collect(),
         max_requests_per_second: 50,
+        input_secrets_need_label: false,
         namespaces: vec![world.namespace.clone()],
         listen: None,
         lease: None,

@@ -213,6 +213,7 @@ impl World {
         let config = operator::Config {
             allow_base_urls: vec![self.api.url.parse().unwrap()],
             max_requests_per_second: 50,
+            input_secrets_need_label: false,
             namespaces: vec![self.namespace.clone()],
             listen: None,
             lease: None,

@@ -313,6 +313,9 @@ async fn what_import_prints_is_applied_without_a_change_at_the_api() {
         json!({ "name": "Rich_One", "display_name": "Rich: \"one\"", "description": "two\nlines", "tags": ["b", "a"], "available_in_chat_assistant": true }),
         json!({ "name": "old", "archived": true, "tags": ["b"] }),
         json!({ "name": "runs", "display_name": "yes" }),
+        json!({ "name": "tab-first", "description": "\t\nfirst\n\tsecond\nthird" }),
+        json!({ "name": "blank-first", "description": "\n\tfirst\n second\n\n" }),
+        json!({ "name": "odd", "description": "\t\n a\n\tb\u{85}c\u{2028}d\u{feff}\u{7f}\n\n" }),
         json!({ "name": "crowded", "tags": (0..65).map(|n| format!("t{n}")).collect::<Vec<_>>() }),
         json!({ "name": "__internal__", "is_technical": true }),
     ] {
@@ -332,7 +335,7 @@ async fn what_import_prints_is_applied_without_a_change_at_the_api() {
     let _operator = world.operator();
     let names: Vec<String> =
         world.workflows().list(&Default::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
-    assert_eq!(names.len(), 9);
+    assert_eq!(names.len(), 12);
     for name in &names {
         world.wait_for_workflow(name, "InSync").await;
     }

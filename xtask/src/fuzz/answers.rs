@@ -283,7 +283,8 @@ fn refusal(bytes: &[u8]) -> bool {
     let status = StatusCode::from_u16(status).expect("a status");
     let is_json = Json::from_text(String::from_utf8_lossy(body).into_owned()).is_some();
     let mask = Mask::new([SECRET]);
-    let clean = |text: &str| answer::clean(text, KEY, &mask);
+    let own = Mask::new([KEY]);
+    let clean = |text: &str| answer::clean(text, KEY, &own, &mask);
     let asked = Some(Duration::from_secs(7));
     for repeat in [Repeat::Harmless, Repeat::Harmful] {
         let error = answer::redact(answer::refusal(status, asked, body, repeat, clean), clean);

@@ -119,8 +119,7 @@ fn values(bytes: &[u8]) -> bool {
             let input = input.expect("an input");
             assert!(Json::from_text(input.text().to_owned()).is_some(), "the input is no JSON");
             let (text, json) = valid.expect("only valid values become an input");
-            let at =
-                |path: &[&str]| path.iter().try_fold(input.clone(), |at, name| at.field(name)).expect("a value");
+            let at = |path: &[&str]| path.iter().try_fold(input.clone(), |at, name| at.field(name)).expect("a value");
             assert_eq!(at(&["secret"]).string().as_deref(), Some(text), "a text");
             assert_eq!(at(&["deep", "er", "text"]).string().as_deref(), Some(text), "a text");
             assert_eq!(at(&["own", "json"]).text(), json.text().trim(), "a JSON value");
