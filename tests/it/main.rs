@@ -32,5 +32,6 @@ mod tenants;
 mod trouble;
 mod undecodable;
 mod values;
+mod whose;
 mod workflow;
 mod workspace;
