@@ -159,6 +159,10 @@ fn end(entry: Option<&Value>, seen: &Seen, around: &Around) -> Option<String> {
     if seen.is_held_back() {
         return entry.map(|_| "it was held back, and started all the same".to_owned());
     }
+    if seen.refuses("status") {
+        let is_over = entry.is_some_and(|entry| entry["status"] != "RUNNING");
+        return (!is_over).then(|| "its run has not ended".to_owned());
+    }
     if !seen.is_finished() {
         return Some(format!("it has not ended; its status is {}", seen.status));
     }
