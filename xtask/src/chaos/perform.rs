@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Request};
+use kube::core::ObjectList;
 use kube::{Api, ResourceExt};
 use mistral_workflows_operator::api::Workflow;
 use serde_json::{Value, json};
@@ -205,7 +206,12 @@ pub async fn delete_all(executions: &Executions, limit: Duration) -> Result<Vec<
     }
     let deadline = Instant::now() + limit;
     loop {
-        let left = patiently(|| async { executions.all().list(&all).await }).await?.items;
+        let left = patiently(|| async {
+            let api = executions.all();
+            let request = Request::new(api.resource_url()).list_metadata(&all).map_err(kube::Error::BuildRequest)?;
+            api.into_client().request::<ObjectList<Told>>(request).await
+        });
+        let left = left.await?.items;
         if left.is_empty() || Instant::now() > deadline {
             return Ok(left.iter().map(ResourceExt::name_any).collect());
         }

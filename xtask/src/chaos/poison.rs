@@ -146,7 +146,9 @@ impl Poison {
                 *input = Some(Input::Deep(usize::try_from(depth).unwrap_or_default()));
             }
             Self::Long => {
-                let bytes = dice.between(300_000, 1_200_000);
+                // One of about a megabyte: each list of the API server has all of them.
+                let (least, most) = if number < Self::ALL.len() { (800_000, 1_200_000) } else { (40_000, 200_000) };
+                let bytes = dice.between(least, most);
                 *input = Some(Input::Long(usize::try_from(bytes).unwrap_or_default()));
             }
             Self::DeepAnnotation => *annotations = json!({ LAST_APPLIED: nested(20_000, "1") }),
