@@ -48,7 +48,8 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         return free;
     }
     if too_long {
-        return Decision::Act(Step::Release { abandoned: true });
+        // Where the API server has refused that before, the run had ended, or has been told as left alone already.
+        return Decision::Act(Step::Release { abandoned: o.memory.refusals.finalizer.is_none() });
     }
     let Some(connection) = &o.stop_with else { return stopping(o, 10, now) };
     if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), true) {

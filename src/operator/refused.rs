@@ -45,6 +45,8 @@ impl Refused {
             // What a patch of single fields refers to is not there: the object has changed, as with a conflict.
             422 if said("rejected our request due to an error in our request") => return None,
             422 if said("annotations") && said("Too long") => Cause::Annotations,
+            // An API server that has just started, before it knows the policies and webhooks: it refuses every write then.
+            403 if said("not yet ready to handle request") => return None,
             // etcd's own limit, and that of the API server's connection to it.
             500 if said("request is too large") || said("larger than max") => Cause::Size,
             413 => Cause::Size,
@@ -101,6 +103,7 @@ mod tests {
             (403, "is forbidden: ValidatingAdmissionPolicy", Some(Cause::Rule)),
             (422, "is invalid: spec.input", Some(Cause::Rule)),
             (400, "admission webhook denied the request", Some(Cause::Rule)),
+            (403, "workflowexecutions \"run\" is forbidden: not yet ready to handle request", None),
             (422, "the server rejected our request due to an error in our request", None),
             (500, "failed calling webhook", None),
             (409, "the object has been modified", None),

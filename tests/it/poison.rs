@@ -1,9 +1,11 @@
 //! What is too deep, too long or too odd to be decoded costs only itself.
 
+use cluster::ControlPlane;
 use kube::Resource;
 use kube::api::Request;
 use serde_json::json;
 
+use crate::setup::move_to;
 use crate::support::*;
 
 /// An object that is nested so deep, as text.
@@ -74,6 +76,59 @@ async fn an_execution_of_any_depth_keeps_no_other_from_being_run_before_and_afte
     }
     for levels in [120, 500, 4900] {
         delete(&world, &format!("held-{levels}")).await;
+    }
+}
+
+/// Fills the first namespace with executions of any depth, and has an operator for both serve the second, before and
+/// after it starts anew.
+async fn serve_beside_poison(poisoned: &World, beside: &World, environment: &[(&str, &str)]) -> String {
+    let others = ["--namespace", &beside.namespace, "--allow-base-url", &beside.api.url];
+    for levels in [120, 130, 4900] {
+        create(poisoned, &format!("before-{levels}"), "echo", &nested(levels), true).await;
+    }
+    let mut logs = String::new();
+    for time in ["first", "second"] {
+        let process = poisoned.process_with(&others, environment);
+        ready(&process).await;
+        beside.execute(time, json!({ "workflowIdentifier": "echo" })).await;
+        beside.wait_for_reason(time, "Completed").await;
+        for levels in [120, 4900] {
+            create(poisoned, &format!("{time}-{levels}"), "echo", &nested(levels), true).await;
+        }
+        // The poison itself is told that it is suspended, and something that is not, beside it, runs.
+        let name = format!("{time}-4900");
+        until(SOON, "a condition", async || text(poisoned, &name).await.filter(|it| it.contains(r#""Suspended""#)))
+            .await;
+        poisoned.execute(time, json!({ "workflowIdentifier": "echo" })).await;
+        poisoned.wait_for_reason(time, "Completed").await;
+        assert_eq!(process.ask("/readyz").await.map(|(code, _)| code), Some(200));
+        logs += &process.log();
+    }
+    assert_eq!((poisoned.api.starts().await, beside.api.starts().await), (2, 2));
+    logs
+}
+
+#[tokio::test]
+async fn poison_in_one_of_several_namespaces_keeps_no_other_from_being_served_before_and_after_a_restart() {
+    let (poisoned, beside) = (World::new("poisoned").await, World::new("beside").await);
+    serve_beside_poison(&poisoned, &beside, &[]).await;
+}
+
+#[tokio::test]
+async fn poison_in_one_of_several_namespaces_keeps_no_other_from_being_served_where_lists_come_in_pages() {
+    let (mut poisoned, mut beside) = (World::bare("poisoned-pages").await, World::bare("beside-pages").await);
+    let plane = tokio::task::spawn_blocking(|| ControlPlane::start_without("WatchList").unwrap()).await.unwrap();
+    install_crds_into(&plane.client().await.unwrap(), |_| true).await;
+    for world in [&mut poisoned, &mut beside] {
+        move_to(world, &plane).await;
+        world.secret("mistral", "api-key", KEY).await;
+        world.workspace("default", &world.api.url).await;
+    }
+    let environment = [("KUBECONFIG", plane.kubeconfig().to_str().unwrap())];
+    let logs = serve_beside_poison(&poisoned, &beside, &environment).await;
+    assert!(logs.contains("is asked for pages"), "{logs}");
+    for world in [&mut poisoned, &mut beside] {
+        world.client = control_plane().client().await.unwrap();
     }
 }
 

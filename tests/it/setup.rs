@@ -18,7 +18,7 @@ async fn wait_for_readiness(process: &Process, status: u16, text: &str) {
 }
 
 /// Moves a world to a control plane that has its namespace and nothing else.
-async fn move_to(world: &mut World, plane: &ControlPlane) {
+pub async fn move_to(world: &mut World, plane: &ControlPlane) {
     world.client = plane.client().await.unwrap();
     let namespace = json!({ "metadata": { "name": world.namespace } });
     let namespaces: Api<Namespace> = Api::all(world.client.clone());

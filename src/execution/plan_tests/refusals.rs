@@ -92,6 +92,24 @@ fn a_finalizer_that_is_refused_holds_up_nothing_but_a_deletion() {
     assert_eq!(ready(&settled(&o, at(10)).status), reason::FINALIZER_REFUSED);
 }
 
+/// Started, and being stopped since its resource is being deleted.
+fn being_deleted() -> Observed {
+    let stopping = with_claim(|claim| claim.stop_since = Some(at(10)));
+    Observed { status: started().status, deleted: Some(at(10)), ..stopping }
+}
+
+#[test]
+fn a_run_that_has_stopped_is_not_left_alone_however_long_its_finalizer_cannot_be_taken_off() {
+    let mut o = being_deleted();
+    o.remote = Remote::Found(Box::new(run("CANCELED")));
+    assert_eq!(step(&o, at(20)), Step::Release { abandoned: false });
+    o.refused(Write::Finalizer, refused(Cause::Rule), at(20));
+    o.remote = Remote::NotAsked;
+    assert_eq!(step(&o, at(400)), Step::Release { abandoned: false });
+    // Nobody who has begun since knows what became of the run.
+    assert_eq!(step(&being_deleted(), at(400)), Step::Release { abandoned: true });
+}
+
 #[test]
 fn a_run_whose_status_is_refused_is_not_asked_about_before_that_is_due() {
     let mut o = claimed();

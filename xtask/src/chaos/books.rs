@@ -159,6 +159,10 @@ fn end(entry: Option<&Value>, seen: &Seen, around: &Around) -> Option<String> {
     if seen.is_held_back() {
         return entry.map(|_| "it was held back, and started all the same".to_owned());
     }
+    if seen.refuses("status") {
+        let is_over = entry.is_some_and(|entry| entry["status"] != "RUNNING");
+        return (!is_over).then(|| "its run has not ended".to_owned());
+    }
     if !seen.is_finished() {
         return Some(format!("it has not ended; its status is {}", seen.status));
     }
@@ -187,6 +191,8 @@ fn deletion(entry: Option<&Value>, seen: &Seen) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::poison::{LABEL, LATER};
+    use super::super::refusals::{REFUSE, WHILE_STRICT};
     use super::super::values::{input_from, result_to};
     use super::*;
 
@@ -383,6 +389,59 @@ mod tests {
         );
         assert!(complaints(&[entry()], &Seen { status: json!({}), ..lives.clone() }, false).contains("has not ended"));
         assert!(complaints(&[entry()], &Seen { gone_at: None, ..lives }, true).contains("outlived"));
+    }
+
+    /// One that has this label, and nothing of whose status could be written.
+    fn labelled(label: &str, value: &str) -> Seen {
+        let labels = [(label.to_owned(), value.to_owned())].into();
+        Seen { labels, status: Value::Null, started: false, ..seen() }
+    }
+
+    #[test]
+    fn one_whose_claim_is_refused_to_the_end_must_not_start_and_one_whose_status_is_refused_must_once() {
+        for what in ["claim", "all"] {
+            let refused = Seen { claimed: false, ..labelled(REFUSE, what) };
+            assert_eq!(complaints(&[], &refused, true), "");
+            assert!(complaints(&[entry()], &refused, true).contains("held back, and started all the same"));
+        }
+        let silent = labelled(REFUSE, "status");
+        assert_eq!(complaints(&[entry()], &silent, true), "");
+        assert!(complaints(&[], &silent, true).contains("was never started"));
+        let mut running = entry();
+        running["status"] = json!("RUNNING");
+        assert!(complaints(&[running], &silent, true).contains("its run has not ended"));
+        // It was for a while only.
+        let mut strict = silent;
+        strict.labels.insert(WHILE_STRICT.into(), String::new());
+        assert!(complaints(&[entry()], &strict, true).contains("it has not ended"));
+    }
+
+    #[test]
+    fn poison_must_not_start_where_nobody_can_know_what_it_asks_for() {
+        let mut undecodable = Seen { claimed: false, ..labelled(LABEL, "undecodable") };
+        undecodable.spec["deletionPolicy"] = json!(LATER);
+        let odd_claim = Seen { claimed: false, ..labelled(LABEL, "odd-claim") };
+        for poison in [undecodable, odd_claim] {
+            assert_eq!(complaints(&[], &poison, true), "");
+            assert!(complaints(&[entry()], &poison, true).contains("held back, and started all the same"));
+        }
+        let refused = failed(&[], None, "InputRejected");
+        assert!(complaints(&[], &refused, true).contains("was never started"));
+        let too_deep = Seen { labels: [(LABEL.to_owned(), "too-deep".to_owned())].into(), ..refused };
+        assert_eq!(complaints(&[], &too_deep, true), "");
+    }
+
+    #[test]
+    fn a_result_that_no_status_can_hold_is_left_out_and_that_is_said() {
+        let (mut entry, mut seen) = (entry(), seen());
+        entry["workflow_name"] = json!("odd-half");
+        seen.spec["workflowIdentifier"] = json!("odd-half");
+        assert!(complaints(&[entry.clone()], &seen, true).contains("the simulator has COMPLETED"));
+        seen.status["result"] = Value::Null;
+        assert!(complaints(&[entry.clone()], &seen, true).contains("the simulator has COMPLETED"));
+        let left_out = json!({ "type": "ResultNotWritten", "status": "True", "reason": "ResultNotKeepable" });
+        seen.status["conditions"].as_array_mut().unwrap().push(left_out);
+        assert_eq!(complaints(&[entry], &seen, true), "");
     }
 
     #[test]

@@ -11,13 +11,14 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::dice::Dice;
 use super::faults::{self, Controls};
 use super::operators::Operators;
-use super::perform::{create, delete, patiently};
-use super::place::Place;
+use super::perform::{create, delete, patiently, perform};
+use super::place::{DEFAULT, Place};
 use super::record::{Record, Seen};
-use super::values;
-use super::workload::{Disturbance, Plan};
+use super::workload::{Disturbance, Plan, Planned};
+use super::{refusals, told, values};
 use crate::demo::Result;
 
 /// How often to look after the processes.
@@ -35,6 +36,7 @@ pub async fn look_after(operators: Arc<Mutex<Operators>>) {
         operators.look_after();
         if tick.is_multiple_of(10) {
             operators.count_waits().await;
+            operators.look_at_readiness().await;
         }
         drop(operators);
         sleep(TICK).await;
@@ -73,7 +75,13 @@ pub async fn disturb(
         }
         Ok(())
     };
-    tokio::try_join!(processes, api).map(|_| ())
+    let all = async { tokio::try_join!(processes, api).map(|_| ()) };
+    let outcome = tokio::select! {
+        outcome = all => outcome,
+        outcome = refusals::take_turns(place.client.clone()) => outcome,
+    };
+    refusals::be_strict(&place.client, false).await?;
+    outcome
 }
 
 async fn disturb_now(place: &Place, operators: &Mutex<Operators>, what: Disturbance) -> Result<bool> {
@@ -91,8 +99,10 @@ pub async fn strike_the_rest(
     operators: &Mutex<Operators>,
     controls: &Controls,
     record: &Record,
+    lives: &mut JoinSet<Result<()>>,
 ) -> Result<Vec<String>> {
-    let (api, deadline) = (place.executions(), Instant::now() + MORE);
+    let (api, deadline) = (place.executions().of(DEFAULT), Instant::now() + MORE);
+    let mut dice = Dice::new(0);
     let mut hanging: VecDeque<String> = VecDeque::new();
     for number in 0.. {
         let struck = controls.struck().await?;
@@ -101,8 +111,11 @@ pub async fn strike_the_rest(
             let operators = operators.lock().await;
             (operators.unreached(), operators.undone(), operators.is_busy())
         };
-        let missing = faults.iter().chain(&undone).map(|name| (*name).to_owned()).chain(points.iter().cloned());
-        let missing: Vec<String> = missing.collect();
+        let (poison, refused) = (record.poison(), refusals::struck(&place.client).await?);
+        let odd: Vec<&str> =
+            poison.iter().chain(&refused).filter(|(_, times)| **times == 0).map(|(name, _)| *name).collect();
+        let missing = faults.iter().chain(&undone).chain(&odd).map(|name| (*name).to_owned());
+        let missing: Vec<String> = missing.chain(points.iter().cloned()).collect();
         if missing.is_empty() || Instant::now() > deadline {
             for name in hanging {
                 delete(&api, record, &name).await?;
@@ -119,6 +132,11 @@ pub async fn strike_the_rest(
         } else if let Some(what) = undone.first().and_then(|kind| Disturbance::of_kind(kind)).filter(|_| !is_busy) {
             disturb_now(place, operators, what).await?;
         }
+        for (reason, _) in refused.iter().filter(|(_, times)| **times == 0 && number % 20 == 0) {
+            let mut planned = refusals::that_would_tell(reason).planned(number, 1, &mut dice);
+            planned.name = format!("more-{}", planned.name);
+            lives.spawn(perform(place.executions(), record.clone(), planned, Instant::now()));
+        }
         if !faults.is_empty() {
             controls.put(&faults::of_these(&faults)).await?;
         }
@@ -128,7 +146,7 @@ pub async fn strike_the_rest(
             let workflow = if hangs { "hang" } else { "complete-300" };
             let result = values::result_to(&name);
             let spec = json!({ "workflowIdentifier": workflow, "input": { "more": number }, "result": result });
-            create(&api, record, &name, &spec).await?;
+            create(&api, record, &Planned::new(name.clone(), spec, Duration::ZERO)).await?;
             // There has to be something to stop as well.
             if hangs {
                 hanging.push_back(name);
@@ -152,27 +170,50 @@ pub async fn settle(
     lives: &mut JoinSet<Result<()>>,
 ) -> Result<(Vec<Seen>, Vec<String>)> {
     let deadline = Instant::now() + SETTLED_WITHIN;
-    let (api, all) = (place.executions(), ListParams::default());
+    let (api, all) = (place.executions().all(), ListParams::default());
     let mut wrong = Vec::new();
     loop {
         while let Some(life) = lives.try_join_next() {
             // The books are still worth a look.
             wrong.extend(life?.err().map(|error| error.to_string()));
         }
+        let asked = Instant::now();
         let objects = patiently(|| api.list(&all)).await?.items;
+        // Long lists take the API server's time, which the operators need.
+        let rest = Duration::from_secs(1).max(asked.elapsed() * 9);
         objects.iter().for_each(|object| record.note(object));
         let there: HashSet<String> = objects.iter().filter_map(ResourceExt::uid).collect();
         let seen = record.all().into_iter().filter(|seen| there.contains(&seen.uid));
-        let (going, present): (Vec<Seen>, Vec<Seen>) = seen.partition(|seen| seen.deleted);
-        let is_over = |seen: &Seen| (seen.is_finished() && !seen.has_time_to_live()) || seen.is_held_back();
+        let (deleted, present): (Vec<Seen>, Vec<Seen>) = seen.partition(|seen| seen.deleted);
+        // The others go once the API server lets them.
+        let going: Vec<Seen> = deleted.into_iter().filter(|seen| !seen.refuses("finalizer")).collect();
+        let is_over = |seen: &Seen| {
+            (seen.is_finished() && !seen.has_time_to_live()) || seen.is_held_back() || seen.refuses("status")
+        };
         if Instant::now() > deadline {
             let going = going.iter().map(|seen| format!("{} is still being deleted", seen.name));
             let late = (!lives.is_empty()).then(|| format!("{} lives could not be lived to their end", lives.len()));
             return Ok((present, wrong.into_iter().chain(going).chain(late).collect()));
         }
-        if lives.is_empty() && going.is_empty() && present.iter().all(is_over) {
+        let is_over = lives.is_empty() && going.is_empty() && present.iter().all(is_over);
+        if is_over && silent_runs_have_ended(place, &present).await? {
             return Ok((present, wrong));
         }
-        sleep(Duration::from_secs(1)).await;
+        sleep(rest).await;
     }
+}
+
+/// Whether all runs have ended whose executions may never say so.
+async fn silent_runs_have_ended(place: &Place, present: &[Seen]) -> Result<bool> {
+    let silent: Vec<&Seen> = present.iter().filter(|seen| seen.refuses("status") && !seen.is_held_back()).collect();
+    if silent.is_empty() {
+        return Ok(true);
+    }
+    let books = told::books(&place.url).await?;
+    let ended: Vec<&str> = books
+        .iter()
+        .filter(|entry| entry["status"] != "RUNNING")
+        .filter_map(|entry| entry["execution_id"].as_str())
+        .collect();
+    Ok(silent.iter().all(|seen| ended.iter().any(|id| seen.is_of(id))))
 }

@@ -4,9 +4,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::books::Around;
+use super::poison::Poison;
 use super::record::Seen;
-use super::values::{Kept, composed};
-use super::workflows::ERROR;
+use super::told::{is_deep, is_long};
+use super::values::{Kept, composed, result};
+use super::workflows::{self, ERROR};
 
 /// Times in the status have whole seconds, and all clocks are this machine's.
 const ROUNDING: i64 = 1;
@@ -24,6 +26,8 @@ pub fn is_without_run(seen: &Seen) -> bool {
         Some("Canceled") => seen.shutdowns.contains_key("Cancel"),
         Some("Terminated") => seen.shutdowns.contains_key("Terminate"),
         Some("StartingDeadlineExceeded") => seen.seconds("startingDeadlineSeconds").is_some(),
+        // The API takes no depth.
+        Some("InputRejected") => seen.is_poison(Poison::TooDeep),
         _ => false,
     };
     asked && seen.status["status"].is_null() && !seen.started
@@ -52,21 +56,33 @@ pub fn with_run(entry: &Value, seen: &Seen, around: &Around) -> Option<String> {
         "TERMINATED" => ("Failed", "Terminated", None),
         _ => return Some(format!("the resource says that it has ended, and the simulator has {word}")),
     };
-    let shown = composed(&seen.name, &seen.spec, true);
     let name = seen.spec["result"]["to"]["configMap"]["name"].as_str();
-    let told = if word == "COMPLETED" && name.is_none() { &shown } else { &Value::Null };
+    let odd = entry["workflow_name"].as_str().and_then(workflows::odd_result);
+    let shown = odd.as_ref().map_or_else(|| composed(&seen.name, &seen.spec, true), |odd| result(odd));
+    // What no status can hold, or no object.
+    let unwritten = word == "COMPLETED"
+        && match name {
+            None => odd.is_some() || is_deep(&shown),
+            Some(_) => odd.as_ref().is_some_and(|odd| odd.contains("NaN")),
+        };
+    // Where the API server has refused the status before, the operator may have tried one without the result.
+    let refused = seen.refused && seen.has_reason("ResultNotWritten", "ResultRefused");
+    let left_out = unwritten || refused || is_long(&shown);
+    let told = if word == "COMPLETED" && name.is_none() && !left_out { &shown } else { &Value::Null };
     let failure = &status["failure"];
     let is_so = status["status"] == word
         && seen.is_true(condition)
         && self::reason(seen) == Some(reason)
         && status["result"] == *told
+        && seen.is_true("ResultNotWritten") == (unwritten || refused)
         && failure["reason"].as_str() == (condition == "Failed").then_some(reason)
         && message.is_none_or(|message| failure["message"] == message);
     if !is_so {
         return Some(format!("the simulator has {word} and the input {}; its status is {status}", entry["input"]));
     }
     if let Some(name) = name {
-        let wanted = (word == "COMPLETED").then(|| Kept { owner: seen.uid.clone(), result: shown.clone() });
+        let wanted =
+            (word == "COMPLETED" && !left_out).then(|| Kept { owner: seen.uid.clone(), result: shown.clone() });
         let reference = wanted.as_ref().map_or(Value::Null, |_| json!({ "kind": "ConfigMap", "name": name }));
         let kept = around.results.get(name);
         if kept != wanted.as_ref() || status["resultRef"] != reference {

@@ -12,9 +12,13 @@ mod faults;
 mod operators;
 mod perform;
 mod place;
+mod poison;
 mod record;
+mod refusals;
 mod report;
+mod served;
 mod tally;
+mod told;
 mod values;
 mod workflows;
 mod workload;
@@ -29,7 +33,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::demo::programs::{self, Binaries};
+use crate::demo::programs::Binaries;
 use crate::demo::{Result, heading};
 use books::Around;
 use faults::Controls;
@@ -38,6 +42,7 @@ use perform::{delete_all, perform};
 use place::Place;
 use record::Record;
 use report::Report;
+use served::Served;
 use workload::Plan;
 
 /// How long resources whose runs have ended may take to go, and a fiftieth of a second for each.
@@ -120,7 +125,7 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
     heading(&format!("{} executions in {} s, with faults", plan.executions.len(), plan.window.as_secs()));
     let began = Instant::now();
     let record = Record::default();
-    let keeping = tokio::spawn(record.clone().keep(place.executions()));
+    let keeping = tokio::spawn(record.clone().keep(place.executions().all()));
     let progress = tokio::spawn(report::progress(record.clone(), Arc::clone(&operators), began));
     let mut lives = JoinSet::new();
     for planned in &plan.executions {
@@ -128,7 +133,7 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
     }
     let controls = Controls::new(&place.url)?;
     course::disturb(&place, &operators, &controls, &record, &plan, began).await?;
-    let unstruck = course::strike_the_rest(&place, &operators, &controls, &record).await?;
+    let unstruck = course::strike_the_rest(&place, &operators, &controls, &record, &mut lives).await?;
 
     heading("No more faults: everything has to come to its end");
     controls.put(&json!({})).await?;
@@ -140,6 +145,7 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
     complaints.extend(stuck.iter().map(|name| format!("{name} is still there, {gone_within:?} after its deletion")));
 
     let struck = controls.struck().await?;
+    let refused = refusals::struck(&place.client).await?;
     for task in [looking_after, progress] {
         task.abort();
         // It was.
@@ -148,7 +154,7 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
     let operators = Arc::into_inner(operators).ok_or("somebody still holds the operators.")?;
     let (tally, abandoned, ends) = operators.into_inner().stop()?;
     // Only now: until then an operator could have started something.
-    let books = programs::books(&place.url).await?;
+    let books = told::books(&place.url).await?;
     keeping.abort();
     let recorded = record.all();
     for (name, what) in [
@@ -162,8 +168,10 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
     let mut findings = books::compare(&books, &recorded, &present, &Around { abandoned, results, ends });
     findings.complaints.extend(complaints);
     findings.complaints.extend(tally.odd.iter().cloned());
-    let (resources, seconds) = (recorded.len(), began.elapsed().as_secs());
-    let report = Report { findings, tally, struck, abandoned, unstruck, resources, seconds };
+    let served = Served::of(&books, &recorded, &tally.disturbed);
+    findings.complaints.extend(served.complaint());
+    let (resources, seconds, poison) = (recorded.len(), began.elapsed().as_secs(), record.poison());
+    let report = Report { findings, tally, struck, poison, refused, served, abandoned, unstruck, resources, seconds };
     println!("{report}");
     report.verdict()
 }

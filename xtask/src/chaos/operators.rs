@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::dice::Dice;
+use super::place::NAMESPACES;
 use super::tally::Tally;
 use super::values::TOKEN;
 use super::workload::Disturbance;
@@ -21,6 +22,8 @@ use crate::demo::Result;
 const SIGKILL: i32 = 9;
 /// Calls a second. Enough on the whole, and too little when another operator takes over or the API comes back.
 const CALLS_PER_SECOND: &str = "50";
+/// How long an operator may take to be ready while the API server comes back on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// What is needed to start an operator.
 #[derive(Clone, Debug)]
@@ -49,6 +52,8 @@ struct Process {
     continue_at: Option<Instant>,
     /// Calls that waited for their turn so far.
     waited: u64,
+    /// Since when it is not ready.
+    unready: Option<Instant>,
 }
 
 /// The operators.
@@ -93,6 +98,7 @@ impl Operators {
     /// Does what is not for the API server; the second leader gets a crash point if one is given. Tells whether it could
     /// be done now: what is for a leader needs one.
     pub async fn disturb(&mut self, what: Disturbance, point: Option<String>) -> Result<bool> {
+        self.tally.disturbed.push(Timestamp::now());
         match what {
             Disturbance::RestartApiServer(_) => self.count(what),
             Disturbance::SecondLeader(lasts) => {
@@ -151,6 +157,7 @@ impl Operators {
             } else if process.continue_at.is_some_and(|at| Instant::now() >= at) {
                 process.child.signal("CONT")?;
                 process.continue_at = None;
+                self.tally.disturbed.push(Timestamp::now());
                 self.count(Disturbance::StopLeader(Duration::ZERO));
             }
         }
@@ -193,6 +200,34 @@ impl Operators {
             let waited = answer.text().await.map(|text| waits(&text)).unwrap_or_default();
             self.tally.waited += waited.saturating_sub(process.waited);
             process.waited = process.waited.max(waited);
+        }
+    }
+
+    /// Looks which operators are ready. Nothing but an API server that is away may keep one from it, and not for long.
+    pub async fn look_at_readiness(&mut self) {
+        for process in &mut self.two {
+            // One that is stopped would not answer.
+            if process.continue_at.is_some() {
+                process.unready = None;
+                continue;
+            }
+            let said = match self.http.get(format!("http://{}/readyz", process.listen)).send().await {
+                Ok(answer) if answer.status().is_success() => {
+                    process.unready = None;
+                    continue;
+                }
+                Ok(answer) => answer.text().await.unwrap_or_default(),
+                Err(error) => error.to_string(),
+            };
+            let since = *process.unready.get_or_insert_with(Instant::now);
+            self.tally.unready = self.tally.unready.max(since.elapsed());
+            if since.elapsed() > READY_WITHIN {
+                let log = process.child.log().display();
+                self.tally
+                    .odd
+                    .push(format!("an operator was not ready within {READY_WITHIN:?}: {said}; its log is {log}"));
+                process.unready = Some(Instant::now());
+            }
         }
     }
 
@@ -239,6 +274,7 @@ impl Operators {
 
     fn replace(&mut self, index: usize) -> Result<()> {
         self.tally.ends.push((self.two[index].child.log().to_owned(), Timestamp::now()));
+        self.tally.disturbed.push(Timestamp::now());
         let point = self.next_point();
         self.two[index] = self.spawn(point, true)?;
         Ok(())
@@ -265,13 +301,17 @@ impl Operators {
         let Recipe { program, kubeconfig, url, folder, log, sabotage } = &self.recipe;
         let mut command = Command::new(program);
         command
-            .args(["run", "--namespace", "default", "--allow-base-url", url, "--listen", &listen.to_string()])
+            .args(["run", "--allow-base-url", url, "--listen", &listen.to_string()])
             .args(["--lease", if elected { "chaos" } else { "" }, "--lease-namespace", "default", "--log", log])
             .args(["--max-requests-per-second", CALLS_PER_SECOND])
             .env("KUBECONFIG", kubeconfig)
             .env("NO_COLOR", "1")
             // The simulator is on this machine.
             .envs([("NO_PROXY", "127.0.0.1"), ("no_proxy", "127.0.0.1")]);
+        // Every second one watches all namespaces at once, the others each by itself.
+        if self.begun.is_multiple_of(2) {
+            command.args(NAMESPACES.map(|namespace| format!("--namespace={namespace}")));
+        }
         if let Some(point) = &armed {
             command.env("OPERATOR_CRASH_POINT", format!("{point}=kill"));
         }
@@ -280,7 +320,15 @@ impl Operators {
         }
         let role = if elected { "operator" } else { "second-leader" };
         let child = Supervised::spawn(&command, &folder.join(format!("{role}-{:04}.log", self.begun)))?;
-        Ok(Process { child, listen, armed, told_to_end: false, continue_at: None, waited: 0 })
+        Ok(Process {
+            child,
+            listen,
+            armed,
+            told_to_end: false,
+            continue_at: None,
+            waited: 0,
+            unready: Some(Instant::now()),
+        })
     }
 
     async fn leader(&self) -> Option<usize> {

@@ -3,12 +3,18 @@
 
 use std::time::Duration;
 
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Request};
+use kube::core::ObjectList;
 use kube::{Api, ResourceExt};
+use mistral_workflows_operator::api::Workflow;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::place::{Executions, NAMESPACES};
+use super::poison::{LATER, nested};
 use super::record::{Record, Seen};
+use super::refusals::REFUSE;
+use super::told::Told;
 use super::values;
 use super::workload::{Planned, Step};
 use crate::demo::Result;
@@ -22,9 +28,10 @@ const PASSES_WITHIN: Duration = Duration::from_secs(900);
 const POLL: Duration = Duration::from_millis(300);
 
 /// Plays the life of one resource.
-pub async fn perform(api: Api<DynamicObject>, record: Record, planned: Planned, began: Instant) -> Result<()> {
+pub async fn perform(executions: Executions, record: Record, planned: Planned, began: Instant) -> Result<()> {
+    let api = executions.of(planned.namespace);
     sleep_until(began + planned.at).await;
-    let mut uid = create(&api, &record, &planned.name, &planned.spec).await?;
+    let mut uid = create(&api, &record, &planned).await?;
     for (wait, step) in &planned.steps {
         sleep(*wait).await;
         uid = act(&api, &record, &planned, uid, *step)
@@ -35,13 +42,25 @@ pub async fn perform(api: Api<DynamicObject>, record: Record, planned: Planned, 
 }
 
 /// Creates a resource, once, and returns its UID.
-pub async fn create(api: &Api<DynamicObject>, record: &Record, name: &str, spec: &Value) -> Result<String> {
-    let object: DynamicObject = serde_json::from_value(json!({
+pub async fn create(api: &Api<Told>, record: &Record, planned: &Planned) -> Result<String> {
+    let Planned { name, labels, annotations, spec, input, .. } = planned;
+    let mut object = json!({
         "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
-        "metadata": { "name": name }, "spec": spec,
-    }))?;
+        "metadata": { "name": name, "labels": labels, "annotations": annotations }, "spec": spec,
+    });
+    let mut text = object.to_string();
+    if let Some(input) = input {
+        // No type here could hold it.
+        let place = uuid::Uuid::new_v4().to_string();
+        object["spec"]["input"] = json!(place);
+        text = object.to_string().replace(&format!("\"{place}\""), &input.text());
+    }
+    let client = api.clone().into_client();
     let made = patiently(|| async {
-        match api.create(&PostParams::default(), &object).await {
+        let request = Request::new(api.resource_url());
+        let request =
+            request.create(&PostParams::default(), text.clone().into_bytes()).map_err(kube::Error::BuildRequest)?;
+        match client.request::<Told>(request).await {
             // The answer to the first attempt got lost.
             Err(error) if code(&error) == Some(409) => api.get(name).await,
             made => made,
@@ -53,40 +72,60 @@ pub async fn create(api: &Api<DynamicObject>, record: &Record, name: &str, spec:
 }
 
 /// Asks for the deletion of a resource.
-pub async fn delete(api: &Api<DynamicObject>, record: &Record, name: &str) -> Result<()> {
+pub async fn delete(api: &Api<Told>, record: &Record, name: &str) -> Result<()> {
     record.unwanted(name);
+    let client = api.clone().into_client();
+    // kube would decode the answer, whatever its depth.
     let deleted = patiently(|| async {
-        match api.delete(name, &DeleteParams::default()).await {
-            Ok(answer) => Ok(answer.left()),
+        let request = Request::new(api.resource_url());
+        let request = request.delete(name, &DeleteParams::default()).map_err(kube::Error::BuildRequest)?;
+        match client.request_text(request).await {
             // Already, by an attempt whose answer got lost.
-            Err(error) if code(&error) == Some(404) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) if code(&error) == Some(404) => Ok(String::new()),
+            outcome => outcome,
         }
     });
-    if let Some(object) = deleted.await? {
+    if let Ok(object) = serde_json::from_str::<Told>(&deleted.await?) {
         record.note(&object);
     }
     Ok(())
 }
 
+async fn merge(api: &Api<Told>, name: &str, patch: &Value) -> Result<()> {
+    patiently(|| async { api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await }).await?;
+    Ok(())
+}
+
+/// Ends all refusals of the operator's writes to this resource.
+async fn allow(api: &Api<Told>, name: &str) -> Result<()> {
+    merge(api, name, &json!({ "metadata": { "labels": { REFUSE: null } } })).await
+}
+
 /// Takes a step with the resource of this UID; that of the one that it leaves.
-async fn act(api: &Api<DynamicObject>, record: &Record, planned: &Planned, uid: String, step: Step) -> Result<String> {
+async fn act(api: &Api<Told>, record: &Record, planned: &Planned, uid: String, step: Step) -> Result<String> {
     let name = &planned.name;
     match step {
-        Step::Suspend(suspend) => {
-            let patch = json!({ "spec": { "suspend": suspend } });
-            patiently(|| async { api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await }).await?;
-        }
+        Step::Suspend(suspend) => merge(api, name, &json!({ "spec": { "suspend": suspend } })).await?,
         Step::Delete => delete(api, record, name).await?,
         Step::Shutdown(how) => {
             record.asked(&uid, how);
-            let patch = json!({ "spec": { "shutdown": how } });
-            patiently(|| async { api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await }).await?;
+            merge(api, name, &json!({ "spec": { "shutdown": how } })).await?;
         }
         Step::Provide => values::provide(api.clone().into_client(), name).await?,
+        Step::Refuse(what) => merge(api, name, &json!({ "metadata": { "labels": { REFUSE: what } } })).await?,
+        Step::RefuseRelease => {
+            until(record, &uid, "it has not started", |seen| seen.started).await?;
+            merge(api, name, &json!({ "metadata": { "labels": { REFUSE: "finalizer" } } })).await?;
+        }
+        Step::Allow => allow(api, name).await?,
+        Step::Spoil => {
+            until(record, &uid, "it has not started", |seen| seen.started).await?;
+            merge(api, name, &json!({ "spec": { "deletionPolicy": LATER } })).await?;
+        }
+        Step::OddWorkflow => odd_workflow(api.clone().into_client(), planned).await?,
         Step::CreateAgain => {
             until(record, &uid, "it is still there", |seen| seen.gone).await?;
-            return create(api, record, name, &planned.spec).await;
+            return create(api, record, planned).await;
         }
         Step::Replace => {
             until(record, &uid, "it has no execution id", |seen| seen.status["executionId"].is_string()).await?;
@@ -125,13 +164,54 @@ async fn until(record: &Record, uid: &str, complaint: &str, is_so: impl Fn(&Seen
     Ok(())
 }
 
+/// Creates a Workflow of the execution's name that the operator cannot decode.
+async fn odd_workflow(client: kube::Client, planned: &Planned) -> Result<()> {
+    let kind = ApiResource::erase::<Workflow>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(client, planned.namespace, &kind);
+    let workflow: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": kind.api_version, "kind": kind.kind,
+        "metadata": { "name": planned.name, "annotations": { "chaos/deep": nested(10_000, "1") } },
+        "spec": { "identifier": "complete-0", "deletionPolicy": LATER },
+    }))?;
+    match patiently(|| async { api.create(&PostParams::default(), &workflow).await }).await {
+        // The answer to the first attempt got lost.
+        Err(error) if code(&error) == Some(409) => Ok(()),
+        outcome => Ok(outcome.map(|_| ())?),
+    }
+}
+
 /// Deletes all and waits until they are gone; the names of those that stay.
-pub async fn delete_all(api: &Api<DynamicObject>, limit: Duration) -> Result<Vec<String>> {
-    let (one, all) = (DeleteParams::default(), kube::api::ListParams::default());
-    patiently(|| api.delete_collection(&one, &all)).await?;
+pub async fn delete_all(executions: &Executions, limit: Duration) -> Result<Vec<String>> {
+    let (one, all) = (DeleteParams::default(), ListParams::default());
+    for namespace in NAMESPACES {
+        let api = executions.of(namespace);
+        let client = api.clone().into_client();
+        // kube would decode the answer, whatever its depth.
+        patiently(|| async {
+            let request = Request::new(api.resource_url());
+            let request = request.delete_collection(&one, &all).map_err(kube::Error::BuildRequest)?;
+            client.request_text(request).await
+        })
+        .await?;
+    }
+    // Only now, or one whose claim was refused could start.
+    let refused = ListParams::default().labels(REFUSE);
+    for object in patiently(|| async { executions.all().list(&refused).await }).await?.items {
+        let api = executions.of(&object.namespace().unwrap_or_default());
+        match allow(&api, &object.name_any()).await {
+            // It went meanwhile.
+            Err(error) if error.downcast_ref().and_then(code) == Some(404) => {}
+            outcome => outcome?,
+        }
+    }
     let deadline = Instant::now() + limit;
     loop {
-        let left = patiently(|| api.list_metadata(&all)).await?.items;
+        let left = patiently(|| async {
+            let api = executions.all();
+            let request = Request::new(api.resource_url()).list_metadata(&all).map_err(kube::Error::BuildRequest)?;
+            api.into_client().request::<ObjectList<Told>>(request).await
+        });
+        let left = left.await?.items;
         if left.is_empty() || Instant::now() > deadline {
             return Ok(left.iter().map(ResourceExt::name_any).collect());
         }

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::DynamicObject;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-/// The operator's note that a run may exist.
-const CLAIM: &str = "workflows.mistral.ai/claim";
+use super::poison::{self, CLAIM, LATER, Poison};
+use super::refusals::{REFUSE, WHILE_STRICT};
+use super::told::Told;
+
 /// What keeps a resource until its run has been stopped.
 const FINALIZER: &str = "workflows.mistral.ai/stop-run";
 
@@ -22,6 +23,10 @@ const FINALIZER: &str = "workflows.mistral.ai/stop-run";
 pub struct Seen {
     /// Its name, which another one may have had before.
     pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// As last seen.
+    pub labels: BTreeMap<String, String>,
     /// Its UID.
     pub uid: String,
     /// Of which version the rest tells. The API server counts up.
@@ -36,8 +41,12 @@ pub struct Seen {
     pub claimed: bool,
     /// The process that claimed it last.
     pub claimant: String,
-    /// There was a time at which neither `spec.suspend` nor `spec.shutdown` forbade its start.
+    /// There was a time at which the API server refused writes of the operator.
+    pub refused: bool,
+    /// There was a time at which nothing about it forbade its start.
     pub free: bool,
+    /// When its status first said that the run has ended, as far as was seen.
+    pub finished_at: Option<Timestamp>,
     /// When `spec.shutdown` was first set to which word.
     pub shutdowns: BTreeMap<String, Timestamp>,
     /// Its status has said that the run has started.
@@ -72,10 +81,29 @@ impl Seen {
         all.is_some_and(|all| all.iter().any(|one| one["type"] == condition && one["status"] == "True"))
     }
 
-    /// Whether `spec.suspend` holds the start back, for as long as it takes.
+    /// Whether the status has this condition with this reason.
+    pub fn has_reason(&self, condition: &str, reason: &str) -> bool {
+        let all = self.status["conditions"].as_array();
+        all.is_some_and(|all| all.iter().any(|one| one["type"] == condition && one["reason"] == reason))
+    }
+
+    /// Whether something holds the start back, for as long as it takes.
     pub fn is_held_back(&self) -> bool {
         let ends = ["shutdown", "startingDeadlineSeconds"].into_iter().any(|field| !self.spec[field].is_null());
-        self.spec["suspend"] == json!(true) && !self.claimed && !ends
+        let suspended = self.spec["suspend"] == json!(true) && !ends;
+        let odd = self.spec["deletionPolicy"] == LATER || self.is_poison(Poison::OddClaim);
+        (suspended || odd || self.refuses("claim")) && !self.claimed
+    }
+
+    /// Whether it is poison of this kind.
+    pub fn is_poison(&self, kind: Poison) -> bool {
+        self.labels.get(poison::LABEL).is_some_and(|name| name == kind.name())
+    }
+
+    /// Whether the API server refuses these writes of the operator, and will to the end.
+    pub fn refuses(&self, what: &str) -> bool {
+        let refused = self.labels.get(REFUSE).is_some_and(|refused| refused == what || refused == "all");
+        refused && !self.labels.contains_key(WHILE_STRICT)
     }
 
     /// Whether the operator deletes it.
@@ -112,7 +140,7 @@ impl Record {
     }
 
     /// Takes a resource down as it is now.
-    pub fn note(&self, object: &DynamicObject) {
+    pub fn note(&self, object: &Told) {
         let Some(uid) = object.uid() else { return };
         let mut all = self.lock();
         let seen = all.entry(uid.clone()).or_default();
@@ -123,11 +151,17 @@ impl Record {
         }
         seen.version = version;
         seen.name = object.name_any();
+        seen.namespace = object.namespace().unwrap_or_default();
+        seen.labels = object.labels().clone();
         seen.uid = uid;
         seen.spec = object.data["spec"].clone();
         seen.status = object.data["status"].clone();
         seen.created = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        seen.free |= seen.spec["suspend"] != json!(true) && seen.spec["shutdown"].is_null();
+        seen.refused |= seen.labels.contains_key(REFUSE);
+        seen.free |= seen.spec["suspend"] != json!(true)
+            && seen.spec["shutdown"].is_null()
+            && seen.spec["deletionPolicy"] != LATER
+            && !seen.is_poison(Poison::OddClaim);
         if let Some(how) = seen.spec["shutdown"].as_str() {
             seen.shutdowns.entry(how.to_owned()).or_insert_with(Timestamp::now);
         }
@@ -138,6 +172,16 @@ impl Record {
             seen.claimant = claim["claimant"].as_str().unwrap_or_default().to_owned();
         }
         seen.started |= seen.is_true("Started");
+        if seen.is_finished() {
+            seen.finished_at.get_or_insert_with(Timestamp::now);
+        }
+    }
+
+    /// How many there were of each kind of poison.
+    pub fn poison(&self) -> BTreeMap<&'static str, u64> {
+        let all = self.lock();
+        let of = |kind: &Poison| all.values().filter(|seen| seen.is_poison(*kind)).count() as u64;
+        Poison::ALL.iter().map(|kind| (kind.name(), of(kind))).collect()
     }
 
     /// The resource of this name is about to be deleted.
@@ -172,7 +216,7 @@ impl Record {
     }
 
     /// Watches, until it is dropped.
-    pub async fn keep(self, api: Api<DynamicObject>) {
+    pub async fn keep(self, api: Api<Told>) {
         let mut changes = pin!(watcher(api, watcher::Config::default()));
         // What was known when a list began, less what is in it.
         let mut missing = BTreeSet::new();
@@ -214,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_list_that_comes_late_does_not_take_back_what_the_watch_has_told() {
-        let object = |version: &str, status: &str| -> DynamicObject {
+        let object = |version: &str, status: &str| -> Told {
             let conditions = json!([{ "type": "Complete", "status": status }]);
             let metadata = json!({ "name": "run-1", "uid": "u-1", "resourceVersion": version });
             let object = json!({ "metadata": metadata, "spec": {}, "status": { "conditions": conditions } });

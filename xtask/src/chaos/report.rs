@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::books::Findings;
 use super::operators::Operators;
 use super::record::Record;
+use super::served::Served;
 use super::tally::Tally;
 use crate::demo::Result;
 
@@ -41,6 +42,12 @@ pub struct Report {
     pub tally: Tally,
     /// How often each fault has struck.
     pub struck: BTreeMap<&'static str, u64>,
+    /// How many objects there were of each kind of poison.
+    pub poison: BTreeMap<&'static str, u64>,
+    /// How often the operator has told of each kind of refusal.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// How the executions apart from them fared.
+    pub served: Served,
     /// Runs that were left alone five minutes after the deletion of their resources.
     pub abandoned: u64,
     /// Faults, crash points and the like that never struck.
@@ -93,6 +100,21 @@ impl fmt::Display for Report {
         for (name, times) in &self.struck {
             line(&format!("  {name}"), *times)?;
         }
+        line("poison", self.poison.values().sum())?;
+        for (name, times) in &self.poison {
+            line(&format!("  {name}"), *times)?;
+        }
+        line("refusals that were told", self.refused.values().sum())?;
+        for (name, times) in &self.refused {
+            line(&format!("  {name}"), *times)?;
+        }
+        line("runs beside them that ended", self.served.ended)?;
+        line("  ms until the end was told, at most", self.served.longest)?;
+        line("  ms until the end was told, at most, while no process was disturbed", self.served.longest_quiet)?;
+        line(
+            "ms until an operator was ready, at most",
+            u64::try_from(self.tally.unready.as_millis()).unwrap_or(u64::MAX),
+        )?;
         line("seconds", self.seconds)?;
         for complaint in self.findings.complaints.iter().take(SHOWN) {
             writeln!(f, "WRONG: {complaint}")?;

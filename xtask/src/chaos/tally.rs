@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -21,6 +22,10 @@ pub struct Tally {
     pub lost_leases: u64,
     /// Calls that had to wait for their turn, as far as their operators told before they ended.
     pub waited: u64,
+    /// When something happened to a process.
+    pub disturbed: Vec<Timestamp>,
+    /// The longest that an operator was not ready, from its start or afterwards.
+    pub unready: Duration,
     /// When operators ended, by their logs.
     pub ends: Vec<(PathBuf, Timestamp)>,
     /// Ends that nobody expected.

@@ -8,6 +8,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::perform::{code, patiently};
+use super::place::DEFAULT;
 use crate::demo::Result;
 
 /// The Secret that a part of inputs comes from, and its key.
@@ -42,7 +43,7 @@ pub fn composed(name: &str, spec: &Value, told: bool) -> Value {
 
 /// Creates the ConfigMap that a part of the input of the resource of this name comes from.
 pub async fn provide(client: Client, name: &str) -> Result<()> {
-    let api: Api<ConfigMap> = Api::default_namespaced(client);
+    let api: Api<ConfigMap> = Api::namespaced(client, DEFAULT);
     let data = json!({ "part": json!({ "of": name }).to_string() });
     let object: ConfigMap = serde_json::from_value(json!({ "metadata": { "name": name }, "data": data }))?;
     match patiently(|| async { api.create(&PostParams::default(), &object).await }).await {
@@ -50,6 +51,11 @@ pub async fn provide(client: Client, name: &str) -> Result<()> {
         Err(error) if code(&error) == Some(409) => Ok(()),
         outcome => Ok(outcome.map(|_| ())?),
     }
+}
+
+/// A result by its text, or the text where no value can hold it.
+pub fn result(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| json!(text))
 }
 
 /// A result in a ConfigMap.
@@ -63,12 +69,11 @@ pub struct Kept {
 
 /// The results in ConfigMaps, by their names.
 pub async fn results(client: Client) -> Result<BTreeMap<String, Kept>> {
-    let api: Api<ConfigMap> = Api::default_namespaced(client);
+    let api: Api<ConfigMap> = Api::all(client);
     let all = ListParams::default();
     let objects = patiently(|| api.list(&all)).await?.items;
     let kept = objects.into_iter().filter_map(|object| {
-        let text = object.data.as_ref()?.get("result")?;
-        let result = serde_json::from_str(text).unwrap_or_else(|_| json!(text));
+        let result = result(object.data.as_ref()?.get("result")?);
         let owner = object.owner_references().first().map(|owner| owner.uid.clone()).unwrap_or_default();
         Some((object.name_any(), Kept { owner, result }))
     });

@@ -2,6 +2,8 @@
 
 use mistral_simulator::{Behaviour, Outcome, WorkflowSpec};
 
+use super::poison::nested;
+
 /// The words of a workflow that fails.
 pub const ERROR: &str = "the chaos wants this one to fail";
 
@@ -29,12 +31,40 @@ pub const UNKNOWN: &str = "unknown";
 /// Those that Workflow resources of the same names stand for.
 pub const REFERENCED: [&str; 3] = ["complete-0", "complete-3000", "fail-2000"];
 
+/// Workflows whose results no status can hold, and whether they are JSON, which an object can hold.
+pub const ODD: [(&str, bool); 6] = [
+    ("odd-deep", true),
+    ("odd-deeper", true),
+    ("odd-exponent", true),
+    ("odd-digits", true),
+    ("odd-half", true),
+    ("odd-nan", false),
+];
+/// A workflow, and the Workflow resource of this name, whose schema is too deep for a status.
+pub const DEEP_SCHEMA: &str = "deep-schema";
+
 /// The workflows, as the simulator is to know them. A run echoes its input in its result.
 pub fn all() -> Vec<WorkflowSpec> {
-    let mut names: Vec<&str> = ENDING.into_iter().chain(STOPPED).collect();
+    let mut names: Vec<&str> = ENDING.into_iter().chain(STOPPED).chain(ODD.map(|(name, _)| name)).collect();
     names.sort_unstable();
     names.dedup();
-    names.into_iter().map(|name| WorkflowSpec { behaviour: Some(behaviour(name)), ..WorkflowSpec::new(name) }).collect()
+    let all =
+        names.into_iter().map(|name| WorkflowSpec { behaviour: Some(behaviour(name)), ..WorkflowSpec::new(name) });
+    let schema = Some(nested(1000, "1"));
+    all.chain([WorkflowSpec { raw_input_schema: schema, ..WorkflowSpec::new(DEEP_SCHEMA) }]).collect()
+}
+
+/// The result of a workflow whose results are odd, as text.
+pub fn odd_result(name: &str) -> Option<String> {
+    Some(match name {
+        "odd-deep" => nested(121, "1"),
+        "odd-deeper" => nested(1000, "1"),
+        "odd-exponent" => r#"{"x":1e400}"#.into(),
+        "odd-digits" => "7".repeat(400),
+        "odd-half" => r#"{"x":"\udce9"}"#.into(),
+        "odd-nan" => r#"{"x":NaN}"#.into(),
+        _ => return None,
+    })
 }
 
 fn behaviour(name: &str) -> Behaviour {
@@ -47,7 +77,8 @@ fn behaviour(name: &str) -> Behaviour {
         "ignore-cancel" => (Outcome::IgnoreCancel, None, 0),
         "slow-cancel" => (Outcome::Complete, None, 2000),
         "hang" if ms == "ignoring" => (Outcome::IgnoreCancel, None, 0),
+        "odd" => (Outcome::Complete, None, 0),
         _ => (Outcome::Hang, None, 0),
     };
-    Behaviour { duration_ms, outcome, error, cancel_delay_ms, ..Behaviour::default() }
+    Behaviour { duration_ms, outcome, error, cancel_delay_ms, raw_result: odd_result(name), ..Behaviour::default() }
 }

@@ -6,12 +6,19 @@ use serde_json::{Value, json};
 
 use super::dice::Dice;
 use super::faults::{self, Phase};
+use super::place::{APART, DEFAULT};
+use super::poison::{Input, Poison};
+use super::refusals::Refusal;
 use super::values;
 use super::workflows::{ENDING, REFERENCED, STOPPED, UNKNOWN};
 
 /// In so many milliseconds everything happens to the processes once. A leader that is killed or stopped is followed by
 /// the other after ten seconds, one that ends soon.
 const ROUND: u64 = 46_000;
+/// One object in so many executions is poison.
+const POISON_EVERY: usize = 20;
+/// Writes to one in so many executions are refused.
+const REFUSAL_EVERY: usize = 50;
 
 /// The plan.
 #[derive(Clone, Debug)]
@@ -29,14 +36,30 @@ pub struct Plan {
 /// One resource, by its name, and its life.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// Name of the resource.
+    /// Name of the resource, which none has in another namespace.
     pub name: String,
+    /// Its namespace.
+    pub namespace: &'static str,
+    /// Its labels as it is created.
+    pub labels: Value,
+    /// Its annotations as it is created.
+    pub annotations: Value,
     /// Its spec as it is created.
     pub spec: Value,
+    /// The input, if that is not one for the spec here.
+    pub input: Option<Input>,
     /// When it is created.
     pub at: Duration,
     /// What is done to it afterwards, each after so long a wait.
     pub steps: Vec<(Duration, Step)>,
+}
+
+impl Planned {
+    /// An ordinary one, to which nothing more is done.
+    pub fn new(name: String, spec: Value, at: Duration) -> Self {
+        let (labels, annotations) = (json!({}), json!({}));
+        Self { name, namespace: DEFAULT, labels, annotations, spec, input: None, at, steps: Vec::new() }
+    }
 }
 
 /// What somebody does to a resource.
@@ -57,6 +80,16 @@ pub enum Step {
     Shutdown(&'static str),
     /// Creates the ConfigMap that its input comes from.
     Provide,
+    /// Makes the API server refuse these writes of the operator.
+    Refuse(&'static str),
+    /// Once it has started, makes the API server refuse to let the operator take its finalizer off.
+    RefuseRelease,
+    /// Ends all refusals.
+    Allow,
+    /// Once it has started, makes it one that the operator cannot decode.
+    Spoil,
+    /// Creates a Workflow of its name that the operator cannot decode.
+    OddWorkflow,
 }
 
 /// What happens to processes.
@@ -199,16 +232,36 @@ impl Plan {
                 plan.tell(story, &mut dice);
             }
         }
+        plan.spoil(executions, &mut dice);
         plan.executions.sort_by_key(|planned| planned.at);
         plan
+    }
+
+    /// Adds poison and refusals to so many executions: each kind at least once.
+    fn spoil(&mut self, executions: usize, dice: &mut Dice) {
+        let window = self.milliseconds();
+        for number in 0..Poison::ALL.len().max(executions / POISON_EVERY) {
+            let kind = Poison::ALL.get(number).copied().unwrap_or_else(|| *dice.one_of(&Poison::ALL));
+            self.executions.push(kind.planned(number, window, dice));
+        }
+        for number in 0..Refusal::ALL.len().max(executions / REFUSAL_EVERY) {
+            let kind = Refusal::ALL.get(number).copied().unwrap_or_else(|| *dice.one_of(&Refusal::ALL));
+            self.executions.push(kind.planned(number, window, dice));
+        }
+    }
+
+    fn milliseconds(&self) -> u64 {
+        u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn tell(&mut self, story: Story, dice: &mut Dice) {
         use Step::{CreateAgain, Delete, Provide, Replace, Shutdown, Suspend, WipeStatus};
         let number = self.executions.len();
         let name = format!("run-{number}");
-        let window = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX);
+        let window = self.milliseconds();
         let mut at = dice.ms(0, window);
+        // The parts of inputs are in the other namespace.
+        let namespace = if story != Story::Values && dice.percent(33) { APART } else { DEFAULT };
         let workflow = match story {
             Story::Deleted(_) | Story::Shutdown(_) | Story::ActiveDeadline => *dice.one_of(&STOPPED),
             Story::StartingDeadlineUnknown => UNKNOWN,
@@ -262,7 +315,7 @@ impl Plan {
                 at = self.with_one_leader(at, window);
                 let twin = format!("{name}-twin");
                 let at = at + dice.ms(0, 1500);
-                self.executions.push(Planned { name: twin, spec: spec.clone(), at, steps: Vec::new() });
+                self.executions.push(Planned { namespace, ..Planned::new(twin, spec.clone(), at) });
                 Vec::new()
             }
             Story::Shutdown(how) => {
@@ -295,7 +348,7 @@ impl Plan {
                 vec![(dice.ms(0, 3000), Provide)]
             }
         };
-        self.executions.push(Planned { name, spec, at, steps });
+        self.executions.push(Planned { namespace, steps, ..Planned::new(name, spec, at) });
     }
 
     /// A time near this one at which no second leader is planned. Two resources of one explicit id are kept apart within
@@ -348,6 +401,7 @@ fn disturbances(dice: &mut Dice, window: Duration) -> Vec<(Duration, Disturbance
 
 #[cfg(test)]
 mod tests {
+    use super::super::poison;
     use super::*;
 
     #[test]
@@ -374,8 +428,9 @@ mod tests {
             let mut names: Vec<&str> = plan.executions.iter().map(|planned| planned.name.as_str()).collect();
             names.sort_unstable();
             names.dedup();
-            assert!((60..=61).contains(&names.len()), "{}", names.len());
             assert_eq!(names.len(), plan.executions.len());
+            let ordinary = names.iter().filter(|name| name.starts_with("run-")).count();
+            assert!((60..=61).contains(&ordinary), "{ordinary}");
         }
     }
 
@@ -393,9 +448,19 @@ mod tests {
                 Step::Shutdown("Cancel"),
                 Step::Shutdown("Terminate"),
                 Step::Provide,
+                Step::Refuse("claim"),
+                Step::Refuse("status"),
+                Step::RefuseRelease,
+                Step::Allow,
+                Step::Spoil,
+                Step::OddWorkflow,
             ];
             for step in wanted {
                 assert!(steps.contains(&step), "seed {seed} has no {step:?}");
+            }
+            for kind in Poison::ALL {
+                let is_it = |planned: &Planned| planned.labels[poison::LABEL] == kind.name();
+                assert!(plan.executions.iter().any(is_it), "seed {seed} has no {kind:?}");
             }
             for field in ["activeDeadlineSeconds", "startingDeadlineSeconds", "ttlSecondsAfterFinished", "shutdown"] {
                 assert!(plan.executions.iter().any(|it| !it.spec[field].is_null()), "seed {seed} has no {field}");
