@@ -20,6 +20,8 @@ const AWAY: (u64, u64) = (5, 30);
 const CONFLICT: (u64, u64) = (1, 15);
 /// Retries of a pass that panicked.
 const PANICKED: (u64, u64) = (60, 300);
+/// A pass may ask with the time at which it began, and the wait begin with the write that it ends with.
+const ONE_PASS: Duration = Duration::from_secs(60);
 /// For how long the failures of an object are remembered: longer than any retry is put off.
 const REMEMBERED: Duration = Duration::from_secs(900);
 
@@ -115,9 +117,9 @@ impl Hold {
     }
 }
 
-/// What is left of a wait; none if it is over, or longer than it ever was, as where the clock was set back.
+/// What is left of a wait; none if it is over, or far longer than it ever was, as where the clock was set back.
 fn left(until: Timestamp, wait: Duration, now: Timestamp) -> Option<Duration> {
-    Duration::try_from(until.duration_since(now)).ok().filter(|left| !left.is_zero() && *left <= wait)
+    Duration::try_from(until.duration_since(now)).ok().filter(|left| !left.is_zero() && *left <= wait + ONE_PASS)
 }
 
 /// A write that the API server refuses for good: it is tried again less and less often, and at once when the object

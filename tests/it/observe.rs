@@ -180,7 +180,8 @@ async fn what_flaps_is_told_once_and_an_object_with_ever_new_facts_is_cut_short(
     // One is given back every five minutes.
     assert!((25..=26).contains(&events.len()), "{} Events, {dropped} dropped", events.len());
     let log = process.log();
-    let told = log.lines().filter(|line| line.contains("Secret \"missing-29\"") && line.contains("WARN")).count();
+    let told =
+        log.lines().filter(|line| line.contains("Secret \"missing-29\"") && line.contains("WorkspaceNotReady")).count();
     assert!(told >= 1, "what is no Event is in the log all the same");
 }
 

@@ -155,8 +155,15 @@ async fn a_missing_secret_is_named_and_taken_up_within_a_minute() {
     let _operator = world.operator();
     world.workspace("default", &world.api.url).await;
     let workspace = world.wait_for_workspace("default", "SecretNotFound").await;
-    assert_stalled(&workspace, "SecretNotFound");
+    // It may be on its way.
+    assert_reconciling(&workspace, "SecretNotFound");
     assert_mentions(&ready(&workspace).message, &["\"mistral\"", "\"api-key\""]);
+    let stalled = until(Duration::from_secs(60), "a person to be asked for", async || {
+        let workspace = world.workspaces().get("default").await.unwrap();
+        conditions(&workspace).iter().any(|(type_, ..)| type_ == "Stalled").then_some(workspace)
+    })
+    .await;
+    assert_stalled(&stalled, "SecretNotFound");
     assert_eq!(world.api.arrivals(None).await, 0);
     world.secret("mistral", "api-key", KEY).await;
     assert_current(&world.wait_for_workspace("default", "Connected").await);
