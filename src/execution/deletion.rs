@@ -59,7 +59,8 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         return of_which_life(o, connection, claim, now);
     }
     // One that a deletion of long ago has left behind, as in a restored backup, is not this stop's beginning.
-    let asked_for = |at: &Timestamp| claim.stop_for.is_some() || *at >= later(since, -CLOCK_SKEW);
+    // By whichever clock is behind: the API server's has written when the deletion was asked for.
+    let asked_for = |at: &Timestamp| claim.stop_for.is_some() || *at >= later(since.min(now), -CLOCK_SKEW);
     let Some(stop_since) = stopping::began(claim, now).filter(asked_for) else {
         return write(o, Claim { stop_since: Some(now), ..claim.clone() }, false);
     };

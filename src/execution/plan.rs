@@ -399,9 +399,13 @@ fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) 
         Sent::NotStarted(trouble) => return troubled(o, trouble, now),
         Sent::Refused(refusal) => return refused(o, refusal, now),
     }
+    // An earlier process has said why nothing was started, and whether that is the last word shows later.
+    if claim.refused && !o.is_refused(claim) && !o.doubt(claim).is_zero() && ready_reason(&o.status).is_some() {
+        return settle(o, o.status.clone(), Requeue::After(o.doubt(claim)));
+    }
     // A workflow that did not exist is looked for by one cheap question, not by claiming again.
     if ready_reason(&o.status) == Some(reason::TARGET_NOT_FOUND)
-        && claim.refused
+        && o.is_refused(claim)
         && matches!(o.referent, Referent::NotNamed | Referent::Ready { .. })
     {
         match &o.target {

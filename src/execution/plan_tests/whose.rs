@@ -249,3 +249,31 @@ fn a_clock_that_is_set_back_holds_nothing_for_longer_than_it_was_meant_to_wait()
     assert!(matches!(plan(&held, at(86_400)), Decision::Settle(_)));
     assert_eq!(plan(&held, at(0)), Decision::Act(Step::Ask));
 }
+
+#[test]
+fn what_an_earlier_process_said_of_a_refused_start_stands_until_it_is_certain_and_then_deadlines_count() {
+    let o = with_claim(|claim| (claim.refused, claim.claimant) = (true, "before".into()));
+    let status = crate::execution::report::not_started(
+        &o,
+        Wait::Stalled,
+        reason::TARGET_NOT_FOUND,
+        "The API does not know it.".into(),
+        at(1),
+    );
+    let mut o = Observed { memory: Memory::default(), status: status.clone(), ..o };
+    let quiet = settled(&o, at(40));
+    assert_eq!((quiet.status, quiet.requeue), (status, Requeue::After(Duration::from_secs(50))));
+    assert_eq!(step(&o, at(90)), Step::Ask);
+    o.asked(Err(not_found()));
+    assert!(claim_of(step(&o, at(90))).2);
+    o.spec.starting_deadline_seconds = Some(60);
+    assert_eq!(ready(&settled(&o, at(90)).status), reason::STARTING_DEADLINE_EXCEEDED);
+}
+
+#[test]
+fn a_clock_that_is_behind_the_api_servers_stops_a_deleted_run_all_the_same() {
+    let mut o = Observed { deleted: Some(at(5000)), ..started() };
+    let (claim, ..) = claim_of(step(&o, at(100)));
+    o.claimed(claim, false);
+    assert_eq!(step(&o, at(100)), Step::Ask);
+}

@@ -35,6 +35,7 @@ pub struct Phase {
 fn kinds() -> Vec<(&'static str, Option<&'static str>, u64, Value)> {
     let error = |status: u16| json!({ "error": { "status": status } });
     let retry = json!({ "error": { "status": 429, "headers": { "retry-after": "1" } } });
+    let gateway = json!({ "message": "no Route matched with those values" });
     vec![
         ("latency", None, 15, json!({ "latency_ms": 0 })),
         (TOO_MANY, None, 1, retry),
@@ -47,6 +48,7 @@ fn kinds() -> Vec<(&'static str, Option<&'static str>, u64, Value)> {
         ("start held after its effect", Some(EXECUTE), 8, json!({ "hold": "after_effect" })),
         ("answer cut", None, 4, json!({ "truncate": true })),
         ("closed after a question or a stop", Some(ONE), 4, json!({ "close": "after_effect" })),
+        ("404 of a gateway", Some(ONE), 4, json!({ "error": { "status": 404, "body": gateway } })),
     ]
 }
 

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::place::{Executions, NAMESPACES};
-use super::poison::{LATER, nested};
+use super::poison::{CLAIM, LATER, nested};
 use super::record::{Record, Seen};
 use super::refusals::REFUSE;
 use super::told::Told;
 use super::values;
-use super::workload::{Planned, Step};
+use super::workload::{OLDER, Planned, Step};
 use crate::demo::Result;
 
 /// How long the API server may be away.
@@ -138,6 +138,21 @@ async fn act(api: &Api<Told>, record: &Record, planned: &Planned, uid: String, s
                     Err(error) if code(&error) == Some(409) => {}
                     outcome => break outcome.map(|_| ())?,
                 }
+            }
+        }
+        Step::Reapply(which) => {
+            until(record, &uid, "it has no execution id", |seen| seen.status["executionId"].is_string()).await?;
+            let object = patiently(|| api.get(name)).await?;
+            let claim = object.metadata.annotations.iter().flatten().find(|(name, _)| *name == CLAIM);
+            if let Some((_, claim)) = claim {
+                let mut claim: Value = serde_json::from_str(claim)?;
+                claim["refused"] = json!(true);
+                if which == OLDER {
+                    claim["revision"] = json!(0);
+                } else {
+                    claim["owner"]["name"] = json!("other");
+                }
+                merge(api, name, &json!({ "metadata": { "annotations": { CLAIM: claim.to_string() } } })).await?;
             }
         }
         Step::WipeStatus => loop {

@@ -62,6 +62,11 @@ impl Planned {
     }
 }
 
+/// A claim that was refused, from before the one that is there.
+pub const OLDER: &str = "older";
+/// The claim of another resource.
+pub const ANOTHERS: &str = "another's";
+
 /// What somebody does to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -74,6 +79,9 @@ pub enum Step {
     /// Once it has an execution id in its status, replaces it by a manifest without annotations and finalizers. (Before
     /// that, only the claim says that there may be a run: who removes it then is on his own.)
     Replace,
+    /// Once it has an execution id in its status, applies a claim over its own that is older and refused, or another
+    /// resource's, as whoever applies an export or a copy does.
+    Reapply(&'static str),
     /// Empties its status, as a restore from a backup does.
     WipeStatus,
     /// Sets `spec.shutdown`.
@@ -162,6 +170,7 @@ enum Story {
     RecreatedExplicit,
     RecreatedDerived,
     Replaced,
+    Reapplied(&'static str),
     StatusWiped,
     Twins,
     Shutdown(&'static str),
@@ -180,7 +189,7 @@ enum Story {
 }
 
 /// Each story, and how often it is told among the others.
-const STORIES: [(Story, u64); 27] = [
+const STORIES: [(Story, u64); 29] = [
     (Story::Plain, 30),
     (Story::Explicit, 10),
     (Story::ByReference, 8),
@@ -194,6 +203,8 @@ const STORIES: [(Story, u64); 27] = [
     (Story::RecreatedExplicit, 5),
     (Story::RecreatedDerived, 4),
     (Story::Replaced, 5),
+    (Story::Reapplied(OLDER), 4),
+    (Story::Reapplied(ANOTHERS), 4),
     (Story::StatusWiped, 5),
     (Story::Twins, 4),
     (Story::Shutdown("Cancel"), 7),
@@ -255,7 +266,7 @@ impl Plan {
     }
 
     fn tell(&mut self, story: Story, dice: &mut Dice) {
-        use Step::{CreateAgain, Delete, Provide, Replace, Shutdown, Suspend, WipeStatus};
+        use Step::{CreateAgain, Delete, Provide, Reapply, Replace, Shutdown, Suspend, WipeStatus};
         let number = self.executions.len();
         let name = format!("run-{number}");
         let window = self.milliseconds();
@@ -310,6 +321,13 @@ impl Plan {
                 vec![(dice.ms(0, 9000), Delete), (dice.ms(0, 500), CreateAgain)]
             }
             Story::Replaced => vec![(dice.ms(0, 6000), Replace)],
+            Story::Reapplied(claim) => {
+                let mut steps = vec![(dice.ms(0, 6000), Reapply(claim))];
+                if dice.percent(30) {
+                    steps.push((dice.ms(0, 3000), Delete));
+                }
+                steps
+            }
             Story::StatusWiped => vec![(dice.ms(500, 9000), WipeStatus)],
             Story::Twins => {
                 at = self.with_one_leader(at, window);
@@ -444,6 +462,8 @@ mod tests {
                 Step::Delete,
                 Step::CreateAgain,
                 Step::Replace,
+                Step::Reapply(OLDER),
+                Step::Reapply(ANOTHERS),
                 Step::WipeStatus,
                 Step::Shutdown("Cancel"),
                 Step::Shutdown("Terminate"),
