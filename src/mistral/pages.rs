@@ -3,7 +3,8 @@
 //! A page that is longer than an answer may be is asked for again with half as many rows. How many fit is remembered for
 //! each list, and slowly forgotten: what was too long may have gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ impl Pages {
     {
         let (mut size, mut fitted) = (self.size(list, full, Instant::now()), None);
         let (mut cursor, mut rows, mut unreadable, mut asked) = (None, 0, 0, 0);
+        // By their hashes: a cursor may be as long as a page.
+        let (mut seen, hashes) = (HashSet::new(), RandomState::new());
         let gap = loop {
             if asked == MAX_CALLS || rows >= usize::from(full) * MAX_FULL_PAGES {
                 break Some(format!("is read up to {rows} rows in {asked} pages, and has more"));
@@ -88,7 +91,9 @@ impl Pages {
             match page.next {
                 None if unreadable == 0 => break None,
                 None => break Some(format!("has {unreadable} rows that cannot be read")),
-                next if next == cursor => break Some(format!("goes round in a circle after {rows} rows")),
+                next if !seen.insert(hashes.hash_one(&next)) => {
+                    break Some(format!("goes round in a circle after {rows} rows"));
+                }
                 next => cursor = next,
             }
         };
@@ -234,6 +239,12 @@ mod tests {
         assert_eq!((why.as_str(), calls, rows), ("has 1 rows that cannot be read", 2, 12));
         let (why, calls, _) = read("circle", &|_| page(10, Some("a"), 0)).await;
         assert!(why.contains("circle") && calls == 2, "{why}");
+        let (why, calls, _) = read("detour", &|cursor| match cursor.as_deref() {
+            Some("a") => page(10, Some("b"), 0),
+            _ => page(10, Some("a"), 0),
+        })
+        .await;
+        assert!(why.contains("circle") && calls == 3, "{why} after {calls}");
         let on = |cursor: Option<String>| Some(format!("{}x", cursor.unwrap_or_default()));
         let (why, calls, rows) = read("endless", &|cursor| page(10, on(cursor).as_deref(), 0)).await;
         assert_eq!((calls, rows), (50, 500), "{why}");

@@ -27,12 +27,19 @@ struct Entry {
     exhausted: bool,
 }
 
+/// Until when a field is left alone that was set then; none if that is over. A time that is to come is by a clock that has
+/// been set back since.
+pub(super) fn hold_ends(set: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    let until = set.saturating_add(WINDOW).unwrap_or(Timestamp::MAX);
+    Some(until).filter(|until| set <= now && *until > now)
+}
+
 impl Contests {
     /// Until when a field that now holds `foreign` is left alone; none if it may be set.
     pub fn held_until(&self, field: Field, wanted: &Value, foreign: &Value, now: Timestamp) -> Option<Timestamp> {
         let entry = self.0.get(&field).filter(|entry| entry.wanted == *wanted && entry.foreign == *foreign)?;
-        let until = entry.set.last()?.saturating_add(WINDOW).unwrap_or(Timestamp::MAX);
-        Some(until).filter(|until| entry.exhausted && *until > now)
+        let until = hold_ends(*entry.set.last()?, now)?;
+        Some(until).filter(|_| entry.exhausted)
     }
 
     /// Whether what is wanted was set back so often that this field is contested.
@@ -86,6 +93,13 @@ mod tests {
             contests.forget_settled(&[Field::Tags], at(minute));
         }
         sets
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_leaves_no_field_alone_for_longer() {
+        assert_eq!(hold_ends(at(100), at(110)), Some(at(160)));
+        assert_eq!(hold_ends(at(100), at(160)), None);
+        assert_eq!(hold_ends(at(100), at(0)), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use super::contest;
 use super::fields::{self, Field};
 use super::observed::{Address, Change, Observed, Registrations, Remote};
 use super::report::{self, reason};
@@ -244,8 +245,7 @@ fn held_until(o: &Observed, field: Field, workflow: &Workflow, now: Timestamp) -
     // Contested before this process began.
     let known = o.was_contested(field) && !o.memory.contests.is_exhausted(field, &wanted);
     let since = conditions::find(&o.status.conditions, conditions::CONTESTED)?.last_transition_time.0;
-    let until = since.saturating_add(SignedDuration::from_hours(1)).unwrap_or(Timestamp::MAX);
-    Some(until).filter(|until| known && *until > now)
+    contest::hold_ends(since, now).filter(|_| known)
 }
 
 /// Out of the archive first and into it last: whether an archived workflow can be changed is not documented.
