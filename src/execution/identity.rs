@@ -75,3 +75,32 @@ impl Reservations {
 fn identity(claim: &Claim) -> Identity {
     (claim.origin.clone(), claim.workspace_id.clone(), claim.execution_id.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::reflector;
+
+    use super::*;
+    use crate::execution::claim::{Claimant, Owner};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).unwrap()
+    }
+
+    fn claim(now: Timestamp) -> Claim {
+        let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "x".into() };
+        let by = Claimant { instance: "i", origin: "https://api", workspace_id: None };
+        Claim::new("mine".into(), 1, by, owner, "d".into(), now)
+    }
+
+    #[test]
+    fn an_answer_from_before_the_end_of_anothers_call_is_no_reason_to_start_however_late_it_is_acted_on() {
+        let (store, _writer) = reflector::store();
+        let reservations = Reservations::default();
+        reservations.reserve("first", &claim(at(0)), &store, None, at(0)).unwrap();
+        let ends = claim(at(0)).doubt_ends();
+        // The call, its run and the reservation are long over by now.
+        assert_eq!(reservations.reserve("second", &claim(at(600)), &store, None, at(30)), Err(ends));
+        assert_eq!(reservations.reserve("second", &claim(at(600)), &store, None, at(100)), Ok(()));
+    }
+}

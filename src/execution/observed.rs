@@ -395,7 +395,8 @@ impl Observed {
             && claim.owner == self.owner
             && !self.is_of_another_life(claim)
             && !self.is_void(claim)
-            && !is_finished(&self.status)
+            // Of most that had ended before this process began, there is nothing to remember.
+            && (self.memory.claim.is_some() || !is_finished(&self.status))
         {
             self.memory.claim = Some(Box::new(self.known(claim)));
         }
@@ -434,9 +435,9 @@ impl Observed {
     }
 
     /// Whether the claim's call has definitely started nothing, and no other call has: the refused claim of an earlier
-    /// process may have come back over a newer one.
+    /// process may have come back over a newer one, and the API may have said that there is a run.
     pub(super) fn is_refused(&self, claim: &Claim) -> bool {
-        let known = self.memory.claim.as_deref();
+        let known = self.memory.claim.as_deref().filter(|_| !self.memory.seen);
         claim.refused && known.is_some_and(|known| known.own && known.send_before == claim.send_before)
     }
 

@@ -265,6 +265,14 @@ impl World {
         operator.instance = Instance { name: format!("operator-{who}-{}", operator.crashes), since: self.now };
     }
 
+    fn observed(&self, who: usize, seen: &WorkflowExecution, referent: Referent, look: bool) -> Observed {
+        let connection = Connection { origin: "https://api".into(), workspace_id: None, epoch: 0 };
+        let Operator { memory, instance, skew, .. } = &self.operators[who];
+        let (workspace, stop_with) = (Workspace::Ready(connection.clone()), Some(connection));
+        let surroundings = Surroundings { workspace, stop_with, referent };
+        Observed::new(seen, "cluster", instance.clone(), memory.clone(), surroundings, look, self.now + *skew)
+    }
+
     /// One pass of one operator, which anything may befall. Returns when the next is due.
     fn pass(&mut self, who: usize, look: bool, fate: &mut Fate) -> Option<SignedDuration> {
         let stale = if fate.seldom() { usize::from(fate.choose(3)) } else { 0 };
@@ -273,22 +281,8 @@ impl World {
             back => self.history.iter().rev().nth(back - 1).unwrap_or(&self.object).clone(),
         };
         let mut version = seen.metadata.resource_version.clone().unwrap();
-        let connection = Connection { origin: "https://api".into(), workspace_id: None, epoch: 0 };
-        let Operator { memory, instance, skew, .. } = &self.operators[who];
-        let skew = *skew;
-        let mut observed = Observed::new(
-            &seen,
-            "cluster",
-            instance.clone(),
-            memory.clone(),
-            Surroundings {
-                workspace: Workspace::Ready(connection.clone()),
-                stop_with: Some(connection),
-                referent: referent(&seen, fate),
-            },
-            look,
-            self.now + skew,
-        );
+        let skew = self.operators[who].skew;
+        let mut observed = self.observed(who, &seen, referent(&seen, fate), look);
         self.operators[who].memory = observed.memory.clone();
         observed.known_for = self.operators[who].known_for(self.now);
         let mut send_before = None;
@@ -565,6 +559,13 @@ impl World {
             && status.is_none_or(|status| status.execution_id.is_none())
         {
             return false;
+        }
+        // A claim that one of two leaders at once has made, and that is replaced before the other has seen it, is not looked
+        // at: the other takes its own last word for the last.
+        for who in 0..2 {
+            if self.operators[who].memory.claim.is_some() {
+                self.operators[who].memory = self.observed(who, &self.object, Referent::NotNamed, false).memory;
+            }
         }
         self.tell(format!("applied: {annotations:?}, status emptied: {empties_status}"));
         self.write(&mut version, |object| {

@@ -277,3 +277,11 @@ fn a_clock_that_is_behind_the_api_servers_stops_a_deleted_run_all_the_same() {
     o.claimed(claim, false);
     assert_eq!(step(&o, at(100)), Step::Ask);
 }
+
+#[test]
+fn a_refused_claim_says_nothing_once_the_api_has_told_of_a_run() {
+    let mut o = with_claim(|claim| claim.refused = true);
+    o.spec.shutdown = Some(Shutdown::Cancel);
+    o.memory.seen = true;
+    assert_eq!(step(&o, at(50)), Step::Ask);
+}
