@@ -9,7 +9,7 @@ use super::claim::{TAKE_OVER, later};
 use super::observed::{Observed, Referent, Refusal};
 use super::plan::{Decision, settle};
 use super::report::{self, is_started, reason};
-use crate::api::conditions::Wait;
+use crate::api::conditions::{self, READY, Wait};
 use crate::mistral::wire::Execution;
 use crate::mistral::{Trouble, TroubleKind};
 use crate::operator::retry::Requeue;
@@ -174,8 +174,21 @@ pub(super) fn blocked(o: &Observed, reason: &str, message: String, requeue: Requ
 
 /// What the spec names is not there. For a while it may be on its way.
 pub(super) fn missing(o: &Observed, reason: &str, message: String, requeue: Requeue, now: Timestamp) -> Decision {
-    let (wait, left) = Wait::for_missing(o.created, now);
+    let (wait, left) = if was_complete(o) { (Wait::Stalled, None) } else { Wait::for_missing(o.created, now) };
     waiting(o, wait, reason, message, left.map_or(requeue, Requeue::After), now)
+}
+
+/// Whether all that the spec names was there before, so that what is missing now was deleted.
+fn was_complete(o: &Observed) -> bool {
+    let arriving = [
+        reason::SUSPENDED,
+        reason::WORKSPACE_NOT_FOUND,
+        reason::WORKSPACE_NOT_READY,
+        reason::WORKFLOW_NOT_FOUND,
+        reason::WORKFLOW_NOT_READY,
+    ];
+    let ready = conditions::find(&o.status.conditions, READY);
+    is_started(&o.status) || ready.is_some_and(|ready| !arriving.contains(&ready.reason.as_str()))
 }
 
 /// This goes on once something else does.

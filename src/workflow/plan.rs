@@ -22,6 +22,8 @@ use crate::workspace::access::{Connection, Workspace};
 
 /// How long the resources of one manifest may take to arrive.
 const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
+/// What a Workflow says while its Workspace may still be on its way.
+const ARRIVING: [&str; 3] = [reason::SUSPENDED, reason::WORKSPACE_NOT_FOUND, reason::WORKSPACE_NOT_READY];
 /// How long a deletion waits for the workflow to be archived before it lets go.
 const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 /// Bytes of a value that an Event shows at most.
@@ -110,7 +112,11 @@ fn decide(o: &Observed, refused: Option<Duration>, now: Timestamp) -> Decision {
         Workspace::NotFound => {
             let message =
                 format!("There is no Workspace \"{}\" in this namespace; create it.", o.spec.workspace_ref.name);
-            let (wait, left) = Wait::for_missing(o.created, now);
+            // One that was looked at before had its Workspace, which has been deleted.
+            let (wait, left) = match conditions::find(&o.status.conditions, READY) {
+                Some(ready) if !ARRIVING.contains(&ready.reason.as_str()) => (Wait::Stalled, None),
+                Some(_) | None => Wait::for_missing(o.created, now),
+            };
             let requeue = left.map_or(Requeue::OnChange, Requeue::After);
             return settle(o, report::unready(o, wait, reason::WORKSPACE_NOT_FOUND, &message, now), requeue);
         }

@@ -29,3 +29,9 @@ fn a_workspace_or_workflow_that_is_at_work_leaves_what_names_it_at_work() {
         assert_eq!(is_stalled(&Observed { referent, ..new() }, at(600)), stalled);
     }
 }
+
+#[test]
+fn what_was_there_and_is_deleted_needs_a_person_at_once() {
+    let o = Observed { workspace: Workspace::NotFound, ..started() };
+    assert!(is_stalled(&o, at(10)));
+}
