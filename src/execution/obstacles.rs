@@ -9,7 +9,7 @@ use super::claim::{TAKE_OVER, later};
 use super::observed::{Observed, Referent, Refusal};
 use super::plan::{Decision, settle};
 use super::report::{self, is_started, reason};
-use crate::api::conditions::{self, READY, Wait};
+use crate::api::conditions::{self, READY, STALLED, Wait};
 use crate::mistral::wire::Execution;
 use crate::mistral::{Trouble, TroubleKind};
 use crate::operator::retry::Requeue;
@@ -188,7 +188,10 @@ fn was_complete(o: &Observed) -> bool {
         reason::WORKFLOW_NOT_READY,
     ];
     let ready = conditions::find(&o.status.conditions, READY);
-    is_started(&o.status) || ready.is_some_and(|ready| !arriving.contains(&ready.reason.as_str()))
+    // What has been said to need a person still does.
+    is_started(&o.status)
+        || conditions::is_true(&o.status.conditions, STALLED)
+        || ready.is_some_and(|ready| !arriving.contains(&ready.reason.as_str()))
 }
 
 /// This goes on once something else does.

@@ -114,6 +114,8 @@ fn decide(o: &Observed, refused: Option<Duration>, now: Timestamp) -> Decision {
                 format!("There is no Workspace \"{}\" in this namespace; create it.", o.spec.workspace_ref.name);
             // One that was looked at before had its Workspace, which has been deleted.
             let (wait, left) = match conditions::find(&o.status.conditions, READY) {
+                // What has been said to need a person still does.
+                Some(_) if conditions::is_true(&o.status.conditions, conditions::STALLED) => (Wait::Stalled, None),
                 Some(ready) if !ARRIVING.contains(&ready.reason.as_str()) => (Wait::Stalled, None),
                 Some(_) | None => Wait::for_missing(o.created, now),
             };

@@ -34,4 +34,16 @@ fn a_workspace_or_workflow_that_is_at_work_leaves_what_names_it_at_work() {
 fn what_was_there_and_is_deleted_needs_a_person_at_once() {
     let o = Observed { workspace: Workspace::NotFound, ..started() };
     assert!(is_stalled(&o, at(10)));
+    let waiting = with_claim(|claim| claim.refused = true);
+    let status = crate::execution::report::not_started(
+        &waiting,
+        Wait::Working,
+        reason::TARGET_NOT_FOUND,
+        "no such workflow".into(),
+        at(1),
+    );
+    let o = Observed { workspace: Workspace::NotFound, status, ..waiting };
+    let status = settled(&o, at(10)).status;
+    // Nor does it change its mind.
+    assert!(is_stalled(&Observed { status, ..o }, at(11)));
 }
