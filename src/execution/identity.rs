@@ -24,8 +24,8 @@ pub(super) struct Reservations {
 }
 
 impl Reservations {
-    /// Reserves an id for the call of this claim, on the word of the API, which was `asked` later than this moment, that there is no run; else says
-    /// until when another resource's call may have been under way, which is later than that. Claims of other operators,
+    /// Reserves an id for the call of this claim. The API has said that no run has the id, to a question that was sent
+    /// after `asked`. If another resource's call may have been under way after that moment, says until when. Claims of other operators,
     /// and from before a restart, are known as far as the watch has brought them; until `unheard` there may be others.
     pub(super) fn reserve(
         &self,

@@ -441,8 +441,8 @@ impl Observed {
         claim.refused && known.is_some_and(|known| known.own && known.send_before == claim.send_before)
     }
 
-    /// How long a 404 still proves nothing: the claim's call may be under way, or its run not be shown yet. Whoever led
-    /// before may have written a newer claim than the one that is there, so that its being refused says nothing.
+    /// How long a 404 still proves nothing: the claim's call may be under way, or the API may not show its run yet. The
+    /// refused claim of an earlier process proves nothing either, since that process may have written a newer one.
     pub(super) fn doubt(&self, claim: &Claim) -> Duration {
         if self.is_refused(claim) { Duration::ZERO } else { DOUBT.unsigned_abs().saturating_sub(self.known_for) }
     }

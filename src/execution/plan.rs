@@ -499,7 +499,7 @@ fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -> Decision 
     }
 }
 
-/// A run was found under an explicit id: whoever names the id for something else is told so, not given its result.
+/// A run was found under an explicit id. If the spec asks for something else, the status says so and shows no result.
 fn compared(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
     match &o.comparison {
         Comparison::NotTried => input::comparable(o).unwrap_or(Decision::Act(Step::Compare)),

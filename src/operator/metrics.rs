@@ -363,8 +363,8 @@ const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// The metrics for all who ask, however many and however often.
 ///
-/// A rendering looks at every resource that there is, so its cost must not be at the discretion of whoever reaches the
-/// port. There is one at a time, on a thread where it keeps no pass waiting, and the next one a second later.
+/// Each rendering looks at every resource, so clients must not decide how often it happens. There is one at a time, on a
+/// thread where it keeps no pass waiting, and the next one a second later.
 pub struct Exposition {
     metrics: Arc<Metrics>,
     last: Arc<tokio::sync::Mutex<Option<Rendered>>>,

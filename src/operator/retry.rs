@@ -14,7 +14,7 @@ use crate::workspace::access::{Connection, Workspace};
 
 /// Retries of a write that the API server refuses: from five seconds to five minutes.
 const REFUSED: (u64, u64) = (5, 300);
-/// Retries where the API server is away or does not answer. It comes back for all objects at once, so the wait stays short.
+/// Retries while the API server does not answer. When it returns, all objects can go on, so the wait stays short.
 const AWAY: (u64, u64) = (5, 30);
 /// Retries after somebody else's change, whose news is on its way.
 const CONFLICT: (u64, u64) = (1, 15);
