@@ -3,16 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 use cluster::{Binaries, ControlPlane, Environment, Error};
 use tempfile::TempDir;
 
+/// Written by another process: a program cannot be started while anybody has it open for writing, and whatever this
+/// process has open, each of its children has too until it has begun (`Text file busy`).
 fn script(file: &Path, text: &str) {
-    fs::write(file, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+    let write = r#"printf '#!/bin/sh\n%s\n' "$2" >"$1" && chmod 755 "$1""#;
+    assert!(Command::new("/bin/sh").args(["-c", write, "sh"]).arg(file).arg(text).status().unwrap().success());
 }
 
 /// A cache folder, and a `PATH` in which `go` is the given script, or is missing.
