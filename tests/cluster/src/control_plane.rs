@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tempfile::TempDir;
@@ -97,13 +98,22 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Starts an API server that was killed: on the same data, at the same address, with the same certificate. Blocks
-    /// until it is ready.
+    /// Starts an API server that was killed: on the same data, at the same address, with the same certificate; and the
+    /// controllers, if they ended with it. Blocks until the API server is ready.
     pub fn restart_api_server(&mut self) -> Result<(), Error> {
         let folder = self.folder.path();
         let without = self.without.as_deref();
         let launch = Launch { binaries: &self.binaries, folder, ports: self.ports, address: self.address, without };
         self.api_server = launch.restart_api_server(&mut self.etcd)?;
+        // Killed while the controllers were starting, it may have taken them along: they wait for it ten seconds.
+        let has_ended = |controllers: &mut Supervised| {
+            controllers.wait_exit(Duration::ZERO).map_err(Error::io("look after kube-controller-manager"))
+        };
+        if let Some(controllers) = &mut self.controller_manager
+            && has_ended(controllers)?.is_some()
+        {
+            self.controller_manager = launch.start_controller_manager()?;
+        }
         Ok(())
     }
 

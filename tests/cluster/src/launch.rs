@@ -67,11 +67,13 @@ impl Launch<'_> {
         let mut api_server = self.spawn("kube-apiserver", &self.api_server_command())?;
         self.wait_until_ready(&mut etcd, &mut api_server)?;
         // Only now: it gives up if the API server does not answer soon.
-        let controller_manager = self
-            .controller_manager_command()
-            .map(|command| self.spawn("kube-controller-manager", &command))
-            .transpose()?;
+        let controller_manager = self.start_controller_manager()?;
         Ok(Running { etcd, api_server, controller_manager })
+    }
+
+    pub(crate) fn start_controller_manager(&self) -> Result<Option<Supervised>, Error> {
+        let command = self.controller_manager_command();
+        command.map(|command| self.spawn("kube-controller-manager", &command)).transpose()
     }
 
     /// The API server again, with the credentials and the data that it had.
