@@ -218,7 +218,8 @@ fn advice(refused: &Refused) -> &'static str {
 /// What does not go on while the status is refused: to ask about a run again and again would tell nobody anything. A
 /// stop goes on.
 pub(super) fn status_refused(o: &Observed, now: Timestamp) -> Option<Decision> {
-    let end = o.memory.refusals.end.as_deref();
+    // Without a claim it is seen from the resource alone, and may be the end of one that has lost its claim meanwhile.
+    let end = o.memory.refusals.end.as_deref().filter(|_| o.claim_exists());
     let end = end.filter(|end| end.over == o.recorded && end.generation == o.generation).map(|end| &end.status);
     if let Some((_, left)) = o.refusal(Write::Status, now)
         && (end.is_some() || (o.may_have_started() && !stopping::is_due(o, now)))
