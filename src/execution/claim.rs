@@ -333,6 +333,22 @@ mod tests {
     }
 
     #[test]
+    fn the_charts_policy_refuses_no_execution_that_could_be_claimed() {
+        let policy = include_str!("../../charts/mistral-workflows-operator/templates/admissionpolicy.yaml");
+        let (_, rest) = policy.split_once("sum() <= ").unwrap();
+        let limit: usize = rest.lines().next().unwrap().parse().unwrap();
+        let uid = "01234567-89ab-cdef-0123-456789abcdef";
+        let owner = Owner { cluster: uid.into(), namespace: "n".into(), name: "x".into() };
+        let by = Claimant { instance: "", origin: "http://a", workspace_id: None };
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        // An id of the spec's own may be shorter than a derived one.
+        let shortest = Claim::new("i".into(), 1, by, owner, "0".repeat(32), now);
+        let shortest = Claim { uid: Some(uid.into()), ..shortest };
+        let all = CLAIM.len() + shortest.to_annotation().len();
+        assert!(limit + all >= 256 * 1024, "a claim takes {all} bytes, and {limit} are allowed beside it");
+    }
+
+    #[test]
     fn a_claim_of_another_version_is_not_understood() {
         let annotations = |text: &str| Some(BTreeMap::from([(CLAIM.to_owned(), text.to_owned())]));
         assert_eq!(Note::read(annotations("{}").as_ref()), Note::Unreadable);

@@ -333,9 +333,12 @@ impl<'a> Pass<'a> {
                 return Ok(Flow::End(Action::requeue(later)));
             }
             Step::Delete => {
-                Box::pin(self.delete()).await?;
-                self.keep(false);
-                return Ok(Flow::End(Action::await_change()));
+                let Err(error) = Box::pin(self.delete()).await else {
+                    self.keep(false);
+                    return Ok(Flow::End(Action::await_change()));
+                };
+                let refused = Refused::of(&error).ok_or(error)?;
+                self.observed.refused(Write::Deletion, refused, Timestamp::now());
             }
             Step::SetFinalizer(present) => {
                 if Box::pin(self.set_finalizer(present)).await? {

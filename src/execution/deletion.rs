@@ -7,8 +7,10 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::claim::{CLOCK_SKEW, Claim, VISIBILITY, later};
 use super::observed::{Observed, Remote, StopCall};
 use super::obstacles::is_taken;
-use super::plan::{Decision, Standing, Step, of_which_life, restored, settle, standing, unreadable_end, write};
-use super::report::{self, is_finished, is_started};
+use super::plan::{
+    Decision, Standing, Step, of_which_life, ready_reason, restored, settle, standing, unreadable_end, write,
+};
+use super::report::{self, is_finished, is_started, reason};
 use super::stopping;
 use crate::api::{DeletionPolicy, Shutdown};
 use crate::mistral::wire::is_terminal;
@@ -36,7 +38,7 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         // The claim is gone, but not the knowledge that there was one.
         Standing::Unclaimed if o.has_lost_a_claim() => {
             return match &o.stop_with {
-                _ if too_long => Decision::Act(Step::Release { abandoned: true }),
+                _ if too_long => Decision::Act(Step::Release { abandoned: !is_only_held(o) }),
                 Some(connection) => write(o, restored(o, connection, now), false),
                 None => stopping(o, 10, now),
             };
@@ -48,8 +50,7 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         return free;
     }
     if too_long {
-        // Where the API server has refused that before, the run had ended, or has been told as left alone already.
-        return Decision::Act(Step::Release { abandoned: o.memory.refusals.finalizer.is_none() });
+        return Decision::Act(Step::Release { abandoned: !is_only_held(o) });
     }
     let Some(connection) = &o.stop_with else { return stopping(o, 10, now) };
     if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), true) {
@@ -102,6 +103,12 @@ pub(super) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
             if o.memory.has_stopped(call, now) { stopping(o, 2, now) } else { Decision::Act(Step::Stop(call)) }
         }
     }
+}
+
+/// Whether the API server has refused to let the resource go: then its run had ended before, or has been told as left
+/// alone already. The status says so if this process does not know it.
+fn is_only_held(o: &Observed) -> bool {
+    o.memory.refusals.finalizer.is_some() || ready_reason(&o.status) == Some(reason::FINALIZER_REFUSED)
 }
 
 /// How to stop the run now.

@@ -29,7 +29,10 @@ pub struct Ended {
 pub(super) fn finished(o: &Observed, now: Timestamp) -> Decision {
     let expires = time_left(o, now);
     let (status, requeue) = match (expires, o.tracked_by.as_deref()) {
-        (Some(Duration::ZERO), None) => return Decision::Act(Step::Delete),
+        (Some(Duration::ZERO), None) => match o.refusal(Write::Deletion, now) {
+            None => return Decision::Act(Step::Delete),
+            Some((refusal, left)) => (report::deletion_refused(o, &refusal.refused, now), Requeue::After(left)),
+        },
         (Some(Duration::ZERO), Some(who)) => (report::expired(o, who, now), Requeue::OnChange),
         (Some(left), _) => (report::not_expired(o), Requeue::AtLatest(left)),
         (None, _) => (report::not_expired(o), Requeue::OnChange),

@@ -148,3 +148,56 @@ impl Overtaken {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::SecretString;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    /// The calls that reach the API while a run is stopped by a process whose term is over after `calls` of them.
+    async fn calls_in_a_term_of(calls: usize) -> usize {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", api.local_addr().unwrap());
+        let client = Client::new(url.parse().unwrap(), SecretString::from("key")).unwrap();
+        let term = Term::unlimited(CancellationToken::new(), Timestamp::now());
+        let overtaken = Overtaken {
+            id: "run".into(),
+            calls: vec![StopCall::Cancel, StopCall::Terminate],
+            grace: Duration::from_millis(10),
+            doubt_ends: Timestamp::MAX,
+            ours_until: Timestamp::MAX,
+        };
+        let mut arrived = 0;
+        if calls == 0 {
+            term.end();
+        }
+        let serve = async {
+            loop {
+                let (mut connection, _) = api.accept().await.unwrap();
+                let _ = connection.read(&mut [0; 4096]).await.unwrap();
+                arrived += 1;
+                if arrived == calls {
+                    term.end();
+                }
+                let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+                connection.write_all(answer).await.unwrap();
+            }
+        };
+        tokio::select! {
+            never = serve => never,
+            () = overtaken.stop(client, &term) => {}
+        }
+        arrived
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_resource_is_gone_is_stopped_only_by_a_process_that_may_still_act() {
+        assert_eq!(calls_in_a_term_of(usize::MAX).await, 2);
+        assert_eq!(calls_in_a_term_of(1).await, 1);
+        assert_eq!(calls_in_a_term_of(0).await, 0);
+    }
+}

@@ -677,6 +677,6 @@ pub(super) fn settle(o: &Observed, mut status: Status, requeue: Requeue) -> Deci
     Decision::Settle(Box::new(Settled { status, notices, requeue }))
 }
 
-fn ready_reason(status: &Status) -> Option<&str> {
+pub(super) fn ready_reason(status: &Status) -> Option<&str> {
     conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str())
 }

@@ -9,6 +9,7 @@
 //!   a restart loses is when the stop began, so that the grace is counted anew, and a stop whose wish was taken back.
 //!   Only a run of somebody else is not told as started before its claim is recorded: a restart would take it for ours.
 //! - The finalizer: the run goes on without it; a resource that is being deleted waits for it and nothing else.
+//! - The deletion of a resource whose time is over: the resource stays, and a condition says why.
 //! - The status: a smaller one, and if that is refused too, Events. A run that has ended is not asked about until the
 //!   API server takes a status again.
 
@@ -40,6 +41,8 @@ pub struct Refusals {
     pub finalizer: Option<Box<Refusal>>,
     /// The status.
     pub status: Option<Box<Refusal>>,
+    /// The deletion.
+    pub deletion: Option<Box<Refusal>>,
     /// The claim that could not be recorded, and what the resource said then.
     pub unrecorded: Option<Box<(Claim, Note)>>,
     /// The end that the status could not say.
@@ -68,6 +71,8 @@ pub enum Write {
     Finalizer,
     /// The status.
     Status,
+    /// The deletion of a resource whose time is over.
+    Deletion,
 }
 
 impl Refusals {
@@ -84,6 +89,7 @@ impl Refusals {
             Write::Claim => &mut self.claim,
             Write::Finalizer => &mut self.finalizer,
             Write::Status => &mut self.status,
+            Write::Deletion => &mut self.deletion,
         }
     }
 }
@@ -96,6 +102,7 @@ impl Observed {
             Write::Claim => refusals.claim.as_deref(),
             Write::Finalizer => refusals.finalizer.as_deref(),
             Write::Status => refusals.status.as_deref(),
+            Write::Deletion => refusals.deletion.as_deref(),
         }?;
         Some((refusal, refusal.left(&self.version, now)?))
     }
@@ -124,7 +131,7 @@ impl Observed {
 
     /// The operator has written to the resource, which has this version now.
     pub fn wrote(&mut self, version: &str) {
-        for write in [Write::Claim, Write::Finalizer, Write::Status] {
+        for write in [Write::Claim, Write::Finalizer, Write::Status, Write::Deletion] {
             if let Some(refusal) = self.memory.refusals.of(write) {
                 refusal.follow(&self.version, version);
             }

@@ -110,6 +110,8 @@ pub mod reason {
     pub const STARTING_DEADLINE_EXCEEDED: &str = "StartingDeadlineExceeded";
     /// Argo CD, Flux, Helm or the resource's controller would create the resource again if it were deleted.
     pub const TRACKED: &str = "Tracked";
+    /// `spec.ttlSecondsAfterFinished` has passed, and the API server does not let the operator delete the resource.
+    pub const DELETION_REFUSED: &str = "DeletionRefused";
     /// The API has not known the run for a day.
     pub const LOST: &str = "Lost";
     /// The API server does not let the operator set or remove its finalizer.
@@ -132,7 +134,7 @@ pub mod reason {
     ];
 
     /// All of them.
-    pub const ALL: [&str; 50] = [
+    pub const ALL: [&str; 51] = [
         SUSPENDED,
         WORKFLOW_NOT_FOUND,
         WORKFLOW_NOT_READY,
@@ -180,6 +182,7 @@ pub mod reason {
         DEADLINE_EXCEEDED,
         STARTING_DEADLINE_EXCEEDED,
         TRACKED,
+        DELETION_REFUSED,
         LOST,
         FINALIZER_REFUSED,
         STATUS_REFUSED,
@@ -349,6 +352,17 @@ pub fn expired(o: &Observed, who: &str, now: Timestamp) -> Status {
         "spec.ttlSecondsAfterFinished has passed, and the resource is kept: {who} keeps track of it and would create it, and so run it, again. Remove it there."
     );
     set(&mut status, o, EXPIRED, Is::True, reason::TRACKED, &message, now);
+    status
+}
+
+/// Finished, its time over, and the API server does not let the operator delete it.
+pub fn deletion_refused(o: &Observed, refused: &Refused, now: Timestamp) -> Status {
+    let mut status = o.status.clone();
+    let message = format!(
+        "spec.ttlSecondsAfterFinished has passed, and the API server does not let the operator delete the resource; see to the policy, webhook or right that refuses it. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
+        refused.said
+    );
+    set(&mut status, o, EXPIRED, Is::True, reason::DELETION_REFUSED, &message, now);
     status
 }
 

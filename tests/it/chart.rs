@@ -203,6 +203,8 @@ async fn the_api_server_accepts_all_that_the_chart_renders_and_the_examples() {
         "Service",
         "ServiceAccount",
         "ServiceMonitor",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
         "Workspace",
     ] {
         assert!(kinds.contains(kind), "no {kind} in {kinds:?}");
@@ -582,7 +584,8 @@ async fn helm_installs_upgrades_and_uninstalls_and_the_resources_stay() {
     assert!(ended.success());
     kubectl(&["get", "workflowexecution", "greet"], "");
     assert_eq!(kubectl(&uid, ""), first);
-    let kinds = "deployment,job,serviceaccount,service,role,rolebinding,clusterrole,clusterrolebinding";
+    let kinds = "deployment,job,serviceaccount,service,role,rolebinding,clusterrole,clusterrolebinding,\
+                 validatingadmissionpolicy,validatingadmissionpolicybinding";
     let left = kubectl(&["get", kinds, "-A", "-l", "app.kubernetes.io/managed-by=Helm", "-o", "name"], "");
     assert_eq!(left, "");
 }

@@ -20,7 +20,7 @@ const MANY_RETRIES: Duration = Duration::from_secs(50);
 /// The longest that a retry is put off, and a busy machine.
 const NEXT_RETRY: Duration = Duration::from_secs(150);
 
-/// A policy of this world's namespace that refuses changes of these resources unless the expression holds.
+/// A policy of this world's namespace that refuses requests about these resources unless the expression holds.
 struct Refusing {
     name: String,
     policies: Api<Policy>,
@@ -29,6 +29,12 @@ struct Refusing {
 
 impl Refusing {
     async fn changes(world: &World, resources: &[&str], unless: &str) -> Self {
+        let this = Self::requests(world, "UPDATE", resources, unless).await;
+        this.wait_until_in_force(world, resources).await;
+        this
+    }
+
+    async fn requests(world: &World, operation: &str, resources: &[&str], unless: &str) -> Self {
         let name = format!("{}-{}", world.namespace, resources.join("-").replace('/', "."));
         let (policies, bindings): (Api<Policy>, Api<Binding>) =
             (Api::all(world.client.clone()), Api::all(world.client.clone()));
@@ -39,7 +45,7 @@ impl Refusing {
                 "matchConstraints": {
                     "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": world.namespace } },
                     "resourceRules": [{
-                        "apiGroups": ["workflows.mistral.ai"], "apiVersions": ["*"], "operations": ["UPDATE"],
+                        "apiGroups": ["workflows.mistral.ai"], "apiVersions": ["*"], "operations": [operation],
                         "resources": resources,
                     }],
                 },
@@ -50,9 +56,7 @@ impl Refusing {
             json!({ "metadata": { "name": name }, "spec": { "policyName": name, "validationActions": ["Deny"] } });
         policies.create(&PostParams::default(), &serde_json::from_value(policy).unwrap()).await.unwrap();
         bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
-        let this = Self { name, policies, bindings };
-        this.wait_until_in_force(world, resources).await;
-        this
+        Self { name, policies, bindings }
     }
 
     /// Policies come into force a little after they are written.
@@ -165,6 +169,48 @@ async fn annotations_without_room_for_the_claim_start_nothing_and_say_what_to_do
     assert_eq!(world.api.starts().await, 1);
 }
 
+/// Bytes that the chart's policy leaves for the claim and its key.
+const ROOM: usize = 262_144 - 261_800;
+
+#[tokio::test]
+async fn an_execution_that_can_never_be_claimed_is_refused_at_its_creation_by_the_charts_policy() {
+    let world = World::bare("never-claimed").await;
+    let Some(tools) = crate::chart::tools().await else { return };
+    let here = format!("watchNamespaces: [{}]", world.namespace);
+    let rendered = crate::chart::render(tools, &world.namespace, &here, &[]);
+    let policy: Vec<&Value> = rendered
+        .iter()
+        .filter(|object| object["kind"].as_str().unwrap().starts_with("ValidatingAdmissionPolicy"))
+        .collect();
+    assert_eq!(policy.len(), 2);
+    for object in &policy {
+        crate::chart::succeed(control_plane().kubectl_command().args(["create", "-f", "-"]), &object.to_string());
+    }
+    let api: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), &world.namespace, &execution_resource());
+    let spec = json!({ "workflowIdentifier": "echo", "suspend": true });
+    let create = async |name: &str, annotations: Value| {
+        let object = json!({
+            "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
+            "metadata": { "name": name, "annotations": annotations }, "spec": spec,
+        });
+        api.create(&PostParams { dry_run: true, ..PostParams::default() }, &serde_json::from_value(object).unwrap())
+            .await
+    };
+    let long = |bytes: usize| json!({ LAST_APPLIED: "x".repeat(bytes - LAST_APPLIED.len()) });
+    let refusal = until(SOON, "the policy to be in force", async || create("run", long(262_144)).await.err()).await;
+    let words = refusal.to_string();
+    assert!(words.contains("no room for the claim") && words.contains("--server-side"), "{words}");
+    // Bytes count, not characters, and those of all annotations.
+    let half = "ü".repeat((262_144 - ROOM) / 4);
+    assert!(create("run", json!({ "a": half, "b": half })).await.is_err());
+    assert!(create("run", long(262_144 - ROOM + 1)).await.is_err());
+    assert!(create("run", long(262_144 - ROOM)).await.is_ok());
+    assert!(create("run", Value::Null).await.is_ok());
+    for object in policy {
+        crate::chart::succeed(control_plane().kubectl_command().args(["delete", "-f", "-"]), &object.to_string());
+    }
+}
+
 #[tokio::test]
 async fn a_deadline_that_a_refused_claim_has_passed_names_the_refusal() {
     let world = World::new("refused-late").await;
@@ -178,6 +224,34 @@ async fn a_deadline_that_a_refused_claim_has_passed_names_the_refusal() {
     assert_eq!(world.api.starts().await, 0);
     world.delete("run").await;
     world.wait_until_gone("run", AT_ONCE).await;
+}
+
+#[tokio::test]
+async fn a_finished_execution_that_may_not_be_deleted_when_its_time_is_over_says_so_and_goes_once_it_may() {
+    let world = World::new("undeletable").await;
+    let _operator = world.operator();
+    world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
+    world.wait_for_reason("run", "Completed").await;
+    let policy = Refusing::requests(&world, "DELETE", &["workflowexecutions"], "false").await;
+    until(SOON, "the policy to be in force", async || {
+        world.executions().delete("run", &DeleteParams::default().dry_run()).await.err()
+    })
+    .await;
+    world.patch("run", json!({ "spec": { "ttlSecondsAfterFinished": 1 } })).await.unwrap();
+    let kept = world.wait("run", SOON, |object| is_true(object, "Expired")).await;
+    let expired = condition(&kept, "Expired").unwrap();
+    assert_eq!(expired.reason, "DeletionRefused");
+    for expected in ["the audit department says no", "tries again", "see to the policy"] {
+        assert!(expired.message.contains(expected), "{expected:?} is not in {:?}", expired.message);
+    }
+    assert!(is_true(&kept, "Complete") && is_true(&kept, "Ready"));
+    // Tried again and again, and written once.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let still = world.executions().get("run").await.unwrap();
+    assert_eq!(still.metadata.resource_version, kept.metadata.resource_version, "written to while it waited");
+    policy.lift().await;
+    world.wait_until_gone("run", NEXT_RETRY).await;
+    assert_eq!(world.api.starts().await, 1);
 }
 
 #[tokio::test]

@@ -120,6 +120,17 @@ fn a_run_whose_status_is_refused_is_not_asked_about_before_that_is_due() {
 }
 
 #[test]
+fn a_run_is_not_said_to_be_left_alone_by_the_next_process_since_only_its_finalizer_could_not_be_removed() {
+    let mut o = Observed { deleted: Some(at(10)), ..started() };
+    assert_eq!(step(&o, at(400)), Step::Release { abandoned: true }, "it could not be stopped");
+    o.refused(Write::Finalizer, refused(Cause::Rule), at(20));
+    let status = settled(&o, at(20)).status;
+    assert_eq!(ready(&status), reason::FINALIZER_REFUSED);
+    let next = Observed { memory: Memory::default(), status, ..o };
+    assert_eq!(step(&next, at(400)), Step::Release { abandoned: false });
+}
+
+#[test]
 fn an_end_that_cannot_be_written_is_told_in_two_events_and_its_result_is_asked_for_once_it_can() {
     let mut o = started();
     o.remote = Remote::Found(Box::new(run("COMPLETED")));
