@@ -7,5 +7,7 @@ pub mod execution;
 pub mod json;
 pub mod mistral;
 pub mod operator;
+pub mod platform;
+pub mod text;
 pub mod workflow;
 pub mod workspace;

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::builder::FalseyValueParser;
 use clap::{Parser, Subcommand};
 use kube::config::{InferConfigError, KubeconfigError};
-use mistral_workflows_operator::operator::logs;
-use mistral_workflows_operator::{api, mistral, operator, workflow, workspace};
+use mistral_workflows_operator::platform::logs;
+use mistral_workflows_operator::{api, mistral, operator, platform, workflow, workspace};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -154,10 +154,10 @@ async fn run(options: Run) -> Outcome {
         log,
     } = options;
     logs::begin(log, log_format);
-    operator::files::raise_limit();
-    let namespaces = operator::watch::namespaces(&namespaces)?;
+    platform::files::raise_limit();
+    let namespaces = platform::watch::namespaces(&namespaces)?;
     let (kube, pod_namespace) = cluster().await?;
-    let client = operator::kubernetes::client(kube.clone())?;
+    let client = platform::apiserver::client(kube.clone())?;
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopping = stop.clone();
@@ -173,7 +173,7 @@ async fn run(options: Run) -> Outcome {
     let lease = match given(lease_namespace).or(pod_namespace) {
         Some(namespace) if !lease.is_empty() => {
             let client = kube::Client::try_from(kube)?;
-            Some(operator::election::LeaseConfig { name: lease, namespace, client })
+            Some(platform::leader::elector::LeaseConfig { name: lease, namespace, client })
         }
         _ => None,
     };
@@ -193,9 +193,9 @@ async fn run(options: Run) -> Outcome {
 
 async fn release_finalizers(namespaces: Vec<String>) -> Outcome {
     logs::begin(EnvFilter::new("info"), logs::Format::Text);
-    let namespaces = operator::watch::namespaces(&namespaces)?;
+    let namespaces = platform::watch::namespaces(&namespaces)?;
     let client = kube::Client::try_from(cluster().await?.0)?;
-    let released = operator::release::finalizers(&client, &namespaces).await;
+    let released = operator::release_finalizers::finalizers(&client, &namespaces).await;
     let mut failed = 0;
     for (kind, outcome) in released.outcomes {
         println!("{kind}: {} released", outcome.released);
@@ -259,7 +259,7 @@ async fn cluster() -> Result<(kube::Config, Option<String>), Box<dyn std::error:
     // One TLS provider for all clients, chosen here; a second call has no effect.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let by_pod = kube::Config::from_kubeconfig(&kube::config::KubeConfigOptions::default()).await.is_err();
-    let config = operator::kubernetes::tuned(kube::Config::infer().await.map_err(without_lines)?);
+    let config = platform::apiserver::tuned(kube::Config::infer().await.map_err(without_lines)?);
     let pod_namespace = by_pod.then(|| config.default_namespace.clone());
     Ok((config, pod_namespace))
 }

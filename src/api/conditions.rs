@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::text::truncate;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -163,13 +164,6 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == "True")
 }
 
-/// Cuts `text` to at most `max` bytes, at a character's boundary.
-pub fn truncate(text: &mut String, max: usize) {
-    if text.len() > max {
-        text.truncate(text.floor_char_boundary(max));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,12 +178,5 @@ mod tests {
         set(&mut conditions, READY, Is::True, "Completed", "done", Some(1), at(3));
         assert_eq!(conditions[0].last_transition_time.0, at(3));
         assert_eq!(conditions.len(), 1);
-    }
-
-    #[test]
-    fn a_message_is_cut_between_characters() {
-        let mut text = "aé".to_owned();
-        truncate(&mut text, 2);
-        assert_eq!(text, "a");
     }
 }

@@ -177,7 +177,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::operator::object::Decoded;
+    use crate::platform::object::Decoded;
 
     #[test]
     fn no_interval_ends_the_operator() {

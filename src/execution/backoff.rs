@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::observed::Observed;
 use crate::mistral::Trouble;
-use crate::operator::retry::{self, Requeue};
+use crate::platform::requeue::{self, Requeue};
 
 /// Retries of something that a person has to correct: from half a minute to five.
 pub(super) fn blocked_retry(o: &Observed) -> Requeue {
@@ -13,7 +13,7 @@ pub(super) fn blocked_retry(o: &Observed) -> Requeue {
 
 /// Doubles from `first` to `last` seconds with the retries so far.
 pub(super) fn backoff(o: &Observed, first: u64, last: u64) -> Duration {
-    retry::backoff(o.memory.retries.in_a_row, &o.uid, first, last)
+    requeue::backoff(o.memory.retries.in_a_row, &o.uid, first, last)
 }
 
 pub(super) fn asked_to_wait(trouble: Option<&Trouble>) -> Duration {

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::operator::object::Decoded;
+use crate::platform::object::Decoded;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Preconditions};
@@ -41,15 +41,15 @@ use crate::api::{self, WorkflowExecution};
 use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::{Event, is_terminal};
 use crate::mistral::{self, ExecuteTarget, Held, Room, Trouble, TroubleKind};
-use crate::operator::crash;
-use crate::operator::events::{Notice, Publisher};
-use crate::operator::kubernetes::{self, Error, Written, call, write_status};
-use crate::operator::lease::Term;
-use crate::operator::metrics::Metrics;
-use crate::operator::refused::Refused;
-use crate::operator::retry::{Failures, Requeue, jitter};
-use crate::operator::sabotage;
-use crate::operator::watch::{Unheard, reference};
+use crate::platform::apiserver::{self, Error, Written, call, write_status};
+use crate::platform::crash;
+use crate::platform::events::{Notice, Publisher};
+use crate::platform::leader::lease::Term;
+use crate::platform::metrics::Metrics;
+use crate::platform::refused::Refused;
+use crate::platform::requeue::{Failures, Requeue, jitter};
+use crate::platform::sabotage;
+use crate::platform::watch::{Unheard, reference};
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::turn::{self, Place};
@@ -481,7 +481,7 @@ impl<'a> Pass<'a> {
     }
 
     fn publish(&self, notices: Vec<Notice>) {
-        self.context.publisher.publish(&kubernetes::reference(self.object), notices);
+        self.context.publisher.publish(&apiserver::reference(self.object), notices);
     }
 
     /// Reads what the input consists of, as far as it is not known: what the cache leaves out, ConfigMaps and Secrets.
@@ -547,7 +547,7 @@ impl<'a> Pass<'a> {
             Ok(Outcome::Refused(settled)) => return Ok(self.untold(&settled, now)),
             Err(error) => {
                 if let (Some(overtaken), Some(live)) = (Overtaken::new(&self.observed), &self.connection) {
-                    let (client, object) = (live.waiting(Class::Stop, &self.key), kubernetes::reference(self.object));
+                    let (client, object) = (live.waiting(Class::Stop, &self.key), apiserver::reference(self.object));
                     let known = error.is_not_found().then_some(true);
                     let (kubernetes, term) = (self.context.client.clone(), self.context.term.clone());
                     self.context
@@ -642,7 +642,7 @@ impl<'a> Pass<'a> {
             metadata["resourceVersion"] = json!(self.resource_version);
         }
         let (client, namespace, name) = (&self.context.client, &self.key.namespace, self.object.name_any());
-        let patched = kubernetes::patch_metadata::<WorkflowExecution>(client, namespace, &name, metadata).await?;
+        let patched = apiserver::patch_metadata::<WorkflowExecution>(client, namespace, &name, metadata).await?;
         self.wrote(patched.resource_version.unwrap_or_default());
         Ok(())
     }
@@ -665,7 +665,7 @@ impl<'a> Pass<'a> {
     }
 
     fn finalizers(&self, ours: bool) -> Vec<String> {
-        kubernetes::finalizers(self.object.meta(), FINALIZER, ours)
+        apiserver::finalizers(self.object.meta(), FINALIZER, ours)
     }
 
     fn keep(&self, look: bool) {

@@ -15,7 +15,7 @@ use super::stopping;
 use crate::api::{DeletionPolicy, Shutdown};
 use crate::mistral::wire::is_terminal;
 use crate::mistral::{Error, TroubleKind};
-use crate::operator::retry::Requeue;
+use crate::platform::requeue::Requeue;
 
 /// How long a deletion waits for a run to stop before it lets go.
 const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);

@@ -10,7 +10,7 @@ use super::observed::Observed;
 use super::plan::{Decision, Step, settle};
 use super::refusals::Write;
 use super::report;
-use crate::operator::retry::{Requeue, jitter};
+use crate::platform::requeue::{Requeue, jitter};
 
 /// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for. By then the doubt
 /// of its claim is over, 90 s after it was made, so that the claim leaves the memory with this last change.

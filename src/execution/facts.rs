@@ -9,7 +9,7 @@ use super::report::{is_finished, is_started, reason};
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, READY, STARTED};
 use crate::mistral::wire::TERMINAL;
-use crate::operator::metrics::{Metrics, OTHER};
+use crate::platform::metrics::{Metrics, OTHER};
 
 /// How an execution stands: the API's word for it, and the reason of `Ready`. Words that are not known stay
 /// out: whoever may write a status could fill the memory of whoever counts.

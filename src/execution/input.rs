@@ -20,7 +20,7 @@ use crate::api::values::{Format, InputFrom, KeyRef, Kind};
 use crate::json::Json;
 use crate::mistral::wire::ExecuteRequest;
 use crate::mistral::{Client, Mask};
-use crate::operator::retry::Requeue;
+use crate::platform::requeue::Requeue;
 
 /// The longest input that the API takes, in bytes of compact JSON: the 2 MB of its documentation, read generously.
 pub(super) const MAX_INPUT: usize = 2 << 20;

@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 use super::input::{Admission, INPUT_LABEL, MAX_INPUT, Source, Sources, wanted};
 use super::report::reason;
 use super::result::{ENCODING, KEY, Stored, Wanted, Whose, changed, not_ours, owner, whose};
-use crate::api::conditions::truncate;
 use crate::api::values::Kind;
 use crate::api::{WorkflowExecution, WorkflowExecutionSpec};
 use crate::json::Json;
 use crate::mistral::{Held, Room};
-use crate::operator::kubernetes::{self, Error, call};
-use crate::operator::lease::Term;
+use crate::platform::apiserver::{self, Error, call};
+use crate::platform::leader::lease::Term;
+use crate::text::truncate;
 
 /// How often a write is tried that somebody else was in the way of.
 const TRIES: usize = 3;
@@ -44,8 +44,8 @@ pub async fn read(
         }
         let namespace = Some(namespace);
         let read = match kind {
-            Kind::ConfigMap => kubernetes::get::<ConfigMap, Holder>(client, room, namespace, &name).await,
-            Kind::Secret => kubernetes::get::<Secret, Holder>(client, room, namespace, &name).await,
+            Kind::ConfigMap => apiserver::get::<ConfigMap, Holder>(client, room, namespace, &name).await,
+            Kind::Secret => apiserver::get::<Secret, Holder>(client, room, namespace, &name).await,
         };
         let source = match read {
             Ok(Some((holder, _))) if kind == Kind::Secret && admission.labelled_only && !holder.is_labelled() => {
@@ -130,7 +130,7 @@ pub async fn read_spec(
         spec: WorkflowExecutionSpec,
     }
     let (namespace, name) = (execution.namespace(), execution.name_any());
-    let read = kubernetes::get_by_list::<WorkflowExecution, Object>(client, room, namespace.as_deref(), &name).await?;
+    let read = apiserver::get_by_list::<WorkflowExecution, Object>(client, room, namespace.as_deref(), &name).await?;
     Ok(read
         .filter(|(object, _)| Some(&object.metadata.uid) == execution.metadata.uid.as_ref())
         .map(|(object, room)| (object.spec, room)))

@@ -17,7 +17,7 @@ use crate::api::conditions::{self, READY, STALLED, Wait};
 use crate::api::{Workflow, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::mistral::wire::{Event, Execution};
 use crate::mistral::{ApiError, Error, Trouble};
-use crate::operator::retry::{Requeue, Retries};
+use crate::platform::requeue::{Requeue, Retries};
 use crate::workflow::report::reason::WORKFLOW_NOT_FOUND;
 use crate::workspace::access::{Connection, Workspace};
 

@@ -12,7 +12,7 @@ use super::report::{self, is_started, reason};
 use crate::api::conditions::{self, READY, STALLED, Wait};
 use crate::mistral::wire::Execution;
 use crate::mistral::{Trouble, TroubleKind};
-use crate::operator::retry::Requeue;
+use crate::platform::requeue::Requeue;
 
 /// How long the resources of one manifest may take to arrive.
 pub(super) const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);

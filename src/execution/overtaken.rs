@@ -15,8 +15,8 @@ use super::deletion::LONGEST_GRACE;
 use super::observed::{Observed, Sent, StopCall};
 use crate::api::{DeletionPolicy, WorkflowExecution};
 use crate::mistral::{Client, Error};
-use crate::operator::kubernetes::list_metadata;
-use crate::operator::lease::Term;
+use crate::platform::apiserver::list_metadata;
+use crate::platform::leader::lease::Term;
 
 /// For how long it is tried: as a deletion would be.
 const LIMIT: Duration = Duration::from_secs(300);

@@ -28,8 +28,8 @@ use crate::api::conditions::{self, MISSING, READY, RESULT_NOT_WRITTEN, STALLED, 
 use crate::api::{DeletionPolicy, WorkflowExecutionStatus as Status};
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::mistral::{Trouble, TroubleKind};
-use crate::operator::events::Notice;
-use crate::operator::retry::Requeue;
+use crate::platform::events::Notice;
+use crate::platform::requeue::Requeue;
 use crate::workspace::access::{Connection, Workspace};
 
 /// How often the events of a failed run are read until they have a text: they lag behind by seconds.

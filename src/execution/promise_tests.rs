@@ -24,8 +24,8 @@ use crate::api::values::Kind;
 use crate::api::{Shutdown, WorkflowExecution, WorkflowExecutionStatus};
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, REQUEST_TIMEOUT};
-use crate::operator::refused::{Cause, Refused};
-use crate::operator::retry::Requeue;
+use crate::platform::refused::{Cause, Refused};
+use crate::platform::requeue::Requeue;
 use crate::workspace::access::{Connection, Workspace};
 
 /// More steps than any pass needs.

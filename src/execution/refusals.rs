@@ -24,10 +24,11 @@ use super::plan::{Decision, Settled, settle};
 use super::report::{self, is_finished, is_started, reason};
 use super::stopping;
 use crate::api::WorkflowExecutionStatus as Status;
-use crate::api::conditions::{self, READY, Wait, truncate};
-use crate::operator::events::Notice;
-use crate::operator::refused::{Cause, Refused};
-use crate::operator::retry::{Refusal, Requeue};
+use crate::api::conditions::{self, READY, Wait};
+use crate::platform::events::Notice;
+use crate::platform::refused::{Cause, Refused};
+use crate::platform::requeue::{Refusal, Requeue};
+use crate::text::truncate;
 
 /// Bytes that each text of a smaller status has at most.
 const SHORT: usize = 300;

@@ -12,7 +12,7 @@ use crate::api::conditions::{
 };
 use crate::api::execution::Failure;
 use crate::mistral::wire::Execution;
-use crate::operator::refused::{Cause, Refused};
+use crate::platform::refused::{Cause, Refused};
 
 /// Reasons of conditions and Events. They are part of the API: people and tools match on them.
 pub mod reason {
@@ -455,7 +455,7 @@ fn started(status: &mut Status, o: &Observed, now: Timestamp) {
 
 fn failed(mut status: Status, o: &Observed, reason: &str, message: &str, now: Timestamp) -> Status {
     let mut message = message.to_owned();
-    conditions::truncate(&mut message, 4096);
+    crate::text::truncate(&mut message, 4096);
     set(&mut status, o, FAILED, Is::True, reason, &message, now);
     unready(&mut status, o, Wait::Stalled, reason, &message, now);
     status.failure = Some(Failure { reason: reason.into(), message });

@@ -19,7 +19,7 @@ use crate::api::values::{Kind, ResultRef};
 use crate::api::{WorkflowExecution, WorkflowExecutionStatus as Status};
 use crate::json::{self, Json, Rows};
 use crate::mistral::wire::Execution;
-use crate::operator::retry::Requeue;
+use crate::platform::requeue::Requeue;
 
 /// The key under which an object holds a result.
 pub const KEY: &str = "result";

@@ -12,7 +12,7 @@ use crate::api::WorkflowExecutionSpec;
 use crate::api::conditions::{self, EXPIRED};
 use crate::api::execution::LeftOut;
 use crate::json::Json;
-use crate::operator::watch;
+use crate::platform::watch;
 
 /// Takes out what no pass reads or writes back: status and metadata are patched field by field, and only where a pass
 /// changes them.
@@ -76,13 +76,13 @@ fn without_claim(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, 
 
 #[cfg(test)]
 mod tests {
-    use crate::operator::object::Decoded;
+    use crate::platform::object::Decoded;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::api::WorkflowExecution;
     use crate::execution::expiry::tracked_by;
-    use crate::operator::kubernetes::status_patch;
+    use crate::platform::apiserver::status_patch;
 
     fn object(complete: &str) -> Value {
         json!({

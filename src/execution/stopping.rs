@@ -18,7 +18,7 @@ use crate::api::conditions::{self, READY, STARTED};
 use crate::api::{Shutdown, WorkflowExecutionStatus as Status};
 use crate::mistral::wire::Execution;
 use crate::mistral::{Error, Trouble, TroubleKind};
-use crate::operator::retry::Requeue;
+use crate::platform::requeue::Requeue;
 
 /// Why nothing may be started any more, as the end that it is; if so.
 pub(super) fn barred(o: &Observed, now: Timestamp) -> Option<Decision> {

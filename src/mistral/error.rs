@@ -6,8 +6,8 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
-use crate::api::conditions::truncate;
 use crate::json::{self, Json, Rows};
+use crate::text::truncate;
 
 /// The longest text of the API that is passed on, in bytes: it ends up in conditions and Events.
 const MAX_DETAIL: usize = 1024;

@@ -1,24 +1,6 @@
 //! The process around the controllers: wiring, leader election, health, Events, shutdown.
 
-pub mod crash;
-pub mod election;
-pub mod events;
-pub mod files;
-pub mod health;
-pub mod kubernetes;
-pub mod lease;
-pub mod limits;
-mod listing;
-pub mod logs;
-pub mod metrics;
-pub mod object;
-pub mod refused;
-pub mod release;
-pub mod retry;
-pub mod sabotage;
-mod server;
-pub mod turns;
-pub mod watch;
+pub mod release_finalizers;
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -28,7 +10,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::operator::object::Decoded;
 use futures::future::{join_all, select_all};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
@@ -48,16 +29,19 @@ use crate::execution;
 use crate::execution::controller::Guarded;
 use crate::execution::observed::Instance;
 use crate::execution::tracker::Tracker;
+use crate::platform::apiserver;
+use crate::platform::events;
+use crate::platform::health::{self, Health};
+use crate::platform::leader::elector::{self, Election, LeaseConfig};
+use crate::platform::leader::lease::Term;
+use crate::platform::metrics::Metrics;
+use crate::platform::object::Decoded;
+use crate::platform::watch::{self, Scope, Unheard};
 use crate::workflow;
 use crate::workflow::discovery::Discovery;
 use crate::workflow::inventory::{self, Inventory};
 use crate::workspace;
 use crate::workspace::connections::{Connections, Key};
-use election::{Election, LeaseConfig};
-use health::Health;
-use lease::Term;
-use metrics::Metrics;
-use watch::{Scope, Unheard};
 
 /// How long passes that are under way may take to end once the process is to stop. Pods get 30 s.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
@@ -122,7 +106,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     let health = Arc::new(Health::default());
     health.wait_for([KUBERNETES]);
     // From the beginning: a moment without anything to wait for would be taken for readiness.
-    health.wait_for([if config.lease.is_some() { election::LEASE } else { WATCHES }]);
+    health.wait_for([if config.lease.is_some() { elector::LEASE } else { WATCHES }]);
     let metrics = Arc::new(Metrics::default());
     if let Some(address) = config.listen {
         let listener = health::listen(address).await.map_err(|source| Error::Listen { address, source })?;
@@ -187,7 +171,7 @@ async fn operate(
     metrics: &Arc<Metrics>,
 ) {
     health.wait_for(scopes.iter().flat_map(|scope| KINDS.map(|kind| scope.list(kind))));
-    health.done(election::LEASE);
+    health.done(elector::LEASE);
     health.done(WATCHES);
     health.leads();
     let stop = &term.stop;
@@ -491,7 +475,7 @@ fn using(store: &Store<inventory::Guarded>, key: &Key) -> Vec<ObjectRef<inventor
 async fn cluster_id(client: &Client, health: &Health) -> String {
     let mut wait = watch::FIRST_LOOK;
     loop {
-        let why = match kubernetes::get_metadata::<Namespace>(client, None, "kube-system").await {
+        let why = match apiserver::get_metadata::<Namespace>(client, None, "kube-system").await {
             Ok(Some(ObjectMeta { uid: Some(uid), .. })) => return uid,
             Ok(Some(_)) => "namespace kube-system has no UID".into(),
             Ok(None) => "there is no namespace kube-system".into(),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::mistral::budget::Class;
 use crate::mistral::wire::{BulkOutcome, Workflow};
 use crate::mistral::{ApiError, Error};
-use crate::operator::lease::Term;
+use crate::platform::leader::lease::Term;
 use crate::workspace::connections::Live;
 
 /// How long a lone wish waits for another one: a person does not notice.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::operator::object::Decoded;
+use crate::platform::object::Decoded;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::Store;
@@ -24,13 +24,13 @@ use crate::api::{self, Workflow, WorkflowStatus};
 use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::{Id, Registration};
 use crate::mistral::{self, Gap, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
-use crate::operator::events::Publisher;
-use crate::operator::kubernetes::{self, Error, Written, write_status};
-use crate::operator::lease::Term;
-use crate::operator::metrics::Metrics;
-use crate::operator::refused::Refused;
-use crate::operator::retry::{self, Failures, Refusal, Requeue};
-use crate::operator::watch::reference;
+use crate::platform::apiserver::{self, Error, Written, write_status};
+use crate::platform::events::Publisher;
+use crate::platform::leader::lease::Term;
+use crate::platform::metrics::Metrics;
+use crate::platform::refused::Refused;
+use crate::platform::requeue::{self, Failures, Refusal, Requeue};
+use crate::platform::watch::reference;
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::turn::{self, Place};
@@ -140,7 +140,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         Ok(object) => object,
         Err(invalid) => {
             context.publisher.undecodable(object.as_ref(), &invalid.error);
-            return kubernetes::let_go_of_undecodable::<Workflow>(&context.client, &invalid.metadata, FINALIZER).await;
+            return apiserver::let_go_of_undecodable::<Workflow>(&context.client, &invalid.metadata, FINALIZER).await;
         }
     };
     let kept = context.lock().get(&object.uid().unwrap_or_default()).cloned().unwrap_or_default();
@@ -303,7 +303,7 @@ impl<'a> Pass<'a> {
         for field in plan::drifted(&self.observed) {
             self.context.metrics.drift_corrected(field.name());
         }
-        let about = kubernetes::reference(self.object);
+        let about = apiserver::reference(self.object);
         // What has been done at the API is done, whatever becomes of the status.
         self.context.publisher.publish(&about, done);
         let old = self.object.status.as_ref();
@@ -323,7 +323,7 @@ impl<'a> Pass<'a> {
             Err(error) => {
                 let Some(refused) = Refused::of(&error) else {
                     // A status that cannot be written each time must not make for a call each time.
-                    let wait = retry::backoff(self.observed.memory.retries.in_a_row, &self.observed.uid, 5, 300);
+                    let wait = requeue::backoff(self.observed.memory.retries.in_a_row, &self.observed.uid, 5, 300);
                     if !error.is_conflict() {
                         self.observed.settled(Requeue::Retry(wait), Timestamp::now());
                     }
@@ -373,10 +373,10 @@ impl<'a> Pass<'a> {
     /// Patches the finalizers, on condition that nobody changed the object meanwhile. Returns whether the API server has
     /// taken that; if not, it is remembered.
     async fn set_finalizer(&mut self, present: bool) -> Result<bool, Error> {
-        let finalizers = kubernetes::finalizers(self.object.meta(), FINALIZER, present);
+        let finalizers = apiserver::finalizers(self.object.meta(), FINALIZER, present);
         let patch = json!({ "finalizers": finalizers, "resourceVersion": self.resource_version });
         let (client, namespace) = (&self.context.client, &self.key.namespace);
-        let patched = kubernetes::patch_metadata::<Workflow>(client, namespace, &self.object.name_any(), patch).await;
+        let patched = apiserver::patch_metadata::<Workflow>(client, namespace, &self.object.name_any(), patch).await;
         let error = match patched {
             Ok(patched) => {
                 self.observed.memory.finalizer_refused = None;
@@ -394,7 +394,7 @@ impl<'a> Pass<'a> {
             } else {
                 "nothing else waits for that."
             };
-            self.context.publisher.publish(&kubernetes::reference(self.object), vec![refused.finalizer(present, so)]);
+            self.context.publisher.publish(&apiserver::reference(self.object), vec![refused.finalizer(present, so)]);
         }
         let next = self.refused(last.as_deref(), refused);
         self.observed.memory.finalizer_refused = Some(next);

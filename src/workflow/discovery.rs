@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::operator::object::Decoded;
-use crate::operator::watch;
+use crate::platform::object::Decoded;
+use crate::platform::watch;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -18,9 +18,9 @@ use crate::api::{ManagementPolicy, Workflow, WorkflowDeletionPolicy, WorkflowSpe
 use crate::mistral;
 use crate::mistral::budget::Class;
 use crate::mistral::wire::WorkflowRow;
-use crate::operator::events::{Notice, Publisher};
-use crate::operator::kubernetes::{self, Error, call};
-use crate::operator::lease::Term;
+use crate::platform::apiserver::{self, Error, call};
+use crate::platform::events::{Notice, Publisher};
+use crate::platform::leader::lease::Term;
 use crate::workspace::connections::{Connections, Key};
 use crate::workspace::plan::{Discovered as Outcome, reason};
 
@@ -168,7 +168,7 @@ impl Discovery {
         }
         if created > 0 {
             let note = format!("Discovery has created {created} Workflows.");
-            self.publisher.publish(&kubernetes::reference(workspace), vec![Notice::normal("Discovered", note)]);
+            self.publisher.publish(&apiserver::reference(workspace), vec![Notice::normal("Discovered", note)]);
         }
         self.set_outcome(&news.key, undone.outcome());
     }

@@ -12,7 +12,7 @@ use crate::api::conditions::{self, READY};
 use crate::api::{Workflow as Resource, WorkflowSpec, WorkflowStatus};
 use crate::mistral::wire::Workflow;
 use crate::mistral::{Error, Trouble, TroubleKind};
-use crate::operator::retry::{Refusal, Requeue, Retries};
+use crate::platform::requeue::{Refusal, Requeue, Retries};
 use crate::workspace::access::{Connection, Workspace};
 
 /// The finalizer that lets the operator archive a workflow before its resource goes.

@@ -16,8 +16,8 @@ use crate::api::conditions::{self, READY, STALLED, Wait};
 use crate::api::{ManagementPolicy, WorkflowDeletionPolicy, WorkflowStatus as Status};
 use crate::mistral::wire::Workflow;
 use crate::mistral::{Trouble, TroubleKind};
-use crate::operator::events::Notice;
-use crate::operator::retry::{Requeue, backoff};
+use crate::platform::events::Notice;
+use crate::platform::requeue::{Requeue, backoff};
 use crate::workspace::access::{Connection, Workspace};
 
 /// How long the resources of one manifest may take to arrive.
@@ -459,7 +459,7 @@ fn told(what: &str, fields: &[(Field, String)]) -> String {
 fn brief(value: &Value) -> String {
     let mut text = value.to_string();
     if text.len() > MAX_VALUE {
-        conditions::truncate(&mut text, MAX_VALUE);
+        crate::text::truncate(&mut text, MAX_VALUE);
         text.push('…');
     }
     text

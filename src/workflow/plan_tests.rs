@@ -14,7 +14,7 @@ use crate::api::conditions::{ACTIVE, CONTESTED, NEEDS_USER, READY, STALLED, Wait
 use crate::api::{Workflow as Resource, WorkflowStatus};
 use crate::mistral::wire::{Registration, Workflow};
 use crate::mistral::{ApiError, Error};
-use crate::operator::retry::Requeue;
+use crate::platform::requeue::Requeue;
 use crate::workspace::access::{Connection, Workspace};
 
 const ID: &str = "0198a000-0000-7000-8000-000000000001";

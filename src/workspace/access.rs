@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::operator::object::Decoded;
+use crate::platform::object::Decoded;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::operator::object::Decoded;
+use crate::platform::object::Decoded;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
@@ -21,12 +21,12 @@ use crate::api::workspace::Discovery as Policy;
 use crate::api::{Workspace, WorkspaceStatus};
 use crate::mistral::budget::{Budget, Class};
 use crate::mistral::{self, wire::WhoAmI};
-use crate::operator::events::Publisher;
-use crate::operator::kubernetes::{self, Error, call, write_status};
-use crate::operator::lease::Term;
-use crate::operator::metrics::Metrics;
-use crate::operator::refused::Refused;
-use crate::operator::retry::{Failures, Refusal};
+use crate::platform::apiserver::{self, Error, call, write_status};
+use crate::platform::events::Publisher;
+use crate::platform::leader::lease::Term;
+use crate::platform::metrics::Metrics;
+use crate::platform::refused::Refused;
+use crate::platform::requeue::{Failures, Refusal};
 use crate::workflow::discovery::Discovery;
 use crate::workflow::inventory::Inventory;
 
@@ -166,13 +166,13 @@ pub async fn reconcile(object: Arc<Decoded<Workspace>>, context: Arc<Context>) -
         match write_status(&context.client, workspace, &version, old.as_ref(), &status).await {
             Ok(_) => {
                 refusal = None;
-                context.publisher.publish(&kubernetes::reference(workspace), notices);
+                context.publisher.publish(&apiserver::reference(workspace), notices);
             }
             Err(error) => {
                 let refused = Refused::of(&error).ok_or(error)?;
                 if refusal.is_none() {
                     let unsaid = conditions::find(&status.conditions, READY);
-                    context.publisher.publish(&kubernetes::reference(workspace), vec![refused.status(unsaid)]);
+                    context.publisher.publish(&apiserver::reference(workspace), vec![refused.status(unsaid)]);
                 }
                 let uid = workspace.uid().unwrap_or_default();
                 refusal = Some(Box::new(Refusal::once_more(refusal.as_deref(), refused, &version, &uid, now)));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::operator::turns::Turns;
+use crate::platform::turns::Turns;
 
 /// Lets one go at a time, with a rest between two.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::api::{WorkspaceSpec, WorkspaceStatus};
 use crate::mistral::Error;
 use crate::mistral::budget::{Strain, TURNS};
 use crate::mistral::wire::WhoAmI;
-use crate::operator::events::Notice;
+use crate::platform::events::Notice;
 
 /// Reasons of a Workspace's conditions and Events. They are part of the API.
 pub mod reason {

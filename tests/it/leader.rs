@@ -11,7 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use mistral_workflows_operator::operator;
+use mistral_workflows_operator::{operator, platform};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -297,7 +297,7 @@ async fn the_lease_is_renewed_on_connections_of_its_own() {
     let client = async |wire: &Wire| {
         let kubeconfig = Kubeconfig::read_from(&wire.kubeconfig).unwrap();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        kube::Client::try_from(operator::kubernetes::tuned(config)).unwrap()
+        kube::Client::try_from(platform::apiserver::tuned(config)).unwrap()
     };
     let (name, namespace) = (LEASE.to_owned(), world.namespace.clone());
     let config = operator::Config {
@@ -306,7 +306,7 @@ async fn the_lease_is_renewed_on_connections_of_its_own() {
         allow_base_urls: vec![world.api.url.parse().unwrap()],
         namespaces: vec![world.namespace.clone()],
         listen: None,
-        lease: Some(operator::election::LeaseConfig { name, namespace, client: client(&of_lease).await }),
+        lease: Some(platform::leader::elector::LeaseConfig { name, namespace, client: client(&of_lease).await }),
     };
     let stop = CancellationToken::new();
     let running = tokio::spawn(operator::run(config, client(&wire).await, stop.clone()));

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use mistral_workflows_operator::operator::events::{self, Notice};
+use mistral_workflows_operator::platform::events::{self, Notice};
 use serde_json::{Value, json};
 
 use crate::support::*;

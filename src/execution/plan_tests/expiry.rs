@@ -7,7 +7,7 @@ use crate::api::conditions::EXPIRED;
 use crate::execution::controller::Guarded;
 use crate::execution::expiry::Ended;
 use crate::execution::slim::slim;
-use crate::operator::kubernetes::status_patch;
+use crate::platform::apiserver::status_patch;
 
 /// Ended at second 5 and said so at second 6; to be deleted an hour later. The finalizer is gone.
 fn finished() -> Observed {

@@ -25,7 +25,7 @@ use crate::execution::report::reason;
 use crate::json::Json;
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error};
-use crate::operator::retry::Requeue;
+use crate::platform::requeue::Requeue;
 use crate::workspace::access::{Connection, Workspace};
 
 fn at(seconds: i64) -> Timestamp {

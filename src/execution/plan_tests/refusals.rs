@@ -5,7 +5,7 @@ use crate::api::Shutdown;
 use crate::api::conditions::{RESULT_NOT_WRITTEN, STALLED};
 use crate::execution::observed::Sent;
 use crate::execution::refusals::{Write, smaller};
-use crate::operator::refused::{Cause, Refused};
+use crate::platform::refused::{Cause, Refused};
 
 fn refused(cause: Cause) -> Refused {
     Refused { cause, said: "no, said the API server".into() }

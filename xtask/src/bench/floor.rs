@@ -19,7 +19,7 @@ use kube::core::object::NotUsed;
 use kube::runtime::watcher::{Event, watcher};
 use kube::{Api, Client, Config, ResourceExt};
 use mistral_workflows_operator::api::WorkflowExecution;
-use mistral_workflows_operator::operator::kubernetes;
+use mistral_workflows_operator::platform::apiserver;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::{Semaphore, mpsc};

@@ -13,11 +13,12 @@ use mistral_workflows_operator::execution::claim::{CLAIM, Claim, FINALIZER, Know
 use mistral_workflows_operator::execution::slim::slim;
 use mistral_workflows_operator::execution::{facts, undecodable};
 use mistral_workflows_operator::json;
-use mistral_workflows_operator::operator::kubernetes::{Error, describe, finalizers, status_patch};
-use mistral_workflows_operator::operator::lease::Candidate;
-use mistral_workflows_operator::operator::object::{Decoded, Metadata, MetadataList};
-use mistral_workflows_operator::operator::refused::Refused;
-use mistral_workflows_operator::operator::{election, watch};
+use mistral_workflows_operator::platform::apiserver::{Error, describe, finalizers, status_patch};
+use mistral_workflows_operator::platform::leader::elector;
+use mistral_workflows_operator::platform::leader::lease::Candidate;
+use mistral_workflows_operator::platform::object::{Decoded, Metadata, MetadataList};
+use mistral_workflows_operator::platform::refused::Refused;
+use mistral_workflows_operator::platform::watch;
 use mistral_workflows_operator::workspace::connections::Connections;
 use mistral_workflows_operator::workspace::plan;
 use serde::Serialize;
@@ -271,10 +272,10 @@ fn claim(bytes: &[u8]) -> bool {
 
 fn lease(bytes: &[u8]) -> bool {
     let Ok(lease) = serde_json::from_slice::<Lease>(bytes) else { return false };
-    let begun = election::begun(&lease);
+    let begun = elector::begun(&lease);
     let times = lease.metadata.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
     assert!(times.map(|time| time.0).all(|time| time <= begun), "a term begins before the Lease was written");
-    let record = election::record(Some(&lease));
+    let record = elector::record(Some(&lease));
     let (name, now) = ("me".to_owned(), Instant::now());
     let mut candidate = Candidate::new(name, now);
     for seconds in [0, 5, 9, 61] {

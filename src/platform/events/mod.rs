@@ -1,5 +1,7 @@
 //! Kubernetes Events: what a person should hear of once.
 
+mod limits;
+
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,11 +18,11 @@ use kube::{Api, Client, Resource};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
-use super::kubernetes::{call, reference};
-use super::limits::{Fact, Limits, Refusal};
-use super::metrics::Metrics;
-use super::turns::Turns;
-use crate::api::conditions::truncate;
+use crate::platform::apiserver::{call, reference};
+use crate::platform::events::limits::{Fact, Limits, Refusal};
+use crate::platform::metrics::Metrics;
+use crate::platform::turns::Turns;
+use crate::text::truncate;
 
 /// The longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
@@ -60,7 +62,7 @@ impl Notice {
     }
 }
 
-/// Tells notices: in the log, and as Events as far as the [limits](super::limits) let them. Namespaces take turns: one
+/// Tells notices: in the log, and as Events as far as the [limits](crate::platform::events::limits) let them. Namespaces take turns: one
 /// that makes thousands holds up its own.
 ///
 /// kube's own recorder tells Events apart without their note, so a second one of the same reason would

@@ -2,9 +2,9 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::events::Notice;
-use super::kubernetes::{Error, RECONSTRUCTED};
-use crate::api::conditions::truncate;
+use crate::platform::apiserver::{Error, RECONSTRUCTED};
+use crate::platform::events::Notice;
+use crate::text::truncate;
 
 /// The reason under which a refused finalizer is told.
 pub const FINALIZER_REFUSED: &str = "FinalizerRefused";

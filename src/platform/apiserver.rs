@@ -21,9 +21,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tower::limit::ConcurrencyLimitLayer;
 
-use super::object::{Metadata, MetadataList};
-use crate::api::conditions::truncate;
 use crate::mistral::{Held, Room, SHORT};
+use crate::platform::object::{Metadata, MetadataList};
+use crate::text::truncate;
 
 /// How long one call to the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(15);

@@ -12,7 +12,7 @@ pub fn is_on(name: &str) -> bool {
 #[cfg(debug_assertions)]
 macro_rules! on {
     ($name:literal) => {
-        $crate::operator::sabotage::is_on($name)
+        $crate::platform::sabotage::is_on($name)
     };
 }
 

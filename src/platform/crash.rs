@@ -26,7 +26,7 @@ pub fn reached(name: &str) {
 #[cfg(debug_assertions)]
 macro_rules! point {
     ($name:literal) => {
-        $crate::operator::crash::reached($name)
+        $crate::platform::crash::reached($name)
     };
 }
 

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::api::conditions::truncate;
 use crate::json;
+use crate::text::truncate;
 
 /// The longest text of an error, in bytes: it may quote a value.
 const MAX_ERROR: usize = 256;

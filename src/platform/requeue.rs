@@ -8,8 +8,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::runtime::controller::Action;
 
-use super::kubernetes::Error;
-use super::refused::Refused;
+use crate::platform::apiserver::Error;
+use crate::platform::refused::Refused;
 use crate::workspace::access::{Connection, Workspace};
 
 /// Retries of a write that the API server refuses: from five seconds to five minutes.

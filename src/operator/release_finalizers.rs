@@ -7,8 +7,8 @@ use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource};
 use serde_json::json;
 
-use super::kubernetes::{self, Error};
 use crate::api::{Workflow, WorkflowExecution};
+use crate::platform::apiserver::{self, Error};
 use crate::{execution, workflow};
 
 /// How many resources are listed at a time.
@@ -73,7 +73,7 @@ where
     let mut page = ListParams::default().limit(PAGE);
     loop {
         // Only the metadata: of resources of another version nothing else can be read.
-        let list = match kubernetes::list_metadata::<K>(client, namespace, &page).await {
+        let list = match apiserver::list_metadata::<K>(client, namespace, &page).await {
             Ok(list) => list,
             // Without the CRD there are none.
             Err(error) if error.is_not_found() => return Ok(outcome),
@@ -113,15 +113,15 @@ where
             return true;
         }
         tries += 1;
-        let finalizers = kubernetes::finalizers(&metadata, finalizer, false);
+        let finalizers = apiserver::finalizers(&metadata, finalizer, false);
         let patch = json!({ "finalizers": finalizers, "resourceVersion": metadata.resource_version });
-        match kubernetes::patch_metadata::<K>(client, &namespace, &name, patch).await {
+        match apiserver::patch_metadata::<K>(client, &namespace, &name, patch).await {
             Ok(_) => return true,
             Err(error) if error.is_not_found() => return true,
             Err(error) if error.is_conflict() && tries < TRIES => {}
             Err(error) => break error,
         }
-        metadata = match kubernetes::get_metadata::<K>(client, Some(&namespace), &name).await {
+        metadata = match apiserver::get_metadata::<K>(client, Some(&namespace), &name).await {
             Ok(Some(present)) => present,
             Ok(None) => return true,
             Err(error) => break error,

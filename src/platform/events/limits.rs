@@ -1,5 +1,5 @@
 //! Which Events are written: each fact once, and not too many about one object. How many in all, and whose are next, is
-//! for the queue that they wait in: see [`events`](super::events).
+//! for the queue that they wait in: see [`events`](crate::platform::events).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -12,7 +12,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 
-use super::events::Notice;
+use crate::platform::events::Notice;
 
 /// How long the same fact about the same object is not told again.
 const REPEAT_AFTER: Duration = Duration::from_secs(3600);

@@ -14,8 +14,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
-use super::kubernetes;
-use super::watch::api;
+use crate::platform::apiserver;
+use crate::platform::watch::api;
 
 /// What there is of a kind and then what changes: as one stream, which the API server sends from its cache, while it may
 /// have to read the pages of a list from etcd. In pages where that fails, and from then on: an API server may have no
@@ -31,7 +31,7 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut streamed = Streamed::Asked;
-    let stream = watcher(api(&of_now(client.clone()), namespace), kubernetes::watching().streaming_lists());
+    let stream = watcher(api(&of_now(client.clone()), namespace), apiserver::watching().streaming_lists());
     let stream = stream.default_backoff().take_while(move |event| {
         let goes_on = streamed.goes_on(event);
         if !goes_on {
@@ -40,7 +40,7 @@ where
         }
         ready(goes_on)
     });
-    let pages = watcher(api(&in_short_pages(client.clone()), namespace), kubernetes::watching());
+    let pages = watcher(api(&in_short_pages(client.clone()), namespace), apiserver::watching());
     // That a list in pages begins is no sign of trouble being over, after which rests would be short again.
     let pages = pages.filter(|event| ready(!matches!(event, Ok(Event::Init)))).default_backoff();
     // What came of the stream is not of the list that follows.
@@ -118,14 +118,14 @@ fn in_short_pages(client: Client) -> Client {
 
 /// The same list with another number of objects a page; none for what is no list in pages.
 fn with_limit(asked: &str, size: usize) -> Option<String> {
-    let (before, after) = asked.split_once(&format!("limit={}", kubernetes::PAGE))?;
+    let (before, after) = asked.split_once(&format!("limit={}", apiserver::PAGE))?;
     (after.is_empty() || after.starts_with('&')).then(|| format!("{before}limit={size}{after}"))
 }
 
 /// Objects of the next page, after one of so many that had so many bytes.
 fn next_size(size: usize, bytes: usize) -> usize {
     let fitting = size.saturating_mul(PAGE_BYTES) / bytes.max(1);
-    fitting.clamp(1, (size * 4).min(kubernetes::PAGE as usize))
+    fitting.clamp(1, (size * 4).min(apiserver::PAGE as usize))
 }
 
 fn unset_version(mut request: Request<Body>) -> Request<Body> {
@@ -149,8 +149,8 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::operator::health::Health;
-    use crate::operator::watch;
+    use crate::platform::health::Health;
+    use crate::platform::watch;
 
     #[test]
     fn a_stream_that_fails_before_its_list_is_complete_is_given_up() {
@@ -204,7 +204,7 @@ mod tests {
     async fn api_server() -> (TcpListener, Client) {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", server.local_addr().unwrap());
-        (server, kubernetes::client(kubernetes::tuned(kube::Config::new(address.parse().unwrap()))).unwrap())
+        (server, apiserver::client(apiserver::tuned(kube::Config::new(address.parse().unwrap()))).unwrap())
     }
 
     fn item(name: &str, version: &str) -> Value {

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::object::Decoded;
+use crate::platform::object::Decoded;
 use axum::body::Bytes;
 use kube::Resource;
 use kube::runtime::controller::Action;
@@ -21,9 +21,9 @@ use prometheus_client::registry::{Metric, Registry};
 use tokio::task::{JoinError, spawn_blocking};
 use tracing::Instrument;
 
-use super::kubernetes::{Error, contained};
 use crate::execution::report::reason;
 use crate::mistral::calls::Calls;
+use crate::platform::apiserver::{Error, contained};
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

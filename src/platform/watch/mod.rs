@@ -5,6 +5,8 @@
 //! not any more, must not stop the others. Within a namespace a kind is listed once what it refers to has been: without
 //! the Workspaces, every execution would seem to lack its own.
 
+mod list;
+
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::time::Duration;
@@ -23,12 +25,11 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use super::health::Health;
-use super::kubernetes::{self, Error};
-use super::listing;
-use crate::api::conditions::truncate;
 use crate::api::{Workflow, WorkflowExecution, Workspace};
 use crate::execution::claim;
+use crate::platform::apiserver::{self, Error};
+use crate::platform::health::Health;
+use crate::text::truncate;
 
 /// The namespaces that are meant, each once; none stands for all of them.
 ///
@@ -135,7 +136,7 @@ impl Scope {
         let Some(name) = &self.namespace else { return };
         let mut wait = FIRST_LOOK;
         // Whoever may not ask hears of it by the lists: there are no rights in a namespace that does not exist.
-        while matches!(kubernetes::get_metadata::<Namespace>(client, None, name).await, Ok(None)) {
+        while matches!(apiserver::get_metadata::<Namespace>(client, None, name).await, Ok(None)) {
             health.waits(&self.name(), "it does not exist; create it, or take it out of --namespace".into());
             rest(&mut wait).await;
         }
@@ -199,11 +200,11 @@ async fn may_watch<K>(client: &Client, namespace: Option<&str>) -> Result<(), (&
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
 {
-    let listed = kubernetes::list_metadata::<K>(client, namespace, &ListParams::default().limit(1)).await;
+    let listed = apiserver::list_metadata::<K>(client, namespace, &ListParams::default().limit(1)).await;
     listed.map_err(|error| ("list", error))?;
     let api = api::<K>(client, namespace);
     // The answer's first line is enough; what would follow is dropped.
-    let watched = kubernetes::call(api.watch_metadata(&WatchParams::default().timeout(1), "0")).await;
+    let watched = apiserver::call(api.watch_metadata(&WatchParams::default().timeout(1), "0")).await;
     watched.map(drop).map_err(|error| ("watch", error))
 }
 
@@ -261,7 +262,7 @@ pub async fn keep<K>(
     let kind = K::kind(&());
     let mut watches: Vec<Watch<K>> = scopes.iter().map(|_| Watch::default()).collect();
     let mut events = stream::select_all(scopes.iter().enumerate().map(|(number, scope)| {
-        let watch = listing::watched::<K>(client, scope.namespace.as_deref(), scope.list(&kind));
+        let watch = list::watched::<K>(client, scope.namespace.as_deref(), scope.list(&kind));
         let begun = after(scope).clone().cancelled_owned();
         begun.map(|()| watch).flatten_stream().map(move |event| (number, event)).boxed()
     }));
@@ -332,11 +333,11 @@ fn is_not_served(error: &watcher::Error) -> bool {
 /// What a watch met with, without what was answered.
 fn describe(error: &watcher::Error) -> String {
     match error {
-        watcher::Error::InitialListFailed(error) => format!("the list failed: {}", kubernetes::describe(error)),
+        watcher::Error::InitialListFailed(error) => format!("the list failed: {}", apiserver::describe(error)),
         watcher::Error::WatchStartFailed(error) => {
-            format!("the watch could not begin: {}", kubernetes::describe(error))
+            format!("the watch could not begin: {}", apiserver::describe(error))
         }
-        watcher::Error::WatchFailed(error) => format!("the watch failed: {}", kubernetes::describe(error)),
+        watcher::Error::WatchFailed(error) => format!("the watch failed: {}", apiserver::describe(error)),
         watcher::Error::WatchError(status) => {
             let mut text = format!("the API server ended the watch: {}", status.message);
             truncate(&mut text, 512);

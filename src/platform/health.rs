@@ -15,8 +15,8 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use super::metrics::{self, Exposition, Metrics};
-use super::server;
+use crate::platform::metrics::{self, Exposition, Metrics};
+use crate::platform::server;
 
 /// What is still waited for.
 #[derive(Debug, Default)]

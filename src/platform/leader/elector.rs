@@ -1,4 +1,4 @@
-//! Carries out what [`lease`](super::lease) decides.
+//! Carries out what [`lease`](crate::platform::leader::lease) decides.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,12 @@ use kube::{Api, Client};
 use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::health::Health;
-use super::kubernetes::{Error, call_within};
-use super::lease::{CALL, Candidate, LASTS, LOOK_EVERY, Lost, NOBODY, Next, RENEW_EVERY, Record, Term};
 use crate::execution::claim::{CLOCK_SKEW, later};
+use crate::platform::apiserver::{Error, call_within};
+use crate::platform::health::Health;
+use crate::platform::leader::lease::{
+    CALL, Candidate, LASTS, LOOK_EVERY, Lost, NOBODY, Next, RENEW_EVERY, Record, Term,
+};
 
 /// What readiness calls it.
 pub const LEASE: &str = "the Lease";
@@ -207,7 +209,7 @@ fn unless_late(written: Result<Lease, Error>) -> Result<Option<Lease>, Error> {
     }
 }
 
-/// The Lease as far as [`lease`](super::lease) judges it; none if there is no Lease.
+/// The Lease as far as [`lease`](crate::platform::leader::lease) judges it; none if there is no Lease.
 pub fn record(lease: Option<&Lease>) -> Record {
     let Some(Lease { metadata, spec }) = lease else { return Record::default() };
     let spec = spec.clone().unwrap_or_default();

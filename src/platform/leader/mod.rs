@@ -1,0 +1,4 @@
+//! Leader election by a Lease: of several processes one acts.
+
+pub mod elector;
+pub mod lease;
