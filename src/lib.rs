@@ -5,9 +5,12 @@
 pub mod api;
 pub mod execution;
 pub mod json;
+#[cfg(test)]
+mod layers;
 pub mod mistral;
 pub mod operator;
 pub mod platform;
+pub mod room;
 pub mod text;
 pub mod workflow;
 pub mod workspace;

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::api::WorkflowExecutionSpec;
 use crate::api::values::Kind;
 use crate::json::Json;
+use crate::platform::clock::{CLOCK_SKEW, later};
 
 /// The annotation that holds the claim.
 pub const CLAIM: &str = "workflows.mistral.ai/claim";
@@ -30,8 +31,6 @@ const VERSION: u32 = 1;
 pub const SEND_WITHIN: SignedDuration = SignedDuration::from_secs(15);
 /// How long the API may take to show a run that it has accepted.
 pub const VISIBILITY: SignedDuration = SignedDuration::from_secs(30);
-/// How far two clocks of a cluster may be apart.
-pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(15);
 /// How long the call itself may take: see [`crate::mistral::REQUEST_TIMEOUT`].
 pub(super) const CALL: SignedDuration =
     SignedDuration::from_secs(crate::mistral::REQUEST_TIMEOUT.as_secs().cast_signed());
@@ -42,11 +41,6 @@ pub(super) const SENT_TO_SHOWN: SignedDuration =
 
 /// From a claim until its run shows at the latest.
 pub(super) const DOUBT: SignedDuration = SignedDuration::from_secs(SEND_WITHIN.as_secs() + SENT_TO_SHOWN.as_secs());
-
-/// A moment later, or the last one that there is: annotations and the API's clock may hold any time.
-pub fn later(moment: Timestamp, by: SignedDuration) -> Timestamp {
-    moment.saturating_add(by).unwrap_or(Timestamp::MAX)
-}
 
 /// That a run of this id may exist, and on whose behalf.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

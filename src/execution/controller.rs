@@ -36,11 +36,12 @@ use super::result::{self, Stored};
 use super::stopping;
 use super::tracker::{Tracker, Word};
 use super::undecodable;
+use super::unlisted::UnlistedClaims;
 use crate::api::conditions::Wait;
 use crate::api::{self, WorkflowExecution};
 use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::{Event, is_terminal};
-use crate::mistral::{self, ExecuteTarget, Held, Room, Trouble, TroubleKind};
+use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
 use crate::platform::apiserver::{self, Error, Written, call, write_status};
 use crate::platform::crash;
 use crate::platform::events::{Notice, Publisher};
@@ -49,7 +50,8 @@ use crate::platform::metrics::Metrics;
 use crate::platform::refused::Refused;
 use crate::platform::requeue::{Failures, Requeue, jitter};
 use crate::platform::sabotage;
-use crate::platform::watch::{Unheard, reference};
+use crate::platform::watch::reference;
+use crate::room::{Held, Room};
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::turn::{self, Place};
@@ -75,7 +77,7 @@ pub struct Context {
     /// The executions that exist.
     pub executions: Store<Guarded>,
     /// Calls that claims among those that are not listed yet may have under way.
-    pub unheard: Unheard,
+    pub unlisted: UnlistedClaims,
     /// The Workspaces that exist.
     pub workspaces: Store<Decoded<api::Workspace>>,
     /// The Workflows that exist.
@@ -144,7 +146,7 @@ impl Context {
         executions: Store<Guarded>,
         workspaces: Store<Decoded<api::Workspace>>,
         workflows: Store<Decoded<api::Workflow>>,
-        unheard: Unheard,
+        unlisted: UnlistedClaims,
         labelled_inputs: bool,
         tracker: Arc<Tracker>,
         publisher: Arc<Publisher>,
@@ -159,7 +161,7 @@ impl Context {
             instance,
             connections,
             executions,
-            unheard,
+            unlisted,
             workspaces,
             workflows,
             labelled_inputs,
@@ -411,7 +413,7 @@ impl<'a> Pass<'a> {
                     &self.observed.uid,
                     &claim,
                     &self.context.executions,
-                    self.context.unheard.until(),
+                    self.context.unlisted.until(),
                     self.observed.began,
                 )
             {

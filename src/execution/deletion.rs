@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::claim::{CLOCK_SKEW, Claim, VISIBILITY, later};
+use super::claim::{Claim, VISIBILITY};
 use super::observed::{Observed, Remote, StopCall};
 use super::obstacles::is_taken;
 use super::plan::{
@@ -15,6 +15,7 @@ use super::stopping;
 use crate::api::{DeletionPolicy, Shutdown};
 use crate::mistral::wire::is_terminal;
 use crate::mistral::{Error, TroubleKind};
+use crate::platform::clock::{CLOCK_SKEW, later};
 use crate::platform::requeue::Requeue;
 
 /// How long a deletion waits for a run to stop before it lets go.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::claim::later;
 use super::observed::Observed;
 use super::plan::{Decision, Step, settle};
 use super::refusals::Write;
 use super::report;
+use crate::platform::clock::later;
 use crate::platform::requeue::{Requeue, jitter};
 
 /// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for. By then the doubt

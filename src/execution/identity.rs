@@ -7,8 +7,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
-use super::claim::{Claim, Note, later};
+use super::claim::{Claim, Note};
 use super::controller::Guarded;
+use crate::platform::clock::later;
 
 /// How long a reservation is kept after it has ended: longer than any pass takes.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::backoff::blocked_retry;
-use super::claim::{InputVersion, TAKE_OVER, later};
+use super::claim::{InputVersion, TAKE_OVER};
 use super::observed::Observed;
 use super::obstacles::{APPLIED_TOGETHER, blocked};
 use super::plan::{Decision, Standing, Step, is_consent, settle, standing};
@@ -20,6 +20,7 @@ use crate::api::values::{Format, InputFrom, KeyRef, Kind};
 use crate::json::Json;
 use crate::mistral::wire::ExecuteRequest;
 use crate::mistral::{Client, Mask};
+use crate::platform::clock::later;
 use crate::platform::requeue::Requeue;
 
 /// The longest input that the API takes, in bytes of compact JSON: the 2 MB of its documentation, read generously.

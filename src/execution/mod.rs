@@ -30,3 +30,4 @@ pub mod slim;
 mod stopping;
 pub mod tracker;
 pub mod undecodable;
+pub mod unlisted;

@@ -17,9 +17,9 @@ use super::result::{ENCODING, KEY, Stored, Wanted, Whose, changed, not_ours, own
 use crate::api::values::Kind;
 use crate::api::{WorkflowExecution, WorkflowExecutionSpec};
 use crate::json::Json;
-use crate::mistral::{Held, Room};
 use crate::platform::apiserver::{self, Error, call};
 use crate::platform::leader::lease::Term;
+use crate::room::{Held, Room};
 use crate::text::truncate;
 
 /// How often a write is tried that somebody else was in the way of.

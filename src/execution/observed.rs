@@ -5,9 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use super::claim::{
-    Claim, Claimant, DOUBT, FINALIZER, Known, Note, Owner, SENT_TO_SHOWN, TAKE_OVER, derived_id, later,
-};
+use super::claim::{Claim, Claimant, DOUBT, FINALIZER, Known, Note, Owner, SENT_TO_SHOWN, TAKE_OVER, derived_id};
 use super::expiry::{Ended, tracked_by};
 use super::input::Input;
 use super::refusals::Refusals;
@@ -17,6 +15,7 @@ use crate::api::conditions::{self, READY, STALLED, Wait};
 use crate::api::{Workflow, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::mistral::wire::{Event, Execution};
 use crate::mistral::{ApiError, Error, Trouble};
+use crate::platform::clock::later;
 use crate::platform::requeue::{Requeue, Retries};
 use crate::workflow::report::reason::WORKFLOW_NOT_FOUND;
 use crate::workspace::access::{Connection, Workspace};
@@ -106,7 +105,7 @@ pub struct Memory {
     /// come back.
     pub claim: Option<Box<Known>>,
     /// Its retries.
-    pub retries: Retries,
+    pub retries: Retries<Connection>,
     /// The stop that the API has last taken, and when, to not ask twice.
     pub stop: Option<(StopCall, Timestamp)>,
     /// The API has said that the run exists, even if the status does not say so yet.
@@ -500,7 +499,7 @@ impl Observed {
 
     /// The pass ends: what it found out about when to come back is remembered.
     pub fn settled(&mut self, requeue: Requeue, now: Timestamp) {
-        self.memory.retries.settled(requeue, &self.workspace, self.generation, now);
+        self.memory.retries.settled(requeue, self.workspace.connection(), self.generation, now);
     }
 
     /// A claim was written; `fresh` when its call is to be sent in this pass.

@@ -5,13 +5,14 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::backoff::{asked_to_wait, backoff, blocked_retry};
-use super::claim::{TAKE_OVER, later};
+use super::claim::TAKE_OVER;
 use super::observed::{Observed, Referent, Refusal};
 use super::plan::{Decision, settle};
 use super::report::{self, is_started, reason};
 use crate::api::conditions::{self, READY, STALLED, Wait};
 use crate::mistral::wire::Execution;
 use crate::mistral::{Trouble, TroubleKind};
+use crate::platform::clock::later;
 use crate::platform::requeue::Requeue;
 
 /// How long the resources of one manifest may take to arrive.

@@ -10,12 +10,13 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use tokio::time::Instant;
 
-use super::claim::{CALL, Note, later};
+use super::claim::{CALL, Note};
 use super::deletion::LONGEST_GRACE;
 use super::observed::{Observed, Sent, StopCall};
 use crate::api::{DeletionPolicy, WorkflowExecution};
 use crate::mistral::{Client, Error};
 use crate::platform::apiserver::list_metadata;
+use crate::platform::clock::later;
 use crate::platform::leader::lease::Term;
 
 /// For how long it is tried: as a deletion would be.

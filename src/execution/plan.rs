@@ -11,7 +11,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::backoff::{backoff, blocked_retry};
-use super::claim::{self, CLAIM, Claim, Note, TAKE_OVER, VISIBILITY, later};
+use super::claim::{self, CLAIM, Claim, Note, TAKE_OVER, VISIBILITY};
 use super::deletion;
 use super::expiry;
 use super::input::{self, Hiding};
@@ -28,6 +28,7 @@ use crate::api::conditions::{self, MISSING, READY, RESULT_NOT_WRITTEN, STALLED, 
 use crate::api::{DeletionPolicy, WorkflowExecutionStatus as Status};
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::mistral::{Trouble, TroubleKind};
+use crate::platform::clock::later;
 use crate::platform::events::Notice;
 use crate::platform::requeue::Requeue;
 use crate::workspace::access::{Connection, Workspace};

@@ -9,7 +9,6 @@ use kube::Resource;
 use serde::Deserialize;
 
 use super::backoff::backoff;
-use super::claim::later;
 use super::input::{Hiding, hiding};
 use super::observed::{Observed, Remote, Sent};
 use super::plan::{Decision, Step, settle};
@@ -19,6 +18,7 @@ use crate::api::values::{Kind, ResultRef};
 use crate::api::{WorkflowExecution, WorkflowExecutionStatus as Status};
 use crate::json::{self, Json, Rows};
 use crate::mistral::wire::Execution;
+use crate::platform::clock::later;
 use crate::platform::requeue::Requeue;
 
 /// The key under which an object holds a result.

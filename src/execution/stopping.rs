@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::backoff::{asked_to_wait, backoff};
-use super::claim::{CLOCK_SKEW, Claim, SEND_WITHIN, StopFor, later};
+use super::claim::{Claim, SEND_WITHIN, StopFor};
 use super::observed::{Observed, Sent, StopCall};
 use super::obstacles::troubled;
 use super::plan::{Decision, Standing, Step, settle, standing, write};
@@ -18,6 +18,7 @@ use crate::api::conditions::{self, READY, STARTED};
 use crate::api::{Shutdown, WorkflowExecutionStatus as Status};
 use crate::mistral::wire::Execution;
 use crate::mistral::{Error, Trouble, TroubleKind};
+use crate::platform::clock::{CLOCK_SKEW, later};
 use crate::platform::requeue::Requeue;
 
 /// Why nothing may be started any more, as the end that it is; if so.

@@ -13,12 +13,12 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use super::claim::later;
 use super::controller::Guarded;
 use super::lengths::LINGER;
 use crate::mistral::budget::Class;
 use crate::mistral::wire::{Execution, TERMINAL};
 use crate::mistral::{Client, Error, RunFilter};
+use crate::platform::clock::later;
 use crate::workspace::connections::{Connections, Key};
 
 /// How often the tracker looks what is due.

@@ -19,8 +19,8 @@ use super::error::Error;
 use super::filter::{RegistrationFilter, RunFilter, WorkflowFilter};
 use super::mask::Mask;
 use super::pages::Pages;
-use super::room::{Held, Room, SHORT};
 use super::wire::{BulkOutcome, ExecuteRequest, Execution, Page, Registration, UpdateRequest, WhoAmI, Workflow};
+use crate::room::{Held, Room, SHORT};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

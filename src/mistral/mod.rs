@@ -11,7 +11,6 @@ mod error;
 mod filter;
 mod mask;
 mod pages;
-mod room;
 mod unescape;
 pub mod wire;
 
@@ -20,4 +19,3 @@ pub use error::{ApiError, Error, Trouble, TroubleKind};
 pub use filter::{RegistrationFilter, RunFilter, WorkflowFilter};
 pub use mask::Mask;
 pub use pages::{Gap, Pages};
-pub use room::{Held, Room, SHORT};

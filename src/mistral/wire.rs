@@ -10,7 +10,7 @@ use k8s_openapi::jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::room::Held;
+use crate::room::Held;
 use crate::json::{self, Json, Rows};
 
 /// Characters of a description that are read. It is shown and compared up to here.

@@ -29,6 +29,7 @@ use crate::execution;
 use crate::execution::controller::Guarded;
 use crate::execution::observed::Instance;
 use crate::execution::tracker::Tracker;
+use crate::execution::unlisted::UnlistedClaims;
 use crate::platform::apiserver;
 use crate::platform::events;
 use crate::platform::health::{self, Health};
@@ -36,7 +37,7 @@ use crate::platform::leader::elector::{self, Election, LeaseConfig};
 use crate::platform::leader::lease::Term;
 use crate::platform::metrics::Metrics;
 use crate::platform::object::Decoded;
-use crate::platform::watch::{self, Scope, Unheard};
+use crate::platform::watch::{self, Scope};
 use crate::workflow;
 use crate::workflow::discovery::Discovery;
 use crate::workflow::inventory::{self, Inventory};
@@ -266,7 +267,7 @@ async fn operate(
         execution_store.clone(),
         workspace_store.clone(),
         workflow_store.clone(),
-        Unheard::from_now_on(scopes),
+        UnlistedClaims::from_now_on(scopes.iter().map(|scope| scope.executions.clone()).collect()),
         config.input_secrets_need_label,
         Arc::clone(&tracker),
         publisher,

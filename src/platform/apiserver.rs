@@ -21,8 +21,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tower::limit::ConcurrencyLimitLayer;
 
-use crate::mistral::{Held, Room, SHORT};
 use crate::platform::object::{Metadata, MetadataList};
+use crate::room::{Held, Room, SHORT};
 use crate::text::truncate;
 
 /// How long one call to the API server may take.

@@ -1,6 +1,7 @@
 //! What any controller needs, whatever it works on: the API server, watches, leader election, Events, metrics, health.
 
 pub mod apiserver;
+pub mod clock;
 pub mod crash;
 pub mod events;
 pub mod files;

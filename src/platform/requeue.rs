@@ -10,7 +10,6 @@ use kube::runtime::controller::Action;
 
 use crate::platform::apiserver::Error;
 use crate::platform::refused::Refused;
-use crate::workspace::access::{Connection, Workspace};
 
 /// Retries of a write that the API server refuses: from five seconds to five minutes.
 const REFUSED: (u64, u64) = (5, 300);
@@ -63,26 +62,33 @@ impl Requeue {
     }
 }
 
-/// What is remembered of a resource's retries.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Retries {
+/// What is remembered of a resource's retries. `C` is what they depend on besides the resource: a retry that is put off is
+/// due at once when that changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retries<C> {
     /// Passes in a row that ended with [`Requeue::Retry`].
     pub in_a_row: u32,
     /// Until when the next is put off.
-    pub hold: Option<Hold>,
+    pub hold: Option<Hold<C>>,
 }
 
-impl Retries {
+impl<C> Default for Retries<C> {
+    fn default() -> Self {
+        Self { in_a_row: 0, hold: None }
+    }
+}
+
+impl<C: Clone + PartialEq> Retries<C> {
     /// How long the next retry is put off; none if it is due.
-    pub fn held(&self, generation: Option<i64>, connection: &Connection, now: Timestamp) -> Option<Duration> {
+    pub fn held(&self, generation: Option<i64>, connection: &C, now: Timestamp) -> Option<Duration> {
         self.hold.as_ref()?.left(generation, connection, now)
     }
 
-    /// A pass has ended.
-    pub fn settled(&mut self, requeue: Requeue, workspace: &Workspace, generation: Option<i64>, now: Timestamp) {
-        match (requeue, workspace) {
+    /// A pass has ended; `connection` is the one that it had, if any.
+    pub fn settled(&mut self, requeue: Requeue, connection: Option<&C>, generation: Option<i64>, now: Timestamp) {
+        match (requeue, connection) {
             (Requeue::Hold(_), _) => {}
-            (Requeue::Retry(wait), Workspace::Ready(connection)) => {
+            (Requeue::Retry(wait), Some(connection)) => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
                 let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
                 self.hold = Some(Hold { until, wait, generation, connection: connection.clone() });
@@ -96,7 +102,7 @@ impl Retries {
 
 /// A retry that is put off: until a moment, or until what it failed with has changed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Hold {
+pub struct Hold<C> {
     /// When it is due.
     pub until: Timestamp,
     /// How long that was then: a clock that is set back makes no wait longer.
@@ -104,12 +110,12 @@ pub struct Hold {
     /// The generation of the spec that failed.
     pub generation: Option<i64>,
     /// The connection that it failed with.
-    pub connection: Connection,
+    pub connection: C,
 }
 
-impl Hold {
+impl<C: PartialEq> Hold<C> {
     /// How long it still holds; none if it does not.
-    fn left(&self, generation: Option<i64>, connection: &Connection, now: Timestamp) -> Option<Duration> {
+    fn left(&self, generation: Option<i64>, connection: &C, now: Timestamp) -> Option<Duration> {
         if self.generation != generation || self.connection != *connection {
             return None;
         }

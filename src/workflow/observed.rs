@@ -78,7 +78,7 @@ pub struct Observed {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
     /// Its retries.
-    pub retries: Retries,
+    pub retries: Retries<Connection>,
     /// Fields that were set, and how often.
     pub contests: Contests,
     /// Fields that had been as the spec says and are still to be set back: the status no longer tells.
@@ -294,6 +294,6 @@ impl Observed {
             Registrations::Read(_) => self.memory.incomplete = false,
             Registrations::Unknown(trouble) => self.memory.incomplete = trouble.kind == TroubleKind::Unavailable,
         }
-        self.memory.retries.settled(requeue, &self.workspace, self.generation, now);
+        self.memory.retries.settled(requeue, self.workspace.connection(), self.generation, now);
     }
 }

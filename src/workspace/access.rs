@@ -23,6 +23,16 @@ pub enum Workspace {
     Ready(Connection),
 }
 
+impl Workspace {
+    /// Where calls go, if it can be used.
+    pub fn connection(&self) -> Option<&Connection> {
+        match self {
+            Self::Ready(connection) => Some(connection),
+            Self::Pending | Self::NotFound | Self::NotReady(..) => None,
+        }
+    }
+}
+
 /// Where calls go.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connection {

@@ -10,8 +10,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use url::Url;
 
 use crate::api::conditions::Wait;
+use crate::mistral::Client;
 use crate::mistral::budget::{Budget, Class, Turn};
-use crate::mistral::{Client, Room};
+use crate::room::Room;
 
 /// How long a connection may still stop runs after its Workspace or Secret is gone.
 const STOPS_FOR: Duration = Duration::from_secs(600);

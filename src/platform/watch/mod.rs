@@ -15,7 +15,6 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, WatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::store::Writer;
@@ -26,7 +25,6 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Workflow, WorkflowExecution, Workspace};
-use crate::execution::claim;
 use crate::platform::apiserver::{self, Error};
 use crate::platform::health::Health;
 use crate::text::truncate;
@@ -206,27 +204,6 @@ where
     // The answer's first line is enough; what would follow is dropped.
     let watched = apiserver::call(api.watch_metadata(&WatchParams::default().timeout(1), "0")).await;
     watched.map(drop).map_err(|error| ("watch", error))
-}
-
-/// Until when calls may be under way that nobody here has heard of: an earlier leader's, of claims in a namespace whose
-/// executions are not listed yet.
-#[derive(Clone, Debug)]
-pub struct Unheard {
-    executions: Vec<CancellationToken>,
-    until: Timestamp,
-}
-
-impl Unheard {
-    /// For a leader that begins now.
-    pub fn from_now_on(scopes: &[Scope]) -> Self {
-        let executions = scopes.iter().map(|scope| scope.executions.clone()).collect();
-        Self { executions, until: claim::doubt_of_earlier_calls(Timestamp::now()) }
-    }
-
-    /// None once all executions are listed.
-    pub fn until(&self) -> Option<Timestamp> {
-        (!self.executions.iter().all(CancellationToken::is_cancelled)).then_some(self.until)
-    }
 }
 
 /// An empty store, which counts as complete: what refers to a kind is listed after it.
@@ -519,15 +496,5 @@ mod tests {
         let touched = of_b.apply(&mut writer, Some("b"), Event::Delete(object("b", "1")));
         assert_eq!(touched, [ObjectRef::from_obj(&object("b", "1"))]);
         assert_eq!(names(&store), ["a/3", "b/2"]);
-    }
-
-    #[test]
-    fn until_all_executions_are_listed_calls_may_be_under_way_that_nobody_has_heard_of() {
-        let scopes = scopes(&["a".to_owned(), "b".to_owned()]);
-        let unheard = Unheard::from_now_on(&scopes);
-        scopes[0].executions.cancel();
-        assert!(unheard.until().is_some_and(|until| until > Timestamp::now()));
-        scopes[1].executions.cancel();
-        assert_eq!(unheard.until(), None);
     }
 }
