@@ -1,4 +1,4 @@
-//! Carries out what [`plan`](super::plan) decides: each effect of an execution is one arm of one match.
+//! Carries out what [`plan`](crate::execution::plan) decides: each effect of an execution is one arm of one match.
 
 mod calls;
 
@@ -18,27 +18,27 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN, TAKE_OVER};
-use super::class::class;
 use super::ends::Ends;
-use super::expiry::Ended;
-use super::facts;
-use super::identity::Reservations;
-use super::input::{self, Admission, Input};
-use super::lengths::{LINGER, Lengths};
-use super::objects;
-use super::observed::{Instance, Memory, Observed, Referent, Remote, Sent, StopCall, Surroundings, Target};
-use super::overtaken::Overtaken;
-use super::plan::{Decision, Settled, Step, plan};
-use super::refusals::{self, Write};
-use super::report::{is_finished, is_started};
-use super::result::{self, Stored};
-use super::stopping;
-use super::tracker::{Tracker, Word};
 use super::undecodable;
-use super::unlisted::UnlistedClaims;
 use crate::api::conditions::Wait;
 use crate::api::{self, WorkflowExecution};
+use crate::execution::claim::reservations::Reservations;
+use crate::execution::claim::unlisted::UnlistedClaims;
+use crate::execution::claim::{CLAIM, Claim, FINALIZER, Note, SEND_WITHIN, TAKE_OVER};
+use crate::execution::metrics;
+use crate::execution::pass::objects;
+use crate::execution::pass::orphan::Overtaken;
+use crate::execution::plan::finish::Ended;
+use crate::execution::plan::priority::class;
+use crate::execution::plan::refused_writes::{self, Write};
+use crate::execution::plan::stop;
+use crate::execution::plan::{Decision, Settled, Step, plan};
+use crate::execution::run_durations::{LINGER, Lengths};
+use crate::execution::state::input::{self, Admission, Input};
+use crate::execution::state::result::{self, Stored};
+use crate::execution::state::{Instance, Memory, Observed, Referent, Remote, Sent, StopCall, Surroundings, Target};
+use crate::execution::status::{is_finished, is_started};
+use crate::execution::tracker::{Tracker, Word};
 use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::{Event, is_terminal};
 use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
@@ -389,7 +389,7 @@ impl<'a> Pass<'a> {
         });
         client.ok_or_else(|| {
             self.keep(true);
-            let deadline = stopping::next_deadline(&self.observed, &self.observed.status, Timestamp::now());
+            let deadline = stop::next_deadline(&self.observed, &self.observed.status, Timestamp::now());
             Flow::End(Action::requeue(deadline.unwrap_or(turn::LOOK_AGAIN).min(turn::LOOK_AGAIN)))
         })
     }
@@ -434,7 +434,7 @@ impl<'a> Pass<'a> {
             return Ok(Flow::PlanAgain);
         }
         tracing::debug!(execution_id = claim.execution_id, attempt = claim.attempt, send, "claimed");
-        facts::claimed(&self.context.metrics, &self.observed.note, &claim, send);
+        metrics::claimed(&self.context.metrics, &self.observed.note, &claim, send);
         if claim.refused {
             self.context.reservations.release(&self.observed.uid, &claim);
         }
@@ -455,7 +455,7 @@ impl<'a> Pass<'a> {
         // Where the condition says so, it has an Event of its own.
         let untold = !send && (is_started(&self.observed.status) || !claim.reading);
         if untold && self.observed.memory.refusals.claim.is_none() {
-            self.publish(vec![refusals::unrecorded(&refused)]);
+            self.publish(vec![refused_writes::unrecorded(&refused)]);
         }
         self.observed.refused(Write::Claim, refused, Timestamp::now());
         self.observed.unclaimed(claim, send);
@@ -567,7 +567,7 @@ impl<'a> Pass<'a> {
         }
         if let Some(version) = version {
             self.wrote(version);
-            facts::settled(&self.context.metrics, &self.observed, &status);
+            metrics::settled(&self.context.metrics, &self.observed, &status);
             self.publish(notices);
         }
         self.track(&status);
@@ -598,7 +598,7 @@ impl<'a> Pass<'a> {
         };
         let now = Timestamp::now();
         let mut refused = Refused::of(&error).ok_or(error)?;
-        if let Some(smaller) = refusals::smaller(&self.observed, &settled, &refused, now) {
+        if let Some(smaller) = refused_writes::smaller(&self.observed, &settled, &refused, now) {
             match write_status(&self.context.client, self.object, version, old, &smaller.status).await {
                 Ok(version) => return Ok(Outcome::Written(smaller, version)),
                 Err(error) => refused = Refused::of(&error).ok_or(error)?,

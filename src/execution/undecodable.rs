@@ -4,9 +4,9 @@
 
 use kube::core::ObjectMeta;
 
-use super::claim::{FINALIZER, Note};
 use crate::api::execution::ResultSpec;
 use crate::api::{DeletionPolicy, WorkflowExecution, WorkflowExecutionSpec, WorkspaceRef};
+use crate::execution::claim::{FINALIZER, Note};
 use crate::workspace::connections::Connections;
 
 /// A resource that is being deleted, as far as its deletion is concerned; none if there is nothing to do.

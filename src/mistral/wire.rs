@@ -10,8 +10,8 @@ use k8s_openapi::jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::room::Held;
 use crate::json::{self, Json, Rows};
+use crate::room::Held;
 
 /// Characters of a description that are read. It is shown and compared up to here.
 pub const MAX_DESCRIPTION: usize = 16_384;

@@ -26,10 +26,10 @@ use uuid::Uuid;
 
 use crate::api::Workspace;
 use crate::execution;
+use crate::execution::claim::unlisted::UnlistedClaims;
 use crate::execution::controller::Guarded;
-use crate::execution::observed::Instance;
+use crate::execution::state::Instance;
 use crate::execution::tracker::Tracker;
-use crate::execution::unlisted::UnlistedClaims;
 use crate::platform::apiserver;
 use crate::platform::events;
 use crate::platform::health::{self, Health};
@@ -303,7 +303,7 @@ async fn operate(
     let (executions_now, workspaces_now) = (execution_store.clone(), workspace_store.clone());
     let (tracker_now, inventory_now, term_now) = (Arc::clone(&tracker), Arc::clone(&inventory), term.clone());
     metrics.at_each_scrape(move |metrics| {
-        metrics.set_executions(executions_now.state().iter().map(|object| execution::facts::state(object)));
+        metrics.set_executions(executions_now.state().iter().map(|object| execution::metrics::state(object)));
         let of_workspace = |object: &Decoded<Workspace>| match &object.0 {
             Ok(workspace) => workspace::plan::state(workspace.status.as_ref()),
             Err(_) => ("Unknown", "Undecodable"),
@@ -352,7 +352,7 @@ async fn operate(
         let tell_workflow = |workflow| tell(&touched_workflow, workflow);
         let tell_execution = |execution| tell(&touched_execution, execution);
         let keeping = (&client, scopes, health);
-        let slim = execution::slim::slim;
+        let slim = execution::cache::slim;
         futures::join!(
             watch::keep(
                 keeping,

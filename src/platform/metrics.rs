@@ -21,7 +21,7 @@ use prometheus_client::registry::{Metric, Registry};
 use tokio::task::{JoinError, spawn_blocking};
 use tracing::Instrument;
 
-use crate::execution::report::reason;
+use crate::execution::status::reason;
 use crate::mistral::calls::Calls;
 use crate::platform::apiserver::{Error, contained};
 

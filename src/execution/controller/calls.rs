@@ -3,8 +3,8 @@
 use serde::de::DeserializeOwned;
 
 use super::*;
-use crate::execution::comparison::{self, is_claimed_alike};
-use crate::execution::observed::Comparison;
+use crate::execution::state::Comparison;
+use crate::execution::state::comparison::{self, is_claimed_alike};
 use crate::execution::tracker::Word;
 use crate::json::Json;
 use crate::mistral::wire::{Execution, StartEvent};
@@ -16,7 +16,7 @@ const EVENTS_PAGE: u16 = 1000;
 
 impl Pass<'_> {
     /// Makes one call to the API and folds its outcome into what is known.
-    pub(super) async fn call(&mut self, client: &mistral::Client, step: Step) -> Flow {
+    pub(crate) async fn call(&mut self, client: &mistral::Client, step: Step) -> Flow {
         let client = &input::hidden_from(client, &self.observed);
         let id = self.observed.execution_id();
         match step {
@@ -94,7 +94,7 @@ impl Pass<'_> {
 
     /// Waits for a moment whether the run that was just accepted ends, as the tracker finds out for many with one list.
     /// Within the pass, since the status that it writes also tells whether the resource is still there.
-    pub(super) async fn linger(&mut self) {
+    pub(crate) async fn linger(&mut self) {
         let Sent::Accepted(run) = &self.observed.sent else { return self.observed.lingered(None) };
         let workflow = target(&self.observed).name().to_owned();
         let deadline = self.observed.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
@@ -147,7 +147,7 @@ impl Pass<'_> {
 }
 
 /// What is to be run.
-pub(super) fn target(observed: &Observed) -> ExecuteTarget<'_> {
+pub(crate) fn target(observed: &Observed) -> ExecuteTarget<'_> {
     match (&observed.referent, &observed.spec.workflow_identifier, &observed.spec.registration_id) {
         (Referent::Ready { workflow, .. }, ..) => ExecuteTarget::Workflow(&workflow.id),
         (_, Some(identifier), _) => ExecuteTarget::Workflow(identifier),

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use mistral_workflows_operator::api;
-use mistral_workflows_operator::execution::observed::failure_text;
+use mistral_workflows_operator::execution::state::failure_text;
 use mistral_workflows_operator::json::Json;
 use mistral_workflows_operator::mistral::answer::{self, Repeat};
 use mistral_workflows_operator::mistral::wire::{

@@ -1,0 +1,363 @@
+//! The claim: the note on a resource that says a run of it may exist.
+//!
+//! It is written, conditional on the resource version, before the call that starts the run. So it
+//! survives a crash, a failover and a restore that drops the status, and of two operators with the
+//! same wish only one gets to write it.
+
+pub mod reservations;
+pub mod unlisted;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::api::WorkflowExecutionSpec;
+use crate::api::values::Kind;
+use crate::json::Json;
+use crate::platform::clock::{CLOCK_SKEW, later};
+
+/// The annotation that holds the claim.
+pub const CLAIM: &str = "workflows.mistral.ai/claim";
+/// The annotation by which a person lets this resource own a run that another one claimed. Its value
+/// is the execution id, so that a copied consent does not cover another run.
+pub const TAKE_OVER: &str = "workflows.mistral.ai/take-over";
+/// The finalizer that lets the operator stop a run before its resource goes.
+pub const FINALIZER: &str = "workflows.mistral.ai/stop-run";
+
+/// The version that this operator writes and understands.
+const VERSION: u32 = 1;
+/// How long after the claim the call may be sent.
+pub const SEND_WITHIN: SignedDuration = SignedDuration::from_secs(15);
+/// How long the API may take to show a run that it has accepted.
+pub const VISIBILITY: SignedDuration = SignedDuration::from_secs(30);
+/// How long the call itself may take: see [`crate::mistral::REQUEST_TIMEOUT`].
+pub(crate) const CALL: SignedDuration =
+    SignedDuration::from_secs(crate::mistral::REQUEST_TIMEOUT.as_secs().cast_signed());
+
+/// From when a call is sent at the latest until its run shows, by any clock of the cluster.
+pub(crate) const SENT_TO_SHOWN: SignedDuration =
+    SignedDuration::from_secs(CALL.as_secs() + VISIBILITY.as_secs() + CLOCK_SKEW.as_secs());
+
+/// From a claim until its run shows at the latest.
+pub(crate) const DOUBT: SignedDuration = SignedDuration::from_secs(SEND_WITHIN.as_secs() + SENT_TO_SHOWN.as_secs());
+
+/// That a run of this id may exist, and on whose behalf.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// Of the format.
+    pub version: u32,
+    /// Identity of the run at the API.
+    pub execution_id: String,
+    /// 1 for the first call, counted up for each further one.
+    pub attempt: u32,
+    /// Counted up with each write of the annotation: one that comes back over a newer one is told by it.
+    #[serde(default)]
+    pub revision: u32,
+    /// The operator process that claimed.
+    pub claimant: String,
+    /// When the call was claimed: a run that began before was not started by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// The claimant sends the call before this moment or not at all.
+    pub send_before: Timestamp,
+    /// Where the call goes.
+    pub origin: String,
+    /// The Mistral workspace, when the API tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace_id: Option<String>,
+    /// The resource that it speaks of.
+    pub owner: Owner,
+    /// UID of the resource that it was written on: another one's comes with a backup or an export.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Fingerprint of what is started, to notice an edit that slipped through.
+    pub digest: String,
+    /// The objects that the input was read from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputVersion>,
+    /// The call of this attempt was definitely refused or never sent: it left no run behind.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
+    /// The run was found, not started by this resource: it is read, never stopped or repeated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reading: bool,
+    /// When the operator set out to stop the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_since: Option<Timestamp>,
+    /// Why, unless it is for a deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_for: Option<StopFor>,
+}
+
+/// What a process remembers of the newest claim that it has written or seen, to put it back if it is lost; the rest is
+/// known from the resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// See [`Claim::execution_id`]; none if it is the one that follows from the resource.
+    pub execution_id: Option<String>,
+    /// See [`Claim::attempt`].
+    pub attempt: u32,
+    /// See [`Claim::revision`].
+    pub revision: u32,
+    /// See [`Claim::since`].
+    pub since: Option<Timestamp>,
+    /// See [`Claim::send_before`]: it tells one call from another.
+    pub send_before: Timestamp,
+    /// When this process first knew of that call.
+    pub first: Instant,
+    /// It was this process that claimed it, so that it knows of every call before.
+    pub own: bool,
+    /// See [`Claim::digest`].
+    pub digest: String,
+    /// See [`Claim::inputs`].
+    pub inputs: Vec<InputVersion>,
+    /// See [`Claim::reading`].
+    pub reading: bool,
+    /// See [`Claim::stop_since`].
+    pub stop_since: Option<Timestamp>,
+    /// See [`Claim::stop_for`].
+    pub stop_for: Option<StopFor>,
+}
+
+impl Known {
+    /// Of a claim on a resource whose run would have the id `derived` without it.
+    pub fn of(claim: &Claim, derived: &str) -> Self {
+        Self {
+            execution_id: (claim.execution_id != derived).then(|| claim.execution_id.clone()),
+            attempt: claim.attempt,
+            revision: claim.revision,
+            since: claim.since,
+            send_before: claim.send_before,
+            first: Instant::now(),
+            own: false,
+            digest: claim.digest.clone(),
+            inputs: claim.inputs.clone(),
+            reading: claim.reading,
+            stop_since: claim.stop_since,
+            stop_for: claim.stop_for,
+        }
+    }
+}
+
+/// Why a run is stopped while its resource stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopFor {
+    /// `spec.shutdown` asks for it.
+    Shutdown,
+    /// `spec.activeDeadlineSeconds` has passed.
+    Deadline,
+}
+
+/// A resource, told apart from its copies in other clusters and namespaces and under other names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Owner {
+    /// UID of the namespace `kube-system`.
+    pub cluster: String,
+    /// Namespace of the resource.
+    pub namespace: String,
+    /// Name of the resource.
+    pub name: String,
+}
+
+/// A ConfigMap or Secret as it was when the input was read from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputVersion {
+    /// ConfigMap or Secret.
+    pub kind: Kind,
+    /// Name of the object.
+    pub name: String,
+    /// Tells it from others of the same name, before and after.
+    pub uid: String,
+    /// Another one for each change.
+    pub resource_version: String,
+}
+
+/// What a resource's annotation says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// There is none.
+    Absent,
+    /// A claim of the version that this operator writes.
+    Claim(Box<Claim>),
+    /// Something else: a newer operator's, or made by hand.
+    Unreadable,
+}
+
+impl Note {
+    /// Reads the annotation.
+    pub fn read(annotations: Option<&BTreeMap<String, String>>) -> Self {
+        let Some(text) = annotations.and_then(|annotations| annotations.get(CLAIM)) else {
+            return Self::Absent;
+        };
+        match serde_json::from_str::<Claim>(text) {
+            Ok(claim) if claim.version == VERSION && is_execution_id(&claim.execution_id) => {
+                Self::Claim(Box::new(claim))
+            }
+            _ => Self::Unreadable,
+        }
+    }
+}
+
+impl Claim {
+    /// A claim whose call may be sent for the next [`SEND_WITHIN`].
+    pub fn new(
+        execution_id: String,
+        attempt: u32,
+        by: Claimant<'_>,
+        owner: Owner,
+        digest: String,
+        now: Timestamp,
+    ) -> Self {
+        let Claimant { instance, origin, workspace_id } = by;
+        Self {
+            version: VERSION,
+            execution_id,
+            attempt,
+            revision: 0,
+            claimant: instance.to_owned(),
+            since: Some(now),
+            send_before: later(now, SEND_WITHIN),
+            origin: origin.to_owned(),
+            workspace_id: workspace_id.map(str::to_owned),
+            owner,
+            uid: None,
+            digest,
+            inputs: Vec::new(),
+            refused: false,
+            reading: false,
+            stop_since: None,
+            stop_for: None,
+        }
+    }
+
+    /// From when on a 404 proves that this claim's call started nothing: the latest moment to send,
+    /// the longest call, the longest time until a run shows, and clocks apart.
+    pub fn doubt_ends(&self) -> Timestamp {
+        if self.refused { Timestamp::MIN } else { later(self.send_before, SENT_TO_SHOWN) }
+    }
+
+    /// Whether a run that began then cannot be the one that this claim's call started.
+    pub fn is_younger_than(&self, start: Timestamp) -> bool {
+        self.since.is_some_and(|since| later(start, CLOCK_SKEW) < since)
+    }
+
+    /// Whether it speaks of this Mistral workspace. Where the API has told the id only once, a run that
+    /// has started is looked for all the same; nothing is started on a guess.
+    pub fn is_for(&self, origin: &str, workspace_id: Option<&str>, started: bool) -> bool {
+        let same_workspace = match (self.workspace_id.as_deref(), workspace_id) {
+            (Some(claimed), Some(present)) => claimed == present,
+            (Some(_), None) => started,
+            (None, _) => true,
+        };
+        self.origin == origin && same_workspace
+    }
+
+    /// As the annotation's value.
+    pub fn to_annotation(&self) -> String {
+        json!(self).to_string()
+    }
+}
+
+/// From when on no call can be under way that was claimed before `now`.
+pub fn doubt_of_earlier_calls(now: Timestamp) -> Timestamp {
+    later(now, DOUBT)
+}
+
+/// Who claims, and for which Mistral workspace.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimant<'a> {
+    /// The operator process.
+    pub instance: &'a str,
+    /// Scheme, host and port of the API.
+    pub origin: &'a str,
+    /// The Mistral workspace, when the API tells.
+    pub workspace_id: Option<&'a str>,
+}
+
+/// Fingerprint of everything that decides what a run does.
+pub fn digest(spec: &WorkflowExecutionSpec) -> String {
+    if let Some(left_out) = &spec.left_out {
+        return left_out.digest.clone();
+    }
+    // The API server hands out objects with sorted keys, so equal inputs have equal texts.
+    let normal = |json: &Option<Json>| json.as_ref().map_or_else(|| "null".to_owned(), Json::normal);
+    let mut what = vec![
+        json!(spec.workflow_identifier).to_string(),
+        json!(spec.registration_id).to_string(),
+        json!(spec.deployment_name).to_string(),
+        normal(&spec.input),
+        json!(spec.custom_tracing_attributes).to_string(),
+        normal(&spec.extensions),
+    ];
+    // Claims from before there was a workflowRef keep their fingerprint.
+    what.extend(spec.workflow_ref.as_ref().map(|named| json!(named).to_string()));
+    what.extend(spec.input_from.as_ref().map(|inputs| json!(inputs).to_string()));
+    let hash = Sha256::digest(format!("[{}]", what.join(",")));
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether the API takes it for an execution id. Annotations are not checked by the API server.
+fn is_execution_id(id: &str) -> bool {
+    (1..=256).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// The id of a run whose resource names none: readable, and new for each resource that is created.
+pub fn derived_id(name: &str, uid: &str) -> String {
+    let name: String = name
+        .chars()
+        .take(150)
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' })
+        .collect();
+    format!("{name}-{uid}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_derived_id_is_within_the_apis_charset_and_length() {
+        let id = derived_id(&"a.b".repeat(84), "01234567-89ab-cdef-0123-456789abcdef");
+        assert!(id.len() <= 240, "{}", id.len());
+        assert!(id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+        assert!(id.starts_with("a-ba-b"));
+    }
+
+    #[test]
+    fn the_charts_policy_refuses_no_execution_that_could_be_claimed() {
+        let policy = include_str!("../../../charts/mistral-workflows-operator/templates/admissionpolicy.yaml");
+        let (_, rest) = policy.split_once("sum() <= ").unwrap();
+        let limit: usize = rest.lines().next().unwrap().parse().unwrap();
+        let uid = "01234567-89ab-cdef-0123-456789abcdef";
+        let owner = Owner { cluster: uid.into(), namespace: "n".into(), name: "x".into() };
+        let by = Claimant { instance: "", origin: "http://a", workspace_id: None };
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        // An id of the spec's own may be shorter than a derived one.
+        let shortest = Claim::new("i".into(), 1, by, owner, "0".repeat(32), now);
+        let shortest = Claim { uid: Some(uid.into()), ..shortest };
+        let all = CLAIM.len() + shortest.to_annotation().len();
+        assert!(limit + all >= 256 * 1024, "a claim takes {all} bytes, and {limit} are allowed beside it");
+    }
+
+    #[test]
+    fn a_claim_of_another_version_is_not_understood() {
+        let annotations = |text: &str| Some(BTreeMap::from([(CLAIM.to_owned(), text.to_owned())]));
+        assert_eq!(Note::read(annotations("{}").as_ref()), Note::Unreadable);
+        assert_eq!(Note::read(None), Note::Absent);
+        let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "x".into() };
+        let by = Claimant { instance: "i", origin: "https://api.mistral.ai", workspace_id: None };
+        let mut claim = Claim::new("id".into(), 1, by, owner, "d".into(), Timestamp::UNIX_EPOCH);
+        assert_eq!(Note::read(annotations(&claim.to_annotation()).as_ref()), Note::Claim(Box::new(claim.clone())));
+        claim.execution_id = "../workers".into();
+        assert_eq!(Note::read(annotations(&claim.to_annotation()).as_ref()), Note::Unreadable);
+        claim.execution_id = "id".into();
+        claim.version = 2;
+        assert_eq!(Note::read(annotations(&claim.to_annotation()).as_ref()), Note::Unreadable);
+    }
+}

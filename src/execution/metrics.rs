@@ -1,0 +1,142 @@
+//! What is counted of executions: how they stand, how they ended, and what became of their claims.
+
+use std::time::Duration;
+
+use super::controller::Guarded;
+use crate::api::WorkflowExecutionStatus as Status;
+use crate::api::conditions::{self, READY, STARTED};
+use crate::execution::claim::{Claim, Note};
+use crate::execution::state::{Observed, Sent};
+use crate::execution::status::{is_finished, is_started, reason};
+use crate::mistral::wire::TERMINAL;
+use crate::platform::metrics::{Metrics, OTHER};
+
+/// How an execution stands: the API's word for it, and the reason of `Ready`. Words that are not known stay
+/// out: whoever may write a status could fill the memory of whoever counts.
+pub fn state(object: &Guarded) -> (&'static str, &'static str) {
+    let Ok(execution) = &object.0 else { return ("Undecodable", "Undecodable") };
+    let blank = Status::default();
+    let status = execution.status.as_ref().unwrap_or(&blank);
+    let word = match &status.status {
+        Some(word) => known(word, &TERMINAL).or(known(word, &["RUNNING"])).unwrap_or("Other"),
+        None if is_started(status) => "Other",
+        None => "NotStarted",
+    };
+    (word, ready(status).unwrap_or("None"))
+}
+
+/// A status was written that says more than the one before.
+pub fn settled(metrics: &Metrics, o: &Observed, new: &Status) {
+    if is_finished(new) && !is_finished(&o.status) {
+        let outcome = ready(new).and_then(|reason| known(reason, &reason::ENDS));
+        metrics.finished(outcome.unwrap_or(OTHER), ran(new));
+    }
+    if let Some(outcome) = claim_outcome(o, new) {
+        metrics.claim(outcome);
+    }
+}
+
+/// A claim was written over another one, or none; `send` when its call follows.
+pub fn claimed(metrics: &Metrics, before: &Note, claim: &Claim, send: bool) {
+    if send {
+        metrics.claim("written");
+    } else if claim.refused && !matches!(before, Note::Claim(before) if before.refused) {
+        metrics.claim("refused");
+    }
+}
+
+fn claim_outcome(o: &Observed, new: &Status) -> Option<&'static str> {
+    if is_started(new) && !is_started(&o.status) {
+        let adopted = conditions::find(&new.conditions, STARTED).is_some_and(|it| it.reason == reason::ADOPTED);
+        return Some(match o.sent {
+            _ if adopted => "adopted",
+            Sent::Accepted(_) => "started",
+            _ => "recovered",
+        });
+    }
+    let reason = ready(new).filter(|reason| ready(&o.status) != Some(*reason))?;
+    match reason {
+        reason::EXECUTION_ID_TAKEN => Some("taken"),
+        reason::FOREIGN_CLAIM => Some("foreign"),
+        reason::STALE_CLAIM => Some("stale"),
+        _ => None,
+    }
+}
+
+/// How long the run took, if there was one.
+fn ran(status: &Status) -> Option<Duration> {
+    if let Some(ms) = status.duration_ms {
+        return Some(Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
+    }
+    let (start, end) = (status.start_time.as_ref()?, status.end_time.as_ref()?);
+    Duration::try_from(end.0.duration_since(start.0)).ok()
+}
+
+/// The reason of `Ready`; none before the first pass.
+fn ready(status: &Status) -> Option<&'static str> {
+    conditions::find(&status.conditions, READY).map(|ready| known(&ready.reason, &reason::ALL).unwrap_or("Other"))
+}
+
+fn known(word: &str, words: &[&'static str]) -> Option<&'static str> {
+    words.iter().find(|known| **known == word).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn execution(status: &serde_json::Value) -> Guarded {
+        let object = json!({
+            "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
+            "metadata": { "name": "run" }, "spec": { "workflowIdentifier": "echo" }, "status": status,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn condition(type_: &str, status: &str, reason: &str) -> serde_json::Value {
+        let time = "2026-11-24T00:00:00Z";
+        json!({ "type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": time })
+    }
+
+    #[test]
+    fn no_word_of_a_status_becomes_a_label_that_was_not_known_before() {
+        for (status, expected) in [
+            (json!(null), ("NotStarted", "None")),
+            (
+                json!({ "status": "RUNNING", "conditions": [condition("Ready", "False", "Running")] }),
+                ("RUNNING", "Running"),
+            ),
+            (json!({ "status": "made-up", "conditions": [condition("Ready", "False", "MadeUp")] }), ("Other", "Other")),
+            (json!({ "conditions": [condition("Started", "True", "Started")] }), ("Other", "None")),
+        ] {
+            assert_eq!(state(&execution(&status)), expected);
+        }
+        let undecodable = serde_json::from_value(json!({ "metadata": { "name": "run" }, "spec": 1 })).unwrap();
+        assert_eq!(state(&undecodable), ("Undecodable", "Undecodable"));
+    }
+
+    #[test]
+    fn every_reason_is_known() {
+        let listed: Vec<&str> = include_str!("status.rs")
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub const ")?.split_once(": &str = \"")?.1.strip_suffix("\";"))
+            .collect();
+        assert!(listed.len() > 20);
+        for reason in listed {
+            assert!(reason::ALL.contains(&reason), "{reason} is not in ALL");
+        }
+    }
+
+    #[test]
+    fn the_time_that_a_run_took_is_the_apis_and_none_where_nothing_ran() {
+        let of = |status| ran(&serde_json::from_value(status).unwrap());
+        let (start, end) = ("2026-11-24T00:00:00Z", "2026-11-24T00:00:05Z");
+        assert_eq!(of(json!({ "durationMs": 1500, "endTime": end })), Some(Duration::from_millis(1500)));
+        assert_eq!(of(json!({ "startTime": start, "endTime": end })), Some(Duration::from_secs(5)));
+        assert_eq!(of(json!({ "durationMs": -1 })), Some(Duration::ZERO));
+        assert_eq!(of(json!({ "startTime": end, "endTime": start })), None);
+        assert_eq!(of(json!({ "endTime": end })), None);
+    }
+}

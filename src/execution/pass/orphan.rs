@@ -1,0 +1,204 @@
+//! Resources that are gone while their run has just been started.
+//!
+//! The API server looks for finalizers before it deletes: a deletion that arrives in the moment of the claim finds none,
+//! and takes the finalizer with it that has come meanwhile. Then nobody is left to stop the run but who started it.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::ListParams;
+use tokio::time::Instant;
+
+use crate::api::{DeletionPolicy, WorkflowExecution};
+use crate::execution::claim::{CALL, Note};
+use crate::execution::plan::delete::LONGEST_GRACE;
+use crate::execution::state::{Observed, Sent, StopCall};
+use crate::mistral::{Client, Error};
+use crate::platform::apiserver::list_metadata;
+use crate::platform::clock::later;
+use crate::platform::leader::lease::Term;
+
+/// For how long it is tried: as a deletion would be.
+const LIMIT: Duration = Duration::from_secs(300);
+/// How long to wait before the next try.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How to stop a run whose resource was gone when its start was to be recorded; none if it is to be left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Overtaken {
+    id: String,
+    calls: Vec<StopCall>,
+    grace: Duration,
+    /// From when on the API has no run of this start, if it does not know one.
+    doubt_ends: Timestamp,
+    /// From when on a run of this id may be another resource's.
+    ours_until: Timestamp,
+}
+
+impl Overtaken {
+    pub(crate) fn new(o: &Observed) -> Option<Self> {
+        let may_run = matches!(o.sent, Sent::Accepted(_) | Sent::Unknown(_)) && !o.is_reading();
+        let calls = match o.spec.deletion_policy {
+            DeletionPolicy::Cancel => vec![StopCall::Cancel, StopCall::Terminate],
+            DeletionPolicy::Terminate => vec![StopCall::Terminate],
+            DeletionPolicy::Orphan => return None,
+        };
+        let grace = SignedDuration::from_secs(i64::from(o.spec.termination_grace_period_seconds.min(LONGEST_GRACE)));
+        let Note::Claim(claim) = &o.note else { return None };
+        let doubt_ends = claim.doubt_ends();
+        // Once the doubt is over another resource of the same explicit id may start its own.
+        let ours_until = match &o.sent {
+            Sent::Unknown(_) if o.spec.execution_id.is_some() => later(doubt_ends, -CALL),
+            _ => Timestamp::MAX,
+        };
+        may_run.then(|| Self { id: o.execution_id(), calls, grace: grace.unsigned_abs(), doubt_ends, ours_until })
+    }
+
+    /// Stops the run if the resource is gone, which `known` says already or the API server is asked, for as long as it
+    /// does not tell.
+    pub(crate) async fn stop_if_gone(
+        self,
+        known: Option<bool>,
+        kubernetes: kube::Client,
+        object: ObjectReference,
+        client: Client,
+        term: Term,
+    ) {
+        let namespace = object.namespace.as_deref();
+        // A list of one: the right to get single ones is nowhere else needed.
+        let this = ListParams::default().fields(&format!("metadata.name={}", object.name.unwrap_or_default()));
+        let began = Instant::now();
+        let mut gone = known;
+        let mut trouble = None;
+        while gone.is_none() && began.elapsed() < LIMIT && !term.is_over() {
+            match list_metadata::<WorkflowExecution>(&kubernetes, namespace, &this).await {
+                // Another one may have its name by now.
+                Ok(present) => gone = Some(!present.items.iter().any(|it| it.metadata.uid == object.uid)),
+                Err(error) => {
+                    trouble = Some(error);
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+        match (gone, trouble) {
+            (Some(true), _) => self.stop(client, &term).await,
+            (Some(false), _) => {}
+            (None, trouble) => {
+                let error = trouble.map(|error| error.to_string());
+                tracing::warn!(
+                    execution_id = self.id,
+                    error,
+                    "whether the resource of this run still exists is not known; if it does not, look after the run in Mistral's console"
+                );
+            }
+        }
+    }
+
+    /// Whether a run of this id may be another resource's by now.
+    pub(crate) fn may_be_anothers(&self, now: Timestamp) -> bool {
+        now >= self.ours_until
+    }
+
+    /// Asks the run to stop, and ends it if it has not. A run that is not known may show later.
+    async fn stop(self, client: Client, term: &Term) {
+        let Self { id: execution_id, calls, grace, doubt_ends, .. } = &self;
+        tracing::warn!(
+            execution_id,
+            "the resource was deleted while its run was being started; the run is being stopped"
+        );
+        let began = Instant::now();
+        for (n, call) in calls.iter().enumerate() {
+            if n > 0 {
+                tokio::time::sleep(*grace).await;
+            }
+            loop {
+                // Another may lead since, and have started a run of this id for a new resource.
+                if term.is_over() {
+                    tracing::warn!(
+                        execution_id,
+                        "this process may no longer act, and the run could not be stopped before; look after it in Mistral's console"
+                    );
+                    return;
+                }
+                if self.may_be_anothers(Timestamp::now()) {
+                    tracing::warn!(
+                        execution_id,
+                        "the run could not be stopped before another resource may have started one of this id; look after it in Mistral's console"
+                    );
+                    return;
+                }
+                let sent = Timestamp::now();
+                let outcome = match call {
+                    StopCall::Cancel => client.cancel(execution_id).await,
+                    StopCall::Terminate => client.terminate(execution_id).await,
+                };
+                match outcome {
+                    Ok(()) => break,
+                    // It runs no longer.
+                    Err(Error::Conflict(_)) => return,
+                    // There is none.
+                    Err(Error::NotFound(said)) if said.is_no_execution() && sent >= *doubt_ends => return,
+                    Err(_) if began.elapsed() < LIMIT => tokio::time::sleep(AGAIN).await,
+                    Err(error) => {
+                        tracing::warn!(execution_id, %error, "the run could not be stopped; look after it in Mistral's console");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::SecretString;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    /// The calls that reach the API while a run is stopped by a process whose term is over after `calls` of them.
+    async fn calls_in_a_term_of(calls: usize) -> usize {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", api.local_addr().unwrap());
+        let client = Client::new(url.parse().unwrap(), SecretString::from("key")).unwrap();
+        let term = Term::unlimited(CancellationToken::new(), Timestamp::now());
+        let overtaken = Overtaken {
+            id: "run".into(),
+            calls: vec![StopCall::Cancel, StopCall::Terminate],
+            grace: Duration::from_millis(10),
+            doubt_ends: Timestamp::MAX,
+            ours_until: Timestamp::MAX,
+        };
+        let mut arrived = 0;
+        if calls == 0 {
+            term.end();
+        }
+        let serve = async {
+            loop {
+                let (mut connection, _) = api.accept().await.unwrap();
+                let _ = connection.read(&mut [0; 4096]).await.unwrap();
+                arrived += 1;
+                if arrived == calls {
+                    term.end();
+                }
+                let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+                connection.write_all(answer).await.unwrap();
+            }
+        };
+        tokio::select! {
+            never = serve => never,
+            () = overtaken.stop(client, &term) => {}
+        }
+        arrived
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_resource_is_gone_is_stopped_only_by_a_process_that_may_still_act() {
+        assert_eq!(calls_in_a_term_of(usize::MAX).await, 2);
+        assert_eq!(calls_in_a_term_of(1).await, 1);
+        assert_eq!(calls_in_a_term_of(0).await, 0);
+    }
+}

@@ -1,0 +1,21 @@
+//! When to try again: later each time, and not all resources at once.
+
+use std::time::Duration;
+
+use crate::execution::state::Observed;
+use crate::mistral::Trouble;
+use crate::platform::requeue::{self, Requeue};
+
+/// Retries of something that a person has to correct: from half a minute to five.
+pub(crate) fn blocked_retry(o: &Observed) -> Requeue {
+    Requeue::Retry(backoff(o, 30, 300))
+}
+
+/// Doubles from `first` to `last` seconds with the retries so far.
+pub(crate) fn backoff(o: &Observed, first: u64, last: u64) -> Duration {
+    requeue::backoff(o.memory.retries.in_a_row, &o.uid, first, last)
+}
+
+pub(crate) fn asked_to_wait(trouble: Option<&Trouble>) -> Duration {
+    trouble.and_then(|trouble| trouble.retry_after).unwrap_or_default()
+}

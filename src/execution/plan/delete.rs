@@ -1,0 +1,125 @@
+//! The part of the plan that a deletion takes: stop the run, then let go, in bounded time.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::{DeletionPolicy, Shutdown};
+use crate::execution::claim::{Claim, VISIBILITY};
+use crate::execution::plan::blocked::is_taken;
+use crate::execution::plan::stop;
+use crate::execution::plan::{
+    Decision, Standing, Step, of_which_life, ready_reason, restored, settle, standing, unreadable_end, write,
+};
+use crate::execution::state::{Observed, Remote, StopCall};
+use crate::execution::status::{self, is_finished, is_started, reason};
+use crate::mistral::wire::is_terminal;
+use crate::mistral::{Error, TroubleKind};
+use crate::platform::clock::{CLOCK_SKEW, later};
+use crate::platform::requeue::Requeue;
+
+/// How long a deletion waits for a run to stop before it lets go.
+const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
+/// How long a canceled run may take at most before it is terminated: soon enough for the limit.
+pub(crate) const LONGEST_GRACE: u32 = 240;
+
+/// The resource is being deleted: stop the run if it is ours, then let go.
+pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
+    if !o.finalizer {
+        return settle(o, o.status.clone(), Requeue::OnChange);
+    }
+    let free = Decision::Act(Step::Release { abandoned: false });
+    if is_finished(&o.status) || o.spec.deletion_policy == DeletionPolicy::Orphan {
+        return free;
+    }
+    let too_long = now > later(since, DELETION_LIMIT);
+    let claim = match standing(o) {
+        Standing::Ours(claim) => claim,
+        Standing::Reading(_) | Standing::Foreign(_) => return free,
+        // The claim is gone, but not the knowledge that there was one.
+        Standing::Unclaimed if o.has_lost_a_claim() => {
+            return match &o.stop_with {
+                _ if too_long => Decision::Act(Step::Release { abandoned: !is_only_held(o) }),
+                Some(connection) => write(o, restored(o, connection, now), false),
+                None => stopping(o, 10, now),
+            };
+        }
+        Standing::Unclaimed => return free,
+        Standing::Unreadable => return Decision::Act(Step::Release { abandoned: true }),
+    };
+    if o.is_refused(claim) {
+        return free;
+    }
+    if too_long {
+        return Decision::Act(Step::Release { abandoned: !is_only_held(o) });
+    }
+    let Some(connection) = &o.stop_with else { return stopping(o, 10, now) };
+    if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), true) {
+        return stopping(o, 10, now);
+    }
+    if o.is_elder(claim) {
+        return of_which_life(o, connection, claim, now);
+    }
+    // One that a deletion of long ago has left behind, as in a restored backup, is not this stop's beginning.
+    // By whichever clock is behind: the API server's has written when the deletion was asked for.
+    let asked_for = |at: &Timestamp| claim.stop_for.is_some() || *at >= later(since.min(now), -CLOCK_SKEW);
+    let Some(stop_since) = stop::began(claim, now).filter(asked_for) else {
+        return write(o, Claim { stop_since: Some(now), ..claim.clone() }, false);
+    };
+    let is_unknown = match (&o.stopped, &o.remote) {
+        (Some(Err(Error::NotFound(said))), _) => said.is_no_execution(),
+        (None, Remote::Absent) => true,
+        _ => false,
+    };
+    if is_unknown {
+        // A start may still be under way, or its run not be shown yet: being absent is no proof then.
+        let may_show = match &o.status.start_time {
+            Some(start) if is_started(&o.status) => o.began < later(start.0, VISIBILITY),
+            _ => !o.doubt(claim).is_zero(),
+        };
+        return if may_show { stopping(o, 5, now) } else { free };
+    }
+    match (&o.stopped, &o.remote) {
+        (Some(Ok(())), _) => stopping(o, 2, now),
+        // It does not run, whatever else it is.
+        (Some(Err(Error::Conflict(_))), Remote::Unknown(_)) => free,
+        (None, Remote::Unknown(trouble)) if unreadable_end(o, trouble).is_some() => free,
+        // To stop a run takes no answer about it. What has started is ours; an id that was only claimed may be another's.
+        (None, Remote::Unknown(trouble)) if trouble.kind != TroubleKind::Unauthorized && is_started(&o.status) => {
+            let call = call(o, stop_since, now);
+            match (o.memory.has_stopped(call, now), call) {
+                (false, _) => Decision::Act(Step::Stop(call)),
+                // There is no more to do, and no more to learn.
+                (true, StopCall::Terminate) if o.memory.unanswered > 1 => free,
+                (true, _) => stopping(o, 5, now),
+            }
+        }
+        (Some(Err(_)), _) | (None, Remote::Unknown(_) | Remote::Absent) => stopping(o, 5, now),
+        (None, Remote::NotAsked) => Decision::Act(Step::Ask),
+        (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) => free,
+        // Once started it is ours, whatever the spec's words mean by now.
+        (None, Remote::Found(run)) if !is_started(&o.status) && is_taken(o, run) => free,
+        (None, Remote::Found(_)) => {
+            let call = call(o, stop_since, now);
+            if o.memory.has_stopped(call, now) { stopping(o, 2, now) } else { Decision::Act(Step::Stop(call)) }
+        }
+    }
+}
+
+/// Whether the API server has refused to let the resource go: then its run had ended before, or has been told as left
+/// alone already. The status says so if this process does not know it.
+fn is_only_held(o: &Observed) -> bool {
+    o.memory.refusals.finalizer.is_some() || ready_reason(&o.status) == Some(reason::FINALIZER_REFUSED)
+}
+
+/// How to stop the run now.
+fn call(o: &Observed, since: Timestamp, now: Timestamp) -> StopCall {
+    let at_once = o.spec.deletion_policy == DeletionPolicy::Terminate || o.spec.shutdown == Some(Shutdown::Terminate);
+    let grace = o.spec.termination_grace_period_seconds.min(LONGEST_GRACE);
+    let terminate = at_once || now > later(since, SignedDuration::from_secs(i64::from(grace)));
+    if terminate { StopCall::Terminate } else { StopCall::Cancel }
+}
+
+fn stopping(o: &Observed, seconds: u64, now: Timestamp) -> Decision {
+    settle(o, status::deleting(o, now), Requeue::After(Duration::from_secs(seconds)))
+}

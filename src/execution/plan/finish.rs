@@ -1,0 +1,123 @@
+//! What is left to do once a run has ended: take the finalizer off, and delete the resource when its time is over.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::execution::plan::refused_writes::Write;
+use crate::execution::plan::{Decision, Step, settle};
+use crate::execution::state::Observed;
+use crate::execution::status;
+use crate::platform::clock::later;
+use crate::platform::requeue::{Requeue, jitter};
+
+/// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for. By then the doubt
+/// of its claim is over, 90 s after it was made, so that the claim leaves the memory with this last change.
+const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_secs(95);
+
+/// What this process has seen of a run's end, by the monotonic clock: the wall clock may be set meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How long ago.
+    pub ago: Duration,
+    /// It wrote the end itself; else it found it written, and the end is older than that.
+    pub witnessed: bool,
+}
+
+/// Nothing more to ask or to start.
+pub(crate) fn finished(o: &Observed, now: Timestamp) -> Decision {
+    let expires = time_left(o, now);
+    let (status, requeue) = match (expires, o.tracked_by.as_deref()) {
+        (Some(Duration::ZERO), None) => match o.refusal(Write::Deletion, now) {
+            None => return Decision::Act(Step::Delete),
+            Some((refusal, left)) => (status::deletion_refused(o, &refusal.refused, now), Requeue::After(left)),
+        },
+        (Some(Duration::ZERO), Some(who)) => (status::expired(o, who, now), Requeue::OnChange),
+        (Some(left), _) => (status::not_expired(o), Requeue::AtLatest(left)),
+        (None, _) => (status::not_expired(o), Requeue::OnChange),
+    };
+    if !o.finalizer || o.refusal(Write::Finalizer, now).is_some() {
+        return settle(o, status, requeue);
+    }
+    let due = later(
+        status::known_end(&o.status).unwrap_or(now),
+        FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&o.uid) % 30)),
+    );
+    match Duration::try_from(due.duration_since(now)) {
+        // An end in the future, by a clock that was set back, keeps nobody waiting for long.
+        Ok(wait) if !wait.is_zero() => settle(o, status, requeue.within(wait.min(Duration::from_secs(125)))),
+        _ => Decision::Act(Step::SetFinalizer(false)),
+    }
+}
+
+/// How long until the resource is to be deleted; none if it is not.
+///
+/// A process that saw the end counts by its monotonic clock alone. One that did not has to believe the times in the
+/// status, which are from other clocks: an end in their future counts from when it was first seen here.
+fn time_left(o: &Observed, now: Timestamp) -> Option<Duration> {
+    let ttl = Duration::from_secs(u64::from(o.spec.ttl_seconds_after_finished?));
+    let seen = o.ended.map_or(Duration::ZERO, |ended| ended.ago);
+    if o.ended.is_some_and(|ended| ended.witnessed) {
+        return Some(ttl.saturating_sub(seen));
+    }
+    // The later of two clocks, the API's and the operator's that wrote the end.
+    let Some(end) = status::known_end(&o.status) else { return Some(ttl.saturating_sub(seen)) };
+    let ago = Duration::try_from(now.duration_since(end)).unwrap_or_default();
+    Some(ttl.saturating_sub(ago.max(seen)))
+}
+
+/// Who writes what Argo CD and Flux keep track of. Argo CD may track by a label that others use as well
+/// (`app.kubernetes.io/instance`); who wrote it tells.
+pub(crate) const MANAGERS: [(&str, &str); 3] =
+    [("argocd-controller", "Argo CD"), ("kustomize-controller", "Flux"), ("helm-controller", "Flux")];
+
+/// By what they keep track, as their documentation has it: Argo CD's tracking annotation or label, the labels that Flux's
+/// two controllers set on what they apply, the annotation by which Helm owns a resource, the label of the members of an
+/// ApplySet, and the labels that kro and Crossplane set on what they make.
+pub(crate) const MARKS: [(&str, &str); 8] = [
+    ("argocd.argoproj.io/tracking-id", "Argo CD"),
+    ("argocd.argoproj.io/instance", "Argo CD"),
+    ("kustomize.toolkit.fluxcd.io/name", "Flux"),
+    ("helm.toolkit.fluxcd.io/name", "Flux"),
+    ("meta.helm.sh/release-name", "Helm"),
+    ("applyset.kubernetes.io/part-of", "an ApplySet"),
+    ("kro.run/owned", "kro"),
+    ("crossplane.io/composite", "Crossplane"),
+];
+
+/// Owners that create a resource once: they come to an end themselves. Any other controller would make it again. By API
+/// group and kind.
+const RUN_TO_COMPLETION: [(&str, &str); 8] = [
+    ("", "Pod"),
+    ("batch", "Job"),
+    ("batch", "CronJob"),
+    ("argoproj.io", "Workflow"),
+    ("argoproj.io", "CronWorkflow"),
+    ("tekton.dev", "TaskRun"),
+    ("tekton.dev", "PipelineRun"),
+    ("workflows.mistral.ai", "WorkflowExecution"),
+];
+
+/// What keeps track of a resource and would create it again if it were deleted; none if nothing does.
+pub(crate) fn tracked_by(metadata: &ObjectMeta) -> Option<String> {
+    let has = |key: &str| {
+        let within = |map: &Option<std::collections::BTreeMap<String, String>>| {
+            map.as_ref().is_some_and(|map| map.contains_key(key))
+        };
+        within(&metadata.annotations) || within(&metadata.labels)
+    };
+    let wrote =
+        |name: &str| metadata.managed_fields.iter().flatten().any(|entry| entry.manager.as_deref() == Some(name));
+    let mark = MARKS.iter().find(|(key, _)| has(key)).map(|(_, tool)| *tool);
+    let tool = mark.or_else(|| MANAGERS.iter().find(|(name, _)| wrote(name)).map(|(_, tool)| *tool));
+    tool.map(str::to_owned).or_else(|| controller(metadata))
+}
+
+/// The owner that controls a resource, unless it is one that runs to completion.
+fn controller(metadata: &ObjectMeta) -> Option<String> {
+    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    let ends = RUN_TO_COMPLETION.contains(&(group, owner.kind.as_str()));
+    (!ends).then(|| format!("{} \"{}\"", owner.kind, owner.name))
+}

@@ -1,0 +1,159 @@
+//! Stops while the resource stays: `shutdown`, and the two deadlines.
+//!
+//! A run that has not started is kept from starting; one that has is asked to stop, and terminated when it does not.
+//! That it is to be stopped is recorded in the claim before the first call, so it outlives this process and the wish:
+//! a cancel that has reached the run cannot be taken back.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::conditions::{self, READY, STARTED};
+use crate::api::{Shutdown, WorkflowExecutionStatus as Status};
+use crate::execution::claim::{Claim, SEND_WITHIN, StopFor};
+use crate::execution::plan::backoff::{asked_to_wait, backoff};
+use crate::execution::plan::blocked::troubled;
+use crate::execution::plan::{Decision, Standing, Step, settle, standing, write};
+use crate::execution::state::{Observed, Sent, StopCall};
+use crate::execution::status::{self, is_finished, is_started, reason};
+use crate::mistral::wire::Execution;
+use crate::mistral::{Error, Trouble, TroubleKind};
+use crate::platform::clock::{CLOCK_SKEW, later};
+use crate::platform::requeue::Requeue;
+
+/// Why nothing may be started any more, as the end that it is; if so.
+pub(crate) fn barred(o: &Observed, now: Timestamp) -> Option<Decision> {
+    let (reason, message) = match o.spec.shutdown {
+        Some(Shutdown::Cancel) => (reason::CANCELED, "spec.shutdown was set before the run started.".to_owned()),
+        Some(Shutdown::Terminate) => (reason::TERMINATED, "spec.shutdown was set before the run started.".to_owned()),
+        None if starting_deadline(o).is_some_and(|deadline| deadline <= now) => {
+            let seconds = o.spec.starting_deadline_seconds.unwrap_or_default();
+            let mut message = format!("The run had not started within {seconds} s of the resource's creation.");
+            let ready = conditions::find(&o.status.conditions, READY);
+            if let Some(obstacle) = ready.filter(|ready| ready.reason != reason::STARTING_DEADLINE_EXCEEDED) {
+                message = format!("{message} What kept it: {}", obstacle.message);
+            } else if let Some(refusal) = &o.memory.refusals.claim {
+                // The status that would have said so may be refused as well.
+                message = format!("{message} What kept it: the API server refused the claim: {}", refusal.refused.said);
+            }
+            (reason::STARTING_DEADLINE_EXCEEDED, message)
+        }
+        None => return None,
+    };
+    Some(settle(o, status::ended_without_run(o, reason, &message, now), Requeue::OnChange))
+}
+
+/// When this resource has to be looked at again for a deadline, whatever else happens; none if for none.
+pub(crate) fn next_deadline(o: &Observed, status: &Status, now: Timestamp) -> Option<Duration> {
+    if is_finished(status) || o.deleted.is_some() {
+        return None;
+    }
+    let deadline = if is_started(status) { active_deadline(o, status)? } else { starting_deadline(o)? };
+    // One that has passed is acted upon already, or cannot be now.
+    Duration::try_from(deadline.duration_since(now)).ok().filter(|left| !left.is_zero())
+}
+
+/// Whether this run is to be stopped, or is being stopped, so that its state must be known now.
+pub(crate) fn is_due(o: &Observed, now: Timestamp) -> bool {
+    matches!(standing(o), Standing::Ours(claim) if why(o, claim, &o.status, now).is_some())
+}
+
+/// Whether somebody has asked to stop the run, or the operator has set out to.
+pub(crate) fn is_asked_for(o: &Observed) -> bool {
+    o.spec.shutdown.is_some() || matches!(standing(o), Standing::Ours(claim) if claim.stop_for.is_some())
+}
+
+/// The next step towards the end of a run that goes on; none if it may go on.
+pub(crate) fn stop(o: &Observed, run: &Execution, now: Timestamp) -> Option<Decision> {
+    let Standing::Ours(claim) = standing(o) else { return None };
+    // First the status says that it started, which wakes the resource again.
+    if o.sent != Sent::Nothing {
+        return None;
+    }
+    let status = status::running(o, run, now);
+    let cause = why(o, claim, &status, now)?;
+    // One that a deletion of long ago has left behind, as in a restored backup, is not this stop's beginning.
+    let Some(since) = began(claim, now).filter(|_| claim.stop_for.is_some()) else {
+        let claim = Claim { stop_since: Some(now), stop_for: Some(cause), ..claim.clone() };
+        return Some(write(o, claim, false));
+    };
+    let grace = later(since, SignedDuration::from_secs(i64::from(o.spec.termination_grace_period_seconds)));
+    let terminate = o.spec.shutdown == Some(Shutdown::Terminate) || now >= grace;
+    let call = if terminate { StopCall::Terminate } else { StopCall::Cancel };
+    let trouble = match &o.stopped {
+        None if o.memory.has_stopped(call, now) => None,
+        None => return Some(Decision::Act(Step::Stop(call))),
+        // No longer running, or not yet shown: the next question tells.
+        Some(Ok(()) | Err(Error::NotFound(_) | Error::Conflict(_))) => None,
+        Some(Err(error)) => Some(Trouble::from(error.clone())),
+    };
+    let mut message = match (cause, call) {
+        (StopFor::Shutdown, StopCall::Cancel) => "spec.shutdown asks to stop the run; it has been asked to.",
+        (StopFor::Shutdown, StopCall::Terminate) => "spec.shutdown asks to stop the run; it is being terminated.",
+        (StopFor::Deadline, StopCall::Cancel) => {
+            "The run has exceeded spec.activeDeadlineSeconds; it has been asked to stop."
+        }
+        (StopFor::Deadline, StopCall::Terminate) => {
+            "The run has exceeded spec.activeDeadlineSeconds; it is being terminated."
+        }
+    }
+    .to_owned();
+    let requeue = match &trouble {
+        Some(trouble) if trouble.kind != TroubleKind::Unavailable => return Some(troubled(o, trouble, now)),
+        Some(trouble) => {
+            message = format!("The run is to be stopped, and the API cannot be used now: {}", trouble.message);
+            Requeue::Retry(backoff(o, 2, 30).max(asked_to_wait(Some(trouble))))
+        }
+        None => Requeue::After(next_look(since, grace, terminate, now)),
+    };
+    Some(settle(o, status::stopping(o, status, &message, now), requeue))
+}
+
+/// When the stop began that the claim tells of. One in the future is by another clock, and would never come to its end.
+pub(crate) fn began(claim: &Claim, now: Timestamp) -> Option<Timestamp> {
+    claim.stop_since.filter(|since| *since <= later(now, CLOCK_SKEW))
+}
+
+/// Often at first, then less: a workflow may take its time to clean up. At the end of its grace in any case.
+fn next_look(since: Timestamp, grace: Timestamp, terminating: bool, now: Timestamp) -> Duration {
+    let (shortest, longest) = (Duration::from_secs(2), Duration::from_secs(30));
+    let so_far = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    let look = (so_far / 4).clamp(shortest, longest);
+    match Duration::try_from(grace.duration_since(now)) {
+        Ok(left) if !terminating => look.min(left),
+        _ => look,
+    }
+}
+
+fn why(o: &Observed, claim: &Claim, status: &Status, now: Timestamp) -> Option<StopFor> {
+    let recorded = claim.stop_for;
+    recorded
+        .or_else(|| o.spec.shutdown.map(|_| StopFor::Shutdown))
+        .or_else(|| active_deadline(o, status).filter(|deadline| *deadline <= now).map(|_| StopFor::Deadline))
+}
+
+fn starting_deadline(o: &Observed) -> Option<Timestamp> {
+    o.spec.starting_deadline_seconds.map(|seconds| later(o.created, SignedDuration::from_secs(i64::from(seconds))))
+}
+
+fn active_deadline(o: &Observed, status: &Status) -> Option<Timestamp> {
+    // Somebody else's run keeps its own time.
+    let seconds = o.spec.active_deadline_seconds.filter(|_| !o.is_reading())?;
+    let start = began_running(o, status)?;
+    Some(later(start, SignedDuration::from_secs(i64::from(seconds))))
+}
+
+/// When the run began: as the API's clock says, but not before it was claimed and its resource created, nor after the
+/// status said that it had started. The API's clock may be wrong.
+fn began_running(o: &Observed, status: &Status) -> Option<Timestamp> {
+    let start = status.start_time.as_ref()?.0;
+    let not_before = match standing(o) {
+        Standing::Ours(claim) => o.created.min(later(claim.send_before, -SEND_WITHIN)),
+        _ => o.created,
+    };
+    let told = conditions::find(&status.conditions, STARTED).filter(|it| it.status == "True");
+    // The condition has whole seconds.
+    let not_after =
+        told.map_or(Timestamp::MAX, |started| later(started.last_transition_time.0, SignedDuration::from_secs(1)));
+    Some(start.min(not_after).max(not_before))
+}

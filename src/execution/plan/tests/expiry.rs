@@ -1,0 +1,191 @@
+//! The tables of `ttlSecondsAfterFinished`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::*;
+use crate::api::conditions::EXPIRED;
+use crate::execution::cache::slim;
+use crate::execution::controller::Guarded;
+use crate::execution::plan::finish::Ended;
+use crate::platform::apiserver::status_patch;
+
+/// Ended at second 5 and said so at second 6; to be deleted an hour later. The finalizer is gone.
+fn finished() -> Observed {
+    let mut o = Observed { look: true, ..started() };
+    o.asked(Ok(run("COMPLETED")));
+    let status = settled(&o, at(6)).status;
+    let mut o = Observed { status, finalizer: false, ..claimed() };
+    o.spec.ttl_seconds_after_finished = Some(3600);
+    o
+}
+
+fn seen(seconds: u64, witnessed: bool) -> Option<Ended> {
+    Some(Ended { ago: Duration::from_secs(seconds), witnessed })
+}
+
+#[test]
+fn a_resource_is_deleted_when_its_time_is_over_and_not_before() {
+    let o = Observed { ended: seen(0, false), ..finished() };
+    assert_eq!(settled(&o, at(1006)).requeue, Requeue::AtLatest(Duration::from_secs(2600)));
+    assert_eq!(step(&o, at(3606)), Step::Delete);
+    let never = Observed { spec: new().spec, ..o };
+    assert_eq!(settled(&never, at(1_000_000)).requeue, Requeue::OnChange);
+}
+
+#[test]
+fn who_saw_the_end_counts_by_a_clock_that_nobody_can_set() {
+    let o = Observed { ended: seen(100, true), ..finished() };
+    for now in [at(-100_000), at(106), at(100_000)] {
+        assert_eq!(settled(&o, now).requeue, Requeue::AtLatest(Duration::from_secs(3500)));
+    }
+    assert_eq!(step(&Observed { ended: seen(3600, true), ..o }, at(-100_000)), Step::Delete);
+}
+
+#[test]
+fn after_a_restart_an_end_in_the_future_does_not_keep_a_resource_for_longer_than_its_time() {
+    let set_back = at(-1_000_000);
+    let o = Observed { ended: seen(0, false), ..finished() };
+    assert_eq!(settled(&o, set_back).requeue, Requeue::AtLatest(Duration::from_secs(3600)));
+    assert_eq!(step(&Observed { ended: seen(3600, false), ..o }, set_back), Step::Delete);
+}
+
+#[test]
+fn a_resource_that_came_to_its_end_while_no_operator_ran_is_deleted_at_once() {
+    assert_eq!(step(&Observed { ended: seen(0, false), ..finished() }, at(100_000)), Step::Delete);
+}
+
+#[test]
+fn a_resource_that_would_be_created_again_is_kept_and_says_so_once() {
+    let o = Observed { tracked_by: Some("Argo CD".into()), ended: seen(0, false), ..finished() };
+    let kept = settled(&o, at(4000));
+    let expired = find(&kept.status.conditions, EXPIRED).unwrap();
+    assert_eq!(expired.reason, reason::TRACKED);
+    assert!(expired.message.contains("Argo CD"), "{}", expired.message);
+    assert_eq!(kept.requeue, Requeue::OnChange);
+    let again = Observed { status: kept.status.clone(), ..o };
+    assert_eq!(settled(&again, at(5000)).status, kept.status);
+    // The time was taken back.
+    let spec = new().spec;
+    let without = settled(&Observed { spec, ..again }, at(5000)).status;
+    assert_eq!(find(&without.conditions, EXPIRED), None);
+}
+
+#[test]
+fn what_argo_flux_and_helm_keep_track_of_is_known_by_their_marks() {
+    for (metadata, tool) in [
+        (json!({}), None),
+        (json!({ "labels": { "app.kubernetes.io/instance": "x" } }), None),
+        (json!({ "managedFields": [{ "manager": "kubectl-create" }] }), None),
+        (json!({ "annotations": { "argocd.argoproj.io/tracking-id": "x" } }), Some("Argo CD")),
+        (json!({ "labels": { "argocd.argoproj.io/instance": "x" } }), Some("Argo CD")),
+        (json!({ "managedFields": [{ "manager": "argocd-controller" }] }), Some("Argo CD")),
+        (json!({ "labels": { "kustomize.toolkit.fluxcd.io/name": "x" } }), Some("Flux")),
+        (json!({ "managedFields": [{ "manager": "kustomize-controller" }] }), Some("Flux")),
+        (json!({ "labels": { "helm.toolkit.fluxcd.io/name": "x" } }), Some("Flux")),
+        (json!({ "annotations": { "meta.helm.sh/release-name": "x" } }), Some("Helm")),
+        (json!({ "labels": { "applyset.kubernetes.io/part-of": "x" } }), Some("an ApplySet")),
+        (json!({ "labels": { "kro.run/owned": "true" } }), Some("kro")),
+        (json!({ "labels": { "crossplane.io/composite": "x" } }), Some("Crossplane")),
+    ] {
+        assert_eq!(observed(metadata.clone(), json!({})).tracked_by.as_deref(), tool, "{metadata}");
+    }
+}
+
+#[test]
+fn what_a_controller_would_make_again_is_kept_and_what_a_job_has_made_is_not() {
+    let owned = |api_version: &str, kind: &str, controller: bool| {
+        let owner =
+            json!({ "apiVersion": api_version, "kind": kind, "name": "x", "uid": "y", "controller": controller });
+        observed(json!({ "ownerReferences": [owner] }), json!({})).tracked_by
+    };
+    assert_eq!(owned("example.org/v1", "XReport", true).as_deref(), Some("XReport \"x\""));
+    assert_eq!(owned("example.org/v1", "Job", true).as_deref(), Some("Job \"x\""));
+    for (api_version, kind, controller) in [
+        ("example.org/v1", "XReport", false),
+        ("batch/v1", "Job", true),
+        ("batch/v1", "CronJob", true),
+        ("v1", "Pod", true),
+        ("argoproj.io/v1alpha1", "Workflow", true),
+        ("tekton.dev/v1", "TaskRun", true),
+    ] {
+        assert_eq!(owned(api_version, kind, controller), None, "{api_version} {kind}");
+    }
+}
+
+#[test]
+fn the_last_change_of_a_resource_comes_after_the_doubt_of_its_claim() {
+    // A claim stays in memory until a change comes after its doubt. No run is shorter than this one.
+    let mut o = finished();
+    o.status.end_time = Some(Time(at(0)));
+    o.status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Time(at(0)));
+    (o.finalizer, o.spec.ttl_seconds_after_finished) = (true, None);
+    let Note::Claim(claim) = &o.note else { panic!("not claimed") };
+    let last = (6..).map(at).find(|now| matches!(plan(&o, *now), Decision::Act(Step::SetFinalizer(false)))).unwrap();
+    assert!(claim.doubt_ends() < last && last < at(130), "{last}");
+}
+
+#[test]
+fn what_is_kept_although_its_time_is_over_loses_its_finalizer_all_the_same() {
+    let mut o = Observed { finalizer: true, tracked_by: Some("Flux".into()), ended: seen(1, true), ..finished() };
+    o.spec.ttl_seconds_after_finished = Some(0);
+    let kept = settled(&o, at(7));
+    assert!(is_true(&kept.status.conditions, EXPIRED));
+    assert!(matches!(kept.requeue, Requeue::AtLatest(wait) if wait <= Duration::from_secs(125)), "{:?}", kept.requeue);
+    assert_eq!(step(&Observed { status: kept.status, ..o }, at(200)), Step::SetFinalizer(false));
+}
+
+/// What a pass over a finished resource writes into its status, if it keeps of it in memory what is kept there.
+fn written(change: fn(&mut Value), tracked_by: Option<&str>, now: Timestamp) -> Vec<Value> {
+    let status = finished().status;
+    let mut object = json!({
+        "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
+        "metadata": { "name": "run", "namespace": "n", "uid": "u-1", "generation": 1 },
+        "spec": { "workflowIdentifier": "w" }, "status": status,
+    });
+    change(&mut object);
+    let mut guarded: Guarded = serde_json::from_value(object).unwrap();
+    slim(&mut guarded);
+    let kept = guarded.0.unwrap();
+    let mut o = observed(json!({ "generation": kept.metadata.generation }), json!({}));
+    o.spec.ttl_seconds_after_finished = kept.spec.ttl_seconds_after_finished;
+    let old = kept.status.unwrap();
+    let o = Observed { status: old.clone(), tracked_by: tracked_by.map(str::to_owned), ended: seen(1, false), ..o };
+    match plan(&o, now) {
+        Decision::Settle(settled) => {
+            let patch = json!(status_patch(Some(&old), &settled.status).unwrap());
+            patch.as_array().unwrap().clone()
+        }
+        Decision::Act(step) => panic!("{step:?}"),
+    }
+}
+
+#[test]
+fn conditions_are_written_again_with_all_their_words_or_not_at_all() {
+    let edited: fn(&mut Value) = |object| object["metadata"]["generation"] = json!(2);
+    let restored: fn(&mut Value) = |object| {
+        let all = object["status"]["conditions"].as_array_mut().unwrap();
+        all.iter_mut().for_each(|condition| drop(condition.as_object_mut().unwrap().remove("observedGeneration")));
+    };
+    let dying: fn(&mut Value) = |object| object["spec"]["ttlSecondsAfterFinished"] = json!(60);
+    let no_longer: fn(&mut Value) = |object| {
+        let all = object["status"]["conditions"].as_array_mut().unwrap();
+        let expired = json!({ "type": "Expired", "message": "It stays." });
+        all.push(all[0].clone());
+        merge(all.last_mut().unwrap(), expired);
+    };
+    for (change, tracked_by, writes) in [
+        (edited, None, true),
+        (restored, None, true),
+        (dying, Some("Helm"), true),
+        (no_longer, None, true),
+        (|_: &mut Value| (), None, false),
+        (|_: &mut Value| (), Some("Helm"), false),
+    ] {
+        let operations = written(change, tracked_by, at(1000));
+        let conditions = operations.iter().find(|operation| operation["path"] == "/status/conditions");
+        assert_eq!((conditions.is_some(), !operations.is_empty()), (writes, writes), "{operations:?}");
+        for condition in conditions.into_iter().flat_map(|it| it["value"].as_array().unwrap()) {
+            assert_ne!(condition["message"], "", "{condition}");
+        }
+    }
+}

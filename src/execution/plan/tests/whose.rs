@@ -1,0 +1,287 @@
+//! Whose run it is, and which claim is to be believed: annotations come back, answers lie, clocks are set.
+
+use super::*;
+
+/// Attempt 2 has been claimed and sent by this process; the run goes on unseen.
+fn second_attempt() -> Observed {
+    with_claim(|claim| (claim.attempt, claim.revision) = (2, 5))
+}
+
+/// The claim as it was in an export from before the second attempt.
+fn exported(o: &Observed) -> Claim {
+    let Note::Claim(claim) = &o.note else { unreachable!() };
+    Claim { attempt: 1, revision: 3, refused: true, send_before: at(-100), ..claim.as_ref().clone() }
+}
+
+fn noted(o: &Observed, claim: Claim) -> Observed {
+    Observed { note: Note::Claim(Box::new(claim)), ..o.clone() }
+}
+
+/// Claims that come over the present one: what they are, and the resource with them.
+fn come_back() -> Vec<(&'static str, Observed)> {
+    let o = second_attempt();
+    let older = exported(&o);
+    let owner = |name: &str, namespace: &str| {
+        let claim = claimed_elsewhere(name, namespace);
+        Claim { owner: claim.owner, revision: 9, ..older.clone() }
+    };
+    let earlier = Claim { uid: Some("u-0".into()), execution_id: "run-u-0".into(), revision: 9, ..older.clone() };
+    vec![
+        ("an older one", noted(&o, older.clone())),
+        ("another resource's", noted(&o, owner("other", "n"))),
+        ("another namespace's", noted(&o, owner("run", "elsewhere"))),
+        ("an earlier life's", noted(&o, earlier)),
+    ]
+}
+
+#[test]
+fn a_claim_that_comes_back_over_a_newer_one_starts_nothing_and_is_replaced() {
+    for (what, mut o) in come_back() {
+        o.asked(Err(not_found()));
+        let (claim, _, send) = claim_of(step(&o, at(50)));
+        assert!(!send && claim.revision > 5 && claim.attempt == 2, "{what}: {claim:?}");
+        assert_eq!((claim.execution_id.as_str(), claim.refused), ("run-u-1", false), "{what}");
+        o.claimed(claim, false);
+        o.known_for = Duration::ZERO;
+        let Decision::Settle(settled) = plan(&o, at(50)) else { panic!("{what} acts") };
+        assert_eq!(ready(&settled.status), reason::OUTCOME_UNKNOWN, "{what}");
+    }
+}
+
+#[test]
+fn a_claim_that_comes_back_lets_no_deletion_and_no_shutdown_pass_the_run_by() {
+    for (what, o) in come_back() {
+        let deleted = Observed { deleted: Some(at(50)), ..o.clone() };
+        assert!(matches!(step(&deleted, at(50)), Step::WriteClaim { send: false, .. }), "{what}");
+        let mut shut = o;
+        shut.spec.shutdown = Some(Shutdown::Cancel);
+        assert!(matches!(step(&shut, at(50)), Step::WriteClaim { send: false, .. }), "{what}");
+    }
+}
+
+#[test]
+fn after_a_restart_a_refused_claim_proves_nothing_before_every_earlier_call_would_show() {
+    let o = with_claim(|claim| (claim.refused, claim.claimant) = (true, "before".into()));
+    let mut o = Observed { memory: Memory::default(), ..o };
+    o.asked(Err(not_found()));
+    assert_eq!(ready(&settled(&o, at(89)).status), reason::OUTCOME_UNKNOWN);
+    assert!(claim_of(step(&o, at(90))).2);
+    let mut deleted = Observed { deleted: Some(at(50)), ..o };
+    let (claim, ..) = claim_of(step(&deleted, at(60)));
+    deleted.claimed(claim, false);
+    deleted.asked(Err(not_found()));
+    assert!(matches!(settled(&deleted, at(89)).requeue, Requeue::After(_)));
+    assert_eq!(step(&deleted, at(90)), Step::Release { abandoned: false });
+}
+
+#[test]
+fn after_a_restart_the_finalizer_alone_tells_that_there_was_a_claim() {
+    let copied = Claim { owner: claimed_elsewhere("other", "n").owner, ..exported(&claimed()) };
+    let o = Observed { memory: Memory::default(), finalizer: true, ..noted(&claimed(), copied) };
+    let (claim, _, send) = claim_of(step(&o, at(1)));
+    assert_eq!((claim.execution_id.as_str(), send), ("run-u-1", false));
+}
+
+#[test]
+fn a_claim_of_an_earlier_life_is_believed_only_if_this_life_has_no_run() {
+    let earlier = Claim { uid: Some("u-0".into()), execution_id: "run-u-0".into(), ..exported(&claimed()) };
+    let instance = Instance { name: "me".into(), since: at(10) };
+    let restored = Observed { memory: Memory::default(), instance, ..noted(&claimed(), earlier) };
+    assert_eq!((step(&restored, at(20)), restored.execution_id().as_str()), (Step::Ask, "run-u-1"));
+    let mut found = restored.clone();
+    found.asked(Ok(run("COMPLETED")));
+    assert_eq!(claim_of(step(&found, at(20))).0.execution_id, "run-u-1");
+    let mut absent = restored;
+    absent.asked(Err(not_found()));
+    assert_eq!(ready(&settled(&absent, at(84)).status), reason::OUTCOME_UNKNOWN);
+    let (claim, _, send) = claim_of(step(&absent, at(85)));
+    assert_eq!((claim.execution_id.as_str(), send), ("run-u-0", false));
+    absent.claimed(claim, false);
+    assert_eq!((step(&absent, at(85)), absent.execution_id().as_str()), (Step::Ask, "run-u-0"));
+}
+
+#[test]
+fn a_404_that_is_not_the_apis_own_says_nothing() {
+    let gateway = || Error::NotFound(ApiError { code: None, ..said(404, "") });
+    let mut o = claimed();
+    o.asked(Err(gateway()));
+    let unknown = settled(&o, at(500));
+    assert_eq!(ready(&unknown.status), reason::OUTCOME_UNKNOWN);
+    let mut fresh = observed(json!({}), json!({ "executionId": "mine" }));
+    fresh.asked(Err(gateway()));
+    assert_eq!(ready(&settled(&fresh, at(500)).status), reason::API_UNAVAILABLE);
+    let mut gone = started();
+    gone.asked(Err(gateway()));
+    assert!(find(&settled(&gone, at(500)).status.conditions, MISSING).is_none());
+    let mut deleted = Observed { deleted: Some(at(10)), ..with_claim(|claim| claim.stop_since = Some(at(10))) };
+    deleted.asked(Ok(run("RUNNING")));
+    deleted.stop_sent(StopCall::Cancel, Err(gateway()), at(100));
+    assert!(matches!(settled(&deleted, at(200)).requeue, Requeue::After(_)));
+}
+
+#[test]
+fn a_404_counts_from_the_moment_the_question_was_sent() {
+    let mut o = claimed();
+    o.asked(Err(not_found()));
+    // The answer took thirty seconds.
+    let slow = Observed { began: at(85), known_for: Duration::from_secs(85), ..o.clone() };
+    assert!(matches!(plan(&slow, at(115)), Decision::Settle(_)));
+    // The machine was suspended for an hour.
+    let suspended = Observed { began: at(3600), known_for: Duration::from_secs(2), ..o };
+    assert!(matches!(plan(&suspended, at(3600)), Decision::Settle(_)));
+}
+
+#[test]
+fn a_run_that_began_before_the_claim_was_not_started_by_it() {
+    let explicit = |began: i64| {
+        let mut o = claimed();
+        o.spec.execution_id = Some("mine".into());
+        o.asked(Ok(Execution { start_time: Some(at(began)), ..run("RUNNING") }));
+        o
+    };
+    assert!(claim_of(step(&explicit(-20), at(20))).0.reading);
+    assert_eq!(ready(&settled(&explicit(1), at(20)).status), reason::RUNNING);
+    // Clocks may be apart.
+    assert_eq!(ready(&settled(&explicit(-10), at(20)).status), reason::RUNNING);
+}
+
+#[test]
+fn a_workflow_whose_name_differs_in_case_is_another_one() {
+    let mut o = observed(json!({}), json!({ "executionId": "mine", "workflowIdentifier": "W" }));
+    o.asked(Ok(run("RUNNING")));
+    assert_eq!(ready(&settled(&o, at(20)).status), reason::EXECUTION_ID_TAKEN);
+}
+
+/// Found under an explicit id, and claimed for reading.
+fn adopted(comparison: Comparison, status: &str) -> Observed {
+    let mut o = with_claim(|claim| claim.reading = true);
+    o.spec.execution_id = Some("mine".into());
+    o.asked(Ok(run(status)));
+    assert_eq!(step(&o, at(20)), Step::Compare);
+    o.compared(comparison);
+    o
+}
+
+#[test]
+fn a_run_with_another_input_or_of_another_workflow_is_nobodys_result_here() {
+    for (comparison, words) in [
+        (Comparison::OtherInput("at /a".into()), "another input (at /a)"),
+        (Comparison::OtherWorkflow("other".into()), "workflow \"other\""),
+    ] {
+        let status = settled(&adopted(comparison, "COMPLETED"), at(20)).status;
+        assert_eq!((ready(&status), &status.result), (reason::EXECUTION_ID_TAKEN, &None));
+        let message = &find(&status.conditions, READY).unwrap().message;
+        assert!(message.contains(words) && !is_true(&status.conditions, COMPLETE), "{message}");
+    }
+}
+
+#[test]
+fn complete_says_of_a_run_that_was_found_whether_it_had_the_same_input() {
+    for (comparison, words) in [
+        (Comparison::Same, "with the same input"),
+        (Comparison::Unknown("no event tells of it".into()), "is not known: no event tells of it"),
+    ] {
+        let status = settled(&adopted(comparison, "COMPLETED"), at(20)).status;
+        let complete = find(&status.conditions, COMPLETE).unwrap();
+        assert!(complete.message.contains("not started by this resource"), "{}", complete.message);
+        assert!(complete.message.contains(words), "{}", complete.message);
+    }
+}
+
+#[test]
+fn a_consent_is_used_once() {
+    let used = |o: &Observed| match step(o, at(2 * 86_400)) {
+        Step::WriteClaim { consent, .. } => consent,
+        other => panic!("{other:?}"),
+    };
+    let mut read = with_claim(|claim| claim.reading = true);
+    read.take_over = Some("run-u-1".into());
+    assert!(used(&read));
+    let mut stale = claimed();
+    stale.take_over = Some("run-u-1".into());
+    stale.asked(Err(not_found()));
+    assert!(used(&stale));
+    assert!(!used(&new()));
+}
+
+#[test]
+fn a_run_is_stopped_whether_or_not_the_api_tells_of_it() {
+    for error in [transient(), Error::Unreadable { too_long: false, message: "odd".into() }] {
+        let mut o = Observed { look: true, ..started() };
+        o.spec.shutdown = Some(Shutdown::Cancel);
+        o.asked(Err(error));
+        let (claim, ..) = claim_of(step(&o, at(100)));
+        o.claimed(claim, false);
+        assert_eq!(step(&o, at(100)), Step::Stop(StopCall::Cancel));
+        o.stop_sent(StopCall::Cancel, Ok(()), at(100));
+        assert_eq!(ready(&settled(&o, at(101)).status), reason::STOPPING);
+    }
+}
+
+#[test]
+fn the_active_deadline_trusts_the_apis_clock_no_further_than_ours() {
+    let seconds_left = |start: i64| {
+        let mut o = started();
+        o.spec.active_deadline_seconds = Some(60);
+        o.status.start_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(start)));
+        settled(&o, at(10)).requeue
+    };
+    // It began between its claim, at 0, and its start in the status, at 1.
+    assert_eq!(seconds_left(-3600), Requeue::AtLatest(Duration::from_secs(50)));
+    assert_eq!(seconds_left(0), Requeue::AtLatest(Duration::from_secs(50)));
+    assert_eq!(seconds_left(3600), Requeue::AtLatest(Duration::from_secs(52)));
+}
+
+#[test]
+fn a_stop_that_a_backup_brings_back_shortens_no_grace() {
+    let mut o = Observed { deleted: Some(at(5000)), ..started() };
+    let Note::Claim(claim) = &mut o.note else { unreachable!() };
+    claim.stop_since = Some(at(100));
+    assert_eq!(claim_of(step(&o, at(5000))).0.stop_since, Some(at(5000)));
+}
+
+#[test]
+fn a_clock_that_is_set_back_holds_nothing_for_longer_than_it_was_meant_to_wait() {
+    let mut o = claimed();
+    o.asked(Err(transient()));
+    o.settled(settled(&o, at(86_400)).requeue, at(86_400));
+    let held = Observed { remote: Remote::NotAsked, ..o };
+    assert!(matches!(plan(&held, at(86_400)), Decision::Settle(_)));
+    assert_eq!(plan(&held, at(0)), Decision::Act(Step::Ask));
+}
+
+#[test]
+fn what_an_earlier_process_said_of_a_refused_start_stands_until_it_is_certain_and_then_deadlines_count() {
+    let o = with_claim(|claim| (claim.refused, claim.claimant) = (true, "before".into()));
+    let status = crate::execution::status::not_started(
+        &o,
+        Wait::Stalled,
+        reason::TARGET_NOT_FOUND,
+        "The API does not know it.".into(),
+        at(1),
+    );
+    let mut o = Observed { memory: Memory::default(), status: status.clone(), ..o };
+    let quiet = settled(&o, at(40));
+    assert_eq!((quiet.status, quiet.requeue), (status, Requeue::After(Duration::from_secs(50))));
+    assert_eq!(step(&o, at(90)), Step::Ask);
+    o.asked(Err(not_found()));
+    assert!(claim_of(step(&o, at(90))).2);
+    o.spec.starting_deadline_seconds = Some(60);
+    assert_eq!(ready(&settled(&o, at(90)).status), reason::STARTING_DEADLINE_EXCEEDED);
+}
+
+#[test]
+fn a_clock_that_is_behind_the_api_servers_stops_a_deleted_run_all_the_same() {
+    let mut o = Observed { deleted: Some(at(5000)), ..started() };
+    let (claim, ..) = claim_of(step(&o, at(100)));
+    o.claimed(claim, false);
+    assert_eq!(step(&o, at(100)), Step::Ask);
+}
+
+#[test]
+fn a_refused_claim_says_nothing_once_the_api_has_told_of_a_run() {
+    let mut o = with_claim(|claim| claim.refused = true);
+    o.spec.shutdown = Some(Shutdown::Cancel);
+    o.memory.seen = true;
+    assert_eq!(step(&o, at(50)), Step::Ask);
+}

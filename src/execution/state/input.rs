@@ -1,0 +1,572 @@
+//! The input that stands in ConfigMaps and Secrets: what is read becomes a part of it, or an obstacle in words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretSlice};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::api::WorkflowExecutionSpec;
+use crate::api::values::{Format, InputFrom, KeyRef, Kind};
+use crate::execution::claim::{InputVersion, TAKE_OVER};
+use crate::execution::plan::backoff::blocked_retry;
+use crate::execution::plan::blocked::{APPLIED_TOGETHER, blocked};
+use crate::execution::plan::{Decision, Standing, Step, is_consent, settle, standing};
+use crate::execution::state::Observed;
+use crate::execution::status::{self, reason};
+use crate::json::Json;
+use crate::mistral::wire::ExecuteRequest;
+use crate::mistral::{Client, Mask};
+use crate::platform::clock::later;
+use crate::platform::requeue::Requeue;
+
+/// The longest input that the API takes, in bytes of compact JSON: the 2 MB of its documentation, read generously.
+pub(crate) const MAX_INPUT: usize = 2 << 20;
+/// The most values of Secrets that texts are searched for: a search must not take long.
+const MAX_SECRET_VALUES: usize = 256;
+
+/// What the spec wants from ConfigMaps and Secrets.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Not read in this pass.
+    NotRead,
+    /// As it was found.
+    Read(Arc<Sources>),
+}
+
+/// The objects that the spec names, as they were found.
+pub type Sources = BTreeMap<(Kind, String), Source>;
+
+/// A ConfigMap or Secret, as it was found.
+#[derive(Debug)]
+pub enum Source {
+    /// It exists.
+    Found {
+        /// Its identity.
+        uid: String,
+        /// Its version.
+        resource_version: String,
+        /// What it holds under the keys that the spec names; ConfigMaps are not told apart from Secrets here.
+        values: BTreeMap<String, SecretSlice<u8>>,
+    },
+    /// There is none.
+    Absent,
+    /// The operator may not read it.
+    Forbidden,
+    /// It holds a Workspace's API key, and was not read.
+    ApiKey,
+    /// It lacks the label that the operator asks for.
+    Unlabelled,
+    /// With what it holds the values are longer than any input may be.
+    TooLarge,
+}
+
+/// The label of Secrets that may be inputs where the operator asks for one; it has to be `true`.
+pub const INPUT_LABEL: &str = "workflows.mistral.ai/input";
+
+/// Which Secrets may be inputs: whoever creates executions reads them through a workflow's result.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// The Secrets that hold API keys of Workspaces; none of them may.
+    pub api_keys: BTreeSet<String>,
+    /// Only those with [`INPUT_LABEL`] may.
+    pub labelled_only: bool,
+}
+
+/// Why the input is not complete.
+#[derive(Debug, PartialEq)]
+pub struct Lacking {
+    /// Of the condition.
+    pub reason: &'static str,
+    /// What is wrong, and what to do; never a value.
+    pub message: String,
+}
+
+/// Before a claim: the versions of what the input consists of, to be written into it; else how the pass goes on.
+pub(crate) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, Box<Decision>> {
+    if o.spec.left_out.is_some() {
+        return Err(Box::new(Decision::Act(Step::ReadInput)));
+    }
+    let wanted = entries(&o.spec);
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Err(conflict) = skeleton(&o.spec) {
+        let message = format!("{conflict}; correct it in a new WorkflowExecution. Nothing was started.");
+        let status = status::ended_without_run(o, reason::INPUT_CONFLICT, &message, now);
+        return Err(Box::new(settle(o, status, Requeue::OnChange)));
+    }
+    let Input::Read(sources) = &o.input else { return Err(Box::new(Decision::Act(Step::ReadInput))) };
+    if let Err(Lacking { reason, message }) = compose(&o.spec, sources) {
+        // A manifest may well have the execution before its ConfigMap.
+        if reason == reason::INPUT_NOT_FOUND && now < later(o.created, APPLIED_TOGETHER) {
+            return Err(Box::new(settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)))));
+        }
+        return Err(Box::new(blocked(o, reason, message, blocked_retry(o), now)));
+    }
+    let present = versions(&o.spec, sources);
+    match standing(o) {
+        // A call with other values may have been sent. One that was definitely refused, or never sent, counts for
+        // nothing; and of a claim that was lost, with its versions, nothing is left to compare with.
+        Standing::Ours(claim)
+            if !o.is_refused(claim) && !claim.inputs.is_empty() && claim.inputs != present && !is_consent(o, claim) =>
+        {
+            let id = &claim.execution_id;
+            let changed = changed(&claim.inputs, &present);
+            let message = format!(
+                "{changed} was changed after a start may have been sent with what it held before, so nothing was started; create another WorkflowExecution, or, to start this one with what it holds now, annotate this resource with {TAKE_OVER}={id}."
+            );
+            Err(Box::new(blocked(o, reason::INPUT_CHANGED, message, Requeue::OnChange, now)))
+        }
+        _ => Ok(present),
+    }
+}
+
+/// Before a run that was found is compared with the spec: what has to be read for that, if anything.
+pub(crate) fn comparable(o: &Observed) -> Option<Decision> {
+    let has_to = o.spec.left_out.is_some() || !entries(&o.spec).is_empty();
+    (has_to && matches!(o.input, Input::NotRead)).then_some(Decision::Act(Step::ReadInput))
+}
+
+/// What must not show in a text that the API gave.
+pub(crate) enum Hiding {
+    /// Nothing.
+    Nothing,
+    /// These values.
+    These(Mask),
+    /// The Secrets have to be read first.
+    NotRead,
+    /// It cannot be told, and why.
+    Unknown(String),
+}
+
+/// What must not show in a text that the API gave about this run.
+pub(crate) fn hiding(o: &Observed) -> Hiding {
+    let secrets: Vec<&KeyRef> = entries(&o.spec).iter().filter_map(|entry| entry.secret_key_ref.as_ref()).collect();
+    if secrets.is_empty() {
+        return Hiding::Nothing;
+    }
+    let Input::Read(sources) = &o.input else { return Hiding::NotRead };
+    let started_with = match standing(o) {
+        Standing::Ours(claim) => claim.inputs.as_slice(),
+        _ => &[],
+    };
+    for KeyRef { name, .. } in secrets {
+        let Some(known) = started_with.iter().find(|input| input.kind == Kind::Secret && input.name == *name) else {
+            return Hiding::Unknown(format!(
+                "which version of Secret \"{name}\" the run was started with is not known here"
+            ));
+        };
+        match sources.get(&(Kind::Secret, name.clone())) {
+            Some(Source::Found { uid, resource_version, .. })
+                if known.uid == *uid && known.resource_version == *resource_version => {}
+            Some(Source::Found { .. }) => {
+                return Hiding::Unknown(format!("Secret \"{name}\" was changed since the start"));
+            }
+            Some(Source::TooLarge) => {
+                return Hiding::Unknown(format!("Secret \"{name}\" is too long to search for"));
+            }
+            Some(Source::Forbidden) => {
+                return Hiding::Unknown(format!("the operator may not read Secret \"{name}\" any more"));
+            }
+            Some(Source::ApiKey | Source::Unlabelled) => {
+                return Hiding::Unknown(format!("Secret \"{name}\" may not be an input any more"));
+            }
+            Some(Source::Absent) | None => {
+                return Hiding::Unknown(format!("Secret \"{name}\" is gone since the start"));
+            }
+        }
+    }
+    Hiding::These(mask(&o.spec, sources))
+}
+
+/// The whole input.
+///
+/// # Errors
+/// What is missing or wrong, in words.
+pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option<Json>, Lacking> {
+    let entries = entries(spec);
+    if entries.is_empty() {
+        return Ok(spec.input.clone());
+    }
+    let mut input = Part::of(spec.input.as_ref());
+    let (mut secret_values, mut secret_bytes) = (0, 0);
+    for entry in entries {
+        let value = value(entry, sources)?;
+        if entry.secret_key_ref.is_some() {
+            value.leaves(|leaf| {
+                if Mask::covers(leaf) {
+                    (secret_values, secret_bytes) = (secret_values + 1, secret_bytes + leaf.len());
+                }
+            });
+        }
+        insert(&mut input, &entry.path, value).map_err(invalid)?;
+    }
+    if secret_values > MAX_SECRET_VALUES {
+        return Err(invalid(format!(
+            "spec.inputFrom reads {secret_values} values from Secrets, and the operator can keep no more than {MAX_SECRET_VALUES} out of texts; read the JSON as a String, or let the workflow read the Secret itself"
+        )));
+    }
+    if secret_bytes > Mask::MOST {
+        return Err(invalid(format!(
+            "spec.inputFrom reads {secret_bytes} bytes from Secrets, and the operator can keep no more than {} out of texts; let the workflow read the Secret itself",
+            Mask::MOST
+        )));
+    }
+    let input = input.json();
+    let bytes = input.text().len();
+    if bytes > MAX_INPUT {
+        return Err(invalid(format!(
+            "the input has {bytes} bytes with what spec.inputFrom reads, and the API takes 2 MB; make it smaller"
+        )));
+    }
+    Ok(Some(input))
+}
+
+/// The values of Secrets, to be kept out of what the API says.
+pub fn mask(spec: &WorkflowExecutionSpec, sources: &Sources) -> Mask {
+    let mut values = Vec::new();
+    for entry in entries(spec).iter().filter(|entry| entry.secret_key_ref.is_some()) {
+        if let Ok(value) = value(entry, sources) {
+            value.leaves(|leaf| {
+                values.push(leaf.to_owned());
+                // A workflow that reads a number may write it otherwise.
+                values.extend(serde_json::from_str::<serde_json::Number>(leaf).map(|number| number.to_string()));
+            });
+        }
+    }
+    Mask::new(values.iter().map(String::as_str))
+}
+
+/// The call that starts the run; none without all of its input.
+pub fn request(o: &Observed) -> Option<ExecuteRequest> {
+    let spec = &o.spec;
+    let input = match &o.input {
+        Input::Read(sources) => compose(spec, sources).ok()?,
+        Input::NotRead => compose(spec, &Sources::new()).ok()?,
+    };
+    Some(ExecuteRequest {
+        execution_id: o.execution_id(),
+        input,
+        deployment_name: spec.deployment_name.clone(),
+        custom_tracing_attributes: spec.custom_tracing_attributes.clone(),
+        extensions: spec.extensions.clone(),
+    })
+}
+
+/// The client, in whose errors no value of a Secret is quoted that was read in this pass.
+pub fn hidden_from(client: &Client, o: &Observed) -> Client {
+    match &o.input {
+        Input::Read(sources) => client.clone().hiding(mask(&o.spec, sources)),
+        Input::NotRead => client.clone(),
+    }
+}
+
+/// The objects that the spec names, and of each the keys.
+pub fn wanted(spec: &WorkflowExecutionSpec) -> BTreeMap<(Kind, String), Vec<String>> {
+    let mut wanted: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for (kind, at) in entries(spec).iter().filter_map(InputFrom::source) {
+        wanted.entry((kind, at.name.clone())).or_default().push(at.key.clone());
+    }
+    wanted
+}
+
+fn entries(spec: &WorkflowExecutionSpec) -> &[InputFrom] {
+    spec.input_from.as_deref().unwrap_or_default()
+}
+
+/// Whether each path has a place beside what the spec itself says; that no manifest but another can cure.
+fn skeleton(spec: &WorkflowExecutionSpec) -> Result<(), String> {
+    let mut input = Part::of(spec.input.as_ref());
+    let null = Json::from(&Value::Null);
+    entries(spec).iter().try_for_each(|entry| insert(&mut input, &entry.path, null.clone()))
+}
+
+/// A part of an input that is put together: taken apart only along the paths where something is put in. All the rest
+/// stays text, so that numbers stay as they are spelled and no depth is too deep.
+enum Part {
+    Text(Json),
+    Object(Vec<(String, Part)>),
+}
+
+impl Part {
+    /// An input to put values into; one that is not there is an empty object.
+    fn of(input: Option<&Json>) -> Self {
+        input.map_or_else(|| Self::Object(Vec::new()), |input| Self::Text(input.clone()))
+    }
+
+    /// Its fields; none where it is no object.
+    fn fields(&mut self) -> Option<&mut Vec<(String, Part)>> {
+        if let Self::Text(json) = self {
+            let fields = json.fields()?;
+            *self = Self::Object(fields.into_iter().map(|(name, value)| (name, Self::Text(value))).collect());
+        }
+        match self {
+            Self::Object(fields) => Some(fields),
+            Self::Text(_) => None,
+        }
+    }
+
+    fn write(&self, text: &mut String) {
+        match self {
+            Self::Text(json) => text.push_str(json.text()),
+            // As deep as the longest path, which the CRD bounds.
+            Self::Object(fields) => {
+                text.push('{');
+                for (n, (name, part)) in fields.iter().enumerate() {
+                    text.push_str(if n == 0 { "" } else { "," });
+                    text.push_str(&Value::from(name.as_str()).to_string());
+                    text.push(':');
+                    part.write(text);
+                }
+                text.push('}');
+            }
+        }
+    }
+
+    fn json(self) -> Json {
+        let mut text = String::new();
+        self.write(&mut text);
+        // Put together from JSON it is JSON.
+        Json::from_text(text).unwrap_or_else(|| Json::from(&Value::Null))
+    }
+}
+
+/// Puts a value where a JSON Pointer points to, and makes the objects on the way.
+fn insert(input: &mut Part, path: &str, value: Json) -> Result<(), String> {
+    let names = path.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
+    let names: Vec<String> = names.collect();
+    let mut at = input;
+    for (n, name) in names.iter().enumerate() {
+        let Some(fields) = at.fields() else {
+            return Err(format!("The path {path} of spec.inputFrom leads through a value that is no object"));
+        };
+        let there = fields.iter().position(|(field, _)| field == name);
+        let is_last = n + 1 == names.len();
+        let index = match there {
+            Some(_) if is_last => {
+                return Err(format!("The path {path} of spec.inputFrom has a value in spec.input already"));
+            }
+            Some(index) => index,
+            None if is_last => {
+                fields.push((name.clone(), Part::Text(value)));
+                return Ok(());
+            }
+            None => {
+                fields.push((name.clone(), Part::Object(Vec::new())));
+                fields.len() - 1
+            }
+        };
+        at = &mut fields[index].1;
+    }
+    Ok(())
+}
+
+/// One value, as the input has it.
+fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, Lacking> {
+    let Some((kind, KeyRef { name, key })) = entry.source() else {
+        return Err(invalid("an entry of spec.inputFrom names no source".into()));
+    };
+    let values = match sources.get(&(kind, name.clone())) {
+        Some(Source::Found { values, .. }) => values,
+        Some(Source::Absent) | None => {
+            let message = format!("There is no {kind} \"{name}\" in this namespace; create it.");
+            return Err(Lacking { reason: reason::INPUT_NOT_FOUND, message });
+        }
+        Some(Source::TooLarge) => {
+            let message = format!(
+                "the values that spec.inputFrom reads are longer than {MAX_INPUT} bytes with those of {kind} \"{name}\", and the API takes 2 MB; make them smaller"
+            );
+            return Err(invalid(message));
+        }
+        Some(Source::Forbidden) => {
+            let message = format!(
+                "The operator may not read {kind} \"{name}\" in this namespace; let its service account \"get\" it."
+            );
+            return Err(Lacking { reason: reason::INPUT_FORBIDDEN, message });
+        }
+        Some(Source::ApiKey) => {
+            let message = format!(
+                "{kind} \"{name}\" holds the API key of a Workspace in this namespace, which no workflow may be sent; put what this one needs into a Secret of its own, and name that in a new WorkflowExecution."
+            );
+            return Err(Lacking { reason: reason::INPUT_FORBIDDEN, message });
+        }
+        Some(Source::Unlabelled) => {
+            let message = format!(
+                "The operator takes input only from Secrets with the label {INPUT_LABEL}=true, which Secret \"{name}\" lacks; label it, if workflows may be sent what it holds."
+            );
+            return Err(Lacking { reason: reason::INPUT_FORBIDDEN, message });
+        }
+    };
+    let Some(value) = values.get(key) else {
+        let message = format!("{kind} \"{name}\" has no key \"{key}\"; add it.");
+        return Err(Lacking { reason: reason::INPUT_NOT_FOUND, message });
+    };
+    let Ok(text) = std::str::from_utf8(value.expose_secret()) else {
+        return Err(invalid(format!(
+            "the key \"{key}\" of {kind} \"{name}\" is not UTF-8 text; encode it, as in Base64"
+        )));
+    };
+    match entry.format {
+        Format::String => Ok(Json::from(&Value::from(text))),
+        // Where, not what: the parser's own words could quote the value.
+        Format::Json => serde_json::from_str::<&RawValue>(text).map(|raw| Json::from(raw.to_owned())).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            invalid(format!(
+                "the key \"{key}\" of {kind} \"{name}\" is not JSON (line {line}, column {column}); correct it, or read it as a String"
+            ))
+        }),
+    }
+}
+
+fn invalid(what: String) -> Lacking {
+    Lacking { reason: reason::INPUT_INVALID, message: format!("The input cannot be put together: {what}.") }
+}
+
+/// The versions of all objects that are there, in the order of their names.
+fn versions(spec: &WorkflowExecutionSpec, sources: &Sources) -> Vec<InputVersion> {
+    let found = |(kind, name): (Kind, String)| match sources.get(&(kind, name.clone())) {
+        Some(Source::Found { uid, resource_version, .. }) => {
+            Some(InputVersion { kind, name, uid: uid.clone(), resource_version: resource_version.clone() })
+        }
+        Some(Source::Absent | Source::Forbidden | Source::ApiKey | Source::Unlabelled | Source::TooLarge) | None => {
+            None
+        }
+    };
+    wanted(spec).into_keys().filter_map(found).collect()
+}
+
+/// The first object that is another one than it was, in words.
+fn changed(before: &[InputVersion], now: &[InputVersion]) -> String {
+    let other = now.iter().find(|input| !before.contains(input));
+    other.map_or_else(|| "The input".into(), |input| format!("{} \"{}\"", input.kind, input.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Kind, name, and what is in it.
+    type Object<'a> = (Kind, &'a str, &'a [(&'a str, &'a [u8])]);
+
+    fn spec(input: Value, from: Value) -> WorkflowExecutionSpec {
+        serde_json::from_value(json!({ "workflowIdentifier": "w", "input": input, "inputFrom": from })).unwrap()
+    }
+
+    fn sources(objects: &[Object<'_>]) -> Sources {
+        let source = |(kind, name, values): &Object<'_>| {
+            let values = values.iter().map(|(key, value)| ((*key).to_owned(), SecretSlice::from(value.to_vec())));
+            let source =
+                Source::Found { uid: format!("uid-{name}"), resource_version: "1".into(), values: values.collect() };
+            ((*kind, (*name).to_owned()), source)
+        };
+        objects.iter().map(source).collect()
+    }
+
+    fn config(path: &str, key: &str, format: &str) -> Value {
+        json!({ "configMapKeyRef": { "name": "c", "key": key }, "path": path, "as": format })
+    }
+
+    fn secret(path: &str, key: &str, format: &str) -> Value {
+        json!({ "secretKeyRef": { "name": "s", "key": key }, "path": path, "as": format })
+    }
+
+    #[test]
+    fn each_value_goes_where_its_path_points_and_objects_on_the_way_are_made() {
+        let sources = sources(&[
+            (Kind::ConfigMap, "c", &[("text", b"a\nb"), ("json", b" {\"x\": [1, null]} ")]),
+            (Kind::Secret, "s", &[("token", b"t0ken"), ("number", b"7")]),
+        ]);
+        let from = json!([
+            config("/text", "text", "String"),
+            config("/deep/er/json", "json", "Json"),
+            secret("/deep/a~1b~0c", "token", "String"),
+            secret("/kept/n", "number", "Json"),
+            secret("/kept/0", "number", "String"),
+        ]);
+        let composed = compose(&spec(json!({ "kept": { "m": null } }), from), &sources).unwrap();
+        let expected = json!({
+            "text": "a\nb", "deep": { "er": { "json": { "x": [1, null] } }, "a/b~c": "t0ken" },
+            "kept": { "m": null, "n": 7, "0": "7" },
+        });
+        assert_eq!(serde_json::from_str::<Value>(composed.unwrap().text()).unwrap(), expected);
+        let none = spec(json!(null), json!(null));
+        assert_eq!(compose(&none, &Sources::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_path_that_meets_a_value_of_the_spec_is_refused() {
+        for (input, path, words) in [
+            (json!({ "a": 1 }), "/a", "has a value in spec.input already"),
+            (json!({ "a": null }), "/a", "has a value in spec.input already"),
+            (json!({ "a": { "b": {} } }), "/a/b", "has a value in spec.input already"),
+            (json!({ "a": 1 }), "/a/b", "leads through a value that is no object"),
+            (json!({ "a": [{}] }), "/a/0", "leads through a value that is no object"),
+            (json!({ "a": null }), "/a/b", "leads through a value that is no object"),
+        ] {
+            let refused = skeleton(&spec(input, json!([config(path, "k", "String")]))).unwrap_err();
+            assert!(refused.contains(path) && refused.contains(words), "{path}: {refused}");
+        }
+        assert_eq!(skeleton(&spec(json!({ "a": {} }), json!([config("/a/b", "k", "Json")]))), Ok(()));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named_and_no_value_is() {
+        let there = sources(&[(
+            Kind::Secret,
+            "s",
+            &[("bytes", &[0xff, 0xfe]), ("words", b"pa55word"), ("long", &[b'x'; Mask::MOST + 1])],
+        )]);
+        let large = sources(&[(Kind::ConfigMap, "c", &[("long", &[b'x'; MAX_INPUT])])]);
+        let forbidden = Sources::from([((Kind::Secret, "s".to_owned()), Source::Forbidden)]);
+        for (from, sources, reason, words) in [
+            (config("/a", "k", "String"), &there, reason::INPUT_NOT_FOUND, "There is no ConfigMap \"c\""),
+            (secret("/a", "k", "String"), &there, reason::INPUT_NOT_FOUND, "Secret \"s\" has no key \"k\""),
+            (secret("/a", "k", "String"), &forbidden, reason::INPUT_FORBIDDEN, "may not read Secret \"s\""),
+            (secret("/a", "bytes", "String"), &there, reason::INPUT_INVALID, "is not UTF-8"),
+            (secret("/a", "words", "Json"), &there, reason::INPUT_INVALID, "is not JSON (line 1, column 1)"),
+            (secret("/a", "long", "String"), &there, reason::INPUT_INVALID, "keep no more than 65536 out of texts"),
+            (config("/a", "long", "String"), &large, reason::INPUT_INVALID, "the API takes 2 MB"),
+        ] {
+            let lacking = compose(&spec(json!(null), json!([from])), sources).unwrap_err();
+            assert_eq!(lacking.reason, reason);
+            assert!(lacking.message.contains(words) && !lacking.message.contains("pa55"), "{}", lacking.message);
+        }
+    }
+
+    #[test]
+    fn values_of_secrets_are_masked_one_by_one_and_those_of_config_maps_are_not() {
+        let sources = sources(&[
+            (Kind::ConfigMap, "c", &[("k", b"config-value")]),
+            (
+                Kind::Secret,
+                "s",
+                &[("k", b"s3cret-one\n"), ("j", br#"{"a":["s3cret-two",7654321,true],"s3cret-key":1}"#)],
+            ),
+        ]);
+        let from = json!([config("/a", "k", "String"), secret("/b", "k", "String"), secret("/c", "j", "Json")]);
+        let spec = spec(json!(null), from);
+        let text = "config-value s3cret-one s3cret-two 7654321 true";
+        assert_eq!(mask(&spec, &sources).text(text), "config-value [redacted] [redacted] [redacted] true");
+        assert!(!format!("{:?}", Input::Read(Arc::new(sources))).contains("115"), "the bytes of a value");
+    }
+
+    #[test]
+    fn more_values_of_secrets_than_can_be_hidden_are_refused() {
+        let many: Vec<String> = (0..=MAX_SECRET_VALUES).map(|n| format!("value-{n}")).collect();
+        let json = json!(many).to_string();
+        let there = sources(&[
+            (Kind::Secret, "s", &[("k", json.as_bytes())]),
+            (Kind::ConfigMap, "c", &[("k", json.as_bytes())]),
+        ]);
+        let of = |entry: Value| compose(&spec(json!(null), json!([entry])), &there);
+        assert!(of(secret("/a", "k", "Json")).unwrap_err().message.contains("257 values"));
+        assert!(of(secret("/a", "k", "String")).is_ok());
+        assert!(of(config("/a", "k", "Json")).is_ok());
+    }
+}

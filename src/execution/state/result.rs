@@ -1,0 +1,299 @@
+//! Where the result of a run goes: into the status, or as a whole into an object of the spec's choice; and whose that
+//! object is.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::Resource;
+use serde::Deserialize;
+
+use crate::api::conditions::{self, Is, READY, RESULT_NOT_WRITTEN};
+use crate::api::values::{Kind, ResultRef};
+use crate::api::{WorkflowExecution, WorkflowExecutionStatus as Status};
+use crate::execution::plan::backoff::backoff;
+use crate::execution::plan::{Decision, Step, settle};
+use crate::execution::state::input::{Hiding, hiding};
+use crate::execution::state::{Observed, Remote, Sent};
+use crate::execution::status::{self, reason};
+use crate::json::{self, Json, Rows};
+use crate::mistral::wire::Execution;
+use crate::platform::clock::later;
+use crate::platform::requeue::Requeue;
+
+/// The key under which an object holds a result.
+pub const KEY: &str = "result";
+/// The annotation that says in which way the API has encoded a result.
+pub const ENCODING: &str = "workflows.mistral.ai/result-encoding";
+/// The most that an object of Kubernetes holds, in bytes.
+const MAX_OBJECT: usize = 1 << 20;
+/// Writes in a row that fail before the status says so: most are over with the next.
+const FAILURES_UNTOLD: u32 = 3;
+/// How long an object of a resource of the same name that is gone may take to go after it.
+const COLLECTED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
+
+/// What became of the object that the result goes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    /// Nothing was tried in this pass.
+    NotTried,
+    /// It holds the result.
+    Written,
+    /// It belongs to an earlier resource of the same name, and is about to go.
+    Predecessors,
+    /// It cannot be written now, in the API server's words; later may be better.
+    NotNow(String),
+    /// It cannot be written, and trying again will not help.
+    Refused {
+        /// Of the condition.
+        reason: &'static str,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+}
+
+/// An object as it should be.
+#[derive(Clone, PartialEq)]
+pub struct Wanted {
+    /// ConfigMap or Secret.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// What it holds under [`KEY`].
+    pub text: String,
+    /// How the API has encoded it, if it did.
+    pub encoding: Option<String>,
+}
+
+/// Without the result.
+impl std::fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wanted").field("kind", &self.kind).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Whose an object is that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// This resource's.
+    Ours,
+    /// A resource's of the same kind and name that is gone: it goes after it.
+    Predecessors,
+    /// Somebody else's.
+    Others,
+}
+
+/// What is to be done with a result.
+enum Disposal {
+    /// There is none.
+    None,
+    /// The Secrets that it may quote have to be read first.
+    NotRead,
+    /// It may quote Secrets and cannot be shown; why.
+    Withheld(String),
+    /// Into the status, if it is short enough; and whether something is left out.
+    Status(Json, bool),
+    /// Into an object.
+    Object(Wanted),
+}
+
+/// What has to be done before the status says that the run has completed: whoever waits for that is to find the result.
+pub(crate) fn next(o: &Observed, run: &Execution, now: Timestamp) -> Option<Decision> {
+    match disposal(o, run) {
+        Disposal::NotRead => Some(Decision::Act(Step::ReadInput)),
+        Disposal::Object(wanted) if wanted.text.len() <= MAX_OBJECT => match &o.stored {
+            Stored::NotTried => Some(Decision::Act(Step::WriteResult)),
+            Stored::Predecessors if now < later(ended(o, run), COLLECTED_WITHIN) => {
+                Some(settle(o, status::ending(o, run, now), Requeue::After(Duration::from_secs(2))))
+            }
+            Stored::NotNow(said) => {
+                let ready = conditions::find(&o.status.conditions, READY);
+                let told = o.memory.retries.in_a_row >= FAILURES_UNTOLD
+                    || ready.is_some_and(|ready| ready.reason == reason::RESULT_PENDING);
+                let status = if told {
+                    let Wanted { kind, name, .. } = wanted;
+                    let message = format!(
+                        "The run completed, and its result cannot be written to {kind} \"{name}\" yet; it is tried again ({said})."
+                    );
+                    status::result_pending(o, run, &message, now)
+                } else {
+                    status::ending(o, run, now)
+                };
+                Some(settle(o, status, Requeue::Retry(backoff(o, 2, 120))))
+            }
+            Stored::Predecessors | Stored::Written | Stored::Refused { .. } => None,
+        },
+        Disposal::Object(_) | Disposal::None | Disposal::Withheld(_) | Disposal::Status(..) => None,
+    }
+}
+
+/// When it ended; before that where the API does not tell, so that nobody waits for ever.
+fn ended(o: &Observed, run: &Execution) -> Timestamp {
+    run.end_time.or(run.start_time).unwrap_or(o.created)
+}
+
+/// The object that this pass has to write.
+pub fn wanted(o: &Observed) -> Option<Wanted> {
+    let run = match (&o.remote, &o.sent) {
+        (Remote::Found(run), _) | (_, Sent::Accepted(run)) => run,
+        _ => return None,
+    };
+    match disposal(o, run) {
+        Disposal::Object(wanted) => Some(wanted),
+        Disposal::None | Disposal::NotRead | Disposal::Withheld(_) | Disposal::Status(..) => None,
+    }
+}
+
+/// Says in the status where the result is, or has it there. Returns the same in words.
+pub(crate) fn keep(status: &mut Status, o: &Observed, run: &Execution, now: Timestamp) -> String {
+    if let Some(why) = &run.result_unread {
+        let message = format!(
+            "The run completed, as the list of runs tells; what the API answers about the run itself cannot be used, so its result, if it has one, stays there: {why}"
+        );
+        let reason = reason::RESULT_UNREADABLE;
+        conditions::set(&mut status.conditions, RESULT_NOT_WRITTEN, Is::True, reason, &message, o.generation, now);
+        return message;
+    }
+    let Some(result) = result(run) else { return "The run completed; it has no result.".into() };
+    let result = result.compact();
+    let bytes = result.text().len();
+    status.result_bytes = i64::try_from(bytes).ok();
+    let max_bytes = o.spec.result.max_bytes;
+    let encoded = encoding(&result).map_or_else(String::new, |how| {
+        format!(" The API has encoded it ({how}), and it was not decoded; who holds the key can.")
+    });
+    let (reason, problem) = match disposal(o, run) {
+        Disposal::Status(..) if bytes > max_bytes as usize => {
+            return format!(
+                "The run completed; its result of {bytes} bytes is longer than spec.result.maxBytes ({max_bytes}) and stays at the API.{encoded}"
+            );
+        }
+        Disposal::Status(shown, _) if let Err(why) = shown.is_keepable() => {
+            let message = format!("it {why}; spec.result.to takes results as they are");
+            (reason::RESULT_NOT_KEEPABLE, message)
+        }
+        Disposal::Status(shown, masked) => {
+            status.result = Some(shown);
+            let masked = if masked { ", where values of Secrets read [redacted]" } else { "" };
+            return format!("The run completed; its result is in status.result{masked}.{encoded}");
+        }
+        Disposal::Object(wanted) if wanted.text.len() > MAX_OBJECT => {
+            let message = format!("a {} holds {MAX_OBJECT} bytes at most", wanted.kind);
+            (reason::RESULT_TOO_LARGE, message)
+        }
+        Disposal::Object(Wanted { kind, name, .. }) => match &o.stored {
+            Stored::Written => {
+                let message =
+                    format!("The run completed; its result is in {kind} \"{name}\", under the key {KEY}.{encoded}");
+                status.result_ref = Some(ResultRef { kind, name });
+                return message;
+            }
+            Stored::Refused { reason, message } => (*reason, message.clone()),
+            Stored::Predecessors | Stored::NotTried | Stored::NotNow(_) => {
+                (reason::RESULT_NOT_OURS, not_ours(kind, &name))
+            }
+        },
+        Disposal::Withheld(why) => {
+            let message = format!(
+                "it may hold values of a Secret, which cannot be left out of it: {why}; spec.result.to.secret takes results as they are"
+            );
+            (reason::RESULT_WITHHELD, message)
+        }
+        Disposal::None | Disposal::NotRead => return "The run completed.".into(),
+    };
+    let message = format!("The run completed; its result of {bytes} bytes stays at the API: {problem}.{encoded}");
+    conditions::set(&mut status.conditions, RESULT_NOT_WRITTEN, Is::True, reason, &message, o.generation, now);
+    message
+}
+
+/// Whose an object is, by its metadata.
+pub fn whose(object: &ObjectMeta, name: &str, uid: &str) -> Whose {
+    let owners = object.owner_references.as_deref().unwrap_or_default();
+    match owners.iter().find(|owner| owner.controller == Some(true)) {
+        Some(owner) if owner.uid == uid => Whose::Ours,
+        // Of two of a name one is gone.
+        Some(owner)
+            if owner.kind == WorkflowExecution::kind(&())
+                && owner.name == name
+                && owner.api_version.starts_with(&format!("{}/", WorkflowExecution::group(&()))) =>
+        {
+            Whose::Predecessors
+        }
+        _ => Whose::Others,
+    }
+}
+
+/// That the object is this resource's, and goes with it.
+pub fn owner(name: &str, uid: &str) -> OwnerReference {
+    OwnerReference {
+        api_version: WorkflowExecution::api_version(&()).into_owned(),
+        kind: WorkflowExecution::kind(&()).into_owned(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}
+
+/// What to say of an object that is somebody else's.
+pub fn not_ours(kind: Kind, name: &str) -> String {
+    format!(
+        "{kind} \"{name}\" is not this resource's and was left alone; name another in spec.result.to of the next WorkflowExecution"
+    )
+}
+
+/// What to say of an object that is this resource's, and that somebody has changed.
+pub fn changed(kind: Kind, name: &str) -> String {
+    format!(
+        "{kind} \"{name}\" is this resource's, but holds something else than the result, and the operator changes no object that is there; name another in spec.result.to of the next WorkflowExecution"
+    )
+}
+
+fn disposal(o: &Observed, run: &Execution) -> Disposal {
+    let Some(result) = result(run) else { return Disposal::None };
+    let to = o.spec.result.to.as_ref().and_then(|to| to.object());
+    let shown = match to {
+        Some((Kind::Secret, _)) => None,
+        Some((Kind::ConfigMap, _)) | None => match hiding(o) {
+            Hiding::Nothing => None,
+            Hiding::NotRead => return Disposal::NotRead,
+            Hiding::Unknown(why) => return Disposal::Withheld(why),
+            // What is only Base64 or compressed cannot be searched, but anybody can read it.
+            Hiding::These(_) if encoding(result).is_some_and(|how| !how.split(',').any(|it| it == "encrypted")) => {
+                return Disposal::Withheld("the API has encoded it".into());
+            }
+            Hiding::These(mask) => Some(mask.json(result)).filter(|shown| shown != result),
+        },
+    };
+    let masked = shown.is_some();
+    let shown = shown.as_ref().unwrap_or(result).compact();
+    match to {
+        Some((kind, name)) => Disposal::Object(Wanted {
+            kind,
+            name: name.to_owned(),
+            text: shown.text().to_owned(),
+            encoding: encoding(result),
+        }),
+        None => Disposal::Status(shown, masked),
+    }
+}
+
+/// The result of a run that has one.
+fn result(run: &Execution) -> Option<&Json> {
+    run.result.as_ref().filter(|_| run.status.as_deref() == Some("COMPLETED"))
+}
+
+/// How the API has encoded a result: `encrypted`, `offloaded`, …; none where it is plain.
+fn encoding(result: &Json) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Encoded {
+        #[serde(default, deserialize_with = "json::lenient_string")]
+        b64payload: Option<String>,
+        #[serde(default, deserialize_with = "json::lenient")]
+        encoding_options: Option<Rows<String>>,
+    }
+    let encoded: Encoded = serde_json::from_str(result.text()).ok()?;
+    encoded.b64payload?;
+    let options = encoded.encoding_options?.rows;
+    Some(if options.is_empty() { "base64".to_owned() } else { options.join(",") })
+}

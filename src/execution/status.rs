@@ -1,0 +1,471 @@
+//! The words of an execution's status: each function answers one situation with a whole status.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::WorkflowExecutionStatus as Status;
+use crate::api::conditions::{
+    self, COMPLETE, EDITED, EXPIRED, FAILED, Is, MISSING, READY, RESULT_NOT_WRITTEN, STARTED, Wait,
+};
+use crate::api::execution::Failure;
+use crate::execution::claim::{Note, StopFor};
+use crate::execution::state::result;
+use crate::execution::state::{Comparison, Observed, Referent};
+use crate::mistral::wire::Execution;
+use crate::platform::refused::{Cause, Refused};
+
+/// Reasons of conditions and Events. They are part of the API: people and tools match on them.
+pub mod reason {
+    /// `spec.suspend` holds the start back.
+    pub const SUSPENDED: &str = "Suspended";
+    /// The Workspace that the spec names does not exist.
+    pub const WORKSPACE_NOT_FOUND: &str = "WorkspaceNotFound";
+    /// The Workspace is not ready; its own condition says why.
+    pub const WORKSPACE_NOT_READY: &str = "WorkspaceNotReady";
+    /// There is no Workflow resource of the name that the spec gives.
+    pub const WORKFLOW_NOT_FOUND: &str = "WorkflowNotFound";
+    /// The workflow of the Workflow resource cannot be run now.
+    pub const WORKFLOW_NOT_READY: &str = "WorkflowNotReady";
+    /// The claim was made for another API or Mistral workspace.
+    pub const WORKSPACE_CHANGED: &str = "WorkspaceChanged";
+    /// The API refused the key (401).
+    pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
+    /// The API does not know the workflow or registration (404).
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    /// Several active deployments own the workflow (409).
+    pub const AMBIGUOUS_DEPLOYMENT: &str = "AmbiguousDeployment";
+    /// The API refused for another reason, such as 403.
+    pub const REQUEST_REFUSED: &str = "RequestRefused";
+    /// The API does not answer, or not usefully.
+    pub const API_UNAVAILABLE: &str = "APIUnavailable";
+    /// A start was sent and its outcome is not known yet.
+    pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
+    /// Something else runs under this id.
+    pub const EXECUTION_ID_TAKEN: &str = "ExecutionIDTaken";
+    /// Another resource here has claimed the same explicit id.
+    pub const EXECUTION_ID_CLAIMED: &str = "ExecutionIDClaimed";
+    /// The claim is so old that the API may have forgotten its run.
+    pub const STALE_CLAIM: &str = "StaleClaim";
+    /// The claim speaks of a resource in another cluster or namespace.
+    pub const FOREIGN_CLAIM: &str = "ForeignClaim";
+    /// The claim annotation cannot be read.
+    pub const CLAIM_UNREADABLE: &str = "ClaimUnreadable";
+    /// The API server refuses to write the claim, so nothing is started.
+    pub const CLAIM_REFUSED: &str = "ClaimRefused";
+    /// The claim annotation of another resource was ignored.
+    pub const CLAIM_IGNORED: &str = "ClaimIgnored";
+    /// The spec was edited between the claim and the start.
+    pub const INPUT_CHANGED: &str = "InputChanged";
+    /// An object that `spec.inputFrom` names, or a key in it, does not exist.
+    pub const INPUT_NOT_FOUND: &str = "InputNotFound";
+    /// The operator may not read an object that `spec.inputFrom` names.
+    pub const INPUT_FORBIDDEN: &str = "InputForbidden";
+    /// What `spec.inputFrom` names is not what it has to be.
+    pub const INPUT_INVALID: &str = "InputInvalid";
+    /// A path of `spec.inputFrom` meets a value of `spec.input`.
+    pub const INPUT_CONFLICT: &str = "InputConflict";
+    /// The object that `spec.result.to` names belongs to somebody else.
+    pub const RESULT_NOT_OURS: &str = "ResultNotOurs";
+    /// The operator may not write the object that `spec.result.to` names.
+    pub const RESULT_FORBIDDEN: &str = "ResultForbidden";
+    /// The API server refuses the object that `spec.result.to` names, or the result in the status.
+    pub const RESULT_REFUSED: &str = "ResultRefused";
+    /// The result is too large for any object, or for the status beside the input.
+    pub const RESULT_TOO_LARGE: &str = "ResultTooLarge";
+    /// The result cannot be written yet, and the run is not reported as complete before.
+    pub const RESULT_PENDING: &str = "ResultPending";
+    /// The result may hold values of a Secret, and cannot be shown without them.
+    pub const RESULT_WITHHELD: &str = "ResultWithheld";
+    /// The result is nested too deep for a status, or holds what Kubernetes cannot.
+    pub const RESULT_NOT_KEEPABLE: &str = "ResultNotKeepable";
+    /// The API's answer about a run that has ended cannot be read.
+    pub const RESULT_UNREADABLE: &str = "ResultUnreadable";
+    /// The spec was edited after the claim.
+    pub const EDITED: &str = "EditedAfterClaim";
+    /// The API has accepted the run.
+    pub const STARTED: &str = "Started";
+    /// The run was found, not started, by this resource.
+    pub const ADOPTED: &str = "Adopted";
+    /// The run goes on.
+    pub const RUNNING: &str = "Running";
+    /// The API no longer knows the run.
+    pub const MISSING: &str = "Missing";
+    /// The run is being stopped: for `spec.shutdown`, a deadline or the resource's deletion.
+    pub const STOPPING: &str = "Stopping";
+    /// The run ended with COMPLETED.
+    pub const COMPLETED: &str = "Completed";
+    /// The run ended with FAILED.
+    pub const WORKFLOW_FAILED: &str = "WorkflowFailed";
+    /// The run ended with CANCELED.
+    pub const CANCELED: &str = "Canceled";
+    /// The run ended with TERMINATED.
+    pub const TERMINATED: &str = "Terminated";
+    /// The run ended with TIMED_OUT.
+    pub const TIMED_OUT: &str = "TimedOut";
+    /// The API refused the input for good (422); nothing ran.
+    pub const INPUT_REJECTED: &str = "InputRejected";
+    /// The run exceeded `spec.activeDeadlineSeconds` and was stopped.
+    pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+    /// The run had not started within `spec.startingDeadlineSeconds`, and never will.
+    pub const STARTING_DEADLINE_EXCEEDED: &str = "StartingDeadlineExceeded";
+    /// Argo CD, Flux, Helm or the resource's controller would create the resource again if it were deleted.
+    pub const TRACKED: &str = "Tracked";
+    /// `spec.ttlSecondsAfterFinished` has passed, and the API server does not let the operator delete the resource.
+    pub const DELETION_REFUSED: &str = "DeletionRefused";
+    /// The API has not known the run for a day.
+    pub const LOST: &str = "Lost";
+    /// The API server does not let the operator set or remove its finalizer.
+    pub const FINALIZER_REFUSED: &str = "FinalizerRefused";
+    /// The API server refuses the status; only an Event has this reason.
+    pub const STATUS_REFUSED: &str = "StatusRefused";
+
+    /// Those with which an execution ends.
+    pub const ENDS: [&str; 10] = [
+        COMPLETED,
+        WORKFLOW_FAILED,
+        CANCELED,
+        TERMINATED,
+        TIMED_OUT,
+        DEADLINE_EXCEEDED,
+        STARTING_DEADLINE_EXCEEDED,
+        INPUT_REJECTED,
+        INPUT_CONFLICT,
+        LOST,
+    ];
+
+    /// All of them.
+    pub const ALL: [&str; 51] = [
+        SUSPENDED,
+        WORKFLOW_NOT_FOUND,
+        WORKFLOW_NOT_READY,
+        WORKSPACE_NOT_FOUND,
+        WORKSPACE_NOT_READY,
+        WORKSPACE_CHANGED,
+        CREDENTIAL_REFUSED,
+        TARGET_NOT_FOUND,
+        AMBIGUOUS_DEPLOYMENT,
+        REQUEST_REFUSED,
+        API_UNAVAILABLE,
+        OUTCOME_UNKNOWN,
+        EXECUTION_ID_TAKEN,
+        EXECUTION_ID_CLAIMED,
+        STALE_CLAIM,
+        FOREIGN_CLAIM,
+        CLAIM_UNREADABLE,
+        CLAIM_REFUSED,
+        CLAIM_IGNORED,
+        INPUT_CHANGED,
+        INPUT_NOT_FOUND,
+        INPUT_FORBIDDEN,
+        INPUT_INVALID,
+        INPUT_CONFLICT,
+        RESULT_NOT_OURS,
+        RESULT_FORBIDDEN,
+        RESULT_REFUSED,
+        RESULT_TOO_LARGE,
+        RESULT_PENDING,
+        RESULT_WITHHELD,
+        RESULT_NOT_KEEPABLE,
+        RESULT_UNREADABLE,
+        EDITED,
+        STARTED,
+        ADOPTED,
+        RUNNING,
+        MISSING,
+        STOPPING,
+        COMPLETED,
+        WORKFLOW_FAILED,
+        CANCELED,
+        TERMINATED,
+        TIMED_OUT,
+        INPUT_REJECTED,
+        DEADLINE_EXCEEDED,
+        STARTING_DEADLINE_EXCEEDED,
+        TRACKED,
+        DELETION_REFUSED,
+        LOST,
+        FINALIZER_REFUSED,
+        STATUS_REFUSED,
+    ];
+}
+
+/// Whether the run has ended, in whichever way.
+pub fn is_finished(status: &Status) -> bool {
+    conditions::is_true(&status.conditions, COMPLETE) || conditions::is_true(&status.conditions, FAILED)
+}
+
+/// Whether the API has accepted the run.
+pub fn is_started(status: &Status) -> bool {
+    conditions::is_true(&status.conditions, STARTED)
+}
+
+/// Not started: why, and whether it will go on by itself.
+pub fn not_started(o: &Observed, wait: Wait, reason: &str, message: String, now: Timestamp) -> Status {
+    let started = if o.may_have_started() { Is::Unknown } else { Is::False };
+    let mut status = base(o);
+    set(&mut status, o, STARTED, started, reason, &message, now);
+    unready(&mut status, o, wait, reason, &message, now);
+    status
+}
+
+/// Started, but its state cannot be read: why.
+pub fn blind(o: &Observed, wait: Wait, reason: &str, message: String, now: Timestamp) -> Status {
+    let mut status = base(o);
+    unready(&mut status, o, wait, reason, &message, now);
+    status
+}
+
+/// The run goes on.
+pub fn running(o: &Observed, run: &Execution, now: Timestamp) -> Status {
+    let mut status = of_run(o, run, now);
+    started(&mut status, o, now);
+    conditions::remove(&mut status.conditions, MISSING);
+    let message = match &o.referent {
+        _ if o.is_reading() && o.spec.shutdown.is_some() => {
+            "The run goes on; it is not this resource's own, so spec.shutdown leaves it alone."
+        }
+        Referent::Ready { active: Some(false), .. } => {
+            "The run goes on, or waits: no live worker serves its workflow; start its worker."
+        }
+        _ => "The run goes on.",
+    };
+    unready(&mut status, o, Wait::Working, reason::RUNNING, message, now);
+    status
+}
+
+/// The run has ended, and why is still being found out: nobody who waits for the end is to see it before.
+pub fn ending(o: &Observed, run: &Execution, now: Timestamp) -> Status {
+    Status { end_time: None, duration_ms: None, status: o.status.status.clone(), ..running(o, run, now) }
+}
+
+/// The run has ended, and its result cannot be written yet.
+pub fn result_pending(o: &Observed, run: &Execution, message: &str, now: Timestamp) -> Status {
+    let mut status = ending(o, run, now);
+    // Other words for the same trouble are no news.
+    let old = conditions::find(&o.status.conditions, READY).filter(|ready| ready.reason == reason::RESULT_PENDING);
+    let message = old.map_or(message, |ready| &ready.message);
+    unready(&mut status, o, Wait::Working, reason::RESULT_PENDING, message, now);
+    status
+}
+
+/// The run has ended.
+pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Timestamp) -> Status {
+    let mut status = of_run(o, run, now);
+    started(&mut status, o, now);
+    conditions::remove(&mut status.conditions, MISSING);
+    status.end_time = Some(Time(run.end_time.unwrap_or(now)));
+    if run.status.as_deref() == Some("COMPLETED") {
+        let mut message = result::keep(&mut status, o, run, now);
+        // Who waits for this condition alone is to know that it is not this resource's own run.
+        if let Some(adopted) =
+            conditions::find(&status.conditions, STARTED).filter(|started| started.reason == reason::ADOPTED)
+        {
+            message = format!("{message} {}", adopted.message);
+        }
+        let reason = reason::COMPLETED;
+        set(&mut status, o, COMPLETE, Is::True, reason, &message, now);
+        conditions::ready(&mut status.conditions, reason, &message, o.generation, now);
+        return status;
+    }
+    let (reason, what) = match run.status.as_deref() {
+        Some("CANCELED" | "TERMINATED") if stopped_for(o) == Some(StopFor::Deadline) => {
+            (reason::DEADLINE_EXCEEDED, "The run exceeded spec.activeDeadlineSeconds and was stopped.")
+        }
+        Some("CANCELED") => (reason::CANCELED, "The run was canceled."),
+        Some("TERMINATED") => (reason::TERMINATED, "The run was terminated."),
+        Some("TIMED_OUT") => (
+            reason::TIMED_OUT,
+            "The run exceeded its execution timeout; raise it in the worker's code if the run needs longer.",
+        ),
+        _ => (
+            reason::WORKFLOW_FAILED,
+            "The run failed, and the API has no text that says why; look at its trace in Mistral's console.",
+        ),
+    };
+    failed(status, o, reason, failure_text.unwrap_or(what), now)
+}
+
+/// The run has ended; its result is written once the API server takes a status again.
+pub fn end_pending(o: &Observed, ended: &Status, now: Timestamp) -> Status {
+    let mut status = Status {
+        execution_id: ended.execution_id.clone(),
+        root_execution_id: ended.root_execution_id.clone(),
+        run_id: ended.run_id.clone(),
+        workflow_name: ended.workflow_name.clone(),
+        start_time: ended.start_time.clone(),
+        ..base(o)
+    };
+    started(&mut status, o, now);
+    conditions::remove(&mut status.conditions, MISSING);
+    let message = "The run has ended; its end and its result are written next.";
+    unready(&mut status, o, Wait::Working, reason::RESULT_PENDING, message, now);
+    status
+}
+
+/// The run completed, and the API server refuses its result in the status.
+pub fn result_left_out(status: &mut Status, o: &Observed, refused: &Refused, now: Timestamp) {
+    let bytes = status.result_bytes.unwrap_or_default();
+    let (reason, why) = match refused.cause {
+        Cause::Size => (reason::RESULT_TOO_LARGE, "this resource has no room for it beside its input"),
+        Cause::Annotations | Cause::Rule => (reason::RESULT_REFUSED, "the API server refuses it in this resource"),
+    };
+    let message = format!(
+        "The run completed; its result of {bytes} bytes stays at the API: {why} ({}); spec.result.to writes results into an object of their own.",
+        refused.said
+    );
+    set(status, o, RESULT_NOT_WRITTEN, Is::True, reason, &message, now);
+    set(status, o, COMPLETE, Is::True, reason::COMPLETED, &message, now);
+    conditions::ready(&mut status.conditions, reason::COMPLETED, &message, o.generation, now);
+}
+
+/// The execution ended without a run that could be read: nothing ran, or nobody knows what.
+pub fn ended_without_run(o: &Observed, reason: &str, message: &str, now: Timestamp) -> Status {
+    let mut status = base(o);
+    status.end_time = Some(Time(now));
+    if !is_started(&o.status) {
+        set(&mut status, o, STARTED, Is::False, reason, message, now);
+    }
+    failed(status, o, reason, message, now)
+}
+
+/// The API has forgotten a run that had started; perhaps it will remember.
+pub fn missing(o: &Observed, now: Timestamp) -> Status {
+    let mut status = base(o);
+    started(&mut status, o, now);
+    let message = "The API no longer knows this run. It is never started again; if the API does not find it within a day, the execution fails as Lost.";
+    set(&mut status, o, MISSING, Is::True, reason::MISSING, message, now);
+    unready(&mut status, o, Wait::Working, reason::MISSING, message, now);
+    status
+}
+
+/// The run is being stopped, and the resource stays.
+pub fn stopping(o: &Observed, running: Status, message: &str, now: Timestamp) -> Status {
+    let mut status = running;
+    unready(&mut status, o, Wait::Working, reason::STOPPING, message, now);
+    status
+}
+
+/// Finished, its time over, and yet not to be deleted.
+pub fn expired(o: &Observed, who: &str, now: Timestamp) -> Status {
+    let mut status = o.status.clone();
+    let message = format!(
+        "spec.ttlSecondsAfterFinished has passed, and the resource is kept: {who} keeps track of it and would create it, and so run it, again. Remove it there."
+    );
+    set(&mut status, o, EXPIRED, Is::True, reason::TRACKED, &message, now);
+    status
+}
+
+/// Finished, its time over, and the API server does not let the operator delete it.
+pub fn deletion_refused(o: &Observed, refused: &Refused, now: Timestamp) -> Status {
+    let mut status = o.status.clone();
+    let message = format!(
+        "spec.ttlSecondsAfterFinished has passed, and the API server does not let the operator delete the resource; see to the policy, webhook or right that refuses it. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
+        refused.said
+    );
+    set(&mut status, o, EXPIRED, Is::True, reason::DELETION_REFUSED, &message, now);
+    status
+}
+
+/// Finished, and its time not over.
+pub fn not_expired(o: &Observed) -> Status {
+    let mut status = o.status.clone();
+    conditions::remove(&mut status.conditions, EXPIRED);
+    status
+}
+
+/// When the run had ended, by whichever clock says so last: the API's, or that of the operator that wrote it.
+pub fn known_end(status: &Status) -> Option<Timestamp> {
+    let conditions = [COMPLETE, FAILED].into_iter().filter_map(|type_| conditions::find(&status.conditions, type_));
+    let written = conditions.map(|condition| condition.last_transition_time.0).max();
+    status.end_time.as_ref().map(|time| time.0).max(written)
+}
+
+fn stopped_for(o: &Observed) -> Option<StopFor> {
+    match &o.note {
+        Note::Claim(claim) if !o.is_reading() => claim.stop_for,
+        Note::Claim(_) | Note::Absent | Note::Unreadable => None,
+    }
+}
+
+/// The run is being stopped before the resource goes.
+pub fn deleting(o: &Observed, now: Timestamp) -> Status {
+    let mut status = base(o);
+    let message = "The resource is being deleted; its run is being stopped first.";
+    unready(&mut status, o, Wait::Working, reason::STOPPING, message, now);
+    status
+}
+
+/// The status so far, speaking of the present spec.
+fn base(o: &Observed) -> Status {
+    let mut status = o.status.clone();
+    status.observed_generation = o.generation;
+    if o.claim_exists() {
+        status.execution_id = Some(o.execution_id());
+    }
+    status
+}
+
+/// The status with what the API says of the run.
+fn of_run(o: &Observed, run: &Execution, now: Timestamp) -> Status {
+    let mut status = base(o);
+    status.execution_id = Some(run.execution_id.clone());
+    let known = |new: &Option<String>, old: Option<String>| new.clone().or(old);
+    status.root_execution_id = known(&run.root_execution_id, status.root_execution_id);
+    status.run_id = known(&run.run_id, o.memory.run_id.clone().or(status.run_id));
+    status.workflow_name = known(&run.workflow_name, status.workflow_name);
+    status.status = known(&run.status, status.status);
+    status.start_time = run.start_time.map(Time).or(status.start_time);
+    status.end_time = run.end_time.map(Time);
+    #[expect(clippy::cast_possible_truncation, reason = "a float beyond i64 saturates, which is as good as any")]
+    {
+        status.duration_ms = run.total_duration_ms.map(|ms| ms as i64).or(status.duration_ms);
+    }
+    if o.is_edited() {
+        let message = "The spec was edited after the run was claimed. The run is what the claim says, not what the spec says now.";
+        set(&mut status, o, EDITED, Is::True, reason::EDITED, message, now);
+    }
+    status
+}
+
+/// In place of the words of a failure that may quote what must not be shown.
+pub fn withheld_failure(why: &str) -> String {
+    format!(
+        "The run failed. What it said is withheld, since that may quote values of a Secret: {why}. Look at its trace in Mistral's console."
+    )
+}
+
+fn started(status: &mut Status, o: &Observed, now: Timestamp) {
+    // A restart must not turn an adopted run into a started one, nor the other way round.
+    if is_started(status) {
+        return;
+    }
+    if !o.is_reading() {
+        return set(status, o, STARTED, Is::True, reason::STARTED, "The API has accepted the run.", now);
+    }
+    let input = match &o.comparison {
+        Comparison::Same => "; it was started with the same input".to_owned(),
+        Comparison::Unknown(why) => format!("; whether it was started with the same input is not known: {why}"),
+        Comparison::NotTried | Comparison::OtherInput(_) | Comparison::OtherWorkflow(_) => String::new(),
+    };
+    let message = format!(
+        "The run was found under this id, not started by this resource{input}. Deleting the resource leaves it alone."
+    );
+    set(status, o, STARTED, Is::True, reason::ADOPTED, &message, now);
+}
+
+fn failed(mut status: Status, o: &Observed, reason: &str, message: &str, now: Timestamp) -> Status {
+    let mut message = message.to_owned();
+    crate::text::truncate(&mut message, 4096);
+    set(&mut status, o, FAILED, Is::True, reason, &message, now);
+    unready(&mut status, o, Wait::Stalled, reason, &message, now);
+    status.failure = Some(Failure { reason: reason.into(), message });
+    status
+}
+
+fn unready(status: &mut Status, o: &Observed, wait: Wait, reason: &str, message: &str, now: Timestamp) {
+    conditions::unready(&mut status.conditions, wait, reason, message, o.generation, now);
+}
+
+fn set(status: &mut Status, o: &Observed, type_: &str, is: Is, reason: &str, message: &str, now: Timestamp) {
+    conditions::set(&mut status.conditions, type_, is, reason, message, o.generation, now);
+}
