@@ -7,8 +7,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
-use crate::execution::controller::Guarded;
 use crate::execution::claim::{Claim, Note};
+use crate::execution::controller::Guarded;
 use crate::platform::clock::later;
 
 /// How long a reservation is kept after it has ended: longer than any pass takes.

@@ -7,10 +7,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::{DeletionPolicy, Shutdown};
 use crate::execution::claim::{Claim, VISIBILITY};
 use crate::execution::plan::blocked::is_taken;
+use crate::execution::plan::follow::unreadable_end;
+use crate::execution::plan::start::{of_which_life, restored};
 use crate::execution::plan::stop;
-use crate::execution::plan::{
-    Decision, Standing, Step, of_which_life, ready_reason, restored, settle, standing, unreadable_end, write,
-};
+use crate::execution::plan::{Decision, Step, ready_reason, settle, write};
+use crate::execution::state::ownership::{Standing, standing};
 use crate::execution::state::{Observed, Remote, StopCall};
 use crate::execution::status::{self, is_finished, is_started, reason};
 use crate::mistral::wire::is_terminal;

@@ -1,7 +1,7 @@
 //! Whether a run that was found under an explicit id is the one that the spec asks for.
 
-use crate::execution::controller::Guarded;
 use crate::execution::claim::{self, Note};
+use crate::execution::controller::Guarded;
 use crate::execution::state::{Comparison, Observed};
 use crate::json::{Json, MAX_DEPTH};
 

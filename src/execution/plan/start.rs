@@ -1,0 +1,231 @@
+//! From no claim to a run that has started, or to the word that none has.
+
+use super::decision::{Decision, Step};
+use super::follow::{observe, unread};
+use super::{ready_reason, refused_writes, settle, stop, write};
+use crate::api::conditions::{self, STARTED, Wait};
+use crate::execution::claim::{Claim, TAKE_OVER};
+use crate::execution::plan::backoff::{backoff, blocked_retry};
+use crate::execution::plan::blocked::{
+    blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
+};
+use crate::execution::state::input::{self};
+use crate::execution::state::ownership::{Standing, standing};
+use crate::execution::state::{Observed, Referent, Remote, Sent, Target};
+use crate::execution::status::{self, reason};
+use crate::mistral::wire::{Execution, is_terminal};
+use crate::platform::clock::later;
+use crate::platform::requeue::Requeue;
+use crate::workspace::access::Connection;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+/// How long after its doubt a claim is still this cluster's present: from then on it may come from a
+/// backup, and the API may have forgotten a run that ended long ago.
+const CLAIM_GOES_STALE: SignedDuration = SignedDuration::from_hours(24);
+
+/// No claim yet: make one, unless one was lost.
+pub(crate) fn begin(o: &Observed, connection: &Connection, now: Timestamp) -> Decision {
+    if o.has_lost_a_claim() {
+        return write(o, restored(o, connection, now), false);
+    }
+    if o.is_new_to_the_world() {
+        return claim_and_send(o, connection, 1, now);
+    }
+    match &o.remote {
+        Remote::NotAsked => Decision::Act(Step::Ask),
+        Remote::Unknown(trouble) => troubled(o, trouble, now),
+        Remote::Absent => claim_and_send(o, connection, 1, now),
+        Remote::Found(_) if is_unresolved(o) => {
+            unresolved(o, now).unwrap_or_else(|| settle(o, o.status.clone(), Requeue::OnChange))
+        }
+        Remote::Found(run) if is_taken(o, run) => taken(o, run.workflow_name.as_deref(), now),
+        Remote::Found(_) => {
+            let claim = o.claim(connection, 1, now);
+            // A derived id has the resource's UID in it: nobody else can have started that run.
+            let reading = o.spec.execution_id.is_some();
+            write(o, Claim { reading, ..claim }, false)
+        }
+    }
+}
+
+/// Claims, so that the call follows in this pass; unless another resource here has just claimed the same
+/// explicit id: its run may not show yet, and once ended it would be no obstacle to a second one.
+pub(crate) fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Timestamp) -> Decision {
+    if let Some(decision) = stop::barred(o, now) {
+        return decision;
+    }
+    if let Some(decision) = unresolved(o, now) {
+        return decision;
+    }
+    // One that only records what has happened may have been refused in this very pass.
+    if let Some(decision) = refused_writes::claim_refused(o, now) {
+        return decision;
+    }
+    if o.rival.is_some() {
+        let message = format!(
+            "Another WorkflowExecution may have claimed the execution id \"{}\" and started it; this one waits until the API would show that run, and reads it then.",
+            o.execution_id()
+        );
+        let status = status::not_started(o, Wait::Working, reason::EXECUTION_ID_CLAIMED, message, now);
+        return settle(o, status, Requeue::Retry(backoff(o, 2, 10)));
+    }
+    match input::ready(o, now) {
+        Ok(inputs) => write(o, Claim { inputs, ..o.claim(connection, attempt, now) }, true),
+        Err(decision) => *decision,
+    }
+}
+
+/// The claim that was here once: `kubectl replace` drops annotations but not the status. Another
+/// operator may have claimed after what this one remembers, so it is as doubtful as a call made now.
+pub(crate) fn restored(o: &Observed, connection: &Connection, now: Timestamp) -> Claim {
+    let adopted =
+        conditions::find(&o.status.conditions, STARTED).is_some_and(|started| started.reason == reason::ADOPTED);
+    match &o.memory.claim {
+        Some(known) => Claim {
+            reading: known.reading || adopted,
+            since: known.since,
+            digest: known.digest.clone(),
+            inputs: known.inputs.clone(),
+            // A stop that has reached the run cannot be taken back.
+            stop_since: known.stop_since,
+            stop_for: known.stop_for,
+            ..o.claim(connection, known.attempt, now)
+        },
+        None => Claim { reading: adopted, since: None, ..o.claim(connection, 1, now) },
+    }
+}
+
+/// A claim from an earlier life of this resource, as after a restore; or one that came over a claim of this life, as an
+/// exported manifest does, in a moment when nothing else was left of it. Only the API knows.
+pub(crate) fn of_which_life(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) -> Decision {
+    match &o.remote {
+        Remote::NotAsked => Decision::Act(Step::Ask),
+        Remote::Found(_) => write(o, Claim { since: None, ..o.claim(connection, 1, now) }, false),
+        Remote::Unknown(trouble) => troubled(o, trouble, now),
+        Remote::Absent if o.began < o.earlier_calls_end() => {
+            let left = Duration::try_from(o.earlier_calls_end().duration_since(now)).unwrap_or_default();
+            in_doubt(o, left, None, now)
+        }
+        Remote::Absent => write(o, claim.clone(), false),
+    }
+}
+
+/// Our claim, and no word yet that the run started.
+pub(crate) fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) -> Decision {
+    match &o.sent {
+        Sent::Nothing if o.fresh => return Decision::Act(Step::Start),
+        Sent::Nothing => {}
+        Sent::TooLate if !claim.refused => return write(o, Claim { refused: true, ..claim.clone() }, false),
+        Sent::TooLate => return settle(o, o.status.clone(), Requeue::After(Duration::ZERO)),
+        Sent::Accepted(run) => {
+            return match &o.remote {
+                _ if !o.lingered && !is_terminal(run.status.as_deref()) => Decision::Act(Step::Linger),
+                Remote::Found(run) => observe(o, run, now),
+                Remote::NotAsked | Remote::Absent | Remote::Unknown(_) => observe(o, run, now),
+            };
+        }
+        // Our own earlier calls are proven to have started nothing: it is somebody else's run.
+        Sent::AlreadyStarted if o.spec.execution_id.is_some() => {
+            return write(o, Claim { reading: true, ..claim.clone() }, false);
+        }
+        Sent::AlreadyStarted => {}
+        Sent::Unknown(_) => {}
+        Sent::Refused(_) | Sent::NotStarted(_) if !claim.refused => {
+            return write(o, Claim { refused: true, ..claim.clone() }, false);
+        }
+        Sent::NotStarted(trouble) => return troubled(o, trouble, now),
+        Sent::Refused(refusal) => return refused(o, refusal, now),
+    }
+    // An earlier process has said why nothing was started, and whether that is the last word shows later.
+    if claim.refused && !o.is_refused(claim) && !o.doubt(claim).is_zero() && ready_reason(&o.status).is_some() {
+        return settle(o, o.status.clone(), Requeue::After(o.doubt(claim)));
+    }
+    // A workflow that did not exist is looked for by one cheap question, not by claiming again.
+    if ready_reason(&o.status) == Some(reason::TARGET_NOT_FOUND)
+        && o.is_refused(claim)
+        && matches!(o.referent, Referent::NotNamed | Referent::Ready { .. })
+    {
+        match &o.target {
+            Target::NotAsked => return Decision::Act(Step::Probe),
+            Target::Unknown(trouble) => return troubled(o, trouble, now),
+            Target::Absent => return settle(o, o.status.clone(), blocked_retry(o)),
+            Target::Exists => {}
+        }
+    }
+    match &o.remote {
+        Remote::NotAsked => Decision::Act(Step::Ask),
+        // Under a refused claim of an explicit id somebody else has started it meanwhile, or before the claim.
+        Remote::Found(run) if o.spec.execution_id.is_some() && is_anothers(claim, run) => {
+            write(o, Claim { reading: true, ..claim.clone() }, false)
+        }
+        Remote::Found(run) if is_taken(o, run) => taken(o, run.workflow_name.as_deref(), now),
+        Remote::Found(run) => observe(o, run, now),
+        Remote::Unknown(trouble) if claim.refused => troubled(o, trouble, now),
+        // The run is there and cannot be read. Its id has this resource's UID in it, so it is ours, and is looked after.
+        Remote::Unknown(_) if o.memory.seen && o.memory.unanswered > 1 && o.spec.execution_id.is_none() => {
+            settle(o, status::running(o, &unread(o), now), Requeue::OnChange)
+        }
+        Remote::Unknown(trouble) => in_doubt(o, o.doubt(claim), Some(trouble), now),
+        Remote::Absent if !o.doubt(claim).is_zero() => match &o.sent {
+            Sent::Unknown(trouble) => in_doubt(o, o.doubt(claim), Some(trouble), now),
+            _ => in_doubt(o, o.doubt(claim), None, now),
+        },
+        // The API has said before that it exists: it is forgotten, not unknown.
+        Remote::Absent if o.memory.seen => settle(o, status::missing(o, now), Requeue::OnChange),
+        Remote::Absent => start_again(o, connection, claim, now),
+    }
+}
+
+/// Whether a run under a claimed explicit id was not started by the claim's call.
+pub(crate) fn is_anothers(claim: &Claim, run: &Execution) -> bool {
+    claim.refused || run.start_time.is_some_and(|start| claim.is_younger_than(start))
+}
+
+/// No run exists, and no call can be under way: the start may be made anew, if nothing speaks against it.
+pub(crate) fn start_again(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) -> Decision {
+    if let Some(decision) = stop::barred(o, now) {
+        return decision;
+    }
+    if !claim.refused && now > later(claim.doubt_ends(), CLAIM_GOES_STALE) && !is_consent(o, claim) {
+        let id = &claim.execution_id;
+        let message = format!(
+            "Run \"{id}\" was claimed on {} and the API does not know it: it may have ended long ago, as after a restore from a backup, so it is not started; to start it, annotate this resource with {TAKE_OVER}={id}.",
+            claim.send_before.strftime("%F")
+        );
+        return blocked(o, reason::STALE_CLAIM, message, Requeue::OnChange, now);
+    }
+    if o.spec.suspend {
+        return suspended(o, now);
+    }
+    if o.is_edited() {
+        let message = "The spec was edited after the run was claimed and before it started, so it was not started; create another WorkflowExecution with what you want to run.".to_owned();
+        return blocked(o, reason::INPUT_CHANGED, message, Requeue::OnChange, now);
+    }
+    claim_and_send(o, connection, claim.attempt.saturating_add(1), now)
+}
+
+/// The claim on a run of someone else that a person lets this resource own.
+pub(crate) fn consented(o: &Observed) -> Option<&Claim> {
+    match standing(o) {
+        Standing::Reading(claim) | Standing::Foreign(claim) => Some(claim).filter(|claim| is_consent(o, claim)),
+        Standing::Unclaimed | Standing::Ours(_) | Standing::Unreadable => None,
+    }
+}
+
+pub(crate) fn is_consent(o: &Observed, claim: &Claim) -> bool {
+    o.take_over.as_ref() == Some(&claim.execution_id)
+}
+
+/// A person has consented: the claim becomes this resource's, with all doubts that it carries.
+pub(crate) fn take_over(o: &Observed, claim: &Claim) -> Decision {
+    let claim = Claim {
+        owner: o.owner.clone(),
+        since: None,
+        reading: false,
+        stop_since: None,
+        stop_for: None,
+        ..claim.clone()
+    };
+    write(o, claim, false)
+}

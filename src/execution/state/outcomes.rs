@@ -1,0 +1,158 @@
+//! How the outcome of a step adds to what is known.
+
+use super::*;
+use crate::execution::claim::{Claim, Note};
+use crate::mistral::wire::{Event, Execution};
+use crate::mistral::{Error, Trouble};
+use crate::platform::requeue::Requeue;
+use k8s_openapi::jiff::Timestamp;
+use std::time::Duration;
+
+impl Observed {
+    /// The pass ends: what it found out about when to come back is remembered.
+    pub fn settled(&mut self, requeue: Requeue, now: Timestamp) {
+        self.memory.retries.settled(requeue, self.workspace.connection(), self.generation, now);
+    }
+
+    /// A claim was written; `fresh` when its call is to be sent in this pass.
+    pub fn claimed(&mut self, claim: Claim, fresh: bool) {
+        if self.execution_id() != claim.execution_id {
+            // The answer was about another run.
+            self.remote = Remote::NotAsked;
+        }
+        let known = self.known(&claim);
+        if self.memory.claim.as_ref().is_none_or(|before| before.first != known.first) {
+            self.known_for = Duration::ZERO;
+        }
+        self.memory.claim = Some(Box::new(known));
+        self.memory.retries.hold = None;
+        (self.memory.refusals.claim, self.memory.refusals.unrecorded) = (None, None);
+        self.recorded = Note::Claim(Box::new(claim.clone()));
+        self.note = Note::Claim(Box::new(claim));
+        self.fresh = fresh;
+    }
+
+    /// The call that starts the run was made.
+    pub fn sent(&mut self, outcome: Result<Execution, Error>) {
+        self.fresh = false;
+        self.sent = match outcome {
+            Ok(execution) => Sent::Accepted(Box::new(execution)),
+            Err(Error::Conflict(said)) if said.is_already_started() => Sent::AlreadyStarted,
+            Err(Error::Conflict(said)) if said.is_ambiguous_workflow() => Sent::Refused(Refusal::Ambiguous(said)),
+            Err(Error::NotFound(said)) => Sent::Refused(Refusal::TargetNotFound(said)),
+            Err(Error::Rejected(said)) if said.status == 422 => Sent::Refused(Refusal::Input(said)),
+            Err(Error::Rejected(said)) => Sent::Refused(Refusal::Other(said)),
+            // A conflict of a kind that is not known may be that the run exists.
+            Err(error @ (Error::Conflict(_) | Error::UnknownOutcome { .. } | Error::Unreadable { .. })) => {
+                Sent::Unknown(Trouble::from(error))
+            }
+            Err(error @ (Error::Transient { .. } | Error::Unauthorized(_))) => Sent::NotStarted(Trouble::from(error)),
+        };
+        self.memory.seen |= matches!(self.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
+    }
+
+    /// It was waited for whether the run ends at once; if it seems to have, the API was asked.
+    pub fn lingered(&mut self, outcome: Option<Result<Execution, Error>>) {
+        self.lingered = true;
+        // What the API said before the start is no longer so.
+        self.remote = Remote::NotAsked;
+        if let Some(outcome) = outcome {
+            self.asked(outcome);
+        }
+    }
+
+    /// The claim had grown too old to send on it.
+    pub fn too_late(&mut self) {
+        self.fresh = false;
+        self.sent = Sent::TooLate;
+    }
+
+    /// The API was asked about the run.
+    pub fn asked(&mut self, outcome: Result<Execution, Error>) {
+        // What cannot be read is there.
+        self.memory.seen |= matches!(outcome, Err(Error::Unreadable { .. }));
+        self.remote = match outcome {
+            Ok(execution) => Remote::Found(Box::new(execution)),
+            Err(Error::NotFound(said)) if said.is_no_execution() => Remote::Absent,
+            Err(Error::NotFound(said)) => Remote::Unknown(said.not_the_apis_own()),
+            Err(error) => Remote::Unknown(Trouble::from(error)),
+        };
+        match self.remote {
+            Remote::Unknown(_) => self.memory.unanswered = self.memory.unanswered.saturating_add(1),
+            // A row is of use only where the run itself cannot be read.
+            _ => (self.memory.unanswered, self.memory.listed_end) = (0, None),
+        }
+        self.memory.seen |= matches!(self.remote, Remote::Found(_));
+    }
+
+    /// The API was asked about the workflow or registration.
+    pub fn probed(&mut self, outcome: Result<(), Error>) {
+        self.target = match outcome {
+            Ok(()) => Target::Exists,
+            Err(Error::NotFound(_)) => Target::Absent,
+            Err(error) => Target::Unknown(Trouble::from(error)),
+        };
+    }
+
+    /// The events of a failed run were read; a text is a help, not a duty.
+    pub fn failure_read(&mut self, outcome: Result<Vec<Event>, Error>) {
+        self.memory.failure_reads = self.memory.failure_reads.saturating_add(1);
+        self.failure = FailureText::Read(outcome.ok().and_then(|events| failure_text(&events)));
+    }
+
+    /// The API was asked to stop the run.
+    pub fn stop_sent(&mut self, call: StopCall, outcome: Result<(), Error>, now: Timestamp) {
+        if outcome.is_ok() {
+            self.memory.stop = Some((call, now));
+        }
+        self.stopped = Some(outcome);
+    }
+
+    /// The run that was found was compared with what the spec asks for.
+    pub fn compared(&mut self, comparison: Comparison) {
+        self.comparison = comparison;
+    }
+}
+
+/// The workflow's own words; where it only says that an activity failed, the activity's as well.
+pub fn failure_text(events: &[Event]) -> Option<String> {
+    let last = |event_type: &str| {
+        events
+            .iter()
+            .filter(|event| event.event_type == event_type)
+            .max_by_key(|event| event.event_timestamp)
+            .and_then(|event| event.attributes.as_ref()?.failure.as_ref()?.message.as_deref())
+            .filter(|text| !text.trim().is_empty())
+    };
+    match (last("WORKFLOW_EXECUTION_FAILED"), last("ACTIVITY_TASK_FAILED")) {
+        (Some(workflow), Some(activity)) if !workflow.contains(activity) => Some(format!("{workflow}: {activity}")),
+        (Some(text), _) | (None, Some(text)) => Some(text.to_owned()),
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn event(event_type: &str, at: i64, message: &str) -> Event {
+        let event = json!({
+            "event_type": event_type, "event_timestamp": at, "attributes": { "failure": { "message": message } },
+        });
+        serde_json::from_value(event).unwrap()
+    }
+
+    #[test]
+    fn a_failure_is_told_in_the_words_of_the_workflow_and_of_the_last_activity() {
+        let events = [
+            event("ACTIVITY_TASK_FAILED", 3, "card declined"),
+            event("ACTIVITY_TASK_FAILED", 1, "first try"),
+            event("WORKFLOW_EXECUTION_FAILED", 4, "Activity task failed"),
+        ];
+        assert_eq!(failure_text(&events).as_deref(), Some("Activity task failed: card declined"));
+        assert_eq!(failure_text(&events[..1]).as_deref(), Some("card declined"));
+        assert_eq!(failure_text(&[event("WORKFLOW_EXECUTION_FAILED", 4, " ")]), None);
+        assert_eq!(failure_text(&[]), None);
+    }
+}

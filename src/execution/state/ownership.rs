@@ -1,0 +1,180 @@
+//! Whose run it is: what the claim on a resource says, and how far it is to be believed.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::Observed;
+use crate::api::DeletionPolicy;
+use crate::execution::claim::{self, Claim, Claimant, DOUBT, Known, Note, SENT_TO_SHOWN, derived_id};
+use crate::execution::status::is_started;
+use crate::platform::clock::later;
+use crate::workspace::access::Connection;
+
+/// Whose claim it is.
+pub(crate) enum Standing<'a> {
+    /// None, or one that says nothing of this resource's run: see [`Observed::is_void`].
+    Unclaimed,
+    /// This resource's own.
+    Ours(&'a Claim),
+    /// The run is read only.
+    Reading(&'a Claim),
+    /// Another cluster's or namespace's: a restore or a clone.
+    Foreign(&'a Claim),
+    /// Nobody can tell.
+    Unreadable,
+}
+
+pub(crate) fn standing(o: &Observed) -> Standing<'_> {
+    match &o.note {
+        Note::Absent => Standing::Unclaimed,
+        Note::Unreadable => Standing::Unreadable,
+        Note::Claim(claim) if o.is_void(claim) => Standing::Unclaimed,
+        Note::Claim(claim) if claim.owner != o.owner => Standing::Foreign(claim),
+        Note::Claim(claim) if claim.reading => Standing::Reading(claim),
+        Note::Claim(claim) => Standing::Ours(claim),
+    }
+}
+
+impl Observed {
+    /// What is remembered of a claim. A call that is known already stays known since then.
+    pub(crate) fn known(&self, claim: &Claim) -> Known {
+        let known = Known::of(claim, &self.derived_id());
+        let is_there = matches!(&self.note, Note::Claim(there) if there.send_before == claim.send_before);
+        match &self.memory.claim {
+            Some(before) if before.send_before == known.send_before => {
+                Known { first: before.first, own: before.own, ..known }
+            }
+            Some(_) | None => Known { own: !is_there && claim.claimant == self.instance.name, ..known },
+        }
+    }
+
+    /// Whether a claim says nothing of this resource's run: it speaks of another resource, as in a copied manifest, or
+    /// is older than one that was written since, as in an exported one that was applied again.
+    pub(crate) fn is_void(&self, claim: &Claim) -> bool {
+        if claim.owner.name != self.owner.name {
+            return true;
+        }
+        let other_run = self.spec.execution_id.is_none()
+            && self.status.execution_id.as_ref().is_some_and(|id| *id != claim.execution_id);
+        let known = self.memory.claim.as_deref();
+        other_run
+            || known.is_some_and(|known| {
+                claim.revision < known.revision || claim.owner != self.owner || self.is_of_another_life(claim)
+            })
+    }
+
+    /// Whether a claim was written on a resource of this name that is no more.
+    pub(crate) fn is_of_another_life(&self, claim: &Claim) -> bool {
+        claim.uid.as_ref().is_some_and(|uid| *uid != self.uid)
+    }
+
+    /// Whether the claim's call has definitely started nothing, and no other call has: the refused claim of an earlier
+    /// process may have come back over a newer one, and the API may have said that there is a run.
+    pub(crate) fn is_refused(&self, claim: &Claim) -> bool {
+        let known = self.memory.claim.as_deref().filter(|_| !self.memory.seen);
+        claim.refused && known.is_some_and(|known| known.own && known.send_before == claim.send_before)
+    }
+
+    /// How long a 404 still proves nothing: the claim's call may be under way, or the API may not show its run yet. The
+    /// refused claim of an earlier process proves nothing either, since that process may have written a newer one.
+    pub(crate) fn doubt(&self, claim: &Claim) -> Duration {
+        if self.is_refused(claim) { Duration::ZERO } else { DOUBT.unsigned_abs().saturating_sub(self.known_for) }
+    }
+
+    /// From when on the API shows every run that was started before this process led.
+    pub(crate) fn earlier_calls_end(&self) -> Timestamp {
+        later(self.instance.since, SENT_TO_SHOWN)
+    }
+
+    /// The claim, if it speaks of this resource.
+    pub(crate) fn claimed_by(&self) -> Option<&Claim> {
+        match &self.note {
+            Note::Claim(claim) => Some(claim.as_ref()).filter(|claim| !self.is_void(claim)),
+            Note::Absent | Note::Unreadable => None,
+        }
+    }
+
+    pub(crate) fn derived_id(&self) -> String {
+        derived_id(&self.owner.name, &self.uid)
+    }
+
+    /// Whether the claim may be from an earlier life and have come over one of this life, of which nothing is left.
+    pub(crate) fn is_elder(&self, claim: &Claim) -> bool {
+        self.spec.execution_id.is_none()
+            && self.status.execution_id.is_none()
+            && self.memory.claim.is_none()
+            && self.created < self.instance.since
+            && self.is_of_another_life(claim)
+    }
+
+    /// Identity of the run: what the spec says, else the claim, else the status, else what this process remembers, else a
+    /// derived one.
+    pub fn execution_id(&self) -> String {
+        let claimed = self.claimed_by().filter(|claim| !self.is_elder(claim)).map(|claim| &claim.execution_id);
+        self.spec
+            .execution_id
+            .as_ref()
+            .or(claimed)
+            .or(self.status.execution_id.as_ref())
+            .or(self.memory.claim.as_ref().and_then(|known| known.execution_id.as_ref()))
+            .cloned()
+            .unwrap_or_else(|| self.derived_id())
+    }
+
+    /// A claim by this process for the next attempt.
+    pub fn claim(&self, connection: &Connection, attempt: u32, now: Timestamp) -> Claim {
+        let by = Claimant {
+            instance: &self.instance.name,
+            origin: &connection.origin,
+            workspace_id: connection.workspace_id.as_deref(),
+        };
+        let digest = claim::digest(&self.spec);
+        Claim::new(self.execution_id(), attempt, by, self.owner.clone(), digest, now)
+    }
+
+    /// Whether a claim speaks of this resource, so that an execution id is settled.
+    pub(crate) fn claim_exists(&self) -> bool {
+        !matches!(standing(self), Standing::Unclaimed | Standing::Unreadable)
+    }
+
+    /// Whether the run belongs to someone else.
+    pub(crate) fn is_reading(&self) -> bool {
+        matches!(standing(self), Standing::Reading(_) | Standing::Foreign(_))
+    }
+
+    /// Whether the spec is not what was claimed.
+    pub(crate) fn is_edited(&self) -> bool {
+        matches!(standing(self), Standing::Ours(claim) if claim.digest != claim::digest(&self.spec))
+    }
+
+    /// Whether a run may exist, so that it must be looked after even while starts are held back.
+    pub(crate) fn may_have_started(&self) -> bool {
+        is_started(&self.status)
+            || match standing(self) {
+                Standing::Unclaimed => self.has_lost_a_claim(),
+                Standing::Ours(claim) => !self.is_refused(claim),
+                Standing::Reading(_) | Standing::Foreign(_) | Standing::Unreadable => true,
+            }
+    }
+
+    /// Whether there was a claim once, if there is none now: `kubectl replace` drops annotations but not the status, and
+    /// the finalizer comes with the first claim.
+    pub(crate) fn has_lost_a_claim(&self) -> bool {
+        self.memory.claim.is_some() || self.status.execution_id.is_some() || self.finalizer
+    }
+
+    /// Whether this process has seen the resource from its creation and never claimed it: then, and
+    /// only then, no run can exist.
+    pub(crate) fn is_new_to_the_world(&self) -> bool {
+        self.spec.execution_id.is_none()
+            && self.note == Note::Absent
+            && self.status.execution_id.is_none()
+            && self.memory.claim.is_none()
+            && self.created >= self.instance.since
+    }
+
+    pub(crate) fn wants_finalizer(&self) -> bool {
+        self.spec.deletion_policy != DeletionPolicy::Orphan
+    }
+}

@@ -1,0 +1,76 @@
+//! The Workflow resource that an execution names.
+
+use crate::api::Workflow;
+use crate::api::conditions::{self, READY, STALLED, Wait};
+use crate::workflow::report::reason::WORKFLOW_NOT_FOUND;
+
+/// The Workflow resource that `spec.workflowRef` names.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Referent {
+    /// The spec names none.
+    NotNamed,
+    /// There is no such resource.
+    NotFound,
+    /// Its workflow cannot be run now.
+    NotReady {
+        /// Why.
+        why: String,
+        /// Whether that may pass by itself.
+        wait: Wait,
+        /// Which one it is, as far as that is known.
+        workflow: Option<Named>,
+    },
+    /// Its workflow can be run.
+    Ready {
+        /// Which one it is.
+        workflow: Named,
+        /// Whether a live worker serves it, when the API tells.
+        active: Option<bool>,
+    },
+}
+
+/// A workflow at the API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Named {
+    /// UUID.
+    pub id: String,
+    /// Name.
+    pub name: String,
+}
+
+impl Referent {
+    /// What the resource says, if there is one.
+    pub fn read(resource: Option<&Workflow>, workspace: &str) -> Self {
+        let Some(resource) = resource else { return Self::NotFound };
+        let status = resource.status.clone().unwrap_or_default();
+        let ready = conditions::find(&status.conditions, READY);
+        let theirs = &resource.spec.workspace_ref.name;
+        if theirs != workspace {
+            let why = format!(
+                "it belongs to Workspace \"{theirs}\" and this execution to \"{workspace}\"; name one of the two in both"
+            );
+            return Self::NotReady { why, wait: Wait::Stalled, workflow: None };
+        }
+        let workflow = status.workflow_id.zip(status.name).map(|(id, name)| Named { id, name });
+        let is_archived = status.archived == Some(true);
+        let why = match &workflow {
+            _ if resource.metadata.deletion_timestamp.is_some() => "it is being deleted".to_owned(),
+            Some(_) if is_archived => "it is archived; set archived to false there".to_owned(),
+            Some(workflow) if ready.is_none_or(|ready| ready.reason != WORKFLOW_NOT_FOUND) => {
+                return Self::Ready { workflow: workflow.clone(), active: status.active };
+            }
+            _ => ready.map_or_else(|| "the API has not been asked about it yet".to_owned(), |it| it.message.clone()),
+        };
+        let lasts = is_archived || conditions::is_true(&status.conditions, STALLED);
+        Self::NotReady { why, wait: if lasts { Wait::Stalled } else { Wait::Working }, workflow }
+    }
+
+    /// The workflow, if it is known which one it is.
+    pub fn workflow(&self) -> Option<&Named> {
+        match self {
+            Self::Ready { workflow, .. } => Some(workflow),
+            Self::NotReady { workflow, .. } => workflow.as_ref(),
+            Self::NotNamed | Self::NotFound => None,
+        }
+    }
+}
