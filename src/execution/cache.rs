@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use k8s_openapi::jiff::Timestamp;
 
 use super::controller::Guarded;
@@ -12,13 +13,24 @@ use crate::execution::claim::{CLAIM, Note, digest};
 use crate::execution::plan::finish::{MANAGERS, MARKS};
 use crate::execution::status::is_finished;
 use crate::json::Json;
+use crate::platform::apiserver::written_by_us;
 use crate::platform::watch;
 
 /// Takes out what no pass reads or writes back: status and metadata are patched field by field, and only where a pass
 /// changes them.
 pub fn slim(object: &mut Guarded) {
-    let manages = |manager: &str| MANAGERS.iter().any(|(name, _)| manager == *name);
-    watch::slim(object, manages, |mark| MARKS.iter().any(|(name, _)| mark == *name));
+    let ended = object.0.as_ref().is_ok_and(|execution| execution.status.as_ref().is_some_and(is_finished));
+    let keep = |entry: &ManagedFieldsEntry| {
+        let name = entry.manager.as_deref()?;
+        let kept = ManagedFieldsEntry { manager: Some(name.to_owned()), ..ManagedFieldsEntry::default() };
+        // Whose claim it is, and since when, matters until the run has ended.
+        if !ended && written_by_us([entry].into_iter(), CLAIM).is_some() {
+            let (time, fields_v1) = (entry.time.clone(), entry.fields_v1.clone());
+            return Some(ManagedFieldsEntry { time, fields_v1, ..kept });
+        }
+        MANAGERS.iter().any(|(manager, _)| name == *manager).then_some(kept)
+    };
+    watch::slim(object, keep, |mark| MARKS.iter().any(|(name, _)| mark == *name));
     let Ok(execution) = &mut object.0 else { return };
     leave_out_what_is_long(&mut execution.spec);
     let Some(status) = execution.status.as_mut().filter(|status| is_finished(status)) else { return };

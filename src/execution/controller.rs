@@ -290,7 +290,7 @@ impl<'a> Pass<'a> {
         let mut observed = Observed::new(
             object,
             &context.cluster,
-            context.instance.clone(),
+            Instance { api_server_time: context.term.api_server_time(), ..context.instance.clone() },
             memory,
             Surroundings {
                 workspace,

@@ -176,7 +176,7 @@ async fn operate(
     health.done(WATCHES);
     health.leads();
     let stop = &term.stop;
-    let instance = Instance { name, since: term.since };
+    let instance = Instance { name, since: term.since, api_server_time: None };
     let (changed, changes) = unbounded_channel();
     let (changed_too, workflow_changes) = unbounded_channel();
     let (suspect, suspects) = unbounded_channel();
@@ -358,7 +358,7 @@ async fn operate(
                 keeping,
                 |at| &at.served,
                 |at| &at.workspaces,
-                |it| watch::slim(it, |_| false, |_| false),
+                |it| watch::slim(it, |_| None, |_| false),
                 workspace_writer,
                 tell_workspace
             ),
@@ -366,7 +366,7 @@ async fn operate(
                 keeping,
                 |at| &at.workspaces,
                 |at| &at.workflows,
-                |it| watch::slim(it, |_| false, |_| false),
+                |it| watch::slim(it, |_| None, |_| false),
                 workflow_writer,
                 tell_workflow
             ),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::{AsyncReadExt, FutureExt};
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{GetParams, ListParams, Patch, PatchParams, Request};
 use kube::client::ClientBuilder;
@@ -303,6 +303,24 @@ pub async fn list_metadata<K: Resource<DynamicType = ()>>(
     ask(client, request).await
 }
 
+/// The name under which the API server keeps what fields of metadata this operator has written last.
+pub const FIELD_MANAGER: &str = "mistral-workflows-operator";
+
+/// When this operator, in whichever process, last wrote the metadata of an object, by the API server's clock; none unless
+/// the annotation of this name is as the operator wrote it. Somebody else who has written another value since is its
+/// manager now, and a removed annotation has none.
+pub fn written_by_us<'a>(fields: impl Iterator<Item = &'a ManagedFieldsEntry>, annotation: &str) -> Option<Timestamp> {
+    let is_ours = |entry: &&ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:annotations"]);
+        entry.manager.as_deref() == Some(FIELD_MANAGER)
+            && entry.subresource.as_deref().unwrap_or_default().is_empty()
+            && fields.is_some_and(|all| all.get(format!("f:{annotation}")).is_some())
+    };
+    let times = fields.filter(is_ours).map(|entry| entry.time.as_ref().map(|time| time.0));
+    // One without a time says nothing.
+    times.max_by_key(|time| time.is_none()).flatten()
+}
+
 /// Changes an object's metadata by a merge patch, which can be made conditional by a `resourceVersion` in it. Returns
 /// the object's new metadata.
 ///
@@ -315,7 +333,11 @@ pub async fn patch_metadata<K: Resource<DynamicType = ()>>(
     metadata: serde_json::Value,
 ) -> Result<ObjectMeta, Error> {
     let patch = Patch::Merge(json!({ "metadata": metadata }));
-    let request = Request::new(K::url_path(&(), Some(namespace))).patch_metadata(name, &PatchParams::default(), &patch);
+    let request = Request::new(K::url_path(&(), Some(namespace))).patch_metadata(
+        name,
+        &PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() },
+        &patch,
+    );
     ask::<Metadata>(client, request).await.map(|object| object.metadata)
 }
 

@@ -7,10 +7,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta, OwnerReference, Time};
 use kube::Resource;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::json;
@@ -89,7 +90,8 @@ impl<K: Resource> Resource for Decoded<K> {
     }
 }
 
-/// The metadata of an object of any depth. `managedFields` keeps only the names of the managers.
+/// The metadata of an object of any depth. `managedFields` keeps the names of the managers, and of their fields only the
+/// annotations.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Metadata {
     /// Without what only the API server reads.
@@ -156,6 +158,8 @@ fn lean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Err
         operation: Option<String>,
         subresource: Option<String>,
         time: Option<Time>,
+        #[serde(rename = "fieldsV1")]
+        fields: Option<Box<RawValue>>,
     }
     let lean = Lean::deserialize(deserializer)?;
     let entry = |it: Manager| ManagedFieldsEntry {
@@ -163,6 +167,7 @@ fn lean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Err
         operation: it.operation,
         subresource: it.subresource,
         time: it.time,
+        fields_v1: it.fields.as_deref().and_then(annotations_of),
         ..ManagedFieldsEntry::default()
     };
     Ok(ObjectMeta {
@@ -181,6 +186,23 @@ fn lean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Err
         uid: lean.uid,
         ..ObjectMeta::default()
     })
+}
+
+/// Of the fields of a manager, whatever their depth, the annotations; none if it has none.
+fn annotations_of(fields: &RawValue) -> Option<FieldsV1> {
+    #[derive(Deserialize)]
+    struct Fields {
+        #[serde(rename = "f:metadata")]
+        metadata: OfMetadata,
+    }
+    #[derive(Deserialize)]
+    struct OfMetadata {
+        #[serde(rename = "f:annotations")]
+        annotations: BTreeMap<String, IgnoredAny>,
+    }
+    let Fields { metadata } = serde_json::from_str(fields.get()).ok()?;
+    let names: serde_json::Map<_, _> = metadata.annotations.into_keys().map(|name| (name, json!({}))).collect();
+    Some(FieldsV1(json!({ "f:metadata": { "f:annotations": names } })))
 }
 
 #[cfg(test)]

@@ -523,7 +523,7 @@ mod tests {
         let removed = |it: Arc<Guarded>, from: Option<&str>| {
             // As it is kept in memory.
             let mut it = Arc::unwrap_or_clone(it);
-            watch::slim(&mut it, |_| false, |_| false);
+            watch::slim(&mut it, |_| None, |_| false);
             let it = Arc::new(it);
             !decide(&gone, "default", from, &Here::new([it].iter())).0.is_empty()
         };

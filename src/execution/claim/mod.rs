@@ -112,6 +112,8 @@ pub struct Known {
     pub first: Instant,
     /// It was this process that claimed it, so that it knows of every call before.
     pub own: bool,
+    /// This process has seen that the call started nothing: a claim that says so may have been made by hand.
+    pub refused: bool,
     /// See [`Claim::digest`].
     pub digest: String,
     /// See [`Claim::inputs`].
@@ -135,6 +137,7 @@ impl Known {
             send_before: claim.send_before,
             first: Instant::now(),
             own: false,
+            refused: false,
             digest: claim.digest.clone(),
             inputs: claim.inputs.clone(),
             reading: claim.reading,

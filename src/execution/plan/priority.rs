@@ -50,7 +50,7 @@ mod tests {
         });
         let surroundings =
             Surroundings { workspace: Workspace::Pending, stop_with: None, referent: Referent::NotNamed };
-        let instance = Instance { name: "me".into(), since: Timestamp::UNIX_EPOCH };
+        let instance = Instance { name: "me".into(), since: Timestamp::UNIX_EPOCH, api_server_time: None };
         let object = serde_json::from_value(object).unwrap();
         Observed::new(&object, "cluster", instance, Memory::default(), surroundings, false, Timestamp::now())
     }

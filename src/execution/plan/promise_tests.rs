@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use proptest::prelude::*;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::api::conditions::{self, STARTED, Wait};
 use crate::api::values::Kind;
-use crate::api::{Shutdown, WorkflowExecution, WorkflowExecutionStatus};
+use crate::api::{Shutdown, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::execution::claim::{CLAIM, Claim, FINALIZER, Owner, SEND_WITHIN, VISIBILITY};
 use crate::execution::plan::refused_writes::Write;
 use crate::execution::plan::{Decision, Step, plan};
@@ -24,6 +25,7 @@ use crate::execution::state::{Comparison, Instance, Memory, Named, Observed, Ref
 use crate::execution::status::{is_finished, reason};
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, REQUEST_TIMEOUT};
+use crate::platform::apiserver::FIELD_MANAGER;
 use crate::platform::refused::{Cause, Refused};
 use crate::platform::requeue::Requeue;
 use crate::workspace::access::{Connection, Workspace};
@@ -209,7 +211,7 @@ impl World {
         .unwrap();
         let operator = |n: i64, fate: &mut Fate| Operator {
             memory: Memory::default(),
-            instance: Instance { name: format!("operator-{n}"), since: now - seconds(5) },
+            instance: Instance { name: format!("operator-{n}"), since: now - seconds(5), api_server_time: None },
             skew: SignedDuration::from_secs(i64::from(fate.choose(15)) - 7),
             crashes: 0,
             knows: None,
@@ -263,15 +265,18 @@ impl World {
         operator.knows = None;
         operator.crashes += 1;
         // Since when, by the API server's clock.
-        operator.instance = Instance { name: format!("operator-{who}-{}", operator.crashes), since: self.now };
+        operator.instance =
+            Instance { name: format!("operator-{who}-{}", operator.crashes), since: self.now, api_server_time: None };
     }
 
     fn observed(&self, who: usize, seen: &WorkflowExecution, referent: Referent, look: bool) -> Observed {
         let connection = Connection { origin: "https://api".into(), workspace_id: None, epoch: 0 };
         let Operator { memory, instance, skew, .. } = &self.operators[who];
+        // It has whole seconds, and began a moment ago.
+        let instance = Instance { api_server_time: Some(self.now - seconds(1)), ..instance.clone() };
         let (workspace, stop_with) = (Workspace::Ready(connection.clone()), Some(connection));
         let surroundings = Surroundings { workspace, stop_with, referent };
-        Observed::new(seen, "cluster", instance.clone(), memory.clone(), surroundings, look, self.now + *skew)
+        Observed::new(seen, "cluster", instance, memory.clone(), surroundings, look, self.now + *skew)
     }
 
     /// One pass of one operator, which anything may befall. Returns when the next is due.
@@ -310,7 +315,8 @@ impl World {
                                 continue;
                             }
                             send_before = send.then_some(self.now + SEND_WITHIN);
-                            if !self.write(&mut version, |object| annotate(object, &claim, finalizer)) {
+                            let at = self.now;
+                            if !self.write(&mut version, |object| annotate(object, &claim, finalizer, at)) {
                                 return None;
                             }
                             observed.wrote(&version);
@@ -487,7 +493,6 @@ impl World {
 
     /// What people and tools do to a resource.
     fn meddle(&mut self, fate: &mut Fate) {
-        let mut version = self.object.metadata.resource_version.clone().unwrap();
         let what = fate.choose(16);
         self.tell(format!("meddling {what}"));
         match what {
@@ -500,15 +505,15 @@ impl World {
                 self.apply(self.object.metadata.annotations.clone(), true);
             }
             3 => {
-                self.write(&mut version, |object| object.spec.suspend = !object.spec.suspend);
+                self.edit(|spec| spec.suspend = !spec.suspend);
             }
             4 | 5 if self.may_stop && fate.choose(3) == 2 => {
                 let shutdown = if what == 4 { Shutdown::Cancel } else { Shutdown::Terminate };
-                self.write(&mut version, |object| object.spec.shutdown = Some(shutdown));
+                self.edit(|spec| spec.shutdown = Some(shutdown));
             }
             // Too late to take it back, once it is recorded.
             6 => {
-                self.write(&mut version, |object| object.spec.shutdown = None);
+                self.edit(|spec| spec.shutdown = None);
             }
             7 => self.secret += 1,
             8 => self.refuses.0 = !self.refuses.0,
@@ -551,6 +556,14 @@ impl World {
         }
     }
 
+    fn edit(&mut self, change: impl FnOnce(&mut WorkflowExecutionSpec)) {
+        let mut version = self.object.metadata.resource_version.clone().unwrap();
+        self.write(&mut version, |object| {
+            change(&mut object.spec);
+            object.metadata.generation = object.metadata.generation.map(|generation| generation + 1);
+        });
+    }
+
     /// Applies annotations, unless nothing was left of the books then. Returns whether it has.
     fn apply(&mut self, annotations: Option<BTreeMap<String, String>>, empties_status: bool) -> bool {
         let mut version = self.object.metadata.resource_version.clone().unwrap();
@@ -570,6 +583,10 @@ impl World {
         }
         self.tell(format!("applied: {annotations:?}, status emptied: {empties_status}"));
         self.write(&mut version, |object| {
+            // Who writes what is there already changes nothing.
+            if object.metadata.annotations != annotations {
+                object.metadata.managed_fields = None;
+            }
             object.metadata.annotations = annotations;
             if empties_status {
                 object.status = None;
@@ -602,7 +619,13 @@ fn referent(object: &WorkflowExecution, fate: &mut Fate) -> Referent {
     }
 }
 
-fn annotate(object: &mut WorkflowExecution, claim: &Claim, finalizer: bool) {
+fn annotate(object: &mut WorkflowExecution, claim: &Claim, finalizer: bool, at: Timestamp) {
+    object.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+        manager: Some(FIELD_MANAGER.to_owned()),
+        time: Some(Time(at)),
+        fields_v1: Some(FieldsV1(json!({ "f:metadata": { "f:annotations": { format!("f:{CLAIM}"): {} } } }))),
+        ..ManagedFieldsEntry::default()
+    }]);
     let annotations = object.metadata.annotations.get_or_insert_default();
     annotations.insert(CLAIM.into(), claim.to_annotation());
     set_finalizer(object, finalizer);

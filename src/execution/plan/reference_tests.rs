@@ -47,7 +47,7 @@ fn observed(spec: Value, referent: Referent) -> Observed {
     let object: WorkflowExecution = serde_json::from_value(object).unwrap();
     let surroundings =
         Surroundings { workspace: Workspace::Ready(connection()), stop_with: Some(connection()), referent };
-    let instance = Instance { name: "me".into(), since: at(-60) };
+    let instance = Instance { name: "me".into(), since: at(-60), api_server_time: None };
     Observed::new(&object, "cluster", instance, Memory::default(), surroundings, false, Timestamp::now())
 }
 

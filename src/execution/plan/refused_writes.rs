@@ -57,7 +57,7 @@ pub struct Refusals {
 pub struct End {
     /// What the status is to say next.
     status: Status,
-    /// The claim on the resource as it was then: by another one a run may have started since.
+    /// The claim that this process went by then: by another one a run may have started since.
     over: Note,
     /// The generation of the spec that it ended by.
     generation: Option<i64>,
@@ -165,7 +165,7 @@ impl Observed {
                 Some(_) => status::end_pending(self, &settled.status, now),
                 None => settled.status.clone(),
             };
-            let (over, generation) = (self.recorded.clone(), self.generation);
+            let (over, generation) = (self.note.clone(), self.generation);
             self.memory.refusals.end = Some(Box::new(End { status: end, over, generation }));
         }
         let Some(refused) = self.memory.refusals.status.as_ref().map(|it| it.refused.clone()) else {
@@ -228,7 +228,7 @@ fn advice(refused: &Refused) -> &'static str {
 pub(crate) fn status_refused(o: &Observed, now: Timestamp) -> Option<Decision> {
     // Without a claim it is seen from the resource alone, and may be the end of one that has lost its claim meanwhile.
     let end = o.memory.refusals.end.as_deref().filter(|_| o.claim_exists());
-    let end = end.filter(|end| end.over == o.recorded && end.generation == o.generation).map(|end| &end.status);
+    let end = end.filter(|end| end.over == o.note && end.generation == o.generation).map(|end| &end.status);
     if let Some((_, left)) = o.refusal(Write::Status, now)
         && (end.is_some() || (o.may_have_started() && !stop::is_due(o, now)))
     {

@@ -66,4 +66,6 @@ pub struct Instance {
     /// Since when nobody but it works: what was created later, it has seen from its beginning. By the API server's
     /// clock where there is an election, else by its own.
     pub since: Timestamp,
+    /// What the API server's clock shows now at least; none if this process does not know.
+    pub api_server_time: Option<Timestamp>,
 }

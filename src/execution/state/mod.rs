@@ -14,13 +14,14 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::api::{WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
-use crate::execution::claim::{FINALIZER, Note, Owner, TAKE_OVER};
+use crate::execution::claim::{CLAIM, FINALIZER, Note, Owner, TAKE_OVER};
 use crate::execution::plan::finish::{Ended, tracked_by};
 use crate::execution::state::input::Input;
 use crate::execution::state::result::Stored;
 use crate::execution::status::is_finished;
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, Trouble};
+use crate::platform::apiserver::written_by_us;
 use crate::workspace::access::{Connection, Workspace};
 pub use memory::{Instance, Memory};
 pub use outcomes::failure_text;
@@ -62,6 +63,9 @@ pub struct Observed {
     /// How long this process had known of the claim's call when the pass began, by the monotonic clock: the wall clock
     /// may be set, and the machine suspended, while the call is under way.
     pub known_for: Duration,
+    /// How long ago an operator wrote the claim that is on the resource, by the API server's clock; none if somebody else
+    /// has changed it since, so that it may be an older one that came back.
+    pub claim_age: Option<Duration>,
     /// This process.
     pub instance: Instance,
     /// The connection.
@@ -239,6 +243,7 @@ impl Observed {
             memory,
             began: now,
             known_for: Duration::ZERO,
+            claim_age: None,
             instance,
             workspace,
             referent,
@@ -258,6 +263,7 @@ impl Observed {
             stopped: None,
             comparison: Comparison::NotTried,
         };
+        observed.claim_age = observed.age_of_claim(written_by_us(meta.managed_fields.iter().flatten(), CLAIM));
         observed.copied = matches!(&observed.recorded, Note::Claim(claim) if observed.is_void(claim));
         observed.learn();
         observed.known_for = observed.memory.claim.as_ref().map_or(Duration::ZERO, |known| known.first.elapsed());

@@ -23,6 +23,7 @@ impl Observed {
         let known = self.known(&claim);
         if self.memory.claim.as_ref().is_none_or(|before| before.first != known.first) {
             self.known_for = Duration::ZERO;
+            self.claim_age = None;
         }
         self.memory.claim = Some(Box::new(known));
         self.memory.retries.hold = None;
@@ -49,6 +50,13 @@ impl Observed {
             Err(error @ (Error::Transient { .. } | Error::Unauthorized(_))) => Sent::NotStarted(Trouble::from(error)),
         };
         self.memory.seen |= matches!(self.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
+        self.started_nothing(matches!(self.sent, Sent::Refused(_) | Sent::NotStarted(_)));
+    }
+
+    fn started_nothing(&mut self, is_known: bool) {
+        if let Some(known) = &mut self.memory.claim {
+            known.refused = is_known;
+        }
     }
 
     /// It was waited for whether the run ends at once; if it seems to have, the API was asked.
@@ -65,6 +73,7 @@ impl Observed {
     pub fn too_late(&mut self) {
         self.fresh = false;
         self.sent = Sent::TooLate;
+        self.started_nothing(true);
     }
 
     /// The API was asked about the run.

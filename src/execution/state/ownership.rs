@@ -43,7 +43,7 @@ impl Observed {
         let is_there = matches!(&self.note, Note::Claim(there) if there.send_before == claim.send_before);
         match &self.memory.claim {
             Some(before) if before.send_before == known.send_before => {
-                Known { first: before.first, own: before.own, ..known }
+                Known { first: before.first, own: before.own, refused: before.refused, ..known }
             }
             Some(_) | None => Known { own: !is_there && claim.claimant == self.instance.name, ..known },
         }
@@ -73,13 +73,33 @@ impl Observed {
     /// process may have come back over a newer one, and the API may have said that there is a run.
     pub(crate) fn is_refused(&self, claim: &Claim) -> bool {
         let known = self.memory.claim.as_deref().filter(|_| !self.memory.seen);
-        claim.refused && known.is_some_and(|known| known.own && known.send_before == claim.send_before)
+        let is_known = |known: &Known| known.own && known.refused && known.send_before == claim.send_before;
+        claim.refused && known.is_some_and(is_known)
     }
 
     /// How long a 404 still proves nothing: the claim's call may be under way, or the API may not show its run yet. The
     /// refused claim of an earlier process proves nothing either, since that process may have written a newer one.
     pub(crate) fn doubt(&self, claim: &Claim) -> Duration {
-        if self.is_refused(claim) { Duration::ZERO } else { DOUBT.unsigned_abs().saturating_sub(self.known_for) }
+        if self.is_refused(claim) {
+            return Duration::ZERO;
+        }
+        let age = self.age(claim).map_or(self.known_for, |age| age.max(self.known_for));
+        DOUBT.unsigned_abs().saturating_sub(age)
+    }
+
+    /// How long ago this claim was written, if it is the newest that any operator has written.
+    fn age(&self, claim: &Claim) -> Option<Duration> {
+        self.claim_age
+            .filter(|_| matches!(&self.recorded, Note::Claim(there) if there.send_before == claim.send_before))
+    }
+
+    /// The same of a claim on the resource that was written at this time by the API server's clock.
+    pub(crate) fn age_of_claim(&self, written: Option<Timestamp>) -> Option<Duration> {
+        let Note::Claim(claim) = &self.recorded else { return None };
+        if claim.uid.as_ref() != Some(&self.uid) || claim.owner != self.owner {
+            return None;
+        }
+        Duration::try_from(self.instance.api_server_time?.duration_since(written?)).ok()
     }
 
     /// From when on the API shows every run that was started before this process led.

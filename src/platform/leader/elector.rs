@@ -61,7 +61,8 @@ impl Election {
                 Ok(_) if let Some(until) = self.candidate.until() => {
                     let since = begun(&self.lease);
                     tracing::info!(lease, %since, "this process leads");
-                    return Some(Term::until(stop.clone(), since, until));
+                    let term = Term::until(stop.clone(), since, until);
+                    return Some(term.written(written(&self.lease)));
                 }
                 Ok(_) => {
                     let present = self.candidate.holder();
@@ -196,9 +197,13 @@ impl Election {
 /// and those of managed fields are the API server's time, cut to seconds. Several API servers may differ, as far as
 /// [`CLOCK_SKEW`]. If this time is not told, then nothing is taken for new.
 pub fn begun(lease: &Lease) -> Timestamp {
+    written(lease).map_or(Timestamp::MAX, |written| later(written, SignedDuration::from_secs(1) + CLOCK_SKEW))
+}
+
+/// When the Lease was last written, by the API server's clock.
+fn written(lease: &Lease) -> Option<Timestamp> {
     let times = lease.metadata.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
-    let written = times.map(|time| time.0).max();
-    written.map_or(Timestamp::MAX, |written| later(written, SignedDuration::from_secs(1) + CLOCK_SKEW))
+    times.map(|time| time.0).max()
 }
 
 /// None where somebody was faster, or it was this process itself and the answer was lost: a look will tell.

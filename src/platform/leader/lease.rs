@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 /// For how long others leave a Lease alone that does not change.
@@ -158,6 +158,8 @@ pub struct Term {
     pub stop: CancellationToken,
     /// What was created from then on, nobody but this process has worked on. By the API server's clock.
     pub since: Timestamp,
+    /// When the Lease was written with which the term began, by the API server's clock.
+    written: Option<Timestamp>,
     origin: Instant,
     /// Milliseconds after `origin`.
     until: Arc<AtomicU64>,
@@ -166,7 +168,7 @@ pub struct Term {
 impl Term {
     /// One that ends with the process, where there is no election.
     pub fn unlimited(stop: CancellationToken, since: Timestamp) -> Self {
-        Self { stop, since, origin: Instant::now(), until: Arc::new(AtomicU64::new(u64::MAX)) }
+        Self { stop, since, written: None, origin: Instant::now(), until: Arc::new(AtomicU64::new(u64::MAX)) }
     }
 
     /// One that lasts until `until`, if it is not [extended](Self::extend).
@@ -185,6 +187,19 @@ impl Term {
         let left = until.saturating_duration_since(self.origin).as_millis();
         self.until.store(u64::try_from(left).unwrap_or(u64::MAX), Ordering::Relaxed);
         true
+    }
+
+    /// What the API server's clock shows now at least; none if this process does not know. Without an election nothing was
+    /// written by which it could.
+    pub fn api_server_time(&self) -> Option<Timestamp> {
+        let written = self.written?;
+        written.saturating_add(SignedDuration::try_from(self.origin.elapsed()).ok()?).ok()
+    }
+
+    /// The Lease was written at this time by the API server's clock, before the term began.
+    #[must_use]
+    pub fn written(self, written: Option<Timestamp>) -> Self {
+        Self { written, ..self }
     }
 
     /// Another leads.

@@ -332,7 +332,11 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Takes out of an object what only the API server and kubectl need, and may be longer than all the rest: who wrote which
 /// field, but for the names of those `managers` that are asked for, and the annotations and labels of others, of which a
 /// few names are enough: `marks`, and one more, which shows that there are others.
-pub fn slim<K: Resource>(object: &mut K, managers: impl Fn(&str) -> bool, marks: impl Fn(&str) -> bool) {
+pub fn slim<K: Resource>(
+    object: &mut K,
+    keep: impl Fn(&ManagedFieldsEntry) -> Option<ManagedFieldsEntry>,
+    marks: impl Fn(&str) -> bool,
+) {
     let meta = object.meta_mut();
     for map in [&mut meta.annotations, &mut meta.labels].into_iter().flatten() {
         let mut others = 0;
@@ -354,10 +358,8 @@ pub fn slim<K: Resource>(object: &mut K, managers: impl Fn(&str) -> bool, marks:
         owners.truncate(8);
     }
     let fields = object.meta_mut().managed_fields.take().unwrap_or_default();
-    let named = fields.into_iter().filter(|entry| entry.manager.as_deref().is_some_and(&managers));
-    let named: Vec<_> =
-        named.map(|entry| ManagedFieldsEntry { manager: entry.manager, ..ManagedFieldsEntry::default() }).collect();
-    object.meta_mut().managed_fields = Some(named).filter(|named| !named.is_empty());
+    let kept: Vec<_> = fields.iter().filter_map(keep).collect();
+    object.meta_mut().managed_fields = Some(kept).filter(|kept| !kept.is_empty());
 }
 
 /// Names an object, and no more than that: a list of tens of thousands is named in several queues at once.

@@ -45,7 +45,7 @@ fn observed(metadata: Value, spec: Value) -> Observed {
     merge(&mut object["metadata"], metadata);
     merge(&mut object["spec"], spec);
     let object: WorkflowExecution = serde_json::from_value(object).unwrap();
-    let instance = Instance { name: "me".into(), since: at(-60) };
+    let instance = Instance { name: "me".into(), since: at(-60), api_server_time: None };
     Observed::new(
         &object,
         "cluster",
@@ -90,7 +90,7 @@ fn with_claim(change: impl FnOnce(&mut Claim)) -> Observed {
     let mut o = claimed();
     let Note::Claim(claim) = &mut o.note else { unreachable!() };
     change(claim);
-    let known = Known { own: true, ..Known::of(&claim.clone(), &o.derived_id()) };
+    let known = Known { own: true, refused: claim.refused, ..Known::of(&claim.clone(), &o.derived_id()) };
     o.memory.claim = Some(Box::new(known));
     o
 }
@@ -168,7 +168,7 @@ fn a_new_resource_is_claimed_and_its_call_sent_without_asking() {
 #[test]
 fn everything_that_may_have_a_past_is_asked_about_first() {
     let explicit = observed(json!({}), json!({ "executionId": "mine" }));
-    let older = Observed { instance: Instance { name: "me".into(), since: at(1) }, ..new() };
+    let older = Observed { instance: Instance { name: "me".into(), since: at(1), api_server_time: None }, ..new() };
     let copied = observed(json!({ "annotations": annotation(&claimed_elsewhere("other-name", "n")) }), json!({}));
     for (what, o) in
         [("an explicit id", explicit), ("an older resource", older), ("a copied claim", copied), ("a claim", claimed())]

@@ -38,7 +38,7 @@ fn claimed_with_secret(more: Value, change: impl FnOnce(&mut Claim)) -> Observed
     let (mut claim, ..) = claim_of(step(&o, at(6)));
     claim = Claim { send_before: at(15), ..claim };
     change(&mut claim);
-    o.memory.claim = Some(Box::new(Known { own: true, ..o.known(&claim) }));
+    o.memory.claim = Some(Box::new(Known { own: true, refused: claim.refused, ..o.known(&claim) }));
     o.input = Input::NotRead;
     o.note = Note::Claim(Box::new(claim));
     o.finalizer = true;

@@ -85,7 +85,7 @@ fn after_a_restart_the_finalizer_alone_tells_that_there_was_a_claim() {
 #[test]
 fn a_claim_of_an_earlier_life_is_believed_only_if_this_life_has_no_run() {
     let earlier = Claim { uid: Some("u-0".into()), execution_id: "run-u-0".into(), ..exported(&claimed()) };
-    let instance = Instance { name: "me".into(), since: at(10) };
+    let instance = Instance { name: "me".into(), since: at(10), api_server_time: None };
     let restored = Observed { memory: Memory::default(), instance, ..noted(&claimed(), earlier) };
     assert_eq!((step(&restored, at(20)), restored.execution_id().as_str()), (Step::Ask, "run-u-1"));
     let mut found = restored.clone();
