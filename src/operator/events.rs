@@ -21,6 +21,7 @@ use super::limits::{Fact, Limits, Refusal};
 use super::metrics::Metrics;
 use super::turns::Turns;
 use crate::api::conditions::truncate;
+pub use crate::api::reasons::any::UNDECODABLE;
 
 /// The longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
@@ -33,9 +34,6 @@ const QUEUE: usize = 1000;
 const PACE: Duration = Duration::from_millis(50);
 /// For how long Events are written that wait in the end: another operator waits for this one's Lease.
 const IN_THE_END: Duration = Duration::from_secs(3);
-
-/// The reason under which an object is reported that cannot be decoded.
-pub const UNDECODABLE: &str = "Undecodable";
 
 /// Something that happened to a resource. A plan makes one per change, not one per pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
