@@ -59,7 +59,7 @@ pub struct Run {
     /// Watch only this namespace, instead of all; may be repeated.
     #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_name = "NAME", value_delimiter = ',')]
     pub namespaces: Vec<String>,
-    /// The address of /healthz, /readyz (which says what it waits for) and /metrics; [::] is every address, of IPv4 as well.
+    /// The address of /healthz, /readyz (which says what it waits for) and /metrics; the default is every address, of IPv4 as well.
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "[::]:8080")]
     pub listen: SocketAddr,
     /// The Lease that elects the leader of several operators; empty for no election.
