@@ -1,8 +1,9 @@
 //! Kubernetes operator for the Mistral Workflows API.
 //!
-//! `docs/ARCHITECTURE.md` has the path of one execution through these modules.
+//! `docs/explanation/architecture.md` has the path of one execution through these modules.
 
 pub mod api;
+pub mod cli;
 pub mod execution;
 pub mod json;
 #[cfg(test)]

@@ -1,111 +1,18 @@
-//! The command line.
+//! The program: what each subcommand of the [command line](mistral_workflows_operator::cli) does.
 
 use std::error::Error as _;
 use std::io::Write;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::FalseyValueParser;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use kube::config::{InferConfigError, KubeconfigError};
+use mistral_workflows_operator::cli::{Cli, Command, Import, Run};
 use mistral_workflows_operator::platform::logs;
 use mistral_workflows_operator::{api, mistral, operator, platform, workflow, workspace};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use url::Url;
-
-/// Kubernetes operator for Mistral Workflows.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Watch the cluster and run workflows, until SIGTERM or SIGINT.
-    Run(Box<Run>),
-    /// Print the CustomResourceDefinitions as YAML, for kubectl apply.
-    Crds,
-    /// Print manifests for the workflows that a Mistral workspace has. Applying them changes nothing. The API key is read from MISTRAL_API_KEY or from a file.
-    Import(Box<Import>),
-    /// Take the operator's finalizers off all resources, for when no operator is left to do it. Runs that go on are not stopped. Stop the operator first, or it puts them back.
-    ReleaseFinalizers {
-        /// In this namespace only, instead of all; may be repeated.
-        #[arg(long = "namespace", value_name = "NAME", value_delimiter = ',')]
-        namespaces: Vec<String>,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-struct Run {
-    /// An address of the Mistral API that Workspaces may name; may be repeated.
-    #[arg(
-        long = "allow-base-url",
-        env = "ALLOW_BASE_URL",
-        value_name = "URL",
-        value_delimiter = ',',
-        value_parser = workspace::plan::parse_address,
-        default_values = ["https://api.mistral.ai", "https://api.eu.mistral.ai", "https://api.us.mistral.ai"],
-    )]
-    allow_base_urls: Vec<Url>,
-    /// Calls a second to make with one API key at most, over all Workspaces that use it; a Workspace may ask for fewer.
-    #[arg(long, env = "MAX_REQUESTS_PER_SECOND", value_name = "NUMBER", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    max_requests_per_second: u32,
-    /// Let executions take input (spec.inputFrom) only from Secrets with the label workflows.mistral.ai/input=true.
-    #[arg(long, env = "INPUT_SECRETS_NEED_LABEL", value_parser = FalseyValueParser::new())]
-    input_secrets_need_label: bool,
-    /// Watch this namespace only, instead of all; may be repeated.
-    #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_name = "NAME", value_delimiter = ',')]
-    namespaces: Vec<String>,
-    /// Where to answer /healthz, /readyz and /metrics; [::] is every address, of IPv4 as well.
-    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "[::]:8080")]
-    listen: SocketAddr,
-    /// The Lease by which one of several operators is elected; empty for no election.
-    #[arg(long, env = "LEASE", value_name = "NAME", default_value = "mistral-workflows-operator")]
-    lease: String,
-    /// Where the Lease is [default: the pod's namespace; outside of a pod there is no election]
-    #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAME")]
-    lease_namespace: Option<String>,
-    /// How to write logs.
-    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
-    log_format: logs::Format,
-    /// What to log: a level, or directives such as info,kube=debug.
-    #[arg(long, env = "LOG", value_name = "DIRECTIVES", default_value = "info", value_parser = |text: &str| EnvFilter::try_new(text))]
-    log: EnvFilter,
-}
-
-#[derive(Debug, clap::Args)]
-struct Import {
-    /// Read the API key from this file, instead of from MISTRAL_API_KEY.
-    #[arg(long, value_name = "FILE")]
-    api_key_file: Option<PathBuf>,
-    /// The address of the Mistral API.
-    #[arg(long, value_name = "URL", default_value = "https://api.mistral.ai", value_parser = workspace::plan::parse_address)]
-    base_url: Url,
-    /// Only workflows with this tag; may be repeated, then with all of them.
-    #[arg(long = "tag", value_name = "TAG")]
-    tags: Vec<String>,
-    /// Only workflows with this text in their name or display name.
-    #[arg(long, value_name = "TEXT")]
-    name: Option<String>,
-    /// Only archived workflows, or only others [default: both]
-    #[arg(long, value_name = "true|false")]
-    archived: Option<bool>,
-    /// The Workspace that the manifests refer to.
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    workspace: String,
-    /// The namespace in the manifests [default: none]
-    #[arg(long, value_name = "NAME")]
-    namespace: Option<String>,
-    /// Write one file for each workflow into this folder, over those that are there, instead of printing them.
-    #[arg(long, value_name = "FOLDER")]
-    output_dir: Option<PathBuf>,
-}
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 

@@ -5,6 +5,7 @@
 
 pub mod conditions;
 pub mod execution;
+pub mod reasons;
 pub mod values;
 pub mod workflow;
 pub mod workspace;

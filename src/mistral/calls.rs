@@ -95,7 +95,7 @@ impl Default for Calls {
         };
         for class in Class::ALL {
             calls.waiting(class).set(0);
-            // See `closed` in `src/operator/metrics.rs`.
+            // See `closed` in `src/platform/metrics.rs`.
             drop(calls.waits.get_or_create(&Waiting { class }));
         }
         calls

@@ -6,10 +6,7 @@ use crate::platform::apiserver::{Error, RECONSTRUCTED};
 use crate::platform::events::Notice;
 use crate::text::truncate;
 
-/// The reason under which a refused finalizer is told.
-pub const FINALIZER_REFUSED: &str = "FinalizerRefused";
-/// The reason under which a refused status is told.
-pub const STATUS_REFUSED: &str = "StatusRefused";
+pub use crate::api::reasons::any::{FINALIZER_REFUSED, STATUS_REFUSED};
 
 /// Bytes of the API server's words that are told.
 const MAX_SAID: usize = 400;

@@ -168,7 +168,7 @@ impl Discovery {
         }
         if created > 0 {
             let note = format!("Discovery has created {created} Workflows.");
-            self.publisher.publish(&apiserver::reference(workspace), vec![Notice::normal("Discovered", note)]);
+            self.publisher.publish(&apiserver::reference(workspace), vec![Notice::normal(reason::DISCOVERED, note)]);
         }
         self.set_outcome(&news.key, undone.outcome());
     }

@@ -14,53 +14,7 @@ use crate::mistral::wire::{MAX_DESCRIPTION, Workflow};
 /// Names of deployments that a message holds at most.
 const MAX_DEPLOYMENTS: usize = 10;
 
-/// Reasons of conditions and Events. They are part of the API: people and tools match on them.
-pub mod reason {
-    /// The workflow looks as the spec says.
-    pub const IN_SYNC: &str = "InSync";
-    /// The workflow is only read.
-    pub const OBSERVED: &str = "Observed";
-    /// Fields are being set one after the other.
-    pub const UPDATING: &str = "Updating";
-    /// `spec.suspend` holds the operator back.
-    pub const SUSPENDED: &str = "Suspended";
-    /// The Workspace that the spec names does not exist.
-    pub const WORKSPACE_NOT_FOUND: &str = "WorkspaceNotFound";
-    /// The Workspace is not ready; its own condition says why.
-    pub const WORKSPACE_NOT_READY: &str = "WorkspaceNotReady";
-    /// The API does not know the workflow (404).
-    pub const WORKFLOW_NOT_FOUND: &str = "WorkflowNotFound";
-    /// The workflow belongs to another Mistral workspace, which shares it.
-    pub const SHARED: &str = "Shared";
-    /// The workflow is the SDK's own.
-    pub const TECHNICAL: &str = "Technical";
-    /// The API refused the key (401).
-    pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
-    /// The API refused to tell, such as 403.
-    pub const REQUEST_REFUSED: &str = "RequestRefused";
-    /// The API refused the change.
-    pub const CHANGE_REFUSED: &str = "ChangeRefused";
-    /// The API does not answer, or not usefully.
-    pub const API_UNAVAILABLE: &str = "APIUnavailable";
-    /// Somebody else keeps setting a field back.
-    pub const CONTESTED: &str = "Contested";
-    /// The workflow is being archived since the resource is being deleted.
-    pub const ARCHIVING: &str = "Archiving";
-    /// Fields were set to what the spec newly says.
-    pub const UPDATED: &str = "Updated";
-    /// Fields that were changed at the API were set back.
-    pub const DRIFT_CORRECTED: &str = "DriftCorrected";
-    /// A live worker serves the workflow.
-    pub const WORKER_ALIVE: &str = "WorkerAlive";
-    /// No live worker serves the workflow.
-    pub const NO_WORKER: &str = "NoWorker";
-    /// The API does not tell whether a live worker serves it.
-    pub const NOT_TOLD: &str = "NotTold";
-    /// Runs act on behalf of a user, and an API key is none.
-    pub const ON_BEHALF_OF: &str = "OnBehalfOf";
-    /// Several active deployments serve the workflow.
-    pub const SEVERAL_DEPLOYMENTS: &str = "SeveralDeployments";
-}
+pub use crate::api::reasons::workflow as reason;
 
 /// The workflow is as it shall be, or only read.
 pub fn ready(o: &Observed, workflow: &Workflow, reason: &str, message: &str, now: Timestamp) -> Status {

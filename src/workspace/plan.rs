@@ -18,50 +18,7 @@ use crate::mistral::budget::{Strain, TURNS};
 use crate::mistral::wire::WhoAmI;
 use crate::platform::events::Notice;
 
-/// Reasons of a Workspace's conditions and Events. They are part of the API.
-pub mod reason {
-    /// The key works.
-    pub const CONNECTED: &str = "Connected";
-    /// The address is not on the operator's list.
-    pub const BASE_URL_NOT_ALLOWED: &str = "BaseURLNotAllowed";
-    /// There is no such Secret.
-    pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
-    /// The Secret lacks the key, or what it holds cannot be an API key.
-    pub const SECRET_INVALID: &str = "SecretInvalid";
-    /// The operator may not read the Secret.
-    pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
-    /// The API refused the key (401).
-    pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
-    /// The API refused the check for another reason, such as 403.
-    pub const REQUEST_REFUSED: &str = "RequestRefused";
-    /// The API does not answer, or not usefully.
-    pub const API_UNAVAILABLE: &str = "APIUnavailable";
-
-    /// Of `Throttled`: the API refuses calls because there are too many (429).
-    pub const RATE_LIMITED: &str = "RateLimited";
-    /// Of `Throttled`: more calls are asked for than may be made.
-    pub const AT_LIMIT: &str = "AtLimit";
-
-    /// Of `DiscoveryIncomplete`: the API server refuses to create or delete Workflows, or the API to list them.
-    pub const DISCOVERY_FAILED: &str = "DiscoveryFailed";
-    /// Of `DriftUnseen`: the lists of workflows could not be read several times in a row.
-    pub const LISTS_FAILED: &str = "ListsFailed";
-
-    /// Of `DiscoveryIncomplete`: another Workflow has the name that discovery would give one.
-    pub const NAME_TAKEN: &str = "NameTaken";
-
-    /// Those of `Ready`.
-    pub const ALL: [&str; 8] = [
-        CONNECTED,
-        BASE_URL_NOT_ALLOWED,
-        SECRET_NOT_FOUND,
-        SECRET_INVALID,
-        SECRET_FORBIDDEN,
-        CREDENTIAL_REFUSED,
-        REQUEST_REFUSED,
-        API_UNAVAILABLE,
-    ];
-}
+pub use crate::api::reasons::workspace as reason;
 
 /// How often the Secret is read while all is well.
 pub const READ_EVERY: Duration = Duration::from_secs(50);

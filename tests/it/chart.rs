@@ -604,7 +604,7 @@ impl Drop for Uninstalling {
 async fn every_metric_of_the_alerts_and_the_dashboard_is_documented() {
     let world = World::bare("chart-metrics").await;
     let Some(tools) = tools().await else { return };
-    let documented = std::fs::read_to_string(repository("docs/observability.md")).unwrap();
+    let documented = std::fs::read_to_string(repository("docs/reference/metrics.md")).unwrap();
     let mut used = BTreeSet::new();
     for object in render(tools, &world.namespace, EVERYTHING, &[]) {
         let text = object.to_string();
@@ -618,7 +618,7 @@ async fn every_metric_of_the_alerts_and_the_dashboard_is_documented() {
     assert!(used.len() > 10, "{used:?}");
     for metric in used {
         let family = ["_bucket", "_count", "_sum"].iter().find_map(|part| metric.strip_suffix(part)).unwrap_or(&metric);
-        assert!(documented.contains(&format!("| `{family}` |")), "{metric} is not in docs/observability.md");
+        assert!(documented.contains(&format!("| `{family}` |")), "{metric} is not in docs/reference/metrics.md");
     }
 }
 
@@ -648,8 +648,8 @@ async fn each_alert_says_of_which_operator_it_is_and_fires_for_what_its_name_say
 
 #[test]
 fn every_reason_is_in_the_table_of_what_to_do_about_it() {
-    let page = std::fs::read_to_string(repository("docs/operations.md")).unwrap();
+    let page = std::fs::read_to_string(repository("docs/reference/reasons.md")).unwrap();
     for reason in execution::status::reason::ALL.into_iter().chain(workspace::plan::reason::ALL) {
-        assert!(page.contains(&format!("`{reason}`")), "{reason} is not in docs/operations.md");
+        assert!(page.contains(&format!("`{reason}`")), "{reason} is not in docs/reference/reasons.md");
     }
 }

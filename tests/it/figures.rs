@@ -1,4 +1,4 @@
-//! The figures of `docs/scale.md`: what many resources cost, in calls, writes, time and memory.
+//! The figures of `docs/internals/scale.md`: what many resources cost, in calls, writes, time and memory.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -151,7 +151,7 @@ async fn workflows(count: usize) {
 }
 
 #[tokio::test]
-#[ignore = "minutes, for docs/scale.md: cargo test --release --test it figures_of_workflows -- --ignored --nocapture"]
+#[ignore = "minutes, for docs/internals/scale.md: cargo test --release --test it figures_of_workflows -- --ignored --nocapture"]
 async fn figures_of_workflows() {
     for count in [10, 100, 1000] {
         workflows(count).await;
@@ -186,7 +186,7 @@ async fn executions(count: usize, workflow: &str) {
 }
 
 #[tokio::test]
-#[ignore = "minutes, for docs/scale.md: cargo test --release --test it figures_of_executions -- --ignored --nocapture"]
+#[ignore = "minutes, for docs/internals/scale.md: cargo test --release --test it figures_of_executions -- --ignored --nocapture"]
 async fn figures_of_executions() {
     executions(1000, "echo").await;
     executions(1000, "slow").await;

@@ -1,4 +1,4 @@
-//! What GitOps tools make of the resources: the customizations of docs/gitops.md, run by the tools' own libraries.
+//! What GitOps tools make of the resources: the customizations of docs/how-to/gitops.md, run by the tools' own libraries.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::chart::{succeed, tools};
 use crate::support::*;
 
-/// The blocks of YAML in docs/gitops.md, each as a file.
+/// The blocks of YAML in docs/how-to/gitops.md, each as a file.
 struct Documented {
     argocd: PathBuf,
     flux: PathBuf,
@@ -16,7 +16,7 @@ struct Documented {
 }
 
 fn documented() -> Documented {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gitops.md")).unwrap();
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/how-to/gitops.md")).unwrap();
     let blocks: Vec<Value> = page
         .split("```yaml\n")
         .skip(1)
@@ -55,7 +55,7 @@ const HEALTHY: [&str; 3] = ["Healthy", "Current", "Current"];
 const AT_WORK: [&str; 3] = ["Progressing", "InProgress", "InProgress"];
 const TROUBLE: [&str; 3] = ["Degraded", "Failed", "Failed"];
 const SUSPENDED: [&str; 3] = ["Suspended", "InProgress", "InProgress"];
-/// kstatus takes a resource without a status for done, as docs/gitops.md says.
+/// kstatus takes a resource without a status for done, as docs/how-to/gitops.md says.
 const NEW: [&str; 3] = ["Progressing", "-", "Current"];
 
 #[tokio::test]

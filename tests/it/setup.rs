@@ -100,7 +100,7 @@ async fn an_api_server_that_sends_no_lists_as_streams_is_asked_for_pages() {
 }
 
 #[tokio::test]
-async fn missing_permissions_are_named_and_those_of_the_readme_are_enough() {
+async fn missing_permissions_are_named_and_the_documented_ones_are_enough() {
     let world = World::new("rbac").await;
     let account = Account::new(&world).await;
     account.may_in_all(&[("", "namespaces", "get")]).await;
@@ -110,7 +110,7 @@ async fn missing_permissions_are_named_and_those_of_the_readme_are_enough() {
     let right = |verb: &str| format!("the right to {verb} workflows in the namespace {}", world.namespace);
     wait_for_readiness(&process, 503, &right("list")).await;
     let (lease, others): (Vec<_>, Vec<_>) =
-        permissions_of_the_readme().into_iter().partition(|(group, ..)| *group == "coordination.k8s.io");
+        documented_permissions().into_iter().partition(|(group, ..)| *group == "coordination.k8s.io");
     // Without it all would look well, and nothing new be seen.
     let (watch, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|(.., verb)| *verb == "watch");
     account.may(&others).await;
@@ -131,9 +131,8 @@ async fn missing_permissions_are_named_and_those_of_the_readme_are_enough() {
 }
 
 /// API group, resource and verb.
-fn permissions_of_the_readme() -> Vec<(&'static str, &'static str, &'static str)> {
-    let (_, section) = include_str!("../../README.md").split_once("## What it needs in the cluster").unwrap();
-    let (table, _) = section.split_once("\n## ").unwrap();
+fn documented_permissions() -> Vec<(&'static str, &'static str, &'static str)> {
+    let (table, _) = include_str!("../../docs/reference/rights.md").split_once("\n## ").unwrap();
     let mut permissions = Vec::new();
     for row in table.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();

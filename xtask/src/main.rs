@@ -3,6 +3,7 @@
 mod bench;
 mod chaos;
 mod demo;
+mod docs;
 mod e2e;
 mod fuzz;
 
@@ -31,6 +32,8 @@ enum Command {
     Floor(bench::floor::Options),
     /// Give everything that reads bytes from outside bytes that nobody would send on purpose.
     Fuzz(fuzz::Options),
+    /// Write the pages and pictures that are made from other files, and check links and tables of all pages.
+    Docs(docs::Options),
     /// Install the chart on a node of its own (Linux, as root), upgrade it, kill its leader, uninstall it, and check what came of it.
     E2e(e2e::Options),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => ("bench", bench::run(options)),
         Command::Floor(options) => ("floor program", bench::floor::run(options)),
         Command::Fuzz(options) => ("fuzzing", fuzz::run(options)),
+        Command::Docs(options) => ("check of the documents", docs::run(&options)),
         Command::E2e(options) => ("end-to-end test", e2e::run(options)),
     };
     match outcome {

@@ -18,6 +18,7 @@ use kube::{Api, Client, Resource};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
+pub use crate::api::reasons::any::UNDECODABLE;
 use crate::platform::apiserver::{call, reference};
 use crate::platform::events::limits::{Fact, Limits, Refusal};
 use crate::platform::metrics::Metrics;
@@ -35,9 +36,6 @@ const QUEUE: usize = 1000;
 const PACE: Duration = Duration::from_millis(50);
 /// For how long Events are written that wait in the end: another operator waits for this one's Lease.
 const IN_THE_END: Duration = Duration::from_secs(3);
-
-/// The reason under which an object is reported that cannot be decoded.
-pub const UNDECODABLE: &str = "Undecodable";
 
 /// Something that happened to a resource. A plan makes one per change, not one per pass.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -173,7 +173,7 @@ impl Scope {
             let why = "it is missing; apply what `mistral-workflows-operator crds` prints".into();
             (format!("the CRD {plural}.{}", K::group(&())), why)
         } else if error.is_forbidden() {
-            let why = format!("grant what the README lists, and see that the namespace exists: {error}");
+            let why = format!("grant what docs/reference/rights.md lists, and see that the namespace exists: {error}");
             (format!("the right to {verb} {plural} in {}", self.name()), why)
         } else {
             (self.list(&K::kind(&())), error.to_string())

@@ -84,7 +84,7 @@ async fn serve(options: Options) -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    let client = Client::try_from(kubernetes::tuned(config))?;
+    let client = Client::try_from(apiserver::tuned(config))?;
     let resource = ApiResource::erase::<WorkflowExecution>(&());
     let floor = Arc::new(Floor {
         executions: Api::namespaced_with(client, &options.namespace, &resource),
@@ -95,7 +95,7 @@ async fn serve(options: Options) -> Result<()> {
     });
     let (failed, mut failure) = mpsc::channel::<String>(1);
     let mut seen = HashSet::new();
-    let mut events = pin!(watcher(floor.executions.clone(), kubernetes::watching()));
+    let mut events = pin!(watcher(floor.executions.clone(), apiserver::watching()));
     loop {
         let event = tokio::select! {
             event = events.next() => event.ok_or("the watch ended.")?,

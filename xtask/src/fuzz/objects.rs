@@ -11,7 +11,7 @@ use kube::core::{ObjectList, ObjectMeta, Status, WatchEvent};
 use mistral_workflows_operator::api::{Workflow, WorkflowExecution, Workspace};
 use mistral_workflows_operator::execution::cache::slim;
 use mistral_workflows_operator::execution::claim::{CLAIM, Claim, FINALIZER, Known, Note, digest};
-use mistral_workflows_operator::execution::{facts, undecodable};
+use mistral_workflows_operator::execution::{metrics, undecodable};
 use mistral_workflows_operator::json;
 use mistral_workflows_operator::platform::apiserver::{Error, describe, finalizers, status_patch};
 use mistral_workflows_operator::platform::leader::elector;
@@ -167,7 +167,7 @@ fn can_be_written<K: Resource + Serialize + DeserializeOwned>(object: &K) {
 fn executions(bytes: &[u8]) -> bool {
     let execution = object::<WorkflowExecution>(bytes, EXECUTIONS[0]);
     let mut guarded = Decoded::<WorkflowExecution>::from_text(&String::from_utf8_lossy(bytes));
-    facts::state(&guarded);
+    metrics::state(&guarded);
     let before = guarded.clone();
     slim(&mut guarded);
     assert_eq!(
@@ -175,7 +175,7 @@ fn executions(bytes: &[u8]) -> bool {
         (&guarded.meta().name, &guarded.meta().uid, &guarded.meta().resource_version, &guarded.meta().finalizers),
         "what makes room leaves out who it is"
     );
-    assert_eq!(facts::state(&before), facts::state(&guarded), "how it stands");
+    assert_eq!(metrics::state(&before), metrics::state(&guarded), "how it stands");
     if let Err(undecodable) = &guarded.0 {
         let connections = Connections::new(Vec::new(), unbounded_channel().0);
         let deleted = undecodable::being_deleted(&undecodable.metadata, &connections);
@@ -207,7 +207,7 @@ fn workflows(bytes: &[u8]) -> bool {
         assert!(status_patch(Some(status), status).expect("a status is compared").is_empty(), "nothing has changed");
     }
     let mut guarded = Decoded::<Workflow>::from_text(&String::from_utf8_lossy(bytes));
-    watch::slim(&mut guarded, |_| false, |_| false);
+    watch::slim(&mut guarded, |_| None, |_| false);
     workflow.is_some()
 }
 

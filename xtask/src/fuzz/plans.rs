@@ -96,7 +96,7 @@ fn execution(bytes: &[u8]) -> bool {
             stop_with: Some(connection()),
             referent: Referent::NotNamed,
         };
-        let instance = Instance { name: "operator".into(), since: Timestamp::UNIX_EPOCH };
+        let instance = Instance { name: "operator".into(), since: Timestamp::UNIX_EPOCH, api_server_time: None };
         let o = Observed::new(&object, "cluster", instance, Memory::default(), surroundings, true, now);
         let quotes = text.contains(SECRET);
         if let Some(status) = pass(o, &remote, now, quotes) {

@@ -1,0 +1,660 @@
+//! Every reason of a condition or an Event. Reasons are part of the API: people and tools match on them.
+//!
+//! `cargo xtask docs` makes `docs/reference/reasons.md` from the comments here. The comment of a reason has three
+//! paragraphs: what the reason means; `On:`, the conditions and Events that carry the reason; and `Do:`, what a person
+//! does about it.
+
+/// Reasons that every kind can have.
+pub mod any {
+    /// A newer operator wrote the resource, or it breaks the CRD's rules, so this operator cannot decode it. The operator
+    /// skips the resource. Deleting it still stops its run.
+    ///
+    /// On: Event
+    ///
+    /// Do: upgrade the operator, or correct the resource.
+    pub const UNDECODABLE: &str = "Undecodable";
+    /// The API server does not let the operator add or remove its finalizer. The message quotes the API server. A
+    /// deletion waits until the operator can remove the finalizer.
+    ///
+    /// On: `Ready` of a WorkflowExecution, Event
+    ///
+    /// Do: change the policy, webhook or right that refuses the write.
+    pub const FINALIZER_REFUSED: &str = "FinalizerRefused";
+    /// The API server refuses the status, so `kubectl get` shows an old one. The Event says what the status would have
+    /// said.
+    ///
+    /// On: Event
+    ///
+    /// Do: change what refuses the write; see [refused writes](../how-to/troubleshooting.md#refused-writes).
+    pub const STATUS_REFUSED: &str = "StatusRefused";
+}
+
+/// Reasons of a Workspace.
+pub mod workspace {
+    /// The API accepts the key.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: nothing.
+    pub const CONNECTED: &str = "Connected";
+    /// The operator's `--allow-base-url` does not list the address.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: add the address to `allowBaseURLs` of the chart, or correct the Workspace.
+    pub const BASE_URL_NOT_ALLOWED: &str = "BaseURLNotAllowed";
+    /// The Secret does not exist.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: create the Secret in the Workspace's namespace; the operator finds it within a minute.
+    pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// The Secret lacks the key that the spec names, or its value cannot be an API key. The message says what is wrong
+    /// with the value: `Bearer`, quotation marks, a byte order mark, a line break.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: put the bare API key where `spec.auth.apiKeySecretRef.key` points.
+    pub const SECRET_INVALID: &str = "SecretInvalid";
+    /// The operator may not read the Secret.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: let the operator's service account `get` the Secret. `rbac.secretNames` lacks the name, or somebody changed the
+    /// operator's Role.
+    pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
+    /// The API refuses the key (401).
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: put a valid key into the Secret.
+    pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
+    /// The API refuses the check for another reason, which the message quotes. Often the key lacks a permission (403).
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: give the key the permission that the message names.
+    pub const REQUEST_REFUSED: &str = "RequestRefused";
+    /// The API does not answer, or its answer makes no sense. The operator tries again.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: wait. If the reason stays, check egress, proxy, DNS and Mistral's status page.
+    pub const API_UNAVAILABLE: &str = "APIUnavailable";
+
+    /// The API answers 429: too many calls.
+    ///
+    /// On: `Throttled`, Event
+    ///
+    /// Do: set `requestsPerSecond` to what Mistral allows for the key, or ask Mistral for more; see
+    /// [throttling](../explanation/throttling.md).
+    pub const RATE_LIMITED: &str = "RateLimited";
+    /// Calls wait because the limit lets fewer through than there are, or because the API is slow.
+    ///
+    /// On: `Throttled`, Event
+    ///
+    /// Do: raise the limit that the message names; see [throttling](../explanation/throttling.md).
+    pub const AT_LIMIT: &str = "AtLimit";
+
+    /// With `discovery: Observe`, the API server refuses to create or delete a Workflow (a right, a quota, a policy), or
+    /// the operator cannot read Mistral's list of workflows to its end. The message quotes the refusal. From a list that
+    /// ends too soon (some rows cannot be read, or it has more than 50,000) the operator discovers the workflows that it
+    /// has read, and removes no resource.
+    ///
+    /// On: `DiscoveryIncomplete`, Event
+    ///
+    /// Do: grant the right (`discovery.enabled`), raise the quota or change the policy; or do what the API's words ask for.
+    pub const DISCOVERY_FAILED: &str = "DiscoveryFailed";
+    /// The operator could not read the lists of workflows three times in a row, so it does not see changes made in
+    /// Mistral. The message says since when and why. Runs are not affected. The operator tries again every minute.
+    ///
+    /// On: `DriftUnseen`, Event
+    ///
+    /// Do: wait. If the reason stays, ask Mistral why these lists fail.
+    pub const LISTS_FAILED: &str = "ListsFailed";
+    /// Another Workflow has the name that discovery would use.
+    ///
+    /// On: `DiscoveryIncomplete`, Event
+    ///
+    /// Do: create a Workflow of another name, with the identifier in the message.
+    pub const NAME_TAKEN: &str = "NameTaken";
+    /// Discovery has created Workflows; the message counts them.
+    ///
+    /// On: Event
+    ///
+    /// Do: nothing.
+    pub const DISCOVERED: &str = "Discovered";
+
+    /// Those of `Ready`.
+    pub const ALL: [&str; 8] = [
+        CONNECTED,
+        BASE_URL_NOT_ALLOWED,
+        SECRET_NOT_FOUND,
+        SECRET_INVALID,
+        SECRET_FORBIDDEN,
+        CREDENTIAL_REFUSED,
+        REQUEST_REFUSED,
+        API_UNAVAILABLE,
+    ];
+}
+
+/// Reasons of a Workflow.
+pub mod workflow {
+    /// The workflow in Mistral matches the spec.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: nothing.
+    pub const IN_SYNC: &str = "InSync";
+    /// The operator only reads the workflow (`managementPolicy: Observe`). The message names the fields that differ.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: nothing.
+    pub const OBSERVED: &str = "Observed";
+    /// The operator is setting fields, one call after the other.
+    ///
+    /// On: `Ready`
+    ///
+    /// Do: wait.
+    pub const UPDATING: &str = "Updating";
+    /// `spec.suspend` holds the operator back.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: set `spec.suspend` to `false` to resume.
+    pub const SUSPENDED: &str = "Suspended";
+    /// The Workspace that the spec names does not exist.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: create the Workspace, or correct `workspaceRef` in a new resource.
+    pub const WORKSPACE_NOT_FOUND: &str = "WorkspaceNotFound";
+    /// The Workspace is not ready; its own `Ready` condition says why.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: see the Workspace.
+    pub const WORKSPACE_NOT_READY: &str = "WorkspaceNotReady";
+    /// The API knows no workflow of this name (404).
+    ///
+    /// On: `Ready`, `Active`, Event
+    ///
+    /// Do: start the worker that registers the workflow, or correct the name.
+    pub const WORKFLOW_NOT_FOUND: &str = "WorkflowNotFound";
+    /// The workflow belongs to another Mistral workspace, which shares it. The operator does not change it.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: set `managementPolicy: Observe`.
+    pub const SHARED: &str = "Shared";
+    /// The workflow belongs to Mistral's SDK. The operator does not change it.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: set `managementPolicy: Observe`.
+    pub const TECHNICAL: &str = "Technical";
+    /// The API refuses the key (401).
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: put a valid key into the Workspace's Secret.
+    pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
+    /// The API refuses the call for another reason, which the message quotes. Often the key lacks a permission (403).
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: give the key the permission that the message names.
+    pub const REQUEST_REFUSED: &str = "RequestRefused";
+    /// The API refuses the new value of a field, in the words of the message.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: correct the field that the message names, or leave it out.
+    pub const CHANGE_REFUSED: &str = "ChangeRefused";
+    /// The API does not answer, or its answer makes no sense. The operator tries again.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: wait. If the reason stays, check egress, proxy, DNS and Mistral's status page.
+    pub const API_UNAVAILABLE: &str = "APIUnavailable";
+    /// Somebody else has set a field back to the same other value three times within an hour: perhaps a second Workflow, a
+    /// worker that registers, or a person. The operator now sets the field at most once an hour.
+    ///
+    /// On: `Ready`, `Contested`, Event
+    ///
+    /// Do: agree on one value, or leave the field out here.
+    pub const CONTESTED: &str = "Contested";
+    /// The resource is being deleted, and the operator archives its workflow first. After five minutes the resource goes
+    /// in any case.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: wait.
+    pub const ARCHIVING: &str = "Archiving";
+    /// The operator has set fields to new values of the spec; the message names them.
+    ///
+    /// On: Event
+    ///
+    /// Do: nothing.
+    pub const UPDATED: &str = "Updated";
+    /// Somebody changed fields in Mistral, and the operator has set them back; the message names the fields.
+    ///
+    /// On: Event
+    ///
+    /// Do: nothing, or change the spec instead of Mistral.
+    pub const DRIFT_CORRECTED: &str = "DriftCorrected";
+    /// A live worker serves the workflow.
+    ///
+    /// On: `Active`
+    ///
+    /// Do: nothing.
+    pub const WORKER_ALIVE: &str = "WorkerAlive";
+    /// No live worker serves the workflow. An execution would wait for one.
+    ///
+    /// On: `Active`
+    ///
+    /// Do: start the worker.
+    pub const NO_WORKER: &str = "NoWorker";
+    /// The API does not say whether a live worker serves the workflow.
+    ///
+    /// On: `Active`
+    ///
+    /// Do: nothing.
+    pub const NOT_TOLD: &str = "NotTold";
+    /// A run of the workflow acts on behalf of a user, and an API key is not a user. Executions from the cluster may fail.
+    ///
+    /// On: `NeedsUser`, Event
+    ///
+    /// Do: start such runs where a user is signed in.
+    pub const ON_BEHALF_OF: &str = "OnBehalfOf";
+    /// Several active deployments serve the workflow, so the API refuses an execution that names none.
+    ///
+    /// On: `Ambiguous`, Event
+    ///
+    /// Do: set `spec.deploymentName` in executions, or stop all deployments but one.
+    pub const SEVERAL_DEPLOYMENTS: &str = "SeveralDeployments";
+}
+
+/// Reasons of a WorkflowExecution.
+pub mod execution {
+    pub use super::any::{FINALIZER_REFUSED, STATUS_REFUSED};
+
+    /// `spec.suspend` holds the start back.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: set `spec.suspend` to `false` to start the run.
+    pub const SUSPENDED: &str = "Suspended";
+    /// The Workspace that the spec names does not exist.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: create the Workspace, or correct `workspaceRef` in a new resource.
+    pub const WORKSPACE_NOT_FOUND: &str = "WorkspaceNotFound";
+    /// The Workspace is not ready; its own `Ready` condition says why.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: see the Workspace.
+    pub const WORKSPACE_NOT_READY: &str = "WorkspaceNotReady";
+    /// The Workflow that `spec.workflowRef` names does not exist.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: create the Workflow, or correct the name in a new execution.
+    pub const WORKFLOW_NOT_FOUND: &str = "WorkflowNotFound";
+    /// The Workflow that `spec.workflowRef` names cannot run now; its own `Ready` condition says why. An archived workflow
+    /// does not run.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: see the Workflow.
+    pub const WORKFLOW_NOT_READY: &str = "WorkflowNotReady";
+    /// The claim was made at another address or in another Mistral workspace than the key leads to now.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: put the old key back, and make another Workspace for the new one.
+    pub const WORKSPACE_CHANGED: &str = "WorkspaceChanged";
+    /// The API refused the key for this call (401).
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: put a valid key into the Workspace's Secret.
+    pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
+    /// The API knows no such workflow or registration (404).
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: start the worker that registers the workflow; the run then starts by itself.
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    /// Several active deployments own the workflow (409).
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: name one of the deployments in a new execution, or stop the others.
+    pub const AMBIGUOUS_DEPLOYMENT: &str = "AmbiguousDeployment";
+    /// The API refuses the call for another reason, which the message quotes. Often the key lacks a permission (403).
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: give the key the permission that the message names.
+    pub const REQUEST_REFUSED: &str = "RequestRefused";
+    /// The API does not answer, or its answer makes no sense. The operator tries again.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: wait. If the reason stays, check egress, proxy, DNS and Mistral's status page.
+    pub const API_UNAVAILABLE: &str = "APIUnavailable";
+    /// A start was sent and its answer was lost. The operator looks for the run, and repeats the start only once it is sure
+    /// that no run exists.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: wait; it takes at most some two minutes once the API answers.
+    pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
+    /// Another workflow's run, or a run with another input, has this `executionId`. Nothing is started.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: choose another `executionId` in a new execution.
+    pub const EXECUTION_ID_TAKEN: &str = "ExecutionIDTaken";
+    /// Another WorkflowExecution starts the run of this `executionId`, or may. This one reads the run once it appears.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: wait.
+    pub const EXECUTION_ID_CLAIMED: &str = "ExecutionIDClaimed";
+    /// The claim is older than a day and the API knows no run, as after a restore. The run may have ended and been
+    /// forgotten, so nothing is started.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: [confirm the start](../how-to/backup-and-restore.md#start-a-run-after-all), or delete the execution.
+    pub const STALE_CLAIM: &str = "StaleClaim";
+    /// The claim was made in another cluster or namespace: the resource was restored or cloned. Nothing is started, and an
+    /// existing run is only read.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: [confirm the start](../how-to/backup-and-restore.md#start-a-run-after-all), or delete the execution.
+    pub const FOREIGN_CLAIM: &str = "ForeignClaim";
+    /// The operator cannot read the claim annotation: a newer operator wrote it, or somebody edited it.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: upgrade the operator, or restore the claim from a backup.
+    pub const CLAIM_UNREADABLE: &str = "ClaimUnreadable";
+    /// The API server refuses to write the claim, so nothing is started. The message quotes the API server.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: remove the cause; see [refused writes](../how-to/troubleshooting.md#refused-writes).
+    pub const CLAIM_REFUSED: &str = "ClaimRefused";
+    /// The claim annotation belonged to another resource, or was older than the operator's last one, as in a copied or
+    /// exported manifest. The operator has replaced it.
+    ///
+    /// On: Event
+    ///
+    /// Do: nothing; leave the annotation out of manifests.
+    pub const CLAIM_IGNORED: &str = "ClaimIgnored";
+    /// The spec, or a value that `spec.inputFrom` reads, changed between the claim and the start. Nothing is started.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: create another execution, or follow the message to start this one with the present values.
+    pub const INPUT_CHANGED: &str = "InputChanged";
+    /// An object that `spec.inputFrom` names, or a key in it, does not exist.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: create the object or the key that the message names; the operator finds it within five minutes.
+    pub const INPUT_NOT_FOUND: &str = "InputNotFound";
+    /// The operator may not read an object that `spec.inputFrom` names, or the Secret may not be an input: it holds an API
+    /// key of a Workspace, or lacks the label that `inputs.secretsNeedLabel` asks for.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: let the operator read the object (`rbac.secretNames` lacks the name, or somebody changed the Role), or label the
+    /// Secret; see [who can read which Secrets](../how-to/inputs-and-results.md#who-can-read-which-secrets).
+    pub const INPUT_FORBIDDEN: &str = "InputForbidden";
+    /// A value that `spec.inputFrom` reads is not UTF-8 or not JSON, or the whole input is longer than the 2 MB that the API
+    /// takes.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: correct the value that the message names.
+    pub const INPUT_INVALID: &str = "InputInvalid";
+    /// A path of `spec.inputFrom` meets a value of `spec.input`. Nothing ran.
+    ///
+    /// On: `Ready`, `Failed`, Event
+    ///
+    /// Do: correct the path in another execution.
+    pub const INPUT_CONFLICT: &str = "InputConflict";
+    /// The object that `spec.result.to` names belongs to somebody else, or was changed. The operator changes no existing
+    /// object.
+    ///
+    /// On: `ResultNotWritten`
+    ///
+    /// Do: name another object in the next execution.
+    pub const RESULT_NOT_OURS: &str = "ResultNotOurs";
+    /// The operator may not write the object that `spec.result.to` names. Results in Secrets are off by default.
+    ///
+    /// On: `ResultNotWritten`
+    ///
+    /// Do: set `results.secrets` or `results.configMaps` in the chart, and with `rbac.secretNames` add the name there.
+    pub const RESULT_FORBIDDEN: &str = "ResultForbidden";
+    /// The API server refuses the object that `spec.result.to` names, or the result in the status: a quota, a policy, an
+    /// immutable object. The message quotes the API server.
+    ///
+    /// On: `ResultNotWritten`
+    ///
+    /// Do: remove the cause, or move the result: to an object (`result.to`) or into the status.
+    pub const RESULT_REFUSED: &str = "ResultRefused";
+    /// The result is too large: an object of `result.to` holds at most 1 MiB, and an execution has 1.5 MiB for input and
+    /// result together.
+    ///
+    /// On: `ResultNotWritten`
+    ///
+    /// Do: set `result.to`, or let the workflow store the result elsewhere and return its location.
+    pub const RESULT_TOO_LARGE: &str = "ResultTooLarge";
+    /// The run has completed, and the result cannot be written for now. The execution is not `Complete` before. The message
+    /// quotes the API server; the operator tries again.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: remove the cause that the message names.
+    pub const RESULT_PENDING: &str = "ResultPending";
+    /// The result may hold values of a Secret that can no longer be redacted.
+    ///
+    /// On: `ResultNotWritten`
+    ///
+    /// Do: use `result.to.secret`, which takes the result as it is.
+    pub const RESULT_WITHHELD: &str = "ResultWithheld";
+    /// The result is nested more than 64 levels deep, or has a number or text that Kubernetes cannot hold, such as `1e400`.
+    ///
+    /// On: `ResultNotWritten`
+    ///
+    /// Do: use `result.to`, which takes the result as it is.
+    pub const RESULT_NOT_KEEPABLE: &str = "ResultNotKeepable";
+    /// The list of runs says that the run completed, but the API's answer about the run cannot be read: for example, it
+    /// holds `NaN`, which is not JSON.
+    ///
+    /// On: `ResultNotWritten`
+    ///
+    /// Do: look up the result in Mistral's console.
+    pub const RESULT_UNREADABLE: &str = "ResultUnreadable";
+    /// Somebody edited the spec past the API server's rules, after the claim. The run is what the claim says.
+    ///
+    /// On: `Edited`
+    ///
+    /// Do: nothing; the edit changes nothing.
+    pub const EDITED: &str = "EditedAfterClaim";
+    /// The API has accepted the run.
+    ///
+    /// On: `Started`, Event
+    ///
+    /// Do: wait; `kubectl get -w` shows the progress.
+    pub const STARTED: &str = "Started";
+    /// The operator found the run under its id; this resource did not start it.
+    ///
+    /// On: `Started`, Event
+    ///
+    /// Do: wait; `kubectl get -w` shows the progress.
+    pub const ADOPTED: &str = "Adopted";
+    /// The run goes on.
+    ///
+    /// On: `Ready`
+    ///
+    /// Do: wait; `kubectl get -w` shows the progress.
+    pub const RUNNING: &str = "Running";
+    /// The API no longer knows a run that had started. The run is never started again, and fails as `Lost` after a day.
+    ///
+    /// On: `Ready`, `Missing`, Event
+    ///
+    /// Do: ask Mistral.
+    pub const MISSING: &str = "Missing";
+    /// The operator is stopping the run, for `shutdown`, a deadline or the resource's deletion.
+    ///
+    /// On: `Ready`, Event
+    ///
+    /// Do: wait.
+    pub const STOPPING: &str = "Stopping";
+    /// The run ended with `COMPLETED`.
+    ///
+    /// On: `Ready`, `Complete`, Event
+    ///
+    /// Do: nothing.
+    pub const COMPLETED: &str = "Completed";
+    /// The run ended with `FAILED`; `status.failure` says why.
+    ///
+    /// On: `Ready`, `Failed`, Event
+    ///
+    /// Do: to run the workflow again, create another execution.
+    pub const WORKFLOW_FAILED: &str = "WorkflowFailed";
+    /// The run ended with `CANCELED`; `status.failure` says why.
+    ///
+    /// On: `Ready`, `Failed`, Event
+    ///
+    /// Do: to run the workflow again, create another execution.
+    pub const CANCELED: &str = "Canceled";
+    /// The run ended with `TERMINATED`; `status.failure` says why.
+    ///
+    /// On: `Ready`, `Failed`, Event
+    ///
+    /// Do: to run the workflow again, create another execution.
+    pub const TERMINATED: &str = "Terminated";
+    /// The run ended with `TIMED_OUT`, at the execution timeout in the worker's code; `status.failure` says why.
+    ///
+    /// On: `Ready`, `Failed`, Event
+    ///
+    /// Do: to run the workflow again, create another execution; raise the timeout if the run needs longer.
+    pub const TIMED_OUT: &str = "TimedOut";
+    /// The API refused the input for good (422). Nothing ran.
+    ///
+    /// On: `Ready`, `Failed`, Event
+    ///
+    /// Do: correct the input in another execution.
+    pub const INPUT_REJECTED: &str = "InputRejected";
+    /// The run took longer than `spec.activeDeadlineSeconds`, and the operator stopped it.
+    ///
+    /// On: `Ready`, `Failed`, Event
+    ///
+    /// Do: allow for more time, or find out what held the run up.
+    pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+    /// The run had not started within `spec.startingDeadlineSeconds`, and never will. The message says why it had not.
+    ///
+    /// On: `Ready`, `Failed`, Event
+    ///
+    /// Do: remove the cause, and create another execution.
+    pub const STARTING_DEADLINE_EXCEEDED: &str = "StartingDeadlineExceeded";
+    /// `spec.ttlSecondsAfterFinished` has passed, but the operator keeps the resource: Argo CD, Flux, Helm or a controller
+    /// would create it again, and so run it again.
+    ///
+    /// On: `Expired`
+    ///
+    /// Do: remove the resource where it comes from.
+    pub const TRACKED: &str = "Tracked";
+    /// `spec.ttlSecondsAfterFinished` has passed, but the API server does not let the operator delete the resource.
+    ///
+    /// On: `Expired`
+    ///
+    /// Do: change the policy, webhook or right that the message quotes.
+    pub const DELETION_REFUSED: &str = "DeletionRefused";
+    /// The API has not known the run for a day.
+    ///
+    /// On: `Ready`, `Failed`, Event
+    ///
+    /// Do: look the run up in Mistral's console before you start another.
+    pub const LOST: &str = "Lost";
+
+    /// Those with which an execution ends.
+    pub const ENDS: [&str; 10] = [
+        COMPLETED,
+        WORKFLOW_FAILED,
+        CANCELED,
+        TERMINATED,
+        TIMED_OUT,
+        DEADLINE_EXCEEDED,
+        STARTING_DEADLINE_EXCEEDED,
+        INPUT_REJECTED,
+        INPUT_CONFLICT,
+        LOST,
+    ];
+
+    /// All of them.
+    pub const ALL: [&str; 51] = [
+        SUSPENDED,
+        WORKFLOW_NOT_FOUND,
+        WORKFLOW_NOT_READY,
+        WORKSPACE_NOT_FOUND,
+        WORKSPACE_NOT_READY,
+        WORKSPACE_CHANGED,
+        CREDENTIAL_REFUSED,
+        TARGET_NOT_FOUND,
+        AMBIGUOUS_DEPLOYMENT,
+        REQUEST_REFUSED,
+        API_UNAVAILABLE,
+        OUTCOME_UNKNOWN,
+        EXECUTION_ID_TAKEN,
+        EXECUTION_ID_CLAIMED,
+        STALE_CLAIM,
+        FOREIGN_CLAIM,
+        CLAIM_UNREADABLE,
+        CLAIM_REFUSED,
+        CLAIM_IGNORED,
+        INPUT_CHANGED,
+        INPUT_NOT_FOUND,
+        INPUT_FORBIDDEN,
+        INPUT_INVALID,
+        INPUT_CONFLICT,
+        RESULT_NOT_OURS,
+        RESULT_FORBIDDEN,
+        RESULT_REFUSED,
+        RESULT_TOO_LARGE,
+        RESULT_PENDING,
+        RESULT_WITHHELD,
+        RESULT_NOT_KEEPABLE,
+        RESULT_UNREADABLE,
+        EDITED,
+        STARTED,
+        ADOPTED,
+        RUNNING,
+        MISSING,
+        STOPPING,
+        COMPLETED,
+        WORKFLOW_FAILED,
+        CANCELED,
+        TERMINATED,
+        TIMED_OUT,
+        INPUT_REJECTED,
+        DEADLINE_EXCEEDED,
+        STARTING_DEADLINE_EXCEEDED,
+        TRACKED,
+        DELETION_REFUSED,
+        LOST,
+        FINALIZER_REFUSED,
+        STATUS_REFUSED,
+    ];
+}

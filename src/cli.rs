@@ -1,0 +1,111 @@
+//! The command line, from which `cargo xtask docs` makes docs/reference/flags.md.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{CommandFactory, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use crate::platform::logs;
+use crate::workspace;
+
+/// Kubernetes operator for Mistral Workflows.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch the cluster and run workflows, until SIGTERM or SIGINT.
+    Run(Box<Run>),
+    /// Print the CustomResourceDefinitions as YAML, for kubectl apply.
+    Crds,
+    /// Print manifests for the workflows of a Mistral workspace. Applying them changes nothing. The API key comes from MISTRAL_API_KEY or from a file.
+    Import(Box<Import>),
+    /// Remove the operator's finalizers from all resources, for when no operator is left to do it. Runs are not stopped. Stop the operator first, or it adds the finalizers again.
+    ReleaseFinalizers {
+        /// Only in this namespace, instead of all; may be repeated.
+        #[arg(long = "namespace", value_name = "NAME", value_delimiter = ',')]
+        namespaces: Vec<String>,
+    },
+}
+
+/// Flags of `run`.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// An address of the Mistral API that Workspaces may name, and so the operator may send keys to; may be repeated.
+    #[arg(
+        long = "allow-base-url",
+        env = "ALLOW_BASE_URL",
+        value_name = "URL",
+        value_delimiter = ',',
+        value_parser = workspace::plan::parse_address,
+        default_values = ["https://api.mistral.ai", "https://api.eu.mistral.ai", "https://api.us.mistral.ai"],
+    )]
+    pub allow_base_urls: Vec<Url>,
+    /// The maximum of calls per second with one API key, over all Workspaces that use the key; a Workspace may set a lower one.
+    #[arg(long, env = "MAX_REQUESTS_PER_SECOND", value_name = "NUMBER", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub max_requests_per_second: u32,
+    /// Let executions take input (spec.inputFrom) only from Secrets with the label workflows.mistral.ai/input=true.
+    #[arg(long, env = "INPUT_SECRETS_NEED_LABEL", value_parser = FalseyValueParser::new())]
+    pub input_secrets_need_label: bool,
+    /// Watch only this namespace, instead of all; may be repeated.
+    #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_name = "NAME", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+    /// The address of /healthz, /readyz (which says what it waits for) and /metrics; the default is every address, of IPv4 as well.
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "[::]:8080")]
+    pub listen: SocketAddr,
+    /// The Lease that elects the leader of several operators; empty for no election.
+    #[arg(long, env = "LEASE", value_name = "NAME", default_value = "mistral-workflows-operator")]
+    pub lease: String,
+    /// The namespace of the Lease [default: the pod's namespace; outside of a pod there is no election]
+    #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAME")]
+    pub lease_namespace: Option<String>,
+    /// The format of the log.
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: logs::Format,
+    /// What to log: a level, or directives such as info,mistral_workflows_operator=debug.
+    #[arg(long, env = "LOG", value_name = "DIRECTIVES", default_value = "info", value_parser = |text: &str| EnvFilter::try_new(text))]
+    pub log: EnvFilter,
+}
+
+/// Flags of `import`.
+#[derive(Debug, clap::Args)]
+pub struct Import {
+    /// Read the API key from this file, instead of from MISTRAL_API_KEY.
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// The address of the Mistral API.
+    #[arg(long, value_name = "URL", default_value = "https://api.mistral.ai", value_parser = workspace::plan::parse_address)]
+    pub base_url: Url,
+    /// Only workflows with this tag; may be repeated, then with all of them.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Only workflows with this text in their name or display name.
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+    /// Only archived workflows (true), or only others (false) [default: both]
+    #[arg(long, value_name = "true|false")]
+    pub archived: Option<bool>,
+    /// The Workspace that the manifests refer to.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub workspace: String,
+    /// The namespace in the manifests [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Write one file per workflow into this folder, replacing existing ones, instead of printing the manifests.
+    #[arg(long, value_name = "FOLDER")]
+    pub output_dir: Option<PathBuf>,
+}
+
+/// The command line, as clap sees it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}

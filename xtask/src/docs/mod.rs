@@ -1,0 +1,85 @@
+//! `cargo xtask docs`: the pages and pictures that are made from other files, and what has to hold in every page.
+
+mod api;
+mod chart;
+mod flags;
+mod lint;
+mod picture;
+mod reasons;
+mod values;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::demo::Result;
+
+/// What can be asked of it.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Write nothing, and fail if a page is stale, a link does not resolve or a table is broken.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Writes what is made, or says what is stale; an error if anything is wrong with the pages.
+pub fn run(options: &Options) -> Result<()> {
+    let root = root();
+    let mut faults = Vec::new();
+    for (path, text) in generated(&root)? {
+        let file = root.join(path);
+        if fs::read_to_string(&file).is_ok_and(|old| old == text) {
+            continue;
+        }
+        if options.check {
+            faults.push(format!("{path} is stale: run `cargo xtask docs`."));
+        } else {
+            fs::write(&file, text).map_err(|error| format!("{path} cannot be written: {error}."))?;
+            println!("{path} is written.");
+        }
+    }
+    faults.extend(lint::faults(&root)?);
+    if faults.is_empty() {
+        println!("The documents are in order.");
+        return Ok(());
+    }
+    Err(format!("\n{}", faults.join("\n")).into())
+}
+
+/// Each file that is made, with its content.
+fn generated(root: &Path) -> Result<Vec<(&'static str, String)>> {
+    let performance = read(root, "docs/internals/performance.md")?;
+    let scale = read(root, "docs/internals/scale.md")?;
+    let chart_values = read(root, "charts/mistral-workflows-operator/values.yaml")?;
+    Ok(vec![
+        ("docs/reference/api.md", api::page(&read(root, "crds/workflows.mistral.ai.yaml")?)?),
+        ("docs/reference/reasons.md", reasons::page(&read(root, "src/api/reasons.rs")?)?),
+        ("docs/reference/flags.md", flags::page()),
+        ("docs/reference/chart-values.md", values::page(&chart_values)),
+        ("docs/images/overview.svg", picture::draw(&read(root, "docs/images/overview.txt")?)?),
+        ("docs/images/burst-rate.svg", chart::burst(&performance, "executions per second", "Executions per second")?),
+        (
+            "docs/images/burst-latency.svg",
+            chart::burst(&performance, "create to POST, p50, ms", "From creation to the call, median, in ms")?,
+        ),
+        ("docs/images/tenants.svg", chart::tenants(&scale)?),
+    ])
+}
+
+/// The repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(root: &Path, path: &str) -> Result<String> {
+    fs::read_to_string(root.join(path)).map_err(|error| format!("{path} cannot be read: {error}.").into())
+}
+
+/// A text as a cell of a table has it.
+fn cell(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+/// A text as SVG has it.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
