@@ -492,6 +492,26 @@ mod tests {
         assert!(matches!(outcome, Err(Error::Panicked)));
     }
 
+    #[test]
+    fn an_annotation_is_ours_until_somebody_else_has_written_another_value() {
+        let entry = |manager: &str, subresource: Option<&str>, annotation: &str| {
+            let metadata = json!({ "f:annotations": { format!("f:{annotation}"): {} } });
+            let entry = json!({
+                "manager": manager, "subresource": subresource, "time": "2026-11-30T08:00:00Z",
+                "fieldsV1": { "f:metadata": metadata },
+            });
+            serde_json::from_value::<ManagedFieldsEntry>(entry).unwrap()
+        };
+        let (ours, theirs) = (entry(FIELD_MANAGER, None, "a"), entry("kubectl", None, "a"));
+        let time = ours.time.as_ref().unwrap().0;
+        assert_eq!(written_by_us([&theirs, &ours].into_iter(), "a"), Some(time));
+        assert_eq!(written_by_us([&ours].into_iter(), "b"), None);
+        assert_eq!(written_by_us([&theirs].into_iter(), "a"), None);
+        assert_eq!(written_by_us([&entry(FIELD_MANAGER, Some("status"), "a")].into_iter(), "a"), None);
+        let timeless = ManagedFieldsEntry { time: None, ..ours.clone() };
+        assert_eq!(written_by_us([&ours, &timeless].into_iter(), "a"), None);
+    }
+
     #[tokio::test]
     async fn ten_thousand_writes_do_not_open_ten_thousand_connections() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

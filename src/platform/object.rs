@@ -279,6 +279,22 @@ mod tests {
     }
 
     #[test]
+    fn of_the_fields_of_a_manager_the_annotations_are_kept_however_deep_the_others_are() {
+        let deep = nested(100_000, "{}");
+        let fields = format!(r#"{{"f:metadata":{{"f:annotations":{{".":{{}},"f:x":{{}}}}}},"f:spec":{deep}}}"#);
+        let text = execution("deep", 1, 1, 1).replace(r#""fieldsV1":{"a":{}}"#, &format!(r#""fieldsV1":{fields}"#));
+        let Metadata { metadata } = serde_json::from_str(&text).unwrap();
+        let kept = metadata.managed_fields.unwrap().remove(0).fields_v1.unwrap().0;
+        assert_eq!(kept, json!({ "f:metadata": { "f:annotations": { ".": {}, "f:x": {} } } }));
+        // Fields that are not as they should be are none.
+        for odd in ["7", r#"{"f:metadata":7}"#, r#"{"f:metadata":{"f:annotations":[]}}"#, "null"] {
+            let text = execution("odd", 1, 1, 1).replace(r#"{"a":{}}}]"#, &format!("{odd}}}]"));
+            let Metadata { metadata } = serde_json::from_str(&text).unwrap();
+            assert_eq!(metadata.managed_fields.unwrap()[0].fields_v1, None, "{odd}");
+        }
+    }
+
+    #[test]
     fn metadata_is_read_beside_what_is_too_deep() {
         let text = execution("deep", 100_000, 100_000, 100_000);
         let list = format!(r#"{{"metadata":{{"continue":"c"}},"items":[{text},{text}]}}"#);

@@ -191,6 +191,28 @@ async fn a_leader_stopped_for_longer_than_its_term_sends_nothing_although_its_cl
 }
 
 #[tokio::test]
+async fn a_run_left_in_doubt_is_started_by_leaders_of_which_none_outlives_the_doubt() {
+    let world = world("leader-brief").await;
+    let mut first = leader(&world, &[("OPERATOR_CRASH_POINT", "crash-point-claimed=kill")]).await;
+    world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
+    until(SOON, "the first to be killed", async || first.child.wait_exit(Duration::ZERO).unwrap()).await;
+    // Ten seconds until it leads, and less than the 90 s that a call may be under way.
+    let life = Duration::from_secs(50);
+    let mut started = false;
+    for _ in 0..5 {
+        let mut next = candidate(&world, &[]);
+        let end = Instant::now() + life;
+        while !started && Instant::now() < end {
+            started = is_true(&world.executions().get("run").await.unwrap(), "Started");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        next.child.kill().unwrap();
+    }
+    assert!(started, "{:#?}", world.executions().get("run").await.unwrap());
+    assert_eq!(world.api.starts().await, 1);
+}
+
+#[tokio::test]
 async fn a_leader_stopped_after_the_call_wakes_up_to_write_nothing_and_ends() {
     stopped_at("crash-point-answered", 1, async |_| ()).await;
 }

@@ -49,6 +49,66 @@ fn a_claim_that_comes_back_over_a_newer_one_starts_nothing_and_is_replaced() {
 }
 
 #[test]
+fn a_doubt_ends_with_the_age_of_the_claim_in_whichever_process_unless_somebody_else_has_changed_it() {
+    // Found by a process that has just begun.
+    let found = |age: Option<u64>, refused: bool| {
+        let mut o = with_claim(|claim| (claim.refused, claim.claimant) = (refused, "earlier".into()));
+        let Note::Claim(claim) = &o.note else { unreachable!() };
+        o.memory.claim = Some(Box::new(Known::of(claim, "run-u-1")));
+        o.recorded = o.note.clone();
+        o.claim_age = age.map(Duration::from_secs);
+        o.asked(Err(not_found()));
+        o
+    };
+    for refused in [false, true] {
+        for age in [None, Some(89)] {
+            let o = found(age, refused);
+            assert_eq!(ready(&settled(&o, at(89)).status), reason::OUTCOME_UNKNOWN, "{age:?} {refused}");
+        }
+        let mut o = found(Some(91), refused);
+        let (claim, _, send) = claim_of(step(&o, at(91)));
+        assert!(send && claim.attempt == 2, "{refused}");
+        // What is claimed now is as doubtful as any call.
+        o.claimed(claim.clone(), true);
+        assert_eq!(o.doubt(&claim), Duration::from_secs(90), "{refused}");
+    }
+}
+
+#[test]
+fn a_claim_has_an_age_only_on_the_resource_that_it_was_written_on() {
+    let aged = |change: fn(&mut Claim)| {
+        let mut o = with_claim(change);
+        o.recorded = o.note.clone();
+        o.instance.api_server_time = Some(at(100));
+        o
+    };
+    let here = aged(|claim| claim.uid = Some("u-1".into()));
+    assert_eq!(here.age_of_claim(Some(at(60))), Some(Duration::from_secs(40)));
+    assert_eq!(here.age_of_claim(None), None, "somebody else has written it");
+    assert_eq!(here.age_of_claim(Some(at(101))), None, "by a clock that is ahead");
+    let unknown = Observed { instance: Instance { api_server_time: None, ..here.instance.clone() }, ..here };
+    assert_eq!(unknown.age_of_claim(Some(at(60))), None, "without an election nobody tells the time");
+    for elsewhere in [|claim: &mut Claim| claim.uid = Some("u-0".into()), |claim| claim.uid = None] {
+        assert_eq!(aged(elsewhere).age_of_claim(Some(at(60))), None);
+    }
+    let copied = aged(|claim| (claim.uid, claim.owner.namespace) = (Some("u-1".into()), "other".into()));
+    assert_eq!(copied.age_of_claim(Some(at(60))), None);
+}
+
+#[test]
+fn a_refusal_that_this_process_has_not_seen_is_not_believed() {
+    // The call of this process is under way, and somebody writes that it was refused.
+    let mut o = claimed();
+    let Note::Claim(claim) = &o.note else { unreachable!() };
+    let claim = Claim { refused: true, ..claim.as_ref().clone() };
+    o.note = Note::Claim(Box::new(claim.clone()));
+    o.asked(Err(not_found()));
+    assert!(!o.is_refused(&claim) && !o.doubt(&claim).is_zero());
+    o.sent(Err(not_found()));
+    assert!(o.is_refused(&claim));
+}
+
+#[test]
 fn a_claim_that_comes_back_lets_no_deletion_and_no_shutdown_pass_the_run_by() {
     for (what, o) in come_back() {
         let deleted = Observed { deleted: Some(at(50)), ..o.clone() };
