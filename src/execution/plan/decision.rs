@@ -9,7 +9,7 @@ use crate::platform::requeue::Requeue;
 /// What a pass does next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// Carry this out, fold the outcome into [`Observed`], and plan again.
+    /// Carry this out, fold the outcome into [`Observed`](crate::execution::state::Observed), and plan again.
     Act(Step),
     /// The pass ends.
     Settle(Box<Settled>),

@@ -60,7 +60,7 @@ impl Notice {
     }
 }
 
-/// Tells notices: in the log, and as Events as far as the [limits](crate::platform::events::limits) let them. Namespaces take turns: one
+/// Tells notices: in the log, and as Events as far as the limits let them. Namespaces take turns: one
 /// that makes thousands holds up its own.
 ///
 /// kube's own recorder tells Events apart without their note, so a second one of the same reason would

@@ -88,8 +88,9 @@ fn a_claim_has_an_age_only_on_the_resource_that_it_was_written_on() {
     assert_eq!(here.age_of_claim(Some(at(101))), None, "by a clock that is ahead");
     let unknown = Observed { instance: Instance { api_server_time: None, ..here.instance.clone() }, ..here };
     assert_eq!(unknown.age_of_claim(Some(at(60))), None, "without an election nobody tells the time");
-    for elsewhere in [|claim: &mut Claim| claim.uid = Some("u-0".into()), |claim| claim.uid = None] {
-        assert_eq!(aged(elsewhere).age_of_claim(Some(at(60))), None);
+    let elsewhere: [fn(&mut Claim); 2] = [|claim| claim.uid = Some("u-0".into()), |claim| claim.uid = None];
+    for change in elsewhere {
+        assert_eq!(aged(change).age_of_claim(Some(at(60))), None);
     }
     let copied = aged(|claim| (claim.uid, claim.owner.namespace) = (Some("u-1".into()), "other".into()));
     assert_eq!(copied.age_of_claim(Some(at(60))), None);
