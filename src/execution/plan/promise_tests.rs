@@ -83,6 +83,8 @@ struct World {
     operators: [Operator; 2],
     /// Whether people may ask to stop the run.
     may_stop: bool,
+    /// How far the API server's clock is off; none if it is right and those of the operators may be set.
+    api_server_skew: Option<SignedDuration>,
     /// Version of the Secret that the input may come from.
     secret: u32,
     /// Whether a policy refuses claims and finalizers, and whether one refuses the status.
@@ -96,6 +98,8 @@ struct Operator {
     instance: Instance,
     /// How far its clock is off.
     skew: SignedDuration,
+    /// How far the API server's clock was off when it began.
+    api_server_skew: SignedDuration,
     /// How often it has crashed: each process has a name of its own.
     crashes: u32,
     /// The call that it knows of, by its moment to be sent, and since when.
@@ -213,6 +217,7 @@ impl World {
             memory: Memory::default(),
             instance: Instance { name: format!("operator-{n}"), since: now - seconds(5), api_server_time: None },
             skew: SignedDuration::from_secs(i64::from(fate.choose(15)) - 7),
+            api_server_skew: seconds(0),
             crashes: 0,
             knows: None,
         };
@@ -225,6 +230,7 @@ impl World {
             history,
             operators,
             may_stop: false,
+            api_server_skew: (fate.choose(4) == 3).then_some(seconds(0)),
             secret: 1,
             refuses: (false, false),
             story: Vec::new(),
@@ -264,6 +270,7 @@ impl World {
         let operator = &mut self.operators[who];
         operator.knows = None;
         operator.crashes += 1;
+        operator.api_server_skew = self.api_server_skew.unwrap_or_default();
         // Since when, by the API server's clock.
         operator.instance =
             Instance { name: format!("operator-{who}-{}", operator.crashes), since: self.now, api_server_time: None };
@@ -271,9 +278,10 @@ impl World {
 
     fn observed(&self, who: usize, seen: &WorkflowExecution, referent: Referent, look: bool) -> Observed {
         let connection = Connection { origin: "https://api".into(), workspace_id: None, epoch: 0 };
-        let Operator { memory, instance, skew, .. } = &self.operators[who];
+        let Operator { memory, instance, skew, api_server_skew, .. } = &self.operators[who];
         // It has whole seconds, and began a moment ago.
-        let instance = Instance { api_server_time: Some(self.now - seconds(1)), ..instance.clone() };
+        let api_server_time = Some(self.now - seconds(1) + *api_server_skew);
+        let instance = Instance { api_server_time, ..instance.clone() };
         let (workspace, stop_with) = (Workspace::Ready(connection.clone()), Some(connection));
         let surroundings = Surroundings { workspace, stop_with, referent };
         Observed::new(seen, "cluster", instance, memory.clone(), surroundings, look, self.now + *skew)
@@ -315,7 +323,7 @@ impl World {
                                 continue;
                             }
                             send_before = send.then_some(self.now + SEND_WITHIN);
-                            let at = self.now;
+                            let at = self.now + self.api_server_skew.unwrap_or_default();
                             if !self.write(&mut version, |object| annotate(object, &claim, finalizer, at)) {
                                 return None;
                             }
@@ -522,7 +530,12 @@ impl World {
             10 => {
                 let who = usize::from(fate.choose(2));
                 let hours = SignedDuration::from_hours(6);
-                self.operators[who].skew = [seconds(0), hours, -hours][usize::from(fate.choose(3))];
+                let skew = [seconds(0), hours, -hours][usize::from(fate.choose(3))];
+                // One of two clocks has to be right.
+                match &mut self.api_server_skew {
+                    Some(of_api_server) => *of_api_server = skew,
+                    None => self.operators[who].skew = skew,
+                }
             }
             // `kubectl apply` of an export: an older claim comes back, with or without the status.
             11 | 12 => {
@@ -550,6 +563,13 @@ impl World {
                     if self.apply(Some(annotations), empties_status) && what == 14 && empties_status {
                         (0..2).for_each(|who| self.crash(who));
                     }
+                }
+            }
+            // A tool puts back who wrote what, as it was in a backup: as if the API server's clock were wrong.
+            15 if self.api_server_skew.is_some() => {
+                let created = self.object.metadata.creation_timestamp.clone();
+                if let Some([ours]) = self.object.metadata.managed_fields.as_deref_mut() {
+                    ours.time = created;
                 }
             }
             _ => {}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Observed;
 use crate::api::DeletionPolicy;
@@ -87,19 +87,29 @@ impl Observed {
         DOUBT.unsigned_abs().saturating_sub(age)
     }
 
-    /// How long ago this claim was written, if it is the newest that any operator has written.
+    /// How long ago this claim was written, if it is the newest that any operator has written. By the API server's clock,
+    /// and only if this process's own clock agrees that the call is over: either may be wrong.
     fn age(&self, claim: &Claim) -> Option<Duration> {
-        self.claim_age
-            .filter(|_| matches!(&self.recorded, Note::Claim(there) if there.send_before == claim.send_before))
+        let is_there = matches!(&self.recorded, Note::Claim(there) if there.send_before == claim.send_before);
+        let known = self.memory.claim.as_deref();
+        // Of its own call this process knows better, by the monotonic clock.
+        let is_own = known.is_some_and(|known| known.own && known.send_before == claim.send_before);
+        let is_over = later(claim.send_before, SENT_TO_SHOWN) <= self.began;
+        self.claim_age.filter(|_| is_there && !is_own && is_over)
     }
 
-    /// The same of a claim on the resource that was written at this time by the API server's clock.
+    /// How long ago an operator wrote the claim that is on the resource, if it did so at this time by the API server's
+    /// clock.
     pub(crate) fn age_of_claim(&self, written: Option<Timestamp>) -> Option<Duration> {
         let Note::Claim(claim) = &self.recorded else { return None };
         if claim.uid.as_ref() != Some(&self.uid) || claim.owner != self.owner {
             return None;
         }
-        Duration::try_from(self.instance.api_server_time?.duration_since(written?)).ok()
+        // What is older than its resource came with a backup.
+        let written = written.filter(|written| *written >= self.created)?;
+        // It is cut to seconds.
+        let written = later(written, SignedDuration::from_secs(1));
+        Duration::try_from(self.instance.api_server_time?.duration_since(written)).ok()
     }
 
     /// From when on the API shows every run that was started before this process led.

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, MicroTime, ObjectMeta};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::platform::apiserver::{Error, call_within};
+use crate::platform::apiserver::{Error, FIELD_MANAGER, call_within};
 use crate::platform::clock::{CLOCK_SKEW, later};
 use crate::platform::health::Health;
 use crate::platform::leader::lease::{
@@ -62,7 +62,7 @@ impl Election {
                     let since = begun(&self.lease);
                     tracing::info!(lease, %since, "this process leads");
                     let term = Term::until(stop.clone(), since, until);
-                    return Some(term.written(written(&self.lease)));
+                    return Some(term.written(written_by_us(&self.lease)));
                 }
                 Ok(_) => {
                     let present = self.candidate.holder();
@@ -173,7 +173,7 @@ impl Election {
                 ..old
             }),
         };
-        let parameters = PostParams::default();
+        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match lease.metadata.resource_version {
             Some(_) => call_within(CALL, self.api.replace(&self.config.name, &parameters, &lease)).await,
             None => call_within(CALL, self.api.create(&parameters, &lease)).await,
@@ -206,6 +206,14 @@ fn written(lease: &Lease) -> Option<Timestamp> {
     times.map(|time| time.0).max()
 }
 
+/// When an operator last wrote the Lease, by the API server's clock: somebody else's write may be of a time at which that
+/// clock was ahead.
+fn written_by_us(lease: &Lease) -> Option<Timestamp> {
+    let ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
+    let mut ours = lease.metadata.managed_fields.iter().flatten().filter(ours);
+    ours.next().and_then(|entry| entry.time.as_ref()).map(|time| time.0)
+}
+
 /// None where somebody was faster, or it was this process itself and the answer was lost: a look will tell.
 fn unless_late(written: Result<Lease, Error>) -> Result<Option<Lease>, Error> {
     match written {
@@ -228,7 +236,7 @@ pub fn record(lease: Option<&Lease>) -> Record {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
 
@@ -240,5 +248,9 @@ mod tests {
         let entry = |seconds| ManagedFieldsEntry { time: Some(Time(at(seconds))), ..ManagedFieldsEntry::default() };
         lease.metadata.managed_fields = Some(vec![entry(1000), entry(900)]);
         assert_eq!(begun(&lease), at(1016));
+        assert_eq!(written_by_us(&lease), None);
+        let ours = ManagedFieldsEntry { manager: Some(FIELD_MANAGER.to_owned()), ..entry(900) };
+        lease.metadata.managed_fields = Some(vec![entry(1000), ours]);
+        assert_eq!(written_by_us(&lease), Some(at(900)), "whatever the others have written");
     }
 }

@@ -1,4 +1,4 @@
-//! Who leads: what to do about the Lease, from what was seen of it. No I/O here; `election.rs` has that.
+//! Who leads: what to do about the Lease, from what was seen of it. No I/O here; `elector.rs` has that.
 //!
 //! No wall clocks are compared. A candidate may take the Lease once nobody has changed it for as long as it
 //! says, measured from when this candidate first saw it so; and the leader stops acting

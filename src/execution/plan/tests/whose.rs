@@ -57,6 +57,7 @@ fn a_doubt_ends_with_the_age_of_the_claim_in_whichever_process_unless_somebody_e
         o.memory.claim = Some(Box::new(Known::of(claim, "run-u-1")));
         o.recorded = o.note.clone();
         o.claim_age = age.map(Duration::from_secs);
+        o.began = at(91);
         o.asked(Err(not_found()));
         o
     };
@@ -65,6 +66,8 @@ fn a_doubt_ends_with_the_age_of_the_claim_in_whichever_process_unless_somebody_e
             let o = found(age, refused);
             assert_eq!(ready(&settled(&o, at(89)).status), reason::OUTCOME_UNKNOWN, "{age:?} {refused}");
         }
+        let early = Observed { began: at(80), ..found(Some(91), refused) };
+        assert_eq!(ready(&settled(&early, at(80)).status), reason::OUTCOME_UNKNOWN, "only one of two clocks says so");
         let mut o = found(Some(91), refused);
         let (claim, _, send) = claim_of(step(&o, at(91)));
         assert!(send && claim.attempt == 2, "{refused}");
@@ -83,7 +86,8 @@ fn a_claim_has_an_age_only_on_the_resource_that_it_was_written_on() {
         o
     };
     let here = aged(|claim| claim.uid = Some("u-1".into()));
-    assert_eq!(here.age_of_claim(Some(at(60))), Some(Duration::from_secs(40)));
+    assert_eq!(here.age_of_claim(Some(at(60))), Some(Duration::from_secs(39)), "times are cut to seconds");
+    assert_eq!(here.age_of_claim(Some(at(-1))), None, "older than its resource, as from a backup");
     assert_eq!(here.age_of_claim(None), None, "somebody else has written it");
     assert_eq!(here.age_of_claim(Some(at(101))), None, "by a clock that is ahead");
     let unknown = Observed { instance: Instance { api_server_time: None, ..here.instance.clone() }, ..here };
