@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// From the bottom. Modules of one layer do not know each other.
 const LAYERS: [&[&str]; 7] = [
     // Texts and bytes.
-    &["json", "room", "text"],
+    &["clock", "json", "room", "sync", "text"],
     // The resources; the Mistral API, without Kubernetes; what any controller needs, whatever it works on.
     &["api", "mistral", "platform"],
     // One kind upon another.

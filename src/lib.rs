@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod clock;
 pub mod execution;
 pub mod json;
 #[cfg(test)]
@@ -12,6 +13,7 @@ pub mod mistral;
 pub mod operator;
 pub mod platform;
 pub mod room;
+pub mod sync;
 pub mod text;
 pub mod workflow;
 pub mod workspace;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::later;
 use crate::text::truncate;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -115,7 +116,7 @@ impl Wait {
     /// For something that a resource of this age names, and that is not there; and after which time that is to be looked
     /// at again.
     pub fn for_missing(created: Timestamp, now: Timestamp) -> (Self, Option<Duration>) {
-        let until = created.saturating_add(ARRIVES_WITHIN).unwrap_or(Timestamp::MAX);
+        let until = later(created, ARRIVES_WITHIN);
         match Duration::try_from(until.duration_since(now)) {
             // A resource from the future is one whose clock is wrong.
             Ok(left) if !left.is_zero() && left <= ARRIVES_WITHIN.unsigned_abs() => (Self::Working, Some(left)),

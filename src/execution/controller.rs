@@ -2,9 +2,9 @@
 
 mod calls;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::platform::object::Decoded;
@@ -32,7 +32,7 @@ use crate::execution::plan::finish::Ended;
 use crate::execution::plan::priority::class;
 use crate::execution::plan::refused_writes::{self, Write};
 use crate::execution::plan::stop;
-use crate::execution::plan::{Decision, Settled, Step, plan};
+use crate::execution::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
 use crate::execution::run_durations::{LINGER, Lengths};
 use crate::execution::state::input::{self, Admission, Input};
 use crate::execution::state::result::{self, Stored};
@@ -43,13 +43,13 @@ use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::{Event, is_terminal};
 use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
 use crate::platform::apiserver::{self, Error, Written, call, write_status};
-use crate::platform::crash;
 use crate::platform::events::{Notice, Publisher};
+use crate::platform::failpoint;
 use crate::platform::leader::lease::Term;
 use crate::platform::metrics::Metrics;
+use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::{Failures, Requeue, jitter};
-use crate::platform::sabotage;
 use crate::platform::watch::reference;
 use crate::room::{Held, Room};
 use crate::workspace::access::{self, Connection};
@@ -59,8 +59,6 @@ use crate::workspace::turn::{self, Place};
 /// An execution as it is watched: one that cannot be decoded must not hide the others.
 pub type Guarded = Decoded<WorkflowExecution>;
 
-/// More steps than any pass needs: a plan that does not settle is a bug, and must not spin.
-const MAX_STEPS: usize = 16;
 /// Writes a second to finished executions: after a long downtime there may be thousands, and nobody waits for them.
 const HOUSEKEEPING: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
@@ -96,21 +94,17 @@ pub struct Context {
     pub failures: Failures,
     /// Runs that are being stopped whose resources are gone: nobody else knows of them.
     pub leftovers: TaskTracker,
-    memory: Mutex<HashMap<String, Kept>>,
+    states: CachedStates<Cached>,
     reservations: Reservations,
     lengths: Lengths,
     ends: Ends,
     housekeeping: DefaultDirectRateLimiter,
 }
 
-/// What is kept of a resource between passes, by UID.
+/// What this process keeps of an execution between reconciles.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Kept {
+struct Cached {
     memory: Memory,
-    /// The last pass asked to look at the run in this one.
-    look: bool,
-    /// The operator's last write to it.
-    written: Option<Written>,
     /// When this process first saw it finished, and whether it wrote the end itself.
     ended: Option<(Instant, bool)>,
 }
@@ -119,6 +113,8 @@ struct Kept {
 struct Pass<'a> {
     context: &'a Context,
     object: &'a WorkflowExecution,
+    /// The object is a stand-in for one that cannot be decoded, so nothing is written over its status.
+    is_stand_in: bool,
     key: Key,
     observed: Observed,
     /// What the next conditional write refers to.
@@ -153,7 +149,6 @@ impl Context {
         term: Term,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (memory, reservations) = (Mutex::default(), Reservations::default());
         let housekeeping = RateLimiter::direct(Quota::per_second(HOUSEKEEPING));
         Self {
             client,
@@ -171,8 +166,8 @@ impl Context {
             metrics,
             failures: Failures::default(),
             leftovers: TaskTracker::new(),
-            memory,
-            reservations,
+            states: CachedStates::default(),
+            reservations: Reservations::default(),
             lengths: Lengths::default(),
             ends: Ends::default(),
             housekeeping,
@@ -181,7 +176,7 @@ impl Context {
 
     /// Forgets all resources but those with these UIDs.
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
-        self.lock().retain(|uid, _| exists(uid));
+        self.states.forget_all_but(exists);
         self.reservations.forget();
         self.failures.forget();
     }
@@ -198,10 +193,6 @@ impl Context {
             None => Referent::read(None, &object.spec.workspace_ref.name),
         }
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// One pass over one execution.
@@ -213,51 +204,21 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         return Ok(Action::await_change());
     }
     let stand_in;
-    let (object, decoded) = match &object.0 {
-        Ok(object) => (object, true),
+    let (object, is_stand_in) = match &object.0 {
+        Ok(object) => (object, false),
         Err(invalid) => {
             context.publisher.undecodable(object.as_ref(), &invalid.error);
             match undecodable::being_deleted(&invalid.metadata, &context.connections) {
                 Some(it) => stand_in = it,
                 None => return Ok(Action::await_change()),
             }
-            (&stand_in, false)
+            (&stand_in, true)
         }
     };
-    let uid = object.uid().unwrap_or_default();
-    let kept = context.lock().get(&uid).cloned().unwrap_or_default();
-    if kept.written.as_ref().is_some_and(|written| written.is_ahead_of(object)) {
-        return Ok(Action::requeue(Duration::from_secs(1)));
+    match context.states.of(object) {
+        Ok(state) => reconcile::run(Pass { is_stand_in, ..Pass::new(&context, object, state) }).await,
+        Err(later) => Ok(later),
     }
-    let mut pass = Pass::new(&context, object, kept);
-    for _ in 0..MAX_STEPS {
-        let decision = plan(&pass.observed, Timestamp::now());
-        if context.term.is_over() {
-            return Ok(Action::await_change());
-        }
-        match decision {
-            Decision::Act(step) => {
-                tracing::debug!(step = step_name(&step), "step");
-                match pass.act(step).await {
-                    Ok(Flow::PlanAgain) => {}
-                    Ok(Flow::End(action)) => return Ok(action),
-                    Err(error) => {
-                        // Who wanted to look still does.
-                        pass.keep(pass.observed.look);
-                        return Err(error);
-                    }
-                }
-            }
-            // What the status says is not known, so nothing is written over it.
-            Decision::Settle(settled) if !decoded => {
-                pass.keep(true);
-                return Ok(settled.requeue.action());
-            }
-            Decision::Settle(settled) => return Box::pin(pass.settle(*settled)).await,
-        }
-    }
-    tracing::error!("the plan does not settle; this is a bug in the operator");
-    Ok(Action::requeue(Duration::from_secs(60)))
 }
 
 /// What became of a status.
@@ -268,16 +229,102 @@ enum Outcome {
     Refused(Settled),
 }
 
-enum Flow {
-    PlanAgain,
-    End(Action),
+impl Reconcile for Pass<'_> {
+    type Step = Step;
+    type Settled = Settled;
+
+    fn term(&self) -> &Term {
+        &self.context.term
+    }
+
+    fn plan(&self, now: Timestamp) -> Decision {
+        plan(&self.observed, now)
+    }
+
+    async fn act(&mut self, step: Step) -> Result<Flow, Error> {
+        tracing::debug!(step = step_name(&step), "step");
+        match step {
+            Step::Cluster(step) => self.act_in_cluster(step).await,
+            Step::Call(call) => Ok(self.act_at_mistral(call).await),
+        }
+    }
+
+    fn failed(&self) {
+        // Who wanted to look still does.
+        self.keep(self.observed.look);
+    }
+
+    async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
+        if self.is_stand_in {
+            // What its status says is not known.
+            self.keep(true);
+            return Ok(settled.requeue.action());
+        }
+        // Nothing is called any more, and the API server may be slow.
+        self.place.give_back();
+        let old = self.object.status.as_ref();
+        let ends = is_finished(&settled.status) && !old.is_some_and(is_finished);
+        let _turn = if ends { self.context.ends.give_way().await } else { None };
+        // Another may lead since.
+        if self.context.term.is_over() {
+            return Ok(Action::await_change());
+        }
+        let now = Timestamp::now();
+        let held = self.observed.refusal(Write::Status, now).is_some();
+        if held && settled.status != self.observed.status {
+            return Ok(self.untold(&settled, now));
+        }
+        let (settled, version) = match self.write(settled).await {
+            Ok(Outcome::Written(settled, version)) => (settled, version),
+            Ok(Outcome::Refused(settled)) => return Ok(self.untold(&settled, now)),
+            Err(error) => {
+                if let (Some(overtaken), Some(live)) = (Overtaken::new(&self.observed), &self.connection) {
+                    let (client, object) = (live.waiting(Class::Stop, &self.key), apiserver::reference(self.object));
+                    let known = error.is_not_found().then_some(true);
+                    let (kubernetes, term) = (self.context.client.clone(), self.context.term.clone());
+                    self.context
+                        .leftovers
+                        .spawn(overtaken.stop_if_gone(known, kubernetes, object, client, term).in_current_span());
+                }
+                // What was asked for is still to be looked at.
+                self.keep(true);
+                return Err(error);
+            }
+        };
+        let Settled { status, notices, requeue } = settled;
+        if !held {
+            self.observed.told(&status);
+        }
+        if let Some(version) = version {
+            self.wrote(version);
+            metrics::settled(&self.context.metrics, &self.observed, &status);
+            self.publish(notices);
+        }
+        self.track(&status);
+        self.observed.settled(requeue, Timestamp::now());
+        let look = !matches!(requeue, Requeue::OnChange | Requeue::AtLatest(_));
+        if is_finished(&status) {
+            let length = status.duration_ms.and_then(|ms| u64::try_from(ms).ok());
+            if let Some(length) = length.filter(|_| !is_finished(&self.observed.status)) {
+                self.context.lengths.took(
+                    &self.key,
+                    calls::target(&self.observed).name(),
+                    Duration::from_millis(length),
+                );
+            }
+            self.ended = self.ended.or_else(|| Some((Instant::now(), true)));
+            self.observed.memory.ended();
+        }
+        self.keep(look && !is_finished(&status));
+        Ok(requeue.action())
+    }
 }
 
 impl<'a> Pass<'a> {
-    fn new(context: &'a Context, object: &'a WorkflowExecution, kept: Kept) -> Self {
+    fn new(context: &'a Context, object: &'a WorkflowExecution, state: CachedState<Cached>) -> Self {
         let namespace = object.namespace().unwrap_or_default();
         let key = Key { namespace, name: object.spec.workspace_ref.name.clone() };
-        let Kept { mut memory, mut look, written, mut ended } = kept;
+        let CachedState { memory: Cached { mut memory, mut ended }, refresh: mut look, written } = state;
         if object.status.as_ref().is_some_and(is_finished) {
             ended = ended.or_else(|| Some((Instant::now(), false)));
         }
@@ -306,6 +353,7 @@ impl<'a> Pass<'a> {
         Self {
             context,
             object,
+            is_stand_in: false,
             key,
             observed,
             resource_version: object.resource_version().unwrap_or_default(),
@@ -318,23 +366,20 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Carries out one step and folds what came of it into what is known.
-    ///
-    /// What waits is boxed: thousands of passes are under way at a time, each as large as the largest call that it may
-    /// make.
-    async fn act(&mut self, step: Step) -> Result<Flow, Error> {
+    /// Carries out a step that does not call Mistral's API.
+    async fn act_in_cluster(&mut self, step: ClusterStep) -> Result<Flow, Error> {
         match step {
-            Step::WriteClaim { claim, finalizer, send, consent } => {
+            ClusterStep::WriteClaim { claim, finalizer, send, consent } => {
                 return Box::pin(self.write_claim(*claim, finalizer, send, consent)).await;
             }
-            Step::SetFinalizer(_) | Step::Delete
+            ClusterStep::SetFinalizer(_) | ClusterStep::Delete
                 if is_finished(&self.observed.status) && self.context.housekeeping.check().is_err() =>
             {
                 self.keep(false);
                 let later = Duration::from_secs(1 + u64::from(jitter(&self.observed.uid) % 60));
                 return Ok(Flow::End(Action::requeue(later)));
             }
-            Step::Delete => {
+            ClusterStep::Delete => {
                 let Err(error) = Box::pin(self.delete()).await else {
                     self.keep(false);
                     return Ok(Flow::End(Action::await_change()));
@@ -342,12 +387,12 @@ impl<'a> Pass<'a> {
                 let refused = Refused::of(&error).ok_or(error)?;
                 self.observed.refused(Write::Deletion, refused, Timestamp::now());
             }
-            Step::SetFinalizer(present) => {
+            ClusterStep::SetFinalizer(present) => {
                 if Box::pin(self.set_finalizer(present)).await? {
                     self.observed.finalizer_set(present);
                 }
             }
-            Step::Release { abandoned } => {
+            ClusterStep::Release { abandoned } => {
                 if abandoned {
                     tracing::warn!(
                         execution_id = self.observed.execution_id(),
@@ -359,18 +404,23 @@ impl<'a> Pass<'a> {
                     return Ok(Flow::End(Action::await_change()));
                 }
             }
-            Step::ReadInput => return Box::pin(self.read_input()).await,
-            Step::WriteResult => return Box::pin(self.write_result()).await,
-            Step::Linger => self.linger().await,
-            Step::Probe | Step::Ask | Step::Compare | Step::Start | Step::ReadFailure | Step::Stop(_) => {
-                return match self.take_turn(class(&step, &self.observed, Timestamp::now())) {
-                    Ok(_) if self.context.term.is_over() => Ok(Flow::End(Action::await_change())),
-                    Ok(client) => Ok(Box::pin(self.call(&client, step)).await),
-                    Err(flow) => Ok(flow),
-                };
-            }
+            ClusterStep::ReadInput => return Box::pin(self.read_input()).await,
+            ClusterStep::WriteResult => return Box::pin(self.write_result()).await,
+            ClusterStep::Linger => self.linger().await,
         }
         Ok(Flow::PlanAgain)
+    }
+
+    /// Calls Mistral's API, if this reconcile has a permit and the process still leads.
+    async fn act_at_mistral(&mut self, call: Call) -> Flow {
+        match self.take_turn(class(call, &self.observed, Timestamp::now())) {
+            Ok(_) if self.context.term.is_over() => Flow::End(Action::await_change()),
+            Ok(client) => {
+                Box::pin(self.call(&client, call)).await;
+                Flow::PlanAgain
+            }
+            Err(flow) => flow,
+        }
     }
 
     /// This pass's turn to call the API, which it keeps to its end. Without one the pass ends, and the execution is
@@ -522,71 +572,10 @@ impl<'a> Pass<'a> {
             return Ok(Flow::End(Action::requeue(turn::LOOK_AGAIN)));
         };
         self.observed.stored = objects::write(&self.context.client, self.object, &wanted, &self.context.term).await;
-        crash::point!("crash-point-result-written");
+        failpoint::reach!("failpoint-result-written");
         // Only a process whose term is over tries nothing.
         let tried = self.observed.stored != Stored::NotTried;
         Ok(if tried { Flow::PlanAgain } else { Flow::End(Action::await_change()) })
-    }
-
-    /// Ends the pass: writes the status if it differs, and says when to come back.
-    async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
-        // Nothing is called any more, and the API server may be slow.
-        self.place.give_back();
-        let old = self.object.status.as_ref();
-        let ends = is_finished(&settled.status) && !old.is_some_and(is_finished);
-        let _turn = if ends { self.context.ends.give_way().await } else { None };
-        // Another may lead since.
-        if self.context.term.is_over() {
-            return Ok(Action::await_change());
-        }
-        let now = Timestamp::now();
-        let held = self.observed.refusal(Write::Status, now).is_some();
-        if held && settled.status != self.observed.status {
-            return Ok(self.untold(&settled, now));
-        }
-        let (settled, version) = match self.write(settled).await {
-            Ok(Outcome::Written(settled, version)) => (settled, version),
-            Ok(Outcome::Refused(settled)) => return Ok(self.untold(&settled, now)),
-            Err(error) => {
-                if let (Some(overtaken), Some(live)) = (Overtaken::new(&self.observed), &self.connection) {
-                    let (client, object) = (live.waiting(Class::Stop, &self.key), apiserver::reference(self.object));
-                    let known = error.is_not_found().then_some(true);
-                    let (kubernetes, term) = (self.context.client.clone(), self.context.term.clone());
-                    self.context
-                        .leftovers
-                        .spawn(overtaken.stop_if_gone(known, kubernetes, object, client, term).in_current_span());
-                }
-                // What was asked for is still to be looked at.
-                self.keep(true);
-                return Err(error);
-            }
-        };
-        let Settled { status, notices, requeue } = settled;
-        if !held {
-            self.observed.told(&status);
-        }
-        if let Some(version) = version {
-            self.wrote(version);
-            metrics::settled(&self.context.metrics, &self.observed, &status);
-            self.publish(notices);
-        }
-        self.track(&status);
-        self.observed.settled(requeue, Timestamp::now());
-        let look = !matches!(requeue, Requeue::OnChange | Requeue::AtLatest(_));
-        if is_finished(&status) {
-            let length = status.duration_ms.and_then(|ms| u64::try_from(ms).ok());
-            if let Some(length) = length.filter(|_| !is_finished(&self.observed.status)) {
-                self.context.lengths.took(
-                    &self.key,
-                    calls::target(&self.observed).name(),
-                    Duration::from_millis(length),
-                );
-            }
-            self.ended = self.ended.or_else(|| Some((Instant::now(), true)));
-            self.observed.memory.ended();
-        }
-        self.keep(look && !is_finished(&status));
-        Ok(requeue.action())
     }
 
     /// Writes the status; or a smaller one that says the same, where the API server refuses it.
@@ -640,7 +629,7 @@ impl<'a> Pass<'a> {
 
     /// Patches the metadata, on condition that nobody changed the object meanwhile.
     async fn patch(&mut self, mut metadata: serde_json::Value) -> Result<(), Error> {
-        if !sabotage::on!("sabotage-unconditional-claim") {
+        if !failpoint::active!("failpoint-unconditional-claim") {
             metadata["resourceVersion"] = json!(self.resource_version);
         }
         let (client, namespace, name) = (&self.context.client, &self.key.namespace, self.object.name_any());
@@ -674,17 +663,13 @@ impl<'a> Pass<'a> {
         let memory = self.observed.memory.clone();
         // When it ended matters only to one that is to be deleted some time after.
         let ended = self.ended.filter(|_| self.observed.spec.ttl_seconds_after_finished.is_some());
-        let kept = Kept { memory, look, written: self.written.clone(), ended };
-        // Of most that had ended before this process began, there is nothing to remember.
-        if kept == Kept::default() {
-            self.context.lock().remove(&self.observed.uid);
-        } else {
-            self.context.lock().insert(self.observed.uid.clone(), kept);
-        }
+        let cached = Cached { memory, ended };
+        let state = CachedState { memory: cached, refresh: look, written: self.written.clone() };
+        self.context.states.store(&self.observed.uid, state);
     }
 
     fn forget(&self) {
-        self.context.lock().remove(&self.observed.uid);
+        self.context.states.remove(&self.observed.uid);
         self.context.tracker.untrack(&self.key, &reference(self.object));
     }
 }
@@ -692,19 +677,19 @@ impl<'a> Pass<'a> {
 /// The step without what it carries: a claim and an input are too long for a log line.
 fn step_name(step: &Step) -> &'static str {
     match step {
-        Step::WriteClaim { .. } => "WriteClaim",
-        Step::SetFinalizer(_) => "SetFinalizer",
-        Step::Release { .. } => "Release",
-        Step::Probe => "Probe",
-        Step::Ask => "Ask",
-        Step::Compare => "Compare",
-        Step::Start => "Start",
-        Step::Linger => "Linger",
-        Step::ReadFailure => "ReadFailure",
-        Step::ReadInput => "ReadInput",
-        Step::WriteResult => "WriteResult",
-        Step::Stop(_) => "Stop",
-        Step::Delete => "Delete",
+        Step::Cluster(ClusterStep::WriteClaim { .. }) => "WriteClaim",
+        Step::Cluster(ClusterStep::SetFinalizer(_)) => "SetFinalizer",
+        Step::Cluster(ClusterStep::Release { .. }) => "Release",
+        Step::Cluster(ClusterStep::ReadInput) => "ReadInput",
+        Step::Cluster(ClusterStep::Linger) => "Linger",
+        Step::Cluster(ClusterStep::WriteResult) => "WriteResult",
+        Step::Cluster(ClusterStep::Delete) => "Delete",
+        Step::Call(Call::GetTarget) => "GetTarget",
+        Step::Call(Call::GetRun) => "GetRun",
+        Step::Call(Call::Compare) => "Compare",
+        Step::Call(Call::Start) => "Start",
+        Step::Call(Call::ReadFailure) => "ReadFailure",
+        Step::Call(Call::Stop(_)) => "Stop",
     }
 }
 

@@ -2,9 +2,10 @@
 //! end, which saves the write that only says that they have started.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::sync;
 use crate::workspace::connections::Key;
 
 /// How long it is waited after a start whether the run ends. Those of two seconds are caught with it, as the list of
@@ -42,7 +43,7 @@ impl Lengths {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<(Key, String)>> {
-        self.long.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.long)
     }
 }
 

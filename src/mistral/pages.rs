@@ -3,9 +3,10 @@
 //! A page that is longer than an answer may be is asked for again with half as many rows. How many fit is remembered for
 //! each list, and slowly forgotten: what was too long may have gone.
 
+use crate::sync;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
@@ -134,7 +135,7 @@ impl Pages {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.0)
     }
 }
 

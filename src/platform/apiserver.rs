@@ -21,6 +21,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tower::limit::ConcurrencyLimitLayer;
 
+use crate::clock::later;
 use crate::platform::object::{Metadata, MetadataList};
 use crate::room::{Held, Room, SHORT};
 use crate::text::truncate;
@@ -457,7 +458,7 @@ where
 {
     let present = metadata.finalizers.iter().flatten().any(|name| name == finalizer);
     let (Some(deleted), true) = (&metadata.deletion_timestamp, present) else { return Ok(Action::await_change()) };
-    let let_go_at = deleted.0.saturating_add(UNDECODABLE_LINGERS).unwrap_or(Timestamp::MAX);
+    let let_go_at = later(deleted.0, UNDECODABLE_LINGERS);
     if let Ok(left) = Duration::try_from(let_go_at.duration_since(Timestamp::now()))
         && !left.is_zero()
     {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State;
@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 
 use crate::platform::metrics::{self, Exposition, Metrics};
 use crate::platform::server;
+use crate::sync;
 
 /// What is still waited for.
 #[derive(Debug, Default)]
@@ -68,7 +69,7 @@ impl Health {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 }
 

@@ -4,10 +4,11 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::platform::object::Decoded;
+use crate::sync;
 use axum::body::Bytes;
 use kube::Resource;
 use kube::runtime::controller::Action;
@@ -354,7 +355,7 @@ impl Metrics {
     }
 
     fn refreshes(&self) -> MutexGuard<'_, Vec<Refresh>> {
-        self.refreshes.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.refreshes)
     }
 }
 

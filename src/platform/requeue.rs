@@ -1,15 +1,17 @@
 //! When to try again: later each time, and not all resources at once.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::runtime::controller::Action;
 
+use crate::clock::later;
 use crate::platform::apiserver::Error;
 use crate::platform::refused::Refused;
+use crate::sync;
 
 /// Retries of a write that the API server refuses: from five seconds to five minutes.
 const REFUSED: (u64, u64) = (5, 300);
@@ -90,7 +92,7 @@ impl<C: Clone + PartialEq> Retries<C> {
             (Requeue::Hold(_), _) => {}
             (Requeue::Retry(wait), Some(connection)) => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
-                let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
+                let until = later(now, wait);
                 self.hold = Some(Hold { until, wait, generation, connection: connection.clone() });
             }
             (Requeue::OnChange | Requeue::AtLatest(_) | Requeue::After(_) | Requeue::Retry(_), _) => {
@@ -149,7 +151,7 @@ impl Refusal {
     pub fn once_more(last: Option<&Self>, refused: Refused, version: &str, uid: &str, now: Timestamp) -> Self {
         let before = last.map_or(0, |last| last.before.saturating_add(1));
         let wait = backoff(before, uid, REFUSED.0, REFUSED.1);
-        let until = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
+        let until = later(now, wait);
         Self { refused, before, until, wait, version: version.to_owned() }
     }
 
@@ -232,7 +234,7 @@ impl Failures {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, (u32, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.0)
     }
 }
 

@@ -4,7 +4,7 @@
 //! it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -14,6 +14,7 @@ use crate::mistral::budget::Class;
 use crate::mistral::wire::{BulkOutcome, Workflow};
 use crate::mistral::{ApiError, Error};
 use crate::platform::leader::lease::Term;
+use crate::sync;
 use crate::workspace::connections::Live;
 
 /// How long a lone wish waits for another one: a person does not notice.
@@ -135,7 +136,7 @@ impl Archiving {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Lane>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.lanes)
     }
 }
 

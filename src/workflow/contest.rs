@@ -1,6 +1,7 @@
 //! Fields that somebody else keeps setting back: after three times within an hour the operator stops
 //! fighting, says so, and tries again hourly.
 
+use crate::clock::later;
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -30,7 +31,7 @@ struct Entry {
 /// Until when a field is left alone that was set then; none if that is over. A time that is to come is by a clock that has
 /// been set back since.
 pub(super) fn hold_ends(set: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    let until = set.saturating_add(WINDOW).unwrap_or(Timestamp::MAX);
+    let until = later(set, WINDOW);
     Some(until).filter(|until| set <= now && *until > now)
 }
 
@@ -58,14 +59,14 @@ impl Contests {
         if entry.set.len() > TIMES {
             entry.set.remove(0);
         }
-        let since = entry.set.first().map_or(now, |first| first.saturating_add(WINDOW).unwrap_or(Timestamp::MAX));
+        let since = entry.set.first().map_or(now, |first| later(*first, WINDOW));
         entry.exhausted |= entry.set.len() == TIMES && since >= now;
     }
 
     /// Fields that are as wanted and have been for an hour are no longer contested.
     pub fn forget_settled(&mut self, differing: &[Field], now: Timestamp) {
         self.0.retain(|field, entry| {
-            let last = entry.set.last().map_or(now, |last| last.saturating_add(WINDOW).unwrap_or(Timestamp::MAX));
+            let last = entry.set.last().map_or(now, |last| later(*last, WINDOW));
             differing.contains(field) || last > now
         });
     }

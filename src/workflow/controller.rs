@@ -1,7 +1,7 @@
 //! Carries out what [`plan()`] decides: each effect on a workflow is one arm of one match.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::platform::object::Decoded;
@@ -16,7 +16,7 @@ use super::fields;
 use super::inventory::{Guarded, Inventory, Look};
 use super::lists::{read_registrations, read_workflows};
 use super::observed::{Change, FINALIZER, Memory, Observed, Remote};
-use super::plan::{self, Decision, Settled, Step, plan};
+use super::plan::{self, Call, ClusterStep, Decision, Settled, Step, plan};
 use super::report::reason;
 use super::versions::{Gathering, Versions};
 use crate::api::conditions::{self, READY};
@@ -28,15 +28,13 @@ use crate::platform::apiserver::{self, Error, Written, write_status};
 use crate::platform::events::Publisher;
 use crate::platform::leader::lease::Term;
 use crate::platform::metrics::Metrics;
+use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::{self, Failures, Refusal, Requeue};
 use crate::platform::watch::reference;
 use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::turn::{self, Place};
-
-/// More steps than any pass needs: a plan that does not settle is a bug, and must not spin.
-const MAX_STEPS: usize = 12;
 
 /// What reconciles share.
 pub struct Context {
@@ -58,17 +56,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Passes in a row that failed.
     pub failures: Failures,
-    memory: Mutex<HashMap<String, Kept>>,
+    states: CachedStates<Memory>,
     archiving: Arc<Archiving>,
-}
-
-/// What is kept of a resource between passes, by UID.
-#[derive(Clone, Debug, Default)]
-struct Kept {
-    memory: Memory,
-    /// A pass that failed wanted to ask.
-    look: bool,
-    written: Option<Written>,
 }
 
 /// One pass over one workflow.
@@ -101,7 +90,6 @@ impl Context {
         metrics: Arc<Metrics>,
     ) -> Self {
         let archiving = Arc::new(Archiving::new(term.clone()));
-        let (memory, failures) = (Mutex::default(), Failures::default());
         Self {
             client,
             connections,
@@ -111,20 +99,16 @@ impl Context {
             publisher,
             term,
             metrics,
-            failures,
-            memory,
+            failures: Failures::default(),
+            states: CachedStates::default(),
             archiving,
         }
     }
 
     /// Forgets all resources but those with these UIDs.
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
-        self.lock().retain(|uid, _| exists(uid));
+        self.states.forget_all_but(exists);
         self.failures.forget();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -143,161 +127,39 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
             return apiserver::let_go_of_undecodable::<Workflow>(&context.client, &invalid.metadata, FINALIZER).await;
         }
     };
-    let kept = context.lock().get(&object.uid().unwrap_or_default()).cloned().unwrap_or_default();
-    if kept.written.as_ref().is_some_and(|written| written.is_ahead_of(object)) {
-        return Ok(Action::requeue(Duration::from_secs(1)));
+    match context.states.of(object) {
+        Ok(state) => reconcile::run(Pass::new(&context, object, state)).await,
+        Err(later) => Ok(later),
     }
-    let mut pass = Pass::new(&context, object, kept);
-    for _ in 0..MAX_STEPS {
-        let decision = plan(&pass.observed, Timestamp::now());
-        if context.term.is_over() {
-            return Ok(Action::await_change());
-        }
-        match decision {
-            Decision::Act(step) => {
-                tracing::debug!(?step, "step");
-                match pass.act(step).await {
-                    Ok(None) => {}
-                    Ok(Some(action)) => return Ok(action),
-                    Err(error) => {
-                        // Who wanted to ask still does.
-                        pass.keep(pass.observed.look);
-                        return Err(error);
-                    }
-                }
-            }
-            Decision::Settle(settled) => return pass.settle(*settled).await,
-        }
-    }
-    tracing::error!("the plan does not settle; this is a bug in the operator");
-    Ok(Action::requeue(Duration::from_secs(60)))
 }
 
-impl<'a> Pass<'a> {
-    fn new(context: &'a Context, object: &'a Workflow, kept: Kept) -> Self {
-        let namespace = object.namespace().unwrap_or_default();
-        let key = Key { namespace, name: object.spec.workspace_ref.name.clone() };
-        let Kept { memory, look, written } = kept;
-        let look = context.inventory.take_look(&reference(object)) || look;
-        let (workspace, live) = access::look(&context.workspaces, &context.connections, &key);
-        let stopper = context.connections.for_stopping(&key);
-        let observed = Observed::new(object, memory, workspace, stopper.as_ref().map(Connection::from), look);
-        let connection = live.or(stopper);
-        let place = Place::new(connection.as_ref(), "Workflow", &key, &object.name_any());
-        Self {
-            context,
-            object,
-            key,
-            observed,
-            resource_version: object.resource_version().unwrap_or_default(),
-            connection,
-            place,
-            written,
-            asked: None,
-        }
+impl Reconcile for Pass<'_> {
+    type Step = Step;
+    type Settled = Settled;
+
+    fn term(&self) -> &Term {
+        &self.context.term
     }
 
-    /// Carries out one step and folds what came of it into what is known. Returns how the pass ends, if
-    /// it does.
-    async fn act(&mut self, step: Step) -> Result<Option<Action>, Error> {
+    fn plan(&self, now: Timestamp) -> Decision {
+        plan(&self.observed, now)
+    }
+
+    async fn act(&mut self, step: Step) -> Result<Flow, Error> {
+        tracing::debug!(?step, "step");
         match step {
-            Step::SetFinalizer(present) => {
-                if self.set_finalizer(present).await? {
-                    self.observed.finalizer = present;
-                }
-            }
-            Step::Release { abandoned } => {
-                if abandoned {
-                    tracing::warn!(
-                        "the workflow could not be archived within five minutes of the deletion; archive it in Mistral's console"
-                    );
-                }
-                if !self.set_finalizer(false).await? {
-                    return Ok(None);
-                }
-                self.context.lock().remove(&self.observed.uid);
-                self.context.inventory.untrack(&self.key, &reference(self.object));
-                return Ok(Some(Action::await_change()));
-            }
+            Step::Cluster(step) => return self.act_in_cluster(step).await,
+            Step::Call(call) => return Ok(self.act_at_mistral(call).await),
             Step::SetArchived(id, archived) => self.set_archived(id, archived).await,
-            Step::Find(_) | Step::Get(_) | Step::ReadRegistrations(_) | Step::Update(..) => {
-                let Some(client) = self.take_turn() else {
-                    // Who only waits for the turn of a first question needs no look besides: that reads more.
-                    self.keep(self.observed.look || self.asked.is_some());
-                    return Ok(Some(Action::requeue(turn::LOOK_AGAIN)));
-                };
-                if self.context.term.is_over() {
-                    return Ok(Some(Action::await_change()));
-                }
-                self.call(&client, step).await;
-            }
         }
-        Ok(None)
+        Ok(Flow::PlanAgain)
     }
 
-    /// Makes one call to the API, or reads one list, and folds its outcome into what is known.
-    async fn call(&mut self, client: &mistral::Client, step: Step) {
-        let now = Timestamp::now();
-        if matches!(step, Step::Get(_) | Step::Update(..)) {
-            self.asked = Some(Instant::now());
-        }
-        match step {
-            Step::Find(name) => self.observed.found(find(client, &name).await),
-            Step::Get(address) => self.observed.asked(client.get_workflow(&address).await),
-            Step::ReadRegistrations(id) => {
-                let has_worker = !matches!(&self.observed.remote, Remote::Found(found) if found.active == Some(false));
-                self.observed.registrations_read(versions(client, &id, has_worker).await);
-            }
-            Step::Update(id, changed) => {
-                let update = fields::update(&self.observed.spec, &changed);
-                let outcome = client.update_workflow(&id, &update).await;
-                self.observed.changed(changed, outcome, now);
-            }
-            Step::SetFinalizer(_) | Step::Release { .. } | Step::SetArchived(..) => {}
-        }
-        self.had_trouble();
+    fn failed(&self) {
+        // Who wanted to ask still does.
+        self.keep(self.observed.look);
     }
 
-    /// Archives together with others, in one call for all, which has a turn of its own.
-    async fn set_archived(&mut self, id: String, archived: bool) {
-        // The plan asks for a call only where there is a connection.
-        let Some(live) = self.connection.clone() else { return };
-        self.place.give_back();
-        self.asked = Some(Instant::now());
-        let class = class(&self.observed);
-        let outcome = self.context.archiving.set(&live, class, &self.key.namespace, id, archived).await;
-        self.observed.changed(vec![fields::Field::Archived], outcome, Timestamp::now());
-        self.had_trouble();
-    }
-
-    fn had_trouble(&self) {
-        let trouble = match (&self.observed.remote, &self.observed.change) {
-            (Remote::Unknown(trouble), _) | (_, Change::Failed { trouble, .. }) => Some(trouble),
-            _ => None,
-        };
-        if matches!(trouble, Some(Trouble { kind: TroubleKind::Unauthorized, .. })) {
-            self.context.connections.suspect(&self.key);
-        }
-    }
-
-    /// This pass's turn to call the API, which it keeps to its end; without one the pass ends, and the workflow is woken
-    /// when it has come.
-    fn take_turn(&mut self) -> Option<mistral::Client> {
-        // The plan asks for a call only where there is a connection.
-        let live = self.connection.clone()?;
-        let class = class(&self.observed);
-        self.place.take(&live, class, || {
-            let (inventory, connections) = (Arc::clone(&self.context.inventory), Arc::clone(&self.context.connections));
-            let (workflows, object) = (self.context.workflows.clone(), reference(self.object));
-            let (key, budget) = (self.key.clone(), live.budget.id());
-            let wake = move || {
-                workflows.get(&object).is_some() && connections.calls_from(&key, budget) && inventory.wake(&object)
-            };
-            Box::new(wake) as Wake
-        })
-    }
-
-    /// Ends the pass: writes the status if it differs, and says when to come back.
     async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { status, done, news, requeue } = settled;
         for field in plan::drifted(&self.observed) {
@@ -345,6 +207,130 @@ impl<'a> Pass<'a> {
         self.observed.settled(requeue, Timestamp::now());
         self.keep(false);
         Ok(requeue.action())
+    }
+}
+
+impl<'a> Pass<'a> {
+    fn new(context: &'a Context, object: &'a Workflow, state: CachedState<Memory>) -> Self {
+        let namespace = object.namespace().unwrap_or_default();
+        let key = Key { namespace, name: object.spec.workspace_ref.name.clone() };
+        let CachedState { memory, refresh: look, written } = state;
+        let look = context.inventory.take_look(&reference(object)) || look;
+        let (workspace, live) = access::look(&context.workspaces, &context.connections, &key);
+        let stopper = context.connections.for_stopping(&key);
+        let observed = Observed::new(object, memory, workspace, stopper.as_ref().map(Connection::from), look);
+        let connection = live.or(stopper);
+        let place = Place::new(connection.as_ref(), "Workflow", &key, &object.name_any());
+        Self {
+            context,
+            object,
+            key,
+            observed,
+            resource_version: object.resource_version().unwrap_or_default(),
+            connection,
+            place,
+            written,
+            asked: None,
+        }
+    }
+
+    /// Carries out a step that does not call Mistral's API.
+    async fn act_in_cluster(&mut self, step: ClusterStep) -> Result<Flow, Error> {
+        match step {
+            ClusterStep::SetFinalizer(present) => {
+                if self.set_finalizer(present).await? {
+                    self.observed.finalizer = present;
+                }
+                Ok(Flow::PlanAgain)
+            }
+            ClusterStep::Release { abandoned } => {
+                if abandoned {
+                    tracing::warn!(
+                        "the workflow could not be archived within five minutes of the deletion; archive it in Mistral's console"
+                    );
+                }
+                if !self.set_finalizer(false).await? {
+                    return Ok(Flow::PlanAgain);
+                }
+                self.context.states.remove(&self.observed.uid);
+                self.context.inventory.untrack(&self.key, &reference(self.object));
+                Ok(Flow::End(Action::await_change()))
+            }
+        }
+    }
+
+    /// Calls Mistral's API, if this reconcile has a permit and the process still leads.
+    async fn act_at_mistral(&mut self, call: Call) -> Flow {
+        let Some(client) = self.take_turn() else {
+            // Who only waits for the turn of a first question needs no look besides: that reads more.
+            self.keep(self.observed.look || self.asked.is_some());
+            return Flow::End(Action::requeue(turn::LOOK_AGAIN));
+        };
+        if self.context.term.is_over() {
+            return Flow::End(Action::await_change());
+        }
+        self.call(&client, call).await;
+        Flow::PlanAgain
+    }
+
+    /// Makes one call to the API, or reads one list, and folds its outcome into what is known.
+    async fn call(&mut self, client: &mistral::Client, call: Call) {
+        if matches!(call, Call::Get(_) | Call::Update(..)) {
+            self.asked = Some(Instant::now());
+        }
+        match call {
+            Call::Find(name) => self.observed.found(find(client, &name).await),
+            Call::Get(address) => self.observed.asked(client.get_workflow(&address).await),
+            Call::ReadRegistrations(id) => {
+                let has_worker = !matches!(&self.observed.remote, Remote::Found(found) if found.active == Some(false));
+                self.observed.registrations_read(versions(client, &id, has_worker).await);
+            }
+            Call::Update(id, changed) => {
+                let (now, update) = (Timestamp::now(), fields::update(&self.observed.spec, &changed));
+                let outcome = client.update_workflow(&id, &update).await;
+                self.observed.changed(changed, outcome, now);
+            }
+        }
+        self.had_trouble();
+    }
+
+    /// Archives together with others, in one call for all, which has a turn of its own.
+    async fn set_archived(&mut self, id: String, archived: bool) {
+        // The plan asks for a call only where there is a connection.
+        let Some(live) = self.connection.clone() else { return };
+        self.place.give_back();
+        self.asked = Some(Instant::now());
+        let class = class(&self.observed);
+        let outcome = self.context.archiving.set(&live, class, &self.key.namespace, id, archived).await;
+        self.observed.changed(vec![fields::Field::Archived], outcome, Timestamp::now());
+        self.had_trouble();
+    }
+
+    fn had_trouble(&self) {
+        let trouble = match (&self.observed.remote, &self.observed.change) {
+            (Remote::Unknown(trouble), _) | (_, Change::Failed { trouble, .. }) => Some(trouble),
+            _ => None,
+        };
+        if matches!(trouble, Some(Trouble { kind: TroubleKind::Unauthorized, .. })) {
+            self.context.connections.suspect(&self.key);
+        }
+    }
+
+    /// This pass's turn to call the API, which it keeps to its end; without one the pass ends, and the workflow is woken
+    /// when it has come.
+    fn take_turn(&mut self) -> Option<mistral::Client> {
+        // The plan asks for a call only where there is a connection.
+        let live = self.connection.clone()?;
+        let class = class(&self.observed);
+        self.place.take(&live, class, || {
+            let (inventory, connections) = (Arc::clone(&self.context.inventory), Arc::clone(&self.context.connections));
+            let (workflows, object) = (self.context.workflows.clone(), reference(self.object));
+            let (key, budget) = (self.key.clone(), live.budget.id());
+            let wake = move || {
+                workflows.get(&object).is_some() && connections.calls_from(&key, budget) && inventory.wake(&object)
+            };
+            Box::new(wake) as Wake
+        })
     }
 
     /// Ends the pass without its status, which the API server refuses and which is tried again after `left`. Until then
@@ -418,8 +404,9 @@ impl<'a> Pass<'a> {
     }
 
     fn keep(&self, look: bool) {
-        let kept = Kept { memory: self.observed.memory.clone(), look, written: self.written.clone() };
-        self.context.lock().insert(self.observed.uid.clone(), kept);
+        let memory = self.observed.memory.clone();
+        let state = CachedState { memory, refresh: look, written: self.written.clone() };
+        self.context.states.store(&self.observed.uid, state);
     }
 }
 

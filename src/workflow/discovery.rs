@@ -4,10 +4,11 @@
 //! exactly as it was created here, and only after the API has said of its very workflow that it does not exist.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::platform::object::Decoded;
 use crate::platform::watch;
+use crate::sync::lock;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -195,10 +196,6 @@ fn wants(object: &Decoded<Workspace>) -> bool {
     object.0.as_ref().is_ok_and(|workspace| {
         workspace.spec.discovery == Policy::Observe && workspace.metadata.deletion_timestamp.is_none()
     })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The resources of one namespace.

@@ -14,9 +14,11 @@ use super::observed::{Address, Change, Observed, Registrations, Remote};
 use super::report::{self, reason};
 use crate::api::conditions::{self, READY, STALLED, Wait};
 use crate::api::{ManagementPolicy, WorkflowDeletionPolicy, WorkflowStatus as Status};
+use crate::clock::later;
 use crate::mistral::wire::Workflow;
 use crate::mistral::{Trouble, TroubleKind};
 use crate::platform::events::Notice;
+use crate::platform::reconcile;
 use crate::platform::requeue::{Requeue, backoff};
 use crate::workspace::access::{Connection, Workspace};
 
@@ -29,35 +31,56 @@ const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 /// Bytes of a value that an Event shows at most.
 const MAX_VALUE: usize = 80;
 
-/// What a pass does next.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Decision {
-    /// Carry this out, fold the outcome into [`Observed`], and plan again.
-    Act(Step),
-    /// The pass ends.
-    Settle(Box<Settled>),
-}
+/// What a reconcile does next.
+pub type Decision = reconcile::Decision<Step, Settled>;
 
 /// One effect or question.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Put our finalizer on the resource, or take it off.
+    /// Something in the cluster.
+    Cluster(ClusterStep),
+    /// A call to Mistral's API. It needs a permit.
+    Call(Call),
+    /// Archive the workflow with this UUID, or take it out of the archive: in one call with others, which has a permit of
+    /// its own.
+    SetArchived(String, bool),
+}
+
+/// A step that does not call Mistral's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterStep {
+    /// Put the operator's finalizer on the resource, or take it off.
     SetFinalizer(bool),
-    /// Take our finalizer off a resource that is being deleted.
+    /// Take the operator's finalizer off a resource that is being deleted.
     Release {
         /// The workflow may not be archived: say so.
         abandoned: bool,
     },
-    /// Look for the UUID of the workflow with this name.
+}
+
+/// A call to Mistral's API, or the reading of one list.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    /// Find the UUID of the workflow with this name.
     Find(String),
-    /// Ask the API about the workflow.
+    /// Get the workflow.
     Get(String),
     /// Read the versions of the workflow with this UUID.
     ReadRegistrations(String),
     /// Set these fields of the workflow with this UUID.
     Update(String, Vec<Field>),
-    /// Archive the workflow with this UUID, or take it out of the archive.
-    SetArchived(String, bool),
+}
+
+impl From<ClusterStep> for Step {
+    fn from(step: ClusterStep) -> Self {
+        Self::Cluster(step)
+    }
+}
+
+impl From<Call> for Step {
+    fn from(call: Call) -> Self {
+        Self::Call(call)
+    }
 }
 
 /// The end of a pass.
@@ -96,7 +119,7 @@ fn decide(o: &Observed, refused: Option<Duration>, now: Timestamp) -> Decision {
     let wants = o.spec.deletion_policy == WorkflowDeletionPolicy::Archive;
     // The rest goes on without it.
     if o.finalizer != wants && refused.is_none() {
-        return Decision::Act(Step::SetFinalizer(wants));
+        return Decision::Act(ClusterStep::SetFinalizer(wants).into());
     }
     if o.spec.suspend {
         let message = "spec.suspend has the operator leave the workflow alone; set it to false to go on.";
@@ -106,7 +129,7 @@ fn decide(o: &Observed, refused: Option<Duration>, now: Timestamp) -> Decision {
         Workspace::Ready(connection) => connection,
         Workspace::Pending => return settle(o, o.status.clone(), Requeue::OnChange),
         // A manifest may well have the Workflow before its Workspace.
-        Workspace::NotFound if now < o.created.saturating_add(APPLIED_TOGETHER).unwrap_or(Timestamp::MAX) => {
+        Workspace::NotFound if now < later(o.created, APPLIED_TOGETHER) => {
             return settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)));
         }
         Workspace::NotFound => {
@@ -153,14 +176,14 @@ fn observe(o: &Observed, connection: &Connection, now: Timestamp) -> Decision {
         return change_failed(o, fields, trouble, now);
     }
     match (&o.remote, &o.address) {
-        (Remote::NotAsked, Address::NotAsked) => Decision::Act(Step::Find(o.identifier.clone())),
+        (Remote::NotAsked, Address::NotAsked) => Decision::Act(Call::Find(o.identifier.clone()).into()),
         (Remote::NotAsked, Address::Absent) | (Remote::Absent, _) => not_found(o, now),
         (Remote::NotAsked, Address::Unknown(trouble)) | (Remote::Unknown(trouble), _) => troubled(o, trouble, now),
-        (Remote::NotAsked, Address::Direct(address)) => Decision::Act(Step::Get(address.clone())),
+        (Remote::NotAsked, Address::Direct(address)) => Decision::Act(Call::Get(address.clone()).into()),
         (Remote::Found(workflow), _)
             if o.registrations == Registrations::NotAsked && o.lacks_registrations(workflow) =>
         {
-            Decision::Act(Step::ReadRegistrations(workflow.id.clone()))
+            Decision::Act(Call::ReadRegistrations(workflow.id.clone()).into())
         }
         (Remote::Found(workflow), _) => compare(o, connection, workflow, now),
     }
@@ -264,7 +287,7 @@ fn change(o: &Observed, workflow: &Workflow, free: &[Field]) -> Step {
         Some(false) => Step::SetArchived(id, false),
         // A field that the API refuses is no reason to leave the workflow out of the archive.
         Some(true) if rest.is_empty() || was_refused(o).is_some() => Step::SetArchived(id, true),
-        Some(true) | None => Step::Update(id, rest),
+        Some(true) | None => Call::Update(id, rest).into(),
     }
 }
 
@@ -352,12 +375,12 @@ fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
     if !o.finalizer {
         return settle(o, o.status.clone(), Requeue::OnChange);
     }
-    let free = Decision::Act(Step::Release { abandoned: false });
+    let free = Decision::Act(ClusterStep::Release { abandoned: false }.into());
     if o.spec.suspend || o.spec.deletion_policy == WorkflowDeletionPolicy::Retain {
         return free;
     }
-    if now > since.saturating_add(DELETION_LIMIT).unwrap_or(Timestamp::MAX) {
-        return Decision::Act(Step::Release { abandoned: true });
+    if now > later(since, DELETION_LIMIT) {
+        return Decision::Act(ClusterStep::Release { abandoned: true }.into());
     }
     let Some(connection) = &o.stop_with else {
         return archiving(o, "its Workspace cannot be used", 10, now);
@@ -372,8 +395,8 @@ fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
         (Change::Failed { trouble, .. }, _, _)
         | (_, Remote::Unknown(trouble), _)
         | (_, Remote::NotAsked, Address::Unknown(trouble)) => archiving(o, &trouble.message, 10, now),
-        (_, Remote::NotAsked, Address::NotAsked) => Decision::Act(Step::Find(o.identifier.clone())),
-        (_, Remote::NotAsked, Address::Direct(address)) => Decision::Act(Step::Get(address.clone())),
+        (_, Remote::NotAsked, Address::NotAsked) => Decision::Act(Call::Find(o.identifier.clone()).into()),
+        (_, Remote::NotAsked, Address::Direct(address)) => Decision::Act(Call::Get(address.clone()).into()),
         (_, Remote::Found(workflow), _)
             if workflow.archived == Some(true) || not_ours(workflow, connection).is_some() =>
         {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::fields::Field;
 use super::observed::{Address, Change, FINALIZER, Memory, Observed, Remote};
-use super::plan::{Decision, Settled, Step, plan};
+use super::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
 use super::report::reason;
 use super::versions::{Gathering, Versions};
 use crate::api::conditions::{ACTIVE, CONTESTED, NEEDS_USER, READY, STALLED, Wait, find, is_true};
@@ -108,20 +108,20 @@ fn not_found() -> Error {
 #[test]
 fn the_workflow_is_asked_for_then_its_versions_then_compared() {
     let mut o = wanting(json!({ "displayName": "Invoices" }));
-    assert_eq!(step(&o, at(1)), Step::Get("invoices".into()));
+    assert_eq!(step(&o, at(1)), Call::Get("invoices".into()).into());
     o.asked(Ok(workflow(json!({}))));
-    assert_eq!(step(&o, at(1)), Step::ReadRegistrations(ID.into()));
+    assert_eq!(step(&o, at(1)), Call::ReadRegistrations(ID.into()).into());
     o.registrations_read(Ok(Versions::default()));
-    assert_eq!(step(&o, at(1)), Step::Update(ID.into(), vec![Field::DisplayName]));
+    assert_eq!(step(&o, at(1)), Call::Update(ID.into(), vec![Field::DisplayName]).into());
 }
 
 #[test]
 fn a_name_that_is_a_route_is_found_by_list_and_addressed_by_uuid() {
     for name in ["runs", "registrations", "executions", "register"] {
         let mut o = observed(json!({ "name": name }), json!({}));
-        assert_eq!(step(&o, at(1)), Step::Find(name.into()));
+        assert_eq!(step(&o, at(1)), Call::Find(name.into()).into());
         o.found(Ok(Some(ID.into())));
-        assert_eq!(step(&o, at(1)), Step::Get(ID.into()));
+        assert_eq!(step(&o, at(1)), Call::Get(ID.into()).into());
         o.found(Ok(None));
         assert_eq!(o.address, Address::Absent);
         assert_eq!(ready(&settled(&o, at(1)).status), reason::WORKFLOW_NOT_FOUND);
@@ -148,7 +148,7 @@ fn out_of_the_archive_comes_first_and_into_it_last() {
     let o = answered(both(false), json!({ "archived": true }));
     assert_eq!(step(&o, at(1)), Step::SetArchived(ID.into(), false));
     let mut o = answered(both(true), json!({}));
-    assert_eq!(step(&o, at(1)), Step::Update(ID.into(), vec![Field::Tags]));
+    assert_eq!(step(&o, at(1)), Call::Update(ID.into(), vec![Field::Tags]).into());
     // One change a pass: the second comes with the next, at once.
     o.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["a"] })))), at(1));
     let first = settled(&o, at(1));
@@ -161,7 +161,7 @@ fn out_of_the_archive_comes_first_and_into_it_last() {
 fn an_answer_without_a_workflow_is_asked_for_again() {
     let mut o = answered(wanting(json!({ "tags": ["a"] })), json!({}));
     o.changed(vec![Field::Tags], Ok(None), at(1));
-    assert_eq!(step(&o, at(1)), Step::Get("invoices".into()));
+    assert_eq!(step(&o, at(1)), Call::Get("invoices".into()).into());
     o.asked(Ok(workflow(json!({ "tags": ["a"] }))));
     let end = settled(&o, at(1));
     assert_eq!((ready(&end.status), end.done.len()), (reason::IN_SYNC, 1));
@@ -190,8 +190,8 @@ fn what_the_spec_newly_says_and_what_had_drifted_are_told_apart() {
 fn at_rest_nothing_is_asked_until_the_inventory_says_so() {
     let o = next(&answered(wanting(json!({})), json!({})), at(1));
     assert_eq!(settled(&o, at(2)).requeue, Requeue::OnChange);
-    assert_eq!(step(&Observed { look: true, ..o.clone() }, at(2)), Step::Get("invoices".into()));
-    assert_eq!(step(&Observed { generation: Some(2), ..o }, at(2)), Step::Get("invoices".into()));
+    assert_eq!(step(&Observed { look: true, ..o.clone() }, at(2)), Call::Get("invoices".into()).into());
+    assert_eq!(step(&Observed { generation: Some(2), ..o }, at(2)), Call::Get("invoices".into()).into());
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_value_that_comes_back_is_set_three_times_and_then_hourly() {
     for minute in (0..130).step_by(5) {
         let now = at(minute * 60);
         let mut pass = answered(Observed { look: true, ..o.clone() }, json!({ "tags": ["theirs"] }));
-        if let Decision::Act(Step::Update(_, fields)) = plan(&pass, now) {
+        if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, now) {
             sets.push(minute);
             pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), now);
         }
@@ -222,7 +222,7 @@ fn a_restart_does_not_begin_the_fight_anew() {
     let mut o = wanting(json!({ "tags": ["ours"] }));
     for minute in 0..4 {
         let mut pass = answered(Observed { look: true, ..o.clone() }, json!({ "tags": ["theirs"] }));
-        if let Decision::Act(Step::Update(_, fields)) = plan(&pass, at(minute * 60)) {
+        if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, at(minute * 60)) {
             pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(minute * 60));
         }
         o = next(&pass, at(minute * 60));
@@ -231,7 +231,7 @@ fn a_restart_does_not_begin_the_fight_anew() {
     let restarted = Observed { memory: Memory::default(), ..o };
     let pass = |now| plan(&answered(restarted.clone(), json!({ "tags": ["theirs"] })), now);
     assert!(matches!(pass(at(600)), Decision::Settle(_)));
-    assert!(matches!(pass(at(3900)), Decision::Act(Step::Update(..))));
+    assert!(matches!(pass(at(3900)), Decision::Act(Step::Call(Call::Update(..)))));
     // Once set again after the hour, the next reversal finds it contested at once.
     let mut last = answered(restarted.clone(), json!({ "tags": ["theirs"] }));
     last.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(3900));
@@ -245,7 +245,7 @@ fn a_value_that_the_api_keeps_otherwise_does_not_spin() {
     let mut sets = 0;
     for second in (0..1000).step_by(10) {
         let mut pass = answered(o.clone(), json!({ "display_name": "INVOICES" }));
-        if let Decision::Act(Step::Update(_, fields)) = plan(&pass, at(second)) {
+        if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, at(second)) {
             sets += 1;
             pass.changed(fields, Ok(Some(workflow(json!({ "display_name": "INVOICES" })))), at(second));
         }
@@ -275,11 +275,11 @@ fn what_is_not_ours_is_read_and_never_changed() {
     }
     // Shared by us: ours to change.
     let o = answered(wanting(json!({ "tags": ["a"] })), json!({ "shared_namespace": "shared:x" }));
-    assert!(matches!(step(&o, at(1)), Step::Update(..)));
+    assert!(matches!(step(&o, at(1)), Step::Call(Call::Update(..))));
     let deleted = json!({ "deletionTimestamp": at(10).to_string(), "finalizers": [FINALIZER] });
     let mut o = observed(deleted, json!({ "deletionPolicy": "Archive" }));
     o.asked(Ok(workflow(shared)));
-    assert_eq!(step(&o, at(11)), Step::Release { abandoned: false });
+    assert_eq!(step(&o, at(11)), ClusterStep::Release { abandoned: false }.into());
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn suspended_nothing_is_asked_or_changed_not_even_by_deletion() {
     assert_eq!(ready(&settled(&o, at(1)).status), reason::SUSPENDED);
     let deleted = json!({ "deletionTimestamp": at(10).to_string(), "finalizers": [FINALIZER] });
     let o = observed(deleted, json!({ "suspend": true, "deletionPolicy": "Archive" }));
-    assert_eq!(step(&o, at(11)), Step::Release { abandoned: false });
+    assert_eq!(step(&o, at(11)), ClusterStep::Release { abandoned: false }.into());
 }
 
 #[test]
@@ -335,8 +335,8 @@ fn a_refused_change_is_said_once_and_repeated_later_and_later() {
     assert!(matches!(taken_in.requeue, Requeue::Hold(_)));
     assert_eq!((taken_in.status.active, taken_in.status.archived), (Some(false), Some(true)));
     assert_eq!(ready(&taken_in.status), reason::CHANGE_REFUSED);
-    assert!(matches!(plan(&look, at(120)), Decision::Act(Step::Update(..))));
-    assert!(matches!(plan(&Observed { generation: Some(2), ..held }, at(2)), Decision::Act(Step::Get(_))));
+    assert!(matches!(plan(&look, at(120)), Decision::Act(Step::Call(Call::Update(..)))));
+    assert!(matches!(plan(&Observed { generation: Some(2), ..held }, at(2)), Decision::Act(Step::Call(Call::Get(_)))));
 }
 
 #[test]
@@ -344,21 +344,21 @@ fn deletion_is_bounded_and_never_asks_for_more_than_it_needs() {
     let deleted =
         |spec: Value| observed(json!({ "deletionTimestamp": at(10).to_string(), "finalizers": [FINALIZER] }), spec);
     let mut o = deleted(json!({ "deletionPolicy": "Archive" }));
-    assert_eq!(step(&o, at(11)), Step::Get("invoices".into()));
+    assert_eq!(step(&o, at(11)), Call::Get("invoices".into()).into());
     o.asked(Ok(workflow(json!({}))));
     assert_eq!(step(&o, at(11)), Step::SetArchived(ID.into(), true));
     o.changed(vec![Field::Archived], Ok(Some(workflow(json!({ "archived": true })))), at(11));
-    assert_eq!(step(&o, at(11)), Step::Release { abandoned: false });
+    assert_eq!(step(&o, at(11)), ClusterStep::Release { abandoned: false }.into());
 
     let mut o = deleted(json!({ "deletionPolicy": "Archive" }));
     o.asked(Err(not_found()));
-    assert_eq!(step(&o, at(11)), Step::Release { abandoned: false });
+    assert_eq!(step(&o, at(11)), ClusterStep::Release { abandoned: false }.into());
     o.asked(Err(Error::Unauthorized(refusal(401))));
     assert_eq!(ready(&settled(&o, at(11)).status), reason::ARCHIVING);
-    assert_eq!(step(&o, at(10 + 301)), Step::Release { abandoned: true });
+    assert_eq!(step(&o, at(10 + 301)), ClusterStep::Release { abandoned: true }.into());
     o.stop_with = None;
     assert_eq!(ready(&settled(&o, at(11)).status), reason::ARCHIVING);
-    assert_eq!(step(&deleted(json!({})), at(11)), Step::Release { abandoned: false });
+    assert_eq!(step(&deleted(json!({})), at(11)), ClusterStep::Release { abandoned: false }.into());
 }
 
 #[test]
@@ -366,9 +366,9 @@ fn the_finalizer_is_there_only_while_deletion_does_something() {
     let with = |finalizers: Value, policy: &str| {
         observed(json!({ "finalizers": finalizers }), json!({ "deletionPolicy": policy }))
     };
-    assert_eq!(step(&with(json!([]), "Archive"), at(1)), Step::SetFinalizer(true));
-    assert_eq!(step(&with(json!([FINALIZER]), "Retain"), at(1)), Step::SetFinalizer(false));
-    assert_eq!(step(&with(json!([FINALIZER]), "Archive"), at(1)), Step::Get("invoices".into()));
+    assert_eq!(step(&with(json!([]), "Archive"), at(1)), ClusterStep::SetFinalizer(true).into());
+    assert_eq!(step(&with(json!([FINALIZER]), "Retain"), at(1)), ClusterStep::SetFinalizer(false).into());
+    assert_eq!(step(&with(json!([FINALIZER]), "Archive"), at(1)), Call::Get("invoices".into()).into());
 }
 
 #[test]
@@ -502,7 +502,7 @@ fn contested() -> Observed {
     let mut o = wanting(json!({ "tags": ["ours"] }));
     for minute in 0..4 {
         let mut pass = answered(Observed { look: true, ..o.clone() }, json!({ "tags": ["theirs"] }));
-        if let Decision::Act(Step::Update(_, fields)) = plan(&pass, at(minute * 60)) {
+        if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, at(minute * 60)) {
             pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(minute * 60));
         }
         o = next(&pass, at(minute * 60));
@@ -525,7 +525,7 @@ fn an_edit_ends_the_contest_whichever_way_it_goes() {
     let mut edited = Observed { generation: Some(2), spec, memory: Memory::default(), ..contested() };
     edited.asked(Err(Error::Transient { retry_after: None, message: "down".into() }));
     let o = answered(next(&edited, at(300)), json!({ "tags": ["theirs"] }));
-    assert!(matches!(plan(&o, at(310)), Decision::Act(Step::Update(..))));
+    assert!(matches!(plan(&o, at(310)), Decision::Act(Step::Call(Call::Update(..)))));
 }
 
 #[test]
@@ -538,7 +538,7 @@ fn registrations_that_could_not_be_read_are_read_again_soon() {
     assert!(matches!(end.requeue, Requeue::Retry(_)));
     let o = next(&o, at(1));
     assert!(matches!(settled(&o, at(2)).requeue, Requeue::Hold(_)));
-    assert_eq!(step(&o, at(120)), Step::Get("invoices".into()));
+    assert_eq!(step(&o, at(120)), Call::Get("invoices".into()).into());
     // Where that is not allowed, it is not insisted on.
     let mut o = wanting(json!({}));
     o.asked(Ok(workflow(json!({}))));
@@ -570,5 +570,5 @@ fn a_shared_workflow_of_which_it_cannot_be_told_whose_it_is_is_left_alone() {
     o.workspace = Workspace::Ready(unknown);
     assert_eq!(ready(&settled(&o, at(1)).status), reason::SHARED);
     let upper = answered(wanting(json!({ "tags": ["a"] })), json!({ "workspace_id": "WS" }));
-    assert!(matches!(step(&upper, at(1)), Step::Update(..)));
+    assert!(matches!(step(&upper, at(1)), Step::Call(Call::Update(..))));
 }

@@ -1,7 +1,7 @@
 //! Which Workspaces use which API key, and so share a budget.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -10,6 +10,7 @@ use url::Url;
 use super::connections::{Connections, Key};
 use crate::mistral::budget::Budget;
 use crate::mistral::calls::Calls;
+use crate::sync::lock;
 
 /// Where a key leads to, and which one it is, without telling it.
 type Fingerprint = [u8; 32];
@@ -121,10 +122,6 @@ fn fingerprint(address: &Url, token: &SecretString) -> Fingerprint {
     let origin = address.origin().ascii_serialization();
     // An origin has no line break.
     Sha256::new().chain_update(origin).chain_update("\n").chain_update(token.expose_secret()).finalize().into()
-}
-
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
@@ -13,6 +13,7 @@ use crate::api::conditions::Wait;
 use crate::mistral::Client;
 use crate::mistral::budget::{Budget, Class, Turn};
 use crate::room::Room;
+use crate::sync;
 
 /// How long a connection may still stop runs after its Workspace or Secret is gone.
 const STOPS_FOR: Duration = Duration::from_secs(600);
@@ -239,7 +240,7 @@ impl Connections {
     }
 
     fn suspects(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
-        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.suspects)
     }
 
     fn set(&self, key: &Key, uid: &str, state: State) {
@@ -261,6 +262,6 @@ impl Connections {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.entries)
     }
 }

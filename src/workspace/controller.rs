@@ -1,10 +1,12 @@
 //! Reads a Workspace's Secret, checks the key, and keeps the connection for the others.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::clock::earlier;
 use crate::platform::object::Decoded;
+use crate::sync;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
@@ -116,7 +118,7 @@ impl Context {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Memory>> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.memory)
     }
 }
 
@@ -284,7 +286,7 @@ fn known_or(last: Option<&Check>, of: &(Url, SecretString), problem: Problem) ->
 fn strained(budgets: &Budgets, key: &Key, budget: &Budget) -> Option<Strained> {
     let (strain, lasts, waiting) = budget.strain()?;
     let (limit, limit_of) = budgets.limit(key);
-    let since = Timestamp::now().saturating_sub(lasts).unwrap_or(Timestamp::MIN);
+    let since = earlier(Timestamp::now(), lasts);
     Some(Strained { strain, since, waiting, limit, limit_of })
 }
 

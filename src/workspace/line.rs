@@ -1,12 +1,13 @@
 //! A line in which namespaces take turns: a thousand of one namespace hold up only each other.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::platform::turns::Turns;
+use crate::sync;
 
 /// Lets one go at a time, with a rest between two.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl Line {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.waiting)
     }
 }
 

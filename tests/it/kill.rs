@@ -37,7 +37,7 @@ async fn one_start_and_completed(world: &World, limit: Duration) {
 #[tokio::test]
 async fn killed_between_claim_and_call_the_run_is_started_once_by_the_next() {
     let world = World::new("kill-claimed").await;
-    let mut first = world.process(&[("OPERATOR_CRASH_POINT", "crash-point-claimed=kill")]);
+    let mut first = world.process(&[("OPERATOR_FAILPOINTS", "failpoint-claimed=kill")]);
     world.execute("run", json!({ "workflowIdentifier": "echo", "input": { "n": 1 } })).await;
     exited(&mut first).await;
     let claimed = world.executions().get("run").await.unwrap();
@@ -94,7 +94,7 @@ async fn killed_while_the_run_goes_on_its_end_is_noticed_by_the_next() {
 #[tokio::test]
 async fn stopped_between_claim_and_call_the_first_wakes_to_a_finished_run_and_sends_nothing() {
     let world = World::new("stop-claimed").await;
-    let first = world.process(&[("OPERATOR_CRASH_POINT", "crash-point-claimed=stop")]);
+    let first = world.process(&[("OPERATOR_FAILPOINTS", "failpoint-claimed=stop")]);
     world.execute("run", json!({ "workflowIdentifier": "echo", "input": { "n": 1 } })).await;
     until(SOON, "the process to stop", async || is_stopped(first.child.pid()).then_some(())).await;
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 0);

@@ -147,11 +147,11 @@ async fn fifty_executions_with_the_leader_killed_amid_them_are_started_once_each
     }
 }
 
-/// The leader is stopped at a crash point by which it has sent so many calls, another finishes the run, and the first
+/// The leader is stopped at a failpoint by which it has sent so many calls, another finishes the run, and the first
 /// wakes up.
 async fn stopped_at(point: &str, sent: u64, meanwhile: impl AsyncFn(&World)) {
     let world = world("leader-stopped").await;
-    let mut first = leader(&world, &[("OPERATOR_CRASH_POINT", &format!("{point}=stop"))]).await;
+    let mut first = leader(&world, &[("OPERATOR_FAILPOINTS", &format!("{point}=stop"))]).await;
     let second = standby(&world, &[]).await;
     world.execute("run", json!({ "workflowIdentifier": "echo", "input": { "n": 1 } })).await;
     until(SOON, "the process to stop", async || is_stopped(first.child.pid()).then_some(())).await;
@@ -174,13 +174,13 @@ async fn stopped_at(point: &str, sent: u64, meanwhile: impl AsyncFn(&World)) {
 
 #[tokio::test]
 async fn a_leader_stopped_between_claim_and_call_wakes_up_to_send_nothing_and_ends() {
-    stopped_at("crash-point-claimed", 0, async |_| ()).await;
+    stopped_at("failpoint-claimed", 0, async |_| ()).await;
 }
 
 #[tokio::test]
 async fn a_leader_stopped_for_longer_than_its_term_sends_nothing_although_its_claim_is_young() {
     let world = world("leader-young").await;
-    let mut first = leader(&world, &[("OPERATOR_CRASH_POINT", "crash-point-claimed=stop")]).await;
+    let mut first = leader(&world, &[("OPERATOR_FAILPOINTS", "failpoint-claimed=stop")]).await;
     world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
     until(SOON, "the process to stop", async || is_stopped(first.child.pid()).then_some(())).await;
     // Its term is over after 7 seconds; the claim would let it send for 15.
@@ -193,7 +193,7 @@ async fn a_leader_stopped_for_longer_than_its_term_sends_nothing_although_its_cl
 #[tokio::test]
 async fn a_run_left_in_doubt_is_started_by_leaders_of_which_none_outlives_the_doubt() {
     let world = world("leader-brief").await;
-    let mut first = leader(&world, &[("OPERATOR_CRASH_POINT", "crash-point-claimed=kill")]).await;
+    let mut first = leader(&world, &[("OPERATOR_FAILPOINTS", "failpoint-claimed=kill")]).await;
     world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
     until(SOON, "the first to be killed", async || first.child.wait_exit(Duration::ZERO).unwrap()).await;
     // Ten seconds until it leads, and less than the 90 s that a call may be under way.
@@ -214,12 +214,12 @@ async fn a_run_left_in_doubt_is_started_by_leaders_of_which_none_outlives_the_do
 
 #[tokio::test]
 async fn a_leader_stopped_after_the_call_wakes_up_to_write_nothing_and_ends() {
-    stopped_at("crash-point-answered", 1, async |_| ()).await;
+    stopped_at("failpoint-answered", 1, async |_| ()).await;
 }
 
 #[tokio::test]
 async fn what_was_created_before_its_term_is_asked_about_first_even_if_the_claim_is_lost() {
-    stopped_at("crash-point-answered", 1, async |world| {
+    stopped_at("failpoint-answered", 1, async |world| {
         let none = json!({ "metadata": { "annotations": { "workflows.mistral.ai/claim": null } } });
         world.patch("run", none).await.unwrap();
     })

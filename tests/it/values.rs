@@ -384,7 +384,7 @@ async fn after_a_restart_a_result_is_told_only_if_its_secrets_can_still_be_left_
 async fn a_value_that_changes_while_it_is_not_known_whether_it_was_sent_starts_nothing() {
     let world = World::new("values-changed").await;
     config_map(&world, "changed", json!({ "k": "before" })).await;
-    let mut first = world.process(&[("OPERATOR_CRASH_POINT", "crash-point-claimed=kill")]);
+    let mut first = world.process(&[("OPERATOR_FAILPOINTS", "failpoint-claimed=kill")]);
     world.wait_for_workspace("default", "Connected").await;
     let spec = json!({ "workflowIdentifier": "echo", "inputFrom": [from_config_map("changed", "k", "/a")] });
     world.execute("run", spec).await;
@@ -540,7 +540,7 @@ async fn a_result_that_no_object_can_hold_is_said_to_be_too_large() {
 #[tokio::test]
 async fn killed_between_the_result_and_the_status_the_next_one_finds_it_written() {
     let world = World::new("result-killed").await;
-    let mut first = world.process(&[("OPERATOR_CRASH_POINT", "crash-point-result-written=kill")]);
+    let mut first = world.process(&[("OPERATOR_FAILPOINTS", "failpoint-result-written=kill")]);
     let spec = json!({ "workflowIdentifier": "echo", "input": { "n": 1 }, "result": result_to("configMap", "out") });
     world.execute("run", spec).await;
     until(SOON, "the end of the process", async || first.child.wait_exit(Duration::ZERO).unwrap().map(|_| ())).await;
@@ -556,7 +556,7 @@ async fn killed_between_the_result_and_the_status_the_next_one_finds_it_written(
 #[tokio::test]
 async fn a_result_object_that_was_changed_before_the_end_is_left_as_it_is_and_that_is_said() {
     let world = World::new("result-spoilt").await;
-    let mut first = world.process(&[("OPERATOR_CRASH_POINT", "crash-point-result-written=kill")]);
+    let mut first = world.process(&[("OPERATOR_FAILPOINTS", "failpoint-result-written=kill")]);
     let spec = json!({ "workflowIdentifier": "echo", "input": { "n": 1 }, "result": result_to("secret", "out") });
     world.execute("run", spec).await;
     until(SOON, "the end of the process", async || first.child.wait_exit(Duration::ZERO).unwrap().map(|_| ())).await;

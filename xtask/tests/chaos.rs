@@ -45,7 +45,7 @@ fn each_execution_runs_exactly_once_on_a_random_seed_too() {
 #[ignore = "minutes, for the proof: cargo test --package xtask --test chaos -- --ignored --nocapture"]
 fn without_a_safeguard_duplicates_are_found() {
     for safeguard in ["no-get-first", "unconditional-claim"] {
-        let (is_well, text) = chaos(&["--seed", "1", "--sabotage", safeguard]);
+        let (is_well, text) = chaos(&["--seed", "1", "--without", safeguard]);
         let duplicates = counted(&text, "duplicates");
         println!("{safeguard}: {duplicates} duplicates");
         assert!(!is_well && duplicates > 0, "{text}");

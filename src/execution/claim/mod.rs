@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 
 use crate::api::WorkflowExecutionSpec;
 use crate::api::values::Kind;
+use crate::clock::{CLOCK_SKEW, later};
 use crate::json::Json;
-use crate::platform::clock::{CLOCK_SKEW, later};
 
 /// The annotation that holds the claim.
 pub const CLAIM: &str = "workflows.mistral.ai/claim";

@@ -1,15 +1,16 @@
 //! Explicit execution ids: several resources may name the same one, and one of them may call.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
+use crate::clock::later;
 use crate::execution::claim::{Claim, Note};
 use crate::execution::controller::Guarded;
-use crate::platform::clock::later;
+use crate::sync;
 
 /// How long a reservation is kept after it has ended: longer than any pass takes.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
@@ -69,7 +70,7 @@ impl Reservations {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Identity, (String, Timestamp)>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.held)
     }
 }
 

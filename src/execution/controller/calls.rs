@@ -16,33 +16,33 @@ const EVENTS_PAGE: u16 = 1000;
 
 impl Pass<'_> {
     /// Makes one call to the API and folds its outcome into what is known.
-    pub(crate) async fn call(&mut self, client: &mistral::Client, step: Step) -> Flow {
+    pub(crate) async fn call(&mut self, client: &mistral::Client, call: Call) {
         let client = &input::hidden_from(client, &self.observed);
         let id = self.observed.execution_id();
-        match step {
-            Step::Probe => {
+        match call {
+            Call::GetTarget => {
                 let outcome = probe(client, &self.observed).await;
                 self.observed.probed(outcome);
                 if let Target::Unknown(trouble) = self.observed.target.clone() {
                     self.had_trouble(&trouble);
                 }
             }
-            Step::Ask if sabotage::on!("sabotage-no-get-first") && !is_started(&self.observed.status) => {
+            Call::GetRun if failpoint::active!("failpoint-no-get-first") && !is_started(&self.observed.status) => {
                 self.observed.remote = Remote::Absent;
             }
-            Step::Ask => {
+            Call::GetRun => {
                 self.observed.asked(client.get_execution(&id).await);
                 if let Remote::Unknown(trouble) = self.observed.remote.clone() {
                     self.had_trouble(&trouble);
                 }
             }
-            Step::Compare => {
+            Call::Compare => {
                 let comparison = Box::pin(self.compare(client)).await;
                 self.observed.compared(comparison);
             }
-            Step::Start => self.start(client).await,
-            Step::ReadFailure => self.observed.failure_read(read_events(client, &id).await),
-            Step::Stop(stop) => {
+            Call::Start => self.start(client).await,
+            Call::ReadFailure => self.observed.failure_read(read_events(client, &id).await),
+            Call::Stop(stop) => {
                 let outcome = match stop {
                     StopCall::Cancel => client.cancel(&id).await,
                     StopCall::Terminate => client.terminate(&id).await,
@@ -50,15 +50,7 @@ impl Pass<'_> {
                 tracing::info!(execution_id = id, ?stop, ok = outcome.is_ok(), "asked the API to stop the run");
                 self.observed.stop_sent(stop, outcome, Timestamp::now());
             }
-            Step::WriteClaim { .. }
-            | Step::SetFinalizer(_)
-            | Step::Release { .. }
-            | Step::ReadInput
-            | Step::WriteResult
-            | Step::Linger
-            | Step::Delete => {}
         }
-        Flow::PlanAgain
     }
 
     /// Sends the call that starts the run, if the claim is still young enough and this process still leads.
@@ -67,7 +59,7 @@ impl Pass<'_> {
             tracing::error!("the input is not there; nothing was sent; this is a bug in the operator");
             return self.observed.too_late();
         };
-        crash::point!("crash-point-claimed");
+        failpoint::reach!("failpoint-claimed");
         let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
             && matches!(&self.observed.note, Note::Claim(claim) if Timestamp::now() < claim.send_before);
         if !in_time || self.context.term.is_over() {
@@ -76,7 +68,7 @@ impl Pass<'_> {
             return;
         }
         let outcome = client.execute(target(&self.observed), &request).await;
-        crash::point!("crash-point-answered");
+        failpoint::reach!("failpoint-answered");
         match &outcome {
             // Once the status has it, that it has started is told for everyone to hear.
             Ok(_) => tracing::debug!(execution_id = request.execution_id, "started"),

@@ -11,12 +11,12 @@ use kube::api::ListParams;
 use tokio::time::Instant;
 
 use crate::api::{DeletionPolicy, WorkflowExecution};
+use crate::clock::later;
 use crate::execution::claim::{CALL, Note};
 use crate::execution::plan::delete::LONGEST_GRACE;
 use crate::execution::state::{Observed, Sent, StopCall};
 use crate::mistral::{Client, Error};
 use crate::platform::apiserver::list_metadata;
-use crate::platform::clock::later;
 use crate::platform::leader::lease::Term;
 
 /// For how long it is tried: as a deletion would be.

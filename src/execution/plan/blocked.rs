@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{self, READY, STALLED, Wait};
+use crate::clock::later;
 use crate::execution::claim::TAKE_OVER;
 use crate::execution::plan::backoff::{asked_to_wait, backoff, blocked_retry};
 use crate::execution::plan::{Decision, settle};
@@ -12,7 +13,6 @@ use crate::execution::state::{Observed, Referent, Refusal};
 use crate::execution::status::{self, is_started, reason};
 use crate::mistral::wire::Execution;
 use crate::mistral::{Trouble, TroubleKind};
-use crate::platform::clock::later;
 use crate::platform::requeue::Requeue;
 
 /// How long the resources of one manifest may take to arrive.

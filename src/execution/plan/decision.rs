@@ -1,64 +1,85 @@
-//! What the plan answers: one step, or the end of the pass.
+//! What the plan answers: one step, or the end of the reconcile.
 
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::execution::claim::Claim;
 use crate::execution::state::StopCall;
 use crate::platform::events::Notice;
+use crate::platform::reconcile;
 use crate::platform::requeue::Requeue;
 
-/// What a pass does next.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Decision {
-    /// Carry this out, fold the outcome into [`Observed`](crate::execution::state::Observed), and plan again.
-    Act(Step),
-    /// The pass ends.
-    Settle(Box<Settled>),
-}
+/// What a reconcile does next.
+pub type Decision = reconcile::Decision<Step, Settled>;
 
 /// One effect or question.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
+    /// Something in the cluster.
+    Cluster(ClusterStep),
+    /// A call to Mistral's API. It needs a permit.
+    Call(Call),
+}
+
+/// A step that does not call Mistral's API.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClusterStep {
     /// Write the claim and the finalizer, on condition that nobody changed the resource.
     WriteClaim {
         /// What to write.
         claim: Box<Claim>,
-        /// Whether our finalizer shall be on the resource then.
+        /// Whether the operator's finalizer is to be on the resource then.
         finalizer: bool,
-        /// Whether the call of this claim follows in the same pass.
+        /// Whether the call of this claim follows in the same reconcile.
         send: bool,
-        /// Whether a person's consent is used up with it.
+        /// Whether this uses up a person's consent.
         consent: bool,
     },
-    /// Put our finalizer on the resource, or take it off.
+    /// Put the operator's finalizer on the resource, or take it off.
     SetFinalizer(bool),
-    /// Take our finalizer off a resource that is being deleted.
+    /// Take the operator's finalizer off a resource that is being deleted.
     Release {
         /// The run may go on: say so.
         abandoned: bool,
     },
-    /// Ask the API whether what is to be run exists.
-    Probe,
-    /// Ask the API about the run.
-    Ask,
     /// Read the ConfigMaps and Secrets that the input comes from.
     ReadInput,
-    /// Find out whether the run that was found is what the spec asks for.
-    Compare,
-    /// Start the run. Only ever follows a claim with `send` in the same pass.
-    Start,
-    /// Wait for a moment whether the run that was just accepted ends at once: that saves a write.
+    /// Wait briefly for the end of a run that was just accepted. A run that ends in time saves a status write.
     Linger,
-    /// Read why the run failed.
-    ReadFailure,
     /// Write the result into the object that the spec names.
     WriteResult,
-    /// Stop the run.
-    Stop(StopCall),
-    /// Delete the resource, whose time is over.
+    /// Delete the resource: `ttlSecondsAfterFinished` has passed.
     Delete,
 }
 
-/// The end of a pass.
+/// A call to Mistral's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Get the workflow or registration that is to be run.
+    GetTarget,
+    /// Get the run.
+    GetRun,
+    /// Find out whether the run that was found is what the spec asks for.
+    Compare,
+    /// Start the run. Only ever follows a claim with `send` in the same reconcile.
+    Start,
+    /// Read why the run failed.
+    ReadFailure,
+    /// Stop the run.
+    Stop(StopCall),
+}
+
+impl From<ClusterStep> for Step {
+    fn from(step: ClusterStep) -> Self {
+        Self::Cluster(step)
+    }
+}
+
+impl From<Call> for Step {
+    fn from(call: Call) -> Self {
+        Self::Call(call)
+    }
+}
+
+/// The end of a reconcile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
     /// To be written if it differs from what is there.

@@ -5,18 +5,18 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::{DeletionPolicy, Shutdown};
+use crate::clock::{CLOCK_SKEW, later};
 use crate::execution::claim::{Claim, VISIBILITY};
 use crate::execution::plan::blocked::is_taken;
 use crate::execution::plan::follow::unreadable_end;
 use crate::execution::plan::start::{of_which_life, restored};
 use crate::execution::plan::stop;
-use crate::execution::plan::{Decision, Step, ready_reason, settle, write};
+use crate::execution::plan::{Call, ClusterStep, Decision, ready_reason, settle, write};
 use crate::execution::state::ownership::{Standing, standing};
 use crate::execution::state::{Observed, Remote, StopCall};
 use crate::execution::status::{self, is_finished, is_started, reason};
 use crate::mistral::wire::is_terminal;
 use crate::mistral::{Error, TroubleKind};
-use crate::platform::clock::{CLOCK_SKEW, later};
 use crate::platform::requeue::Requeue;
 
 /// How long a deletion waits for a run to stop before it lets go.
@@ -29,7 +29,7 @@ pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
     if !o.finalizer {
         return settle(o, o.status.clone(), Requeue::OnChange);
     }
-    let free = Decision::Act(Step::Release { abandoned: false });
+    let free = Decision::Act(ClusterStep::Release { abandoned: false }.into());
     if is_finished(&o.status) || o.spec.deletion_policy == DeletionPolicy::Orphan {
         return free;
     }
@@ -40,19 +40,19 @@ pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         // The claim is gone, but not the knowledge that there was one.
         Standing::Unclaimed if o.has_lost_a_claim() => {
             return match &o.stop_with {
-                _ if too_long => Decision::Act(Step::Release { abandoned: !is_only_held(o) }),
+                _ if too_long => Decision::Act(ClusterStep::Release { abandoned: !is_only_held(o) }.into()),
                 Some(connection) => write(o, restored(o, connection, now), false),
                 None => stopping(o, 10, now),
             };
         }
         Standing::Unclaimed => return free,
-        Standing::Unreadable => return Decision::Act(Step::Release { abandoned: true }),
+        Standing::Unreadable => return Decision::Act(ClusterStep::Release { abandoned: true }.into()),
     };
     if o.is_refused(claim) {
         return free;
     }
     if too_long {
-        return Decision::Act(Step::Release { abandoned: !is_only_held(o) });
+        return Decision::Act(ClusterStep::Release { abandoned: !is_only_held(o) }.into());
     }
     let Some(connection) = &o.stop_with else { return stopping(o, 10, now) };
     if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), true) {
@@ -89,20 +89,20 @@ pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         (None, Remote::Unknown(trouble)) if trouble.kind != TroubleKind::Unauthorized && is_started(&o.status) => {
             let call = call(o, stop_since, now);
             match (o.memory.has_stopped(call, now), call) {
-                (false, _) => Decision::Act(Step::Stop(call)),
+                (false, _) => Decision::Act(Call::Stop(call).into()),
                 // There is no more to do, and no more to learn.
                 (true, StopCall::Terminate) if o.memory.unanswered > 1 => free,
                 (true, _) => stopping(o, 5, now),
             }
         }
         (Some(Err(_)), _) | (None, Remote::Unknown(_) | Remote::Absent) => stopping(o, 5, now),
-        (None, Remote::NotAsked) => Decision::Act(Step::Ask),
+        (None, Remote::NotAsked) => Decision::Act(Call::GetRun.into()),
         (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) => free,
         // Once started it is ours, whatever the spec's words mean by now.
         (None, Remote::Found(run)) if !is_started(&o.status) && is_taken(o, run) => free,
         (None, Remote::Found(_)) => {
             let call = call(o, stop_since, now);
-            if o.memory.has_stopped(call, now) { stopping(o, 2, now) } else { Decision::Act(Step::Stop(call)) }
+            if o.memory.has_stopped(call, now) { stopping(o, 2, now) } else { Decision::Act(Call::Stop(call).into()) }
         }
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use crate::clock::later;
 use crate::execution::plan::refused_writes::Write;
-use crate::execution::plan::{Decision, Step, settle};
+use crate::execution::plan::{ClusterStep, Decision, settle};
 use crate::execution::state::Observed;
 use crate::execution::status;
-use crate::platform::clock::later;
 use crate::platform::requeue::{Requeue, jitter};
 
 /// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for. By then the doubt
@@ -30,7 +30,7 @@ pub(crate) fn finished(o: &Observed, now: Timestamp) -> Decision {
     let expires = time_left(o, now);
     let (status, requeue) = match (expires, o.tracked_by.as_deref()) {
         (Some(Duration::ZERO), None) => match o.refusal(Write::Deletion, now) {
-            None => return Decision::Act(Step::Delete),
+            None => return Decision::Act(ClusterStep::Delete.into()),
             Some((refusal, left)) => (status::deletion_refused(o, &refusal.refused, now), Requeue::After(left)),
         },
         (Some(Duration::ZERO), Some(who)) => (status::expired(o, who, now), Requeue::OnChange),
@@ -47,7 +47,7 @@ pub(crate) fn finished(o: &Observed, now: Timestamp) -> Decision {
     match Duration::try_from(due.duration_since(now)) {
         // An end in the future, by a clock that was set back, keeps nobody waiting for long.
         Ok(wait) if !wait.is_zero() => settle(o, status, requeue.within(wait.min(Duration::from_secs(125)))),
-        _ => Decision::Act(Step::SetFinalizer(false)),
+        _ => Decision::Act(ClusterStep::SetFinalizer(false).into()),
     }
 }
 

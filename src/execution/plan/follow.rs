@@ -1,9 +1,10 @@
 //! From the start of a run to its end, as the status tells of it.
 
-use super::decision::{Decision, Step};
+use super::decision::{Call, ClusterStep, Decision};
 use super::stop;
 use super::{ready_reason, settle};
 use crate::api::conditions::{self, MISSING, Wait};
+use crate::clock::later;
 use crate::execution::claim::{Claim, TAKE_OVER, VISIBILITY};
 use crate::execution::plan::backoff::backoff;
 use crate::execution::plan::blocked::{
@@ -16,7 +17,6 @@ use crate::execution::state::{Comparison, FailureText, Observed, Remote};
 use crate::execution::status::{self, is_started, reason};
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::mistral::{Trouble, TroubleKind};
-use crate::platform::clock::later;
 use crate::platform::requeue::Requeue;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(crate) fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -
         return running(o, now);
     }
     match &o.remote {
-        Remote::NotAsked => Decision::Act(Step::Ask),
+        Remote::NotAsked => Decision::Act(Call::GetRun.into()),
         Remote::Found(_) if is_unresolved(o) => {
             unresolved(o, now).unwrap_or_else(|| settle(o, o.status.clone(), Requeue::OnChange))
         }
@@ -65,7 +65,7 @@ pub(crate) fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -
 /// A run was found under an explicit id. If the spec asks for something else, the status says so and shows no result.
 pub(crate) fn compared(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
     match &o.comparison {
-        Comparison::NotTried => input::comparable(o).unwrap_or(Decision::Act(Step::Compare)),
+        Comparison::NotTried => input::comparable(o).unwrap_or(Decision::Act(Call::Compare.into())),
         Comparison::Same | Comparison::Unknown(_) => observe(o, run, now),
         Comparison::OtherWorkflow(name) => taken(o, Some(name), now),
         Comparison::OtherInput(how) => taken_with_other_input(o, how, now),
@@ -76,12 +76,12 @@ pub(crate) fn compared(o: &Observed, run: &Execution, now: Timestamp) -> Decisio
 pub(crate) fn running(o: &Observed, now: Timestamp) -> Decision {
     let wants = o.wants_finalizer() && !o.is_reading();
     if o.finalizer != wants && o.refusal(Write::Finalizer, now).is_none() {
-        return Decision::Act(Step::SetFinalizer(wants));
+        return Decision::Act(ClusterStep::SetFinalizer(wants).into());
     }
     match &o.remote {
         // What the status says may be out of date for another reason than the run's own progress.
         Remote::NotAsked if o.look || ready_reason(&o.status) != Some(reason::RUNNING) || stop::is_due(o, now) => {
-            Decision::Act(Step::Ask)
+            Decision::Act(Call::GetRun.into())
         }
         Remote::NotAsked => settle(o, o.status.clone(), Requeue::OnChange),
         Remote::Found(run) => observe(o, run, now),
@@ -126,14 +126,14 @@ pub(crate) fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision
         return settle(o, status::ended(o, run, None, now), Requeue::OnChange);
     }
     match &o.failure {
-        FailureText::NotAsked => Decision::Act(Step::ReadFailure),
+        FailureText::NotAsked => Decision::Act(Call::ReadFailure.into()),
         FailureText::Read(None) if o.memory.failure_reads < READS_OF_A_FAILURE => {
             // Not before, whoever wakes it: lists go on telling that it has ended.
             settle(o, status::ending(o, run, now), Requeue::Retry(Duration::from_secs(2)))
         }
         FailureText::Read(text) => {
             let text = match (text, input::hiding(o)) {
-                (Some(_), Hiding::NotRead) => return Decision::Act(Step::ReadInput),
+                (Some(_), Hiding::NotRead) => return Decision::Act(ClusterStep::ReadInput.into()),
                 (Some(text), Hiding::These(mask)) => Some(mask.text(text).into_owned()),
                 (Some(_), Hiding::Unknown(why)) => Some(status::withheld_failure(&why)),
                 (text, _) => text.clone(),

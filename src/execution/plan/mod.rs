@@ -30,17 +30,17 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, READY, RESULT_NOT_WRITTEN, STALLED, STARTED};
+use crate::clock::later;
 use crate::execution::claim::{CLAIM, Claim, Note};
 use crate::execution::plan::blocked::{APPLIED_TOGETHER, blocked, missing, suspended, waiting};
 use crate::execution::plan::refused_writes::Write;
 use crate::execution::state::Observed;
 use crate::execution::state::ownership::{Standing, standing};
 use crate::execution::status::{is_finished, is_started, reason};
-use crate::platform::clock::later;
 use crate::platform::events::Notice;
 use crate::platform::requeue::Requeue;
 use crate::workspace::access::Workspace;
-pub use decision::{Decision, Settled, Step};
+pub use decision::{Call, ClusterStep, Decision, Settled, Step};
 use follow::{read, running};
 use start::{begin, consented, is_consent, of_which_life, resume, take_over};
 
@@ -163,7 +163,7 @@ pub(crate) fn write(o: &Observed, claim: Claim, send: bool) -> Decision {
     let revision = o.memory.claim.as_ref().map_or(there, |known| known.revision.max(there)).saturating_add(1);
     let consent = is_consent(o, &claim) && !claim.reading && !claim.refused;
     let claim = Claim { revision, uid: Some(o.uid.clone()), ..claim };
-    Decision::Act(Step::WriteClaim { claim: Box::new(claim), finalizer, send, consent })
+    Decision::Act(ClusterStep::WriteClaim { claim: Box::new(claim), finalizer, send, consent }.into())
 }
 
 /// Ends the pass. What a person should hear of is what changes in `Ready`.

@@ -1,31 +1,23 @@
-//! What the calls of a pass are for.
+//! Which calls of an execution go first.
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::execution::plan::Step;
+use crate::execution::plan::Call;
 use crate::execution::plan::stop;
 use crate::execution::state::Observed;
 use crate::execution::status::is_started;
 use crate::mistral::budget::Class;
 
-/// The class of the pass's turn, by the step that needs it first: a question has the class of what it unblocks.
-pub(crate) fn class(step: &Step, o: &Observed, now: Timestamp) -> Class {
-    match step {
-        Step::Stop(_) | Step::Release { .. } => Class::Stop,
-        Step::WriteClaim { .. }
-        | Step::SetFinalizer(_)
-        | Step::ReadInput
-        | Step::WriteResult
-        | Step::Linger
-        | Step::Delete
-        | Step::Probe
-        | Step::Compare
-        | Step::Start => Class::Start,
-        Step::Ask | Step::ReadFailure if o.deleted.is_some() || stop::is_asked_for(o) || stop::is_due(o, now) => {
+/// The priority of a call. A question has the priority of what its answer unblocks.
+pub(crate) fn class(call: Call, o: &Observed, now: Timestamp) -> Class {
+    match call {
+        Call::Stop(_) => Class::Stop,
+        Call::GetTarget | Call::Compare | Call::Start => Class::Start,
+        Call::GetRun | Call::ReadFailure if o.deleted.is_some() || stop::is_asked_for(o) || stop::is_due(o, now) => {
             Class::Stop
         }
-        Step::Ask if !is_started(&o.status) => Class::Start,
-        Step::Ask | Step::ReadFailure => Class::Watch,
+        Call::GetRun if !is_started(&o.status) => Class::Start,
+        Call::GetRun | Call::ReadFailure => Class::Watch,
     }
 }
 
@@ -57,21 +49,21 @@ mod tests {
 
     #[test]
     fn a_question_has_the_class_of_what_it_unblocks() {
-        for (started, deleted, step, expected) in [
-            (false, false, Step::Ask, Class::Start),
-            (false, false, Step::Probe, Class::Start),
-            (false, false, Step::Start, Class::Start),
-            (true, false, Step::Ask, Class::Watch),
-            (true, false, Step::ReadFailure, Class::Watch),
-            (true, false, Step::Stop(StopCall::Cancel), Class::Stop),
-            (true, true, Step::Ask, Class::Stop),
-            (false, true, Step::Ask, Class::Stop),
-            (true, true, Step::Stop(StopCall::Terminate), Class::Stop),
+        for (started, deleted, call, expected) in [
+            (false, false, Call::GetRun, Class::Start),
+            (false, false, Call::GetTarget, Class::Start),
+            (false, false, Call::Start, Class::Start),
+            (true, false, Call::GetRun, Class::Watch),
+            (true, false, Call::ReadFailure, Class::Watch),
+            (true, false, Call::Stop(StopCall::Cancel), Class::Stop),
+            (true, true, Call::GetRun, Class::Stop),
+            (false, true, Call::GetRun, Class::Stop),
+            (true, true, Call::Stop(StopCall::Terminate), Class::Stop),
         ] {
             assert_eq!(
-                class(&step, &observed(started, deleted), Timestamp::UNIX_EPOCH),
+                class(call, &observed(started, deleted), Timestamp::UNIX_EPOCH),
                 expected,
-                "{started} {deleted} {step:?}"
+                "{started} {deleted} {call:?}"
             );
         }
     }

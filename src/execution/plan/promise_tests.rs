@@ -19,7 +19,7 @@ use crate::api::values::Kind;
 use crate::api::{Shutdown, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::execution::claim::{CLAIM, Claim, FINALIZER, Owner, SEND_WITHIN, VISIBILITY};
 use crate::execution::plan::refused_writes::Write;
-use crate::execution::plan::{Decision, Step, plan};
+use crate::execution::plan::{Call, ClusterStep, Decision, Step, plan};
 use crate::execution::state::input::{Input, Source, Sources};
 use crate::execution::state::{Comparison, Instance, Memory, Named, Observed, Referent, StopCall, Surroundings};
 use crate::execution::status::{is_finished, reason};
@@ -310,7 +310,7 @@ impl World {
                         return None;
                     }
                     match step {
-                        Step::WriteClaim { claim, finalizer, send, consent } => {
+                        Step::Cluster(ClusterStep::WriteClaim { claim, finalizer, send, consent }) => {
                             assert!(!consent, "nobody consented");
                             let now = self.now + skew;
                             let held = observed.refusal(Write::Claim, now).is_some();
@@ -337,7 +337,7 @@ impl World {
                                 return None;
                             }
                         }
-                        Step::Start => {
+                        Step::Call(Call::Start) => {
                             assert!(observed.fresh, "sent without a claim of this pass");
                             remote_changes += 1;
                             assert_eq!(remote_changes, 1, "more than one change at the API in a pass");
@@ -353,7 +353,7 @@ impl World {
                                 observed.too_late();
                             }
                         }
-                        Step::Ask => {
+                        Step::Call(Call::GetRun) => {
                             let timeout = REQUEST_TIMEOUT.as_secs().try_into().unwrap();
                             let (there, back) = match fate.choose(4) {
                                 2 => (fate.at_most(timeout), 0),
@@ -370,7 +370,7 @@ impl World {
                             self.tell(format!("operator {who} asked: {answer:?}"));
                             observed.asked(answer);
                         }
-                        Step::Linger => {
+                        Step::Cluster(ClusterStep::Linger) => {
                             self.advance(fate.at_most(2), fate);
                             let outcome = match fate.choose(4) {
                                 2 => Some(self.api.get(self.now)),
@@ -379,22 +379,24 @@ impl World {
                             };
                             observed.lingered(outcome);
                         }
-                        Step::Compare => observed.compared(Comparison::Same),
-                        Step::Probe => observed.probed(Ok(())),
-                        Step::ReadFailure => observed.failure_read(Ok(Vec::new())),
-                        Step::SetFinalizer(_) if self.refuses.0 => {
+                        Step::Call(Call::Compare) => observed.compared(Comparison::Same),
+                        Step::Call(Call::GetTarget) => observed.probed(Ok(())),
+                        Step::Call(Call::ReadFailure) => observed.failure_read(Ok(Vec::new())),
+                        Step::Cluster(ClusterStep::SetFinalizer(_)) if self.refuses.0 => {
                             observed.refused(Write::Finalizer, refused(), self.now + skew);
                         }
-                        Step::SetFinalizer(present) => {
+                        Step::Cluster(ClusterStep::SetFinalizer(present)) => {
                             if !self.write(&mut version, |object| set_finalizer(object, present)) {
                                 return None;
                             }
                             observed.wrote(&version);
                             observed.finalizer_set(present);
                         }
-                        Step::ReadInput => observed.input = Input::Read(Arc::new(self.sources(fate))),
-                        Step::WriteResult => panic!("nobody asked for it"),
-                        Step::Stop(call) => {
+                        Step::Cluster(ClusterStep::ReadInput) => {
+                            observed.input = Input::Read(Arc::new(self.sources(fate)))
+                        }
+                        Step::Cluster(ClusterStep::WriteResult) => panic!("nobody asked for it"),
+                        Step::Call(Call::Stop(call)) => {
                             assert!(self.may_stop, "nobody asked to stop");
                             remote_changes += 1;
                             assert_eq!(remote_changes, 1, "more than one change at the API in a pass");
@@ -407,7 +409,9 @@ impl World {
                             self.tell(format!("operator {who} stops: {outcome:?}"));
                             observed.stop_sent(call, outcome, self.now + skew);
                         }
-                        Step::Release { .. } | Step::Delete => panic!("nobody asked to delete"),
+                        Step::Cluster(ClusterStep::Release { .. }) | Step::Cluster(ClusterStep::Delete) => {
+                            panic!("nobody asked to delete")
+                        }
                     }
                 }
                 Decision::Settle(mut settled) => {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::api::conditions::{READY, Wait, find};
 use crate::api::{Workflow, WorkflowExecution};
 use crate::execution::claim::{Claim, Note};
-use crate::execution::plan::{Decision, Step, plan};
+use crate::execution::plan::{Call, ClusterStep, Decision, Step, plan};
 use crate::execution::state::{Instance, Memory, Named, Observed, Referent, Remote, StopCall, Surroundings};
 use crate::execution::status::reason;
 use crate::mistral::wire::Execution;
@@ -80,7 +80,7 @@ fn nothing_is_claimed_before_it_is_known_what_is_to_be_run() {
     assert_eq!(reason_of(&observed(json!({}), not_ready(None)), at(60)), reason::WORKFLOW_NOT_READY);
     assert_eq!(reason_of(&observed(json!({}), not_ready(Some(named(OLD, "w")))), at(60)), reason::WORKFLOW_NOT_READY);
     let ready = observed(json!({}), ready(OLD, "w"));
-    assert!(matches!(plan(&ready, at(60)), Decision::Act(Step::WriteClaim { send: true, .. })));
+    assert!(matches!(plan(&ready, at(60)), Decision::Act(Step::Cluster(ClusterStep::WriteClaim { send: true, .. }))));
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_run_under_an_explicit_id_is_adopted_only_if_it_is_known_to_be_of_this_workf
     // Registered anew it has another UUID, and at first the API tells only the name.
     for ours in [run("id", Some(NEW), "w", "RUNNING"), run("id", None, "w", "RUNNING")] {
         let o = found(ready(OLD, "w"), ours);
-        assert!(matches!(plan(&o, at(60)), Decision::Act(Step::WriteClaim { send: false, .. })));
+        assert!(matches!(plan(&o, at(60)), Decision::Act(Step::Cluster(ClusterStep::WriteClaim { send: false, .. }))));
     }
 }
 
@@ -128,7 +128,7 @@ fn a_run_of_ours_is_stopped_though_its_workflow_now_leads_elsewhere() {
     let mut o = Observed { status: settled.status, deleted: Some(at(10)), ..o };
     let Note::Claim(claim) = &mut o.note else { unreachable!() };
     stopping(claim);
-    assert_eq!(plan(&o, at(11)), Decision::Act(Step::Stop(StopCall::Cancel)));
+    assert_eq!(plan(&o, at(11)), Decision::Act(Call::Stop(StopCall::Cancel).into()));
 }
 
 #[test]

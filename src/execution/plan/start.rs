@@ -1,9 +1,10 @@
 //! From no claim to a run that has started, or to the word that none has.
 
-use super::decision::{Decision, Step};
+use super::decision::{Call, ClusterStep, Decision};
 use super::follow::{observe, unread};
 use super::{ready_reason, refused_writes, settle, stop, write};
 use crate::api::conditions::{self, STARTED, Wait};
+use crate::clock::later;
 use crate::execution::claim::{Claim, TAKE_OVER};
 use crate::execution::plan::backoff::{backoff, blocked_retry};
 use crate::execution::plan::blocked::{
@@ -14,7 +15,6 @@ use crate::execution::state::ownership::{Standing, standing};
 use crate::execution::state::{Observed, Referent, Remote, Sent, Target};
 use crate::execution::status::{self, reason};
 use crate::mistral::wire::{Execution, is_terminal};
-use crate::platform::clock::later;
 use crate::platform::requeue::Requeue;
 use crate::workspace::access::Connection;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -33,7 +33,7 @@ pub(crate) fn begin(o: &Observed, connection: &Connection, now: Timestamp) -> De
         return claim_and_send(o, connection, 1, now);
     }
     match &o.remote {
-        Remote::NotAsked => Decision::Act(Step::Ask),
+        Remote::NotAsked => Decision::Act(Call::GetRun.into()),
         Remote::Unknown(trouble) => troubled(o, trouble, now),
         Remote::Absent => claim_and_send(o, connection, 1, now),
         Remote::Found(_) if is_unresolved(o) => {
@@ -100,7 +100,7 @@ pub(crate) fn restored(o: &Observed, connection: &Connection, now: Timestamp) ->
 /// exported manifest does, in a moment when nothing else was left of it. Only the API knows.
 pub(crate) fn of_which_life(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) -> Decision {
     match &o.remote {
-        Remote::NotAsked => Decision::Act(Step::Ask),
+        Remote::NotAsked => Decision::Act(Call::GetRun.into()),
         Remote::Found(_) => write(o, Claim { since: None, ..o.claim(connection, 1, now) }, false),
         Remote::Unknown(trouble) => troubled(o, trouble, now),
         Remote::Absent if o.began < o.earlier_calls_end() => {
@@ -114,13 +114,13 @@ pub(crate) fn of_which_life(o: &Observed, connection: &Connection, claim: &Claim
 /// Our claim, and no word yet that the run started.
 pub(crate) fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) -> Decision {
     match &o.sent {
-        Sent::Nothing if o.fresh => return Decision::Act(Step::Start),
+        Sent::Nothing if o.fresh => return Decision::Act(Call::Start.into()),
         Sent::Nothing => {}
         Sent::TooLate if !claim.refused => return write(o, Claim { refused: true, ..claim.clone() }, false),
         Sent::TooLate => return settle(o, o.status.clone(), Requeue::After(Duration::ZERO)),
         Sent::Accepted(run) => {
             return match &o.remote {
-                _ if !o.lingered && !is_terminal(run.status.as_deref()) => Decision::Act(Step::Linger),
+                _ if !o.lingered && !is_terminal(run.status.as_deref()) => Decision::Act(ClusterStep::Linger.into()),
                 Remote::Found(run) => observe(o, run, now),
                 Remote::NotAsked | Remote::Absent | Remote::Unknown(_) => observe(o, run, now),
             };
@@ -147,14 +147,14 @@ pub(crate) fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: 
         && matches!(o.referent, Referent::NotNamed | Referent::Ready { .. })
     {
         match &o.target {
-            Target::NotAsked => return Decision::Act(Step::Probe),
+            Target::NotAsked => return Decision::Act(Call::GetTarget.into()),
             Target::Unknown(trouble) => return troubled(o, trouble, now),
             Target::Absent => return settle(o, o.status.clone(), blocked_retry(o)),
             Target::Exists => {}
         }
     }
     match &o.remote {
-        Remote::NotAsked => Decision::Act(Step::Ask),
+        Remote::NotAsked => Decision::Act(Call::GetRun.into()),
         // Under a refused claim of an explicit id somebody else has started it meanwhile, or before the claim.
         Remote::Found(run) if o.spec.execution_id.is_some() && is_anothers(claim, run) => {
             write(o, Claim { reading: true, ..claim.clone() }, false)

@@ -10,16 +10,16 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{self, READY, STARTED};
 use crate::api::{Shutdown, WorkflowExecutionStatus as Status};
+use crate::clock::{CLOCK_SKEW, later};
 use crate::execution::claim::{Claim, SEND_WITHIN, StopFor};
 use crate::execution::plan::backoff::{asked_to_wait, backoff};
 use crate::execution::plan::blocked::troubled;
-use crate::execution::plan::{Decision, Step, settle, write};
+use crate::execution::plan::{Call, Decision, settle, write};
 use crate::execution::state::ownership::{Standing, standing};
 use crate::execution::state::{Observed, Sent, StopCall};
 use crate::execution::status::{self, is_finished, is_started, reason};
 use crate::mistral::wire::Execution;
 use crate::mistral::{Error, Trouble, TroubleKind};
-use crate::platform::clock::{CLOCK_SKEW, later};
 use crate::platform::requeue::Requeue;
 
 /// Why nothing may be started any more, as the end that it is; if so.
@@ -83,7 +83,7 @@ pub(crate) fn stop(o: &Observed, run: &Execution, now: Timestamp) -> Option<Deci
     let call = if terminate { StopCall::Terminate } else { StopCall::Cancel };
     let trouble = match &o.stopped {
         None if o.memory.has_stopped(call, now) => None,
-        None => return Some(Decision::Act(Step::Stop(call))),
+        None => return Some(Decision::Act(Call::Stop(call).into())),
         // No longer running, or not yet shown: the next question tells.
         Some(Ok(()) | Err(Error::NotFound(_) | Error::Conflict(_))) => None,
         Some(Err(error)) => Some(Trouble::from(error.clone())),

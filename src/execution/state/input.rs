@@ -11,18 +11,18 @@ use serde_json::value::RawValue;
 
 use crate::api::WorkflowExecutionSpec;
 use crate::api::values::{Format, InputFrom, KeyRef, Kind};
+use crate::clock::later;
 use crate::execution::claim::{InputVersion, TAKE_OVER};
 use crate::execution::plan::backoff::blocked_retry;
 use crate::execution::plan::blocked::{APPLIED_TOGETHER, blocked};
 use crate::execution::plan::start::is_consent;
-use crate::execution::plan::{Decision, Step, settle};
+use crate::execution::plan::{ClusterStep, Decision, settle};
 use crate::execution::state::Observed;
 use crate::execution::state::ownership::{Standing, standing};
 use crate::execution::status::{self, reason};
 use crate::json::Json;
 use crate::mistral::wire::ExecuteRequest;
 use crate::mistral::{Client, Mask};
-use crate::platform::clock::later;
 use crate::platform::requeue::Requeue;
 
 /// The longest input that the API takes, in bytes of compact JSON: the 2 MB of its documentation, read generously.
@@ -90,7 +90,7 @@ pub struct Lacking {
 /// Before a claim: the versions of what the input consists of, to be written into it; else how the pass goes on.
 pub(crate) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, Box<Decision>> {
     if o.spec.left_out.is_some() {
-        return Err(Box::new(Decision::Act(Step::ReadInput)));
+        return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into())));
     }
     let wanted = entries(&o.spec);
     if wanted.is_empty() {
@@ -101,7 +101,7 @@ pub(crate) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, B
         let status = status::ended_without_run(o, reason::INPUT_CONFLICT, &message, now);
         return Err(Box::new(settle(o, status, Requeue::OnChange)));
     }
-    let Input::Read(sources) = &o.input else { return Err(Box::new(Decision::Act(Step::ReadInput))) };
+    let Input::Read(sources) = &o.input else { return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into()))) };
     if let Err(Lacking { reason, message }) = compose(&o.spec, sources) {
         // A manifest may well have the execution before its ConfigMap.
         if reason == reason::INPUT_NOT_FOUND && now < later(o.created, APPLIED_TOGETHER) {
@@ -130,7 +130,7 @@ pub(crate) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, B
 /// Before a run that was found is compared with the spec: what has to be read for that, if anything.
 pub(crate) fn comparable(o: &Observed) -> Option<Decision> {
     let has_to = o.spec.left_out.is_some() || !entries(&o.spec).is_empty();
-    (has_to && matches!(o.input, Input::NotRead)).then_some(Decision::Act(Step::ReadInput))
+    (has_to && matches!(o.input, Input::NotRead)).then_some(Decision::Act(ClusterStep::ReadInput.into()))
 }
 
 /// What must not show in a text that the API gave.

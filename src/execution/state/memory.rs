@@ -1,10 +1,10 @@
 //! What a process remembers of an execution between passes.
 
 use super::*;
+use crate::clock::later;
 use crate::execution::claim::Known;
 use crate::execution::plan::refused_writes::Refusals;
 use crate::mistral::wire::Execution;
-use crate::platform::clock::later;
 use crate::platform::requeue::Retries;
 use crate::workspace::access::Connection;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};

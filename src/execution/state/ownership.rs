@@ -6,9 +6,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Observed;
 use crate::api::DeletionPolicy;
+use crate::clock::later;
 use crate::execution::claim::{self, Claim, Claimant, DOUBT, Known, Note, SENT_TO_SHOWN, derived_id};
 use crate::execution::status::is_started;
-use crate::platform::clock::later;
 use crate::workspace::access::Connection;
 
 /// Whose claim it is.

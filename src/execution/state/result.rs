@@ -11,14 +11,14 @@ use serde::Deserialize;
 use crate::api::conditions::{self, Is, READY, RESULT_NOT_WRITTEN};
 use crate::api::values::{Kind, ResultRef};
 use crate::api::{WorkflowExecution, WorkflowExecutionStatus as Status};
+use crate::clock::later;
 use crate::execution::plan::backoff::backoff;
-use crate::execution::plan::{Decision, Step, settle};
+use crate::execution::plan::{ClusterStep, Decision, settle};
 use crate::execution::state::input::{Hiding, hiding};
 use crate::execution::state::{Observed, Remote, Sent};
 use crate::execution::status::{self, reason};
 use crate::json::{self, Json, Rows};
 use crate::mistral::wire::Execution;
-use crate::platform::clock::later;
 use crate::platform::requeue::Requeue;
 
 /// The key under which an object holds a result.
@@ -100,9 +100,9 @@ enum Disposal {
 /// What has to be done before the status says that the run has completed: whoever waits for that is to find the result.
 pub(crate) fn next(o: &Observed, run: &Execution, now: Timestamp) -> Option<Decision> {
     match disposal(o, run) {
-        Disposal::NotRead => Some(Decision::Act(Step::ReadInput)),
+        Disposal::NotRead => Some(Decision::Act(ClusterStep::ReadInput.into())),
         Disposal::Object(wanted) if wanted.text.len() <= MAX_OBJECT => match &o.stored {
-            Stored::NotTried => Some(Decision::Act(Step::WriteResult)),
+            Stored::NotTried => Some(Decision::Act(ClusterStep::WriteResult.into())),
             Stored::Predecessors if now < later(ended(o, run), COLLECTED_WITHIN) => {
                 Some(settle(o, status::ending(o, run, now), Requeue::After(Duration::from_secs(2))))
             }

@@ -4,7 +4,7 @@
 //! The tracker only ever wakes objects. What a run has come to, their own reconcile asks.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -14,11 +14,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use super::controller::Guarded;
+use crate::clock::{earlier, later};
 use crate::execution::run_durations::LINGER;
 use crate::mistral::budget::Class;
 use crate::mistral::wire::{Execution, TERMINAL};
 use crate::mistral::{Client, Error, RunFilter};
-use crate::platform::clock::later;
+use crate::sync::lock;
 use crate::workspace::connections::{Connections, Key};
 
 /// How often the tracker looks what is due.
@@ -359,7 +360,7 @@ impl Run {
     /// been cut short, and what it did not read is not in this one either.
     fn is_covered(&self, since: Option<Timestamp>, wall: Timestamp) -> bool {
         let unseen = SignedDuration::try_from(self.looked.elapsed()).unwrap_or(SignedDuration::MAX);
-        let looked = wall.saturating_sub(unseen).unwrap_or(Timestamp::MIN);
+        let looked = earlier(wall, unseen);
         since.is_none_or(|since| later(since, -OVERLAP) <= looked)
     }
 }
@@ -488,10 +489,6 @@ async fn read_pages(client: &Client, since: Option<Timestamp>, ours: &HashSet<St
             next => return Ok(Swept { complete: next.is_none() && unreadable == 0, ..swept }),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

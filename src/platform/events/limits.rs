@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock, Reference};
@@ -13,6 +13,7 @@ use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 
 use crate::platform::events::Notice;
+use crate::sync;
 
 /// How long the same fact about the same object is not told again.
 const REPEAT_AFTER: Duration = Duration::from_secs(3600);
@@ -70,7 +71,7 @@ impl<C: Clock + Clone> Limits<C> {
         let Notice { reason, note, .. } = notice;
         let now = self.clock.now();
         let fact = self.hasher.hash_one((uid, reason, note));
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = sync::lock(&self.told);
         let lasts = |at: C::Instant| Duration::from(now.duration_since(at)) < REPEAT_AFTER;
         told.decisions += 1;
         if told.decisions >= FORGET_AFTER {
@@ -88,7 +89,7 @@ impl<C: Clock + Clone> Limits<C> {
 
     /// This was not told.
     pub fn forget(&self, Fact(fact): Fact) {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).facts.remove(&fact);
+        sync::lock(&self.told).facts.remove(&fact);
     }
 }
 

@@ -4,7 +4,7 @@ mod limits;
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -23,6 +23,7 @@ use crate::platform::apiserver::{call, reference};
 use crate::platform::events::limits::{Fact, Limits, Refusal};
 use crate::platform::metrics::Metrics;
 use crate::platform::turns::Turns;
+use crate::sync;
 use crate::text::truncate;
 
 /// The longest note that the API server accepts, in bytes.
@@ -114,7 +115,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.waiting)
     }
 }
 

@@ -10,8 +10,8 @@ use kube::{Api, Client};
 use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::{CLOCK_SKEW, later};
 use crate::platform::apiserver::{Error, FIELD_MANAGER, call_within};
-use crate::platform::clock::{CLOCK_SKEW, later};
 use crate::platform::health::Health;
 use crate::platform::leader::lease::{
     CALL, Candidate, LASTS, LOOK_EVERY, Lost, NOBODY, Next, RENEW_EVERY, Record, Term,

@@ -23,7 +23,7 @@ use crate::demo::Result;
 
 /// How often to look after the processes.
 const TICK: Duration = Duration::from_millis(100);
-/// How long faults and crash points that have not struck in time may still take to.
+/// How long faults and failpoints that have not struck in time may still take to.
 const MORE: Duration = Duration::from_secs(120);
 /// How long after the last fault everything may take to end: the doubt about a call (90 s), once more if the resource
 /// is created again, five minutes for a deletion that cannot stop its run, and a busy machine.
@@ -92,7 +92,7 @@ async fn disturb_now(place: &Place, operators: &Mutex<Operators>, what: Disturba
     Ok(done)
 }
 
-/// Goes on until every fault has struck and every crash point was reached, with more executions for them to strike;
+/// Goes on until every fault has struck and every failpoint was reached, with more executions for them to strike;
 /// tells which did not.
 pub async fn strike_the_rest(
     place: &Place,

@@ -63,9 +63,9 @@ pub struct Options {
     /// Keep the folder with the logs also when all is well.
     #[arg(long)]
     keep: bool,
-    /// Switch off a safeguard of the operators, such as no-get-first or unconditional-claim, to see that it is missed.
+    /// Turn off a safeguard of the operators, to see that the run notices.
     #[arg(long, hide = true, value_name = "SAFEGUARD", value_parser = ["no-get-first", "unconditional-claim"])]
-    sabotage: Option<String>,
+    without: Option<String>,
 }
 
 impl Options {
@@ -75,8 +75,8 @@ impl Options {
 
     /// The command that makes the same plan again.
     fn command(&self, seed: u64) -> String {
-        let sabotage = self.sabotage.as_ref().map(|safeguard| format!(" --sabotage {safeguard}"));
-        format!("cargo xtask chaos --executions {} --seed {seed}{}", self.executions(), sabotage.unwrap_or_default())
+        let without = self.without.as_ref().map(|safeguard| format!(" --without {safeguard}"));
+        format!("cargo xtask chaos --executions {} --seed {seed}{}", self.executions(), without.unwrap_or_default())
     }
 }
 
@@ -116,7 +116,7 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
         folder: logs,
         // All steps of thousands would be gigabytes.
         log: if plan.executions.len() > 500 { "info" } else { "info,mistral_workflows_operator=debug" },
-        sabotage: options.sabotage.clone(),
+        without: options.without.clone(),
     };
     let operators = Arc::new(Mutex::new(Operators::start(recipe, seed)?));
     let looking_after = tokio::spawn(course::look_after(Arc::clone(&operators)));

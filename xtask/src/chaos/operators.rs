@@ -1,4 +1,4 @@
-//! Two operators and what befalls them: killed, stopped, ended at crash points, and always started again.
+//! Two operators and what befalls them: killed, stopped, ended at failpoints, and always started again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,14 +38,14 @@ pub struct Recipe {
     pub folder: PathBuf,
     /// What to log.
     pub log: &'static str,
-    /// A safeguard to switch off.
-    pub sabotage: Option<String>,
+    /// A safeguard to turn off.
+    pub without: Option<String>,
 }
 
 struct Process {
     child: Supervised,
     listen: SocketAddr,
-    /// The crash point at which it is to be killed.
+    /// The failpoint at which it is to be killed.
     armed: Option<String>,
     /// SIGTERM was sent.
     told_to_end: bool,
@@ -63,7 +63,7 @@ pub struct Operators {
     dice: Dice,
     two: Vec<Process>,
     second_leader: Option<(Process, Instant)>,
-    /// Whether those that are started from now on get crash points.
+    /// Whether those that are started from now on get failpoints.
     arming: bool,
     begun: u64,
     /// What has been done.
@@ -71,7 +71,7 @@ pub struct Operators {
 }
 
 impl Operators {
-    /// Starts two, each with a crash point.
+    /// Starts two, each with a failpoint.
     pub fn start(recipe: Recipe, seed: u64) -> Result<Self> {
         let tally = Tally::new()?;
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
@@ -85,7 +85,7 @@ impl Operators {
         Ok(new)
     }
 
-    /// The crash points that have not been reached.
+    /// The failpoints that have not been reached.
     pub fn unreached(&self) -> Vec<String> {
         self.tally.points.iter().filter(|(_, times)| **times == 0).map(|(point, _)| point.clone()).collect()
     }
@@ -95,7 +95,7 @@ impl Operators {
         self.tally.disturbances.iter().filter(|(_, times)| **times == 0).map(|(kind, _)| *kind).collect()
     }
 
-    /// Does what is not for the API server; the second leader gets a crash point if one is given. Tells whether it could
+    /// Does what is not for the API server; the second leader gets a failpoint if one is given. Tells whether it could
     /// be done now: what is for a leader needs one.
     pub async fn disturb(&mut self, what: Disturbance, point: Option<String>) -> Result<bool> {
         self.tally.disturbed.push(Timestamp::now());
@@ -180,7 +180,7 @@ impl Operators {
         Ok(())
     }
 
-    /// Ends the disturbances: those with crash points are replaced by some without.
+    /// Ends the disturbances: those with failpoints are replaced by some without.
     pub fn calm_down(&mut self) -> Result<()> {
         self.arming = false;
         for index in 0..self.two.len() {
@@ -280,7 +280,7 @@ impl Operators {
         Ok(())
     }
 
-    /// The crash point for the next process: one that is still to be reached and that no other process has, else any
+    /// The failpoint for the next process: one that is still to be reached and that no other process has, else any
     /// or none.
     fn next_point(&mut self) -> Option<String> {
         if !self.arming {
@@ -298,7 +298,7 @@ impl Operators {
         self.begun += 1;
         // Free now; if somebody else takes it, the operator ends and the next gets another.
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let Recipe { program, kubeconfig, url, folder, log, sabotage } = &self.recipe;
+        let Recipe { program, kubeconfig, url, folder, log, without } = &self.recipe;
         let mut command = Command::new(program);
         command
             .args(["run", "--allow-base-url", url, "--listen", &listen.to_string()])
@@ -312,11 +312,11 @@ impl Operators {
         if self.begun.is_multiple_of(2) {
             command.args(NAMESPACES.map(|namespace| format!("--namespace={namespace}")));
         }
-        if let Some(point) = &armed {
-            command.env("OPERATOR_CRASH_POINT", format!("{point}=kill"));
-        }
-        if let Some(sabotage) = sabotage {
-            command.env("OPERATOR_SABOTAGE", format!("sabotage-{sabotage}"));
+        let kill = armed.iter().map(|point| format!("{point}=kill"));
+        let active = without.iter().map(|safeguard| format!("failpoint-{safeguard}=active"));
+        let failpoints: Vec<String> = kill.chain(active).collect();
+        if !failpoints.is_empty() {
+            command.env("OPERATOR_FAILPOINTS", failpoints.join(","));
         }
         let role = if elected { "operator" } else { "second-leader" };
         let child = Supervised::spawn(&command, &folder.join(format!("{role}-{:04}.log", self.begun)))?;

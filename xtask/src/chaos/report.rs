@@ -50,7 +50,7 @@ pub struct Report {
     pub served: Served,
     /// Runs that were left alone five minutes after the deletion of their resources.
     pub abandoned: u64,
-    /// Faults, crash points and the like that never struck.
+    /// Faults, failpoints and the like that never struck.
     pub unstruck: Vec<String>,
     /// Resources that were created.
     pub resources: usize,

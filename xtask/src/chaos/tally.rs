@@ -16,7 +16,7 @@ use crate::demo::programs::workspace_folder;
 pub struct Tally {
     /// By kind of disturbance.
     pub disturbances: BTreeMap<&'static str, u64>,
-    /// How often a process was killed at this crash point.
+    /// How often a process was killed at this failpoint.
     pub points: BTreeMap<String, u64>,
     /// Processes that ended themselves since they had lost the Lease.
     pub lost_leases: u64,
@@ -37,7 +37,7 @@ impl Tally {
     pub fn new() -> Result<Self> {
         Ok(Self {
             disturbances: Disturbance::KINDS.into_iter().map(|kind| (kind, 0)).collect(),
-            points: crash_points()?.into_iter().map(|point| (point, 0)).collect(),
+            points: failpoints()?.into_iter().map(|point| (point, 0)).collect(),
             ..Self::default()
         })
     }
@@ -49,8 +49,8 @@ impl Tally {
     }
 }
 
-/// The crash points that the operator's sources name.
-fn crash_points() -> Result<Vec<String>> {
+/// The failpoints that the operator's sources name.
+fn failpoints() -> Result<Vec<String>> {
     let mut points = Vec::new();
     let mut folders = vec![workspace_folder().join("src")];
     while let Some(folder) = folders.pop() {
@@ -60,12 +60,12 @@ fn crash_points() -> Result<Vec<String>> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path)?;
-                let named = text.split("crash::point!(\"").skip(1).filter_map(|rest| rest.split_once('"'));
+                let named = text.split("failpoint::reach!(\"").skip(1).filter_map(|rest| rest.split_once('"'));
                 points.extend(named.map(|(name, _)| name.to_owned()));
             }
         }
     }
     points.sort_unstable();
     points.dedup();
-    if points.is_empty() { Err("src names no crash points.".into()) } else { Ok(points) }
+    if points.is_empty() { Err("src names no failpoints.".into()) } else { Ok(points) }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use mistral_workflows_operator::api::values::Kind;
 use mistral_workflows_operator::api::{Workflow, WorkflowExecution, WorkflowExecutionStatus};
-use mistral_workflows_operator::execution::plan::{Decision, Step, plan};
+use mistral_workflows_operator::execution::plan::{Call, ClusterStep, Decision, Step, plan};
 use mistral_workflows_operator::execution::state::input::{Input, Source, Sources, wanted};
 use mistral_workflows_operator::execution::state::result::{self, Stored};
 use mistral_workflows_operator::execution::state::{Comparison, Instance, Memory, Observed, Referent, Surroundings};
@@ -119,33 +119,33 @@ fn pass(mut o: Observed, remote: &Remote, now: Timestamp, quotes: bool) -> Optio
         };
         last = format!("{step:.200?}");
         match step {
-            Step::WriteClaim { claim, finalizer, send, consent: _ } => {
+            Step::Cluster(ClusterStep::WriteClaim { claim, finalizer, send, consent: _ }) => {
                 o.finalizer = finalizer;
                 o.claimed(*claim, send);
             }
-            Step::SetFinalizer(present) => o.finalizer = present,
-            Step::Release { .. } | Step::Delete => return None,
-            Step::Probe => o.probed(Ok(())),
-            Step::Compare => o.compared(Comparison::Same),
-            Step::Ask if exists => o.asked(remote.run.clone()),
-            Step::Ask => o.asked(absent()),
-            Step::ReadInput => {
+            Step::Cluster(ClusterStep::SetFinalizer(present)) => o.finalizer = present,
+            Step::Cluster(ClusterStep::Release { .. } | ClusterStep::Delete) => return None,
+            Step::Call(Call::GetTarget) => o.probed(Ok(())),
+            Step::Call(Call::Compare) => o.compared(Comparison::Same),
+            Step::Call(Call::GetRun) if exists => o.asked(remote.run.clone()),
+            Step::Call(Call::GetRun) => o.asked(absent()),
+            Step::Cluster(ClusterStep::ReadInput) => {
                 o.spec.left_out = None;
                 o.input = Input::Read(Arc::new(sources(&o)));
             }
-            Step::Start => {
+            Step::Call(Call::Start) => {
                 exists = true;
                 o.sent(remote.run.clone());
             }
-            Step::Linger => o.lingered(None),
-            Step::ReadFailure => o.failure_read(Ok(remote.events.clone())),
-            Step::WriteResult => {
+            Step::Cluster(ClusterStep::Linger) => o.lingered(None),
+            Step::Call(Call::ReadFailure) => o.failure_read(Ok(remote.events.clone())),
+            Step::Cluster(ClusterStep::WriteResult) => {
                 let wanted = result::wanted(&o).expect("a result that is to be written");
                 let shown = wanted.kind == Kind::ConfigMap && has_secrets(&o) && !quotes;
                 assert!(!shown || !shows(&wanted.text, SECRET), "a result in a ConfigMap shows a Secret");
                 o.stored = Stored::Written;
             }
-            Step::Stop(call) => o.stop_sent(call, Ok(()), now),
+            Step::Call(Call::Stop(call)) => o.stop_sent(call, Ok(()), now),
         }
     }
     panic!("a pass at {now} goes on after {STEPS} steps: {last}");
@@ -189,7 +189,7 @@ fn is_sound(object: &WorkflowExecution, status: &WorkflowExecutionStatus, quotes
 
 fn workflows(bytes: &[u8]) -> bool {
     use workflow::observed::{Memory, Observed};
-    use workflow::plan::{Decision, Step, plan};
+    use workflow::plan::{Call, ClusterStep, Decision, Step, plan};
 
     let [object, answer, registrations] = parts(bytes);
     let Ok(mut object) = Decoded::<Workflow>::from_text(&String::from_utf8_lossy(object)).0 else { return false };
@@ -212,12 +212,14 @@ fn workflows(bytes: &[u8]) -> bool {
             assert!(steps < STEPS, "a pass goes on after {STEPS} steps");
             match plan(&o, now) {
                 Decision::Settle(settled) => break settled,
-                Decision::Act(Step::SetFinalizer(present)) => o.finalizer = present,
-                Decision::Act(Step::Release { .. }) => return remote.is_ok(),
-                Decision::Act(Step::Find(_)) => o.found(Ok(remote.as_ref().ok().map(|workflow| workflow.id.clone()))),
-                Decision::Act(Step::Get(_)) => o.asked(remote.clone()),
-                Decision::Act(Step::ReadRegistrations(_)) => o.registrations_read(Ok(versions())),
-                Decision::Act(Step::Update(_, fields)) => o.changed(fields, remote.clone().map(Some), now),
+                Decision::Act(Step::Cluster(ClusterStep::SetFinalizer(present))) => o.finalizer = present,
+                Decision::Act(Step::Cluster(ClusterStep::Release { .. })) => return remote.is_ok(),
+                Decision::Act(Step::Call(Call::Find(_))) => {
+                    o.found(Ok(remote.as_ref().ok().map(|workflow| workflow.id.clone())))
+                }
+                Decision::Act(Step::Call(Call::Get(_))) => o.asked(remote.clone()),
+                Decision::Act(Step::Call(Call::ReadRegistrations(_))) => o.registrations_read(Ok(versions())),
+                Decision::Act(Step::Call(Call::Update(_, fields))) => o.changed(fields, remote.clone().map(Some), now),
                 Decision::Act(Step::SetArchived(..)) => {
                     o.changed(vec![Field::Archived], remote.clone().map(Some), now);
                 }

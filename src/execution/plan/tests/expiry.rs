@@ -27,7 +27,7 @@ fn seen(seconds: u64, witnessed: bool) -> Option<Ended> {
 fn a_resource_is_deleted_when_its_time_is_over_and_not_before() {
     let o = Observed { ended: seen(0, false), ..finished() };
     assert_eq!(settled(&o, at(1006)).requeue, Requeue::AtLatest(Duration::from_secs(2600)));
-    assert_eq!(step(&o, at(3606)), Step::Delete);
+    assert_eq!(step(&o, at(3606)), ClusterStep::Delete);
     let never = Observed { spec: new().spec, ..o };
     assert_eq!(settled(&never, at(1_000_000)).requeue, Requeue::OnChange);
 }
@@ -38,7 +38,7 @@ fn who_saw_the_end_counts_by_a_clock_that_nobody_can_set() {
     for now in [at(-100_000), at(106), at(100_000)] {
         assert_eq!(settled(&o, now).requeue, Requeue::AtLatest(Duration::from_secs(3500)));
     }
-    assert_eq!(step(&Observed { ended: seen(3600, true), ..o }, at(-100_000)), Step::Delete);
+    assert_eq!(step(&Observed { ended: seen(3600, true), ..o }, at(-100_000)), ClusterStep::Delete);
 }
 
 #[test]
@@ -46,12 +46,12 @@ fn after_a_restart_an_end_in_the_future_does_not_keep_a_resource_for_longer_than
     let set_back = at(-1_000_000);
     let o = Observed { ended: seen(0, false), ..finished() };
     assert_eq!(settled(&o, set_back).requeue, Requeue::AtLatest(Duration::from_secs(3600)));
-    assert_eq!(step(&Observed { ended: seen(3600, false), ..o }, set_back), Step::Delete);
+    assert_eq!(step(&Observed { ended: seen(3600, false), ..o }, set_back), ClusterStep::Delete);
 }
 
 #[test]
 fn a_resource_that_came_to_its_end_while_no_operator_ran_is_deleted_at_once() {
-    assert_eq!(step(&Observed { ended: seen(0, false), ..finished() }, at(100_000)), Step::Delete);
+    assert_eq!(step(&Observed { ended: seen(0, false), ..finished() }, at(100_000)), ClusterStep::Delete);
 }
 
 #[test]
@@ -120,7 +120,10 @@ fn the_last_change_of_a_resource_comes_after_the_doubt_of_its_claim() {
     o.status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Time(at(0)));
     (o.finalizer, o.spec.ttl_seconds_after_finished) = (true, None);
     let Note::Claim(claim) = &o.note else { panic!("not claimed") };
-    let last = (6..).map(at).find(|now| matches!(plan(&o, *now), Decision::Act(Step::SetFinalizer(false)))).unwrap();
+    let last = (6..)
+        .map(at)
+        .find(|now| matches!(plan(&o, *now), Decision::Act(Step::Cluster(ClusterStep::SetFinalizer(false)))))
+        .unwrap();
     assert!(claim.doubt_ends() < last && last < at(130), "{last}");
 }
 
@@ -131,7 +134,7 @@ fn what_is_kept_although_its_time_is_over_loses_its_finalizer_all_the_same() {
     let kept = settled(&o, at(7));
     assert!(is_true(&kept.status.conditions, EXPIRED));
     assert!(matches!(kept.requeue, Requeue::AtLatest(wait) if wait <= Duration::from_secs(125)), "{:?}", kept.requeue);
-    assert_eq!(step(&Observed { status: kept.status, ..o }, at(200)), Step::SetFinalizer(false));
+    assert_eq!(step(&Observed { status: kept.status, ..o }, at(200)), ClusterStep::SetFinalizer(false));
 }
 
 /// What a pass over a finished resource writes into its status, if it keeps of it in memory what is kept there.

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::api::conditions::{COMPLETE, FAILED, MISSING, READY, STARTED, Wait, find, is_true};
 use crate::api::{DeletionPolicy, Shutdown, WorkflowExecution, WorkflowExecutionStatus};
 use crate::execution::claim::{Claim, Known, Note, TAKE_OVER};
-use crate::execution::plan::{Decision, Settled, Step, plan};
+use crate::execution::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
 use crate::execution::state::{
     Comparison, FailureText, Instance, Memory, Observed, Referent, Remote, StopCall, Surroundings,
 };
@@ -145,9 +145,22 @@ fn step(o: &Observed, now: Timestamp) -> Step {
     }
 }
 
+// So that a step compares with what it carries.
+impl PartialEq<Call> for Step {
+    fn eq(&self, call: &Call) -> bool {
+        matches!(self, Self::Call(own) if own == call)
+    }
+}
+
+impl PartialEq<ClusterStep> for Step {
+    fn eq(&self, step: &ClusterStep) -> bool {
+        matches!(self, Self::Cluster(own) if own == step)
+    }
+}
+
 fn claim_of(step: Step) -> (Claim, bool, bool) {
     match step {
-        Step::WriteClaim { claim, finalizer, send, consent: _ } => (*claim, finalizer, send),
+        Step::Cluster(ClusterStep::WriteClaim { claim, finalizer, send, consent: _ }) => (*claim, finalizer, send),
         other => panic!("no claim: {other:?}"),
     }
 }
@@ -162,7 +175,7 @@ fn a_new_resource_is_claimed_and_its_call_sent_without_asking() {
     assert_eq!((claim.execution_id.as_str(), claim.attempt, finalizer, send), ("run-u-1", 1, true, true));
     let mut o = new();
     o.claimed(claim, true);
-    assert_eq!(step(&o, at(1)), Step::Start);
+    assert_eq!(step(&o, at(1)), Call::Start);
 }
 
 #[test]
@@ -173,7 +186,7 @@ fn everything_that_may_have_a_past_is_asked_about_first() {
     for (what, o) in
         [("an explicit id", explicit), ("an older resource", older), ("a copied claim", copied), ("a claim", claimed())]
     {
-        assert_eq!(step(&o, at(100)), Step::Ask, "{what}");
+        assert_eq!(step(&o, at(100)), Call::GetRun, "{what}");
     }
 }
 
@@ -216,7 +229,7 @@ fn each_answer_to_a_start_has_its_consequence() {
     for error in [unknown, Error::Conflict(said(409, "WF_1101"))] {
         let mut o = claimed();
         o.sent(Err(error));
-        assert_eq!(step(&o, at(1)), Step::Ask);
+        assert_eq!(step(&o, at(1)), Call::GetRun);
         o.asked(Err(not_found()));
         assert_eq!(ready(&settled(&o, at(1)).status), reason::OUTCOME_UNKNOWN);
         o.asked(Ok(run("RUNNING")));
@@ -244,7 +257,7 @@ fn each_answer_to_a_start_has_its_consequence() {
     }
     let mut o = claimed();
     o.sent(Ok(run("RUNNING")));
-    assert_eq!(step(&o, at(1)), Step::Linger);
+    assert_eq!(step(&o, at(1)), ClusterStep::Linger);
     o.lingered(None);
     assert!(is_true(&settled(&o, at(1)).status.conditions, STARTED));
 }
@@ -270,7 +283,7 @@ fn a_run_that_ends_at_once_is_written_once() {
 fn a_conflict_of_an_unknown_kind_is_a_doubt_and_is_said() {
     let mut o = claimed();
     o.sent(Err(Error::Conflict(said(409, "WF_9999"))));
-    assert_eq!(step(&o, at(1)), Step::Ask);
+    assert_eq!(step(&o, at(1)), Call::GetRun);
     o.asked(Err(not_found()));
     assert_eq!(ready(&settled(&o, at(1)).status), reason::REQUEST_REFUSED);
     o.asked(Ok(run("RUNNING")));
@@ -321,12 +334,12 @@ fn times_at_the_end_of_time_do_no_harm() {
     assert_eq!(ready(&settled(&o, at(80)).status), reason::OUTCOME_UNKNOWN);
     o.deleted = Some(at(100));
     assert_eq!(claim_of(step(&o, at(100))).0.stop_since, Some(at(100)));
-    assert_eq!(step(&o, at(500)), Step::Release { abandoned: true });
+    assert_eq!(step(&o, at(500)), ClusterStep::Release { abandoned: true });
     let mut ended = Observed { look: true, ..started() };
     let mut run = run("FAILED");
     run.end_time = Some(Timestamp::MAX);
     ended.asked(Ok(run));
-    assert_eq!(step(&ended, at(100)), Step::ReadFailure);
+    assert_eq!(step(&ended, at(100)), Call::ReadFailure);
 }
 
 #[test]
@@ -375,11 +388,14 @@ fn after_a_refusal_nothing_is_repeated_before_it_is_due() {
     let woken =
         |memory: Memory| Observed { memory, status: first.status.clone(), ..with_claim(|claim| claim.refused = true) };
     assert!(matches!(settled(&woken(memory.clone()), at(2)).requeue, Requeue::Hold(_)));
-    assert_eq!(step(&woken(memory.clone()), at(40)), Step::Ask);
+    assert_eq!(step(&woken(memory.clone()), at(40)), Call::GetRun);
     // A corrected Secret or an edited spec is worth trying at once.
     let corrected = Connection { epoch: 2, ..connection() };
-    assert_eq!(step(&Observed { workspace: Workspace::Ready(corrected), ..woken(memory.clone()) }, at(2)), Step::Ask);
-    assert_eq!(step(&Observed { generation: Some(2), ..woken(memory) }, at(2)), Step::Ask);
+    assert_eq!(
+        step(&Observed { workspace: Workspace::Ready(corrected), ..woken(memory.clone()) }, at(2)),
+        Call::GetRun
+    );
+    assert_eq!(step(&Observed { generation: Some(2), ..woken(memory) }, at(2)), Call::GetRun);
 }
 
 #[test]
@@ -388,11 +404,11 @@ fn a_workflow_that_was_unknown_is_looked_for_by_one_cheap_question() {
     o.sent(Err(not_found()));
     let status = settled(&o, at(1)).status;
     let mut o = Observed { status: status.clone(), ..with_claim(|claim| claim.refused = true) };
-    assert_eq!(step(&o, at(60)), Step::Probe);
+    assert_eq!(step(&o, at(60)), Call::GetTarget);
     o.probed(Err(not_found()));
     assert_eq!(settled(&o, at(60)).status, status);
     o.probed(Ok(()));
-    assert_eq!(step(&o, at(60)), Step::Ask);
+    assert_eq!(step(&o, at(60)), Call::GetRun);
     o.asked(Err(not_found()));
     assert_eq!(claim_of(step(&o, at(60))).0.attempt, 2);
 }
@@ -407,11 +423,11 @@ fn suspend_holds_what_has_not_started() {
     // A call that may be under way is looked after all the same, but not repeated.
     let mut doubt = claimed();
     doubt.spec.suspend = true;
-    assert_eq!(step(&doubt, at(1)), Step::Ask);
+    assert_eq!(step(&doubt, at(1)), Call::GetRun);
     doubt.asked(Err(not_found()));
     assert_eq!(ready(&settled(&doubt, at(100)).status), reason::SUSPENDED);
     let running = Observed { look: true, ..started() };
-    assert_eq!(step(&Observed { spec: doubt.spec, ..running }, at(100)), Step::Ask);
+    assert_eq!(step(&Observed { spec: doubt.spec, ..running }, at(100)), Call::GetRun);
 }
 
 #[test]
@@ -447,7 +463,7 @@ fn another_mistral_workspace_is_never_called_for_an_old_claim() {
     let untold = Workspace::Ready(Connection { workspace_id: None, ..connection() });
     let moved = settled(&Observed { workspace: untold.clone(), ..claimed() }, at(100));
     assert_eq!(ready(&moved.status), reason::WORKSPACE_CHANGED);
-    assert_eq!(step(&Observed { workspace: untold, look: true, ..started() }, at(100)), Step::Ask);
+    assert_eq!(step(&Observed { workspace: untold, look: true, ..started() }, at(100)), Call::GetRun);
 }
 
 #[test]
@@ -455,7 +471,7 @@ fn a_claim_of_another_namespace_or_cluster_starts_nothing_without_consent() {
     let claim = claimed_elsewhere("run", "another-namespace");
     let foreign = |annotations: Value| observed(json!({ "annotations": annotations }), json!({}));
     let mut o = foreign(annotation(&claim));
-    assert_eq!(step(&o, at(1000)), Step::Ask);
+    assert_eq!(step(&o, at(1000)), Call::GetRun);
     o.asked(Err(not_found()));
     let waiting = settled(&o, at(1000));
     assert_eq!(ready(&waiting.status), reason::FOREIGN_CLAIM);
@@ -469,7 +485,7 @@ fn a_claim_of_another_namespace_or_cluster_starts_nothing_without_consent() {
     // Its doubts come with it, and a consent for another run is none.
     assert_eq!(taken.send_before, claim.send_before);
     consent[TAKE_OVER] = json!("run-u-2");
-    assert_eq!(step(&foreign(consent), at(1000)), Step::Ask);
+    assert_eq!(step(&foreign(consent), at(1000)), Call::GetRun);
 }
 
 #[test]
@@ -478,7 +494,7 @@ fn a_claim_that_cannot_be_read_stops_everything_but_deletion() {
     let o = observed(unreadable, json!({}));
     assert_eq!(ready(&settled(&o, at(1000)).status), reason::CLAIM_UNREADABLE);
     let deleted = Observed { deleted: Some(at(1000)), finalizer: true, ..o };
-    assert_eq!(step(&deleted, at(1000)), Step::Release { abandoned: true });
+    assert_eq!(step(&deleted, at(1000)), ClusterStep::Release { abandoned: true });
 }
 
 #[test]
@@ -519,7 +535,7 @@ fn a_run_found_under_an_explicit_id_is_read_only() {
     assert_eq!((claim.reading, finalizer, send), (true, false, false));
     o.claimed(claim.clone(), false);
     o.finalizer = false;
-    assert_eq!(step(&o, at(1)), Step::Compare);
+    assert_eq!(step(&o, at(1)), Call::Compare);
     o.compared(Comparison::Same);
     let settled = settled(&o, at(1));
     assert_eq!(find(&settled.status.conditions, STARTED).unwrap().reason, reason::ADOPTED);

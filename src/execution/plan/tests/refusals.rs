@@ -63,7 +63,7 @@ fn a_stop_that_cannot_be_recorded_is_sent_all_the_same() {
     o.refused(Write::Claim, refused(Cause::Rule), at(10));
     o.unclaimed(claim, send);
     o.remote = Remote::Found(Box::new(run("RUNNING")));
-    assert_eq!(step(&o, at(10)), Step::Stop(StopCall::Cancel));
+    assert_eq!(step(&o, at(10)), Call::Stop(StopCall::Cancel));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_run_of_somebody_else_is_not_told_as_started_before_its_claim_is_recorded() 
 #[test]
 fn a_finalizer_that_is_refused_holds_up_nothing_but_a_deletion() {
     let mut o = Observed { finalizer: false, ..started() };
-    assert_eq!(step(&o, at(10)), Step::SetFinalizer(true));
+    assert_eq!(step(&o, at(10)), ClusterStep::SetFinalizer(true));
     o.refused(Write::Finalizer, refused(Cause::Rule), at(10));
     let goes_on = settled(&o, at(10));
     assert_eq!(ready(&goes_on.status), reason::RUNNING);
@@ -102,32 +102,32 @@ fn being_deleted() -> Observed {
 fn a_run_that_has_stopped_is_not_left_alone_however_long_its_finalizer_cannot_be_taken_off() {
     let mut o = being_deleted();
     o.remote = Remote::Found(Box::new(run("CANCELED")));
-    assert_eq!(step(&o, at(20)), Step::Release { abandoned: false });
+    assert_eq!(step(&o, at(20)), ClusterStep::Release { abandoned: false });
     o.refused(Write::Finalizer, refused(Cause::Rule), at(20));
     o.remote = Remote::NotAsked;
-    assert_eq!(step(&o, at(400)), Step::Release { abandoned: false });
+    assert_eq!(step(&o, at(400)), ClusterStep::Release { abandoned: false });
     // Nobody who has begun since knows what became of the run.
-    assert_eq!(step(&being_deleted(), at(400)), Step::Release { abandoned: true });
+    assert_eq!(step(&being_deleted(), at(400)), ClusterStep::Release { abandoned: true });
 }
 
 #[test]
 fn a_run_whose_status_is_refused_is_not_asked_about_before_that_is_due() {
     let mut o = claimed();
-    assert_eq!(step(&o, at(1)), Step::Ask);
+    assert_eq!(step(&o, at(1)), Call::GetRun);
     o.refused(Write::Status, refused(Cause::Rule), at(1));
     assert!(matches!(settled(&o, at(1)).requeue, Requeue::Hold(_)));
-    assert_eq!(step(&o, at(8)), Step::Ask);
+    assert_eq!(step(&o, at(8)), Call::GetRun);
 }
 
 #[test]
 fn a_run_is_not_said_to_be_left_alone_by_the_next_process_since_only_its_finalizer_could_not_be_removed() {
     let mut o = Observed { deleted: Some(at(10)), ..started() };
-    assert_eq!(step(&o, at(400)), Step::Release { abandoned: true }, "it could not be stopped");
+    assert_eq!(step(&o, at(400)), ClusterStep::Release { abandoned: true }, "it could not be stopped");
     o.refused(Write::Finalizer, refused(Cause::Rule), at(20));
     let status = settled(&o, at(20)).status;
     assert_eq!(ready(&status), reason::FINALIZER_REFUSED);
     let next = Observed { memory: Memory::default(), status, ..o };
-    assert_eq!(step(&next, at(400)), Step::Release { abandoned: false });
+    assert_eq!(step(&next, at(400)), ClusterStep::Release { abandoned: false });
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn an_end_that_cannot_be_written_is_told_in_two_events_and_its_result_is_asked_f
     assert_eq!(ready(&pending), reason::RESULT_PENDING);
     o.told(&pending);
     o.status = pending;
-    assert_eq!(step(&o, at(20)), Step::Ask);
+    assert_eq!(step(&o, at(20)), Call::GetRun);
 }
 
 #[test]
@@ -188,8 +188,8 @@ fn an_end_that_could_not_be_written_is_not_written_over_what_has_happened_since(
     let theirs = o.claim(&connection(), 2, at(2));
     let mut started = Observed { recorded: Note::Claim(Box::new(theirs.clone())), ..o.clone() };
     started.note = started.recorded.clone();
-    assert_eq!(step(&started, at(8)), Step::Ask);
+    assert_eq!(step(&started, at(8)), Call::GetRun);
     // The wish was taken back, and nothing has started.
     let edited = Observed { generation: Some(2), ..o };
-    assert_eq!(step(&edited, at(8)), Step::Ask);
+    assert_eq!(step(&edited, at(8)), Call::GetRun);
 }

@@ -9,7 +9,7 @@ use crate::mistral::{Trouble, TroubleKind};
 fn a_running_one_is_asked_about_only_when_somebody_wants_to_look() {
     assert_eq!(settled(&started(), at(50)).requeue, Requeue::OnChange);
     let looking = Observed { look: true, ..started() };
-    assert_eq!(step(&looking, at(50)), Step::Ask);
+    assert_eq!(step(&looking, at(50)), Call::GetRun);
     for status in ["RUNNING", "CONTINUED_AS_NEW", "RETRYING_AFTER_ERROR", "PONDERING"] {
         let mut o = looking.clone();
         let mut still = run("RUNNING");
@@ -34,7 +34,7 @@ fn every_end_has_a_condition_and_a_time() {
         let mut o = Observed { look: true, ..started() };
         o.asked(Ok(run(status)));
         if status == "FAILED" {
-            assert_eq!(step(&o, at(50)), Step::ReadFailure);
+            assert_eq!(step(&o, at(50)), Call::ReadFailure);
             o.failure = FailureText::Read(Some("no such customer".into()));
         }
         let settled = settled(&o, at(50));
@@ -88,7 +88,7 @@ fn a_finished_one_costs_nothing_but_the_finalizer_that_goes_late() {
     let status = settled(&o, at(6)).status;
     let finished = Observed { look: true, status, ..claimed() };
     assert!(matches!(settled(&finished, at(6)).requeue, Requeue::AtLatest(_)));
-    assert_eq!(step(&finished, at(140)), Step::SetFinalizer(false));
+    assert_eq!(step(&finished, at(140)), ClusterStep::SetFinalizer(false));
     let released = Observed { finalizer: false, ..finished };
     assert_eq!(settled(&released, at(1000)).requeue, Requeue::OnChange);
 }
@@ -132,7 +132,7 @@ fn a_run_that_cannot_be_read_ends_as_the_list_says() {
     assert_eq!(completed.end_time.map(|time| time.0), Some(at(10)));
     let canceled = settled(&listed("CANCELED", 5), at(20)).status;
     assert!(is_true(&canceled.conditions, FAILED));
-    assert_eq!(plan(&listed("FAILED", 5), at(20)), Decision::Act(Step::ReadFailure));
+    assert_eq!(plan(&listed("FAILED", 5), at(20)), Decision::Act(Call::ReadFailure.into()));
     // A gateway that is in trouble for a moment is asked again.
     assert!(!is_true(&settled(&listed("COMPLETED", 4), at(20)).status.conditions, COMPLETE));
     // A row that has gone on since is no end.
@@ -149,16 +149,19 @@ fn the_deletion_of_a_run_that_cannot_be_read_does_not_wait_for_an_answer() {
         }
         o
     };
-    assert_eq!(plan(&deleting(listed("COMPLETED", 5)), at(21)), Decision::Act(Step::Release { abandoned: false }));
+    assert_eq!(
+        plan(&deleting(listed("COMPLETED", 5)), at(21)),
+        Decision::Act(ClusterStep::Release { abandoned: false }.into())
+    );
     let mut o = deleting(listed("RUNNING", 1));
-    assert_eq!(plan(&o, at(21)), Decision::Act(Step::Stop(StopCall::Cancel)));
+    assert_eq!(plan(&o, at(21)), Decision::Act(Call::Stop(StopCall::Cancel).into()));
     o.memory.stop = Some((StopCall::Cancel, at(21)));
     assert!(matches!(plan(&o, at(22)), Decision::Settle(_)));
     // After its grace.
-    assert_eq!(plan(&o, at(60)), Decision::Act(Step::Stop(StopCall::Terminate)));
+    assert_eq!(plan(&o, at(60)), Decision::Act(Call::Stop(StopCall::Terminate).into()));
     o.memory.unanswered = 3;
     o.memory.stop = Some((StopCall::Terminate, at(60)));
-    assert_eq!(plan(&o, at(61)), Decision::Act(Step::Release { abandoned: false }));
+    assert_eq!(plan(&o, at(61)), Decision::Act(ClusterStep::Release { abandoned: false }.into()));
     // It says that it does not run.
     let mut o = deleting(listed("RUNNING", 1));
     let said = ApiError {
@@ -169,7 +172,7 @@ fn the_deletion_of_a_run_that_cannot_be_read_does_not_wait_for_an_answer() {
         is_json: true,
     };
     o.stopped = Some(Err(Error::Conflict(said)));
-    assert_eq!(plan(&o, at(21)), Decision::Act(Step::Release { abandoned: false }));
+    assert_eq!(plan(&o, at(21)), Decision::Act(ClusterStep::Release { abandoned: false }.into()));
 }
 
 #[test]

@@ -22,19 +22,19 @@ fn recorded(shutdown: Shutdown) -> Observed {
 #[test]
 fn a_shutdown_is_recorded_before_it_calls_and_cancels_once_and_terminates_after_the_grace() {
     let mut o = told(Shutdown::Cancel);
-    assert_eq!(step(&o, at(50)), Step::Ask);
+    assert_eq!(step(&o, at(50)), Call::GetRun);
     o.asked(Ok(run("RUNNING")));
     let (claim, _, send) = claim_of(step(&o, at(50)));
     assert_eq!((claim.stop_since, claim.stop_for, send), (Some(at(50)), Some(StopFor::Shutdown), false));
     o.claimed(claim, false);
-    assert_eq!(step(&o, at(50)), Step::Stop(StopCall::Cancel));
+    assert_eq!(step(&o, at(50)), Call::Stop(StopCall::Cancel));
     o.stop_sent(StopCall::Cancel, Ok(()), at(50));
     let waiting = settled(&o, at(50));
     assert_eq!(ready(&waiting.status), reason::STOPPING);
     assert!(is_true(&waiting.status.conditions, STARTED));
     o.stopped = None;
     assert!(matches!(settled(&o, at(60)).requeue, Requeue::After(_)), "asked once is enough");
-    assert_eq!(step(&o, at(80)), Step::Stop(StopCall::Terminate));
+    assert_eq!(step(&o, at(80)), Call::Stop(StopCall::Terminate));
 }
 
 #[test]
@@ -42,8 +42,8 @@ fn a_stop_that_is_recorded_goes_on_when_the_wish_is_gone() {
     let mut o = recorded(Shutdown::Cancel);
     o.spec.shutdown = None;
     o.asked(Ok(run("RUNNING")));
-    assert_eq!(step(&o, at(51)), Step::Stop(StopCall::Cancel));
-    assert_eq!(step(&o, at(80)), Step::Stop(StopCall::Terminate));
+    assert_eq!(step(&o, at(51)), Call::Stop(StopCall::Cancel));
+    assert_eq!(step(&o, at(80)), Call::Stop(StopCall::Terminate));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_stop_that_the_run_has_not_heeded_for_a_minute_is_asked_for_again() {
     o.asked(Ok(run("RUNNING")));
     o.memory.stop = Some((StopCall::Terminate, at(50)));
     assert!(matches!(settled(&o, at(100)).requeue, Requeue::After(_)));
-    assert_eq!(step(&o, at(111)), Step::Stop(StopCall::Terminate));
+    assert_eq!(step(&o, at(111)), Call::Stop(StopCall::Terminate));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_stop_met_with_trouble_is_told_and_tried_again() {
 fn a_run_is_stopped_by_a_connection_that_was_good_not_long_ago() {
     let lost =
         |o: Observed| Observed { workspace: Workspace::NotReady("the Secret is gone".into(), Wait::Stalled), ..o };
-    assert_eq!(step(&lost(told(Shutdown::Cancel)), at(50)), Step::Ask);
+    assert_eq!(step(&lost(told(Shutdown::Cancel)), at(50)), Call::GetRun);
     assert_eq!(ready(&settled(&lost(started()), at(50)).status), reason::WORKSPACE_NOT_READY);
     let blind = Observed { stop_with: None, ..lost(told(Shutdown::Cancel)) };
     assert_eq!(ready(&settled(&blind, at(50)).status), reason::WORKSPACE_NOT_READY);
@@ -144,7 +144,7 @@ fn a_start_in_doubt_is_resolved_before_it_is_given_up() {
     ] {
         let mut o = claimed();
         change(&mut o);
-        assert_eq!(step(&o, at(20)), Step::Ask);
+        assert_eq!(step(&o, at(20)), Call::GetRun);
         o.asked(Err(not_found()));
         assert_eq!(ready(&settled(&o, at(20)).status), reason::OUTCOME_UNKNOWN);
         assert_eq!(ready(&settled(&o, at(91)).status), expected);
@@ -192,7 +192,7 @@ fn an_active_deadline_wakes_a_running_resource_and_stops_its_run() {
     let mut o = started();
     o.spec.active_deadline_seconds = Some(100);
     assert_eq!(settled(&o, at(40)).requeue, Requeue::AtLatest(Duration::from_secs(60)));
-    assert_eq!(step(&o, at(100)), Step::Ask);
+    assert_eq!(step(&o, at(100)), Call::GetRun);
     o.asked(Ok(run("RUNNING")));
     assert_eq!(claim_of(step(&o, at(100))).0.stop_for, Some(StopFor::Deadline));
 }

@@ -62,7 +62,7 @@ fn message(status: &WorkflowExecutionStatus, type_: &str) -> String {
 #[test]
 fn the_input_is_read_before_the_claim_and_its_versions_are_in_it() {
     let mut o = from_secret(json!({}));
-    assert_eq!(step(&o, at(1)), Step::ReadInput);
+    assert_eq!(step(&o, at(1)), ClusterStep::ReadInput);
     o.input = secret("7");
     let (claim, _, send) = claim_of(step(&o, at(1)));
     assert!(send);
@@ -112,7 +112,7 @@ fn a_path_that_meets_the_specs_own_input_is_the_end_of_it() {
     assert!(message(&ended.status, FAILED).contains("/token"));
     // A run that goes on under its explicit id is adopted all the same.
     o.spec.execution_id = Some("mine".into());
-    assert_eq!(step(&o, at(1)), Step::Ask);
+    assert_eq!(step(&o, at(1)), Call::GetRun);
     o.asked(Ok(run("RUNNING")));
     assert!(claim_of(step(&o, at(1))).0.reading);
 }
@@ -138,11 +138,11 @@ fn a_value_that_changed_between_two_attempts_starts_nothing_if_the_first_may_hav
         more(&mut o);
         o.asked(Err(not_found()));
         if starts && what.contains("refusal") {
-            assert_eq!(step(&o, at(16)), Step::ReadInput, "{what}");
+            assert_eq!(step(&o, at(16)), ClusterStep::ReadInput, "{what}");
         } else {
             assert_eq!(ready(&settled(&o, at(89)).status), reason::OUTCOME_UNKNOWN, "{what}");
         }
-        assert_eq!(step(&o, at(91)), Step::ReadInput, "{what}");
+        assert_eq!(step(&o, at(91)), ClusterStep::ReadInput, "{what}");
         o.input = secret(version);
         if starts {
             let (claim, _, send) = claim_of(step(&o, at(91)));
@@ -174,7 +174,7 @@ fn a_run_that_was_found_needs_no_input() {
 #[test]
 fn values_of_secrets_are_left_out_of_results_and_failures() {
     let mut o = ended_with_secret(completed(json!({ "echo": VALUE, "n": 1 })), json!({}));
-    assert_eq!(step(&o, at(20)), Step::ReadInput);
+    assert_eq!(step(&o, at(20)), ClusterStep::ReadInput);
     o.input = secret("1");
     let status = settled(&o, at(20)).status;
     assert_eq!(status.result, Some(Json::from(&json!({ "echo": "[redacted]", "n": 1 }))));
@@ -183,7 +183,7 @@ fn values_of_secrets_are_left_out_of_results_and_failures() {
 
     let mut o = ended_with_secret(run("FAILED"), json!({}));
     o.failure = FailureText::Read(Some(format!("token {VALUE} was refused")));
-    assert_eq!(step(&o, at(20)), Step::ReadInput);
+    assert_eq!(step(&o, at(20)), ClusterStep::ReadInput);
     o.input = secret("1");
     let status = settled(&o, at(20)).status;
     assert_eq!(status.failure.unwrap().message, "token [redacted] was refused");
@@ -238,7 +238,7 @@ fn what_cannot_be_masked_is_withheld_and_the_run_has_ended_all_the_same() {
 fn a_secret_takes_a_result_as_it_is() {
     let to = json!({ "result": { "to": { "secret": { "name": "r" } } } });
     let o = ended_with_secret(completed(json!({ "echo": VALUE })), to);
-    assert_eq!(step(&o, at(20)), Step::WriteResult);
+    assert_eq!(step(&o, at(20)), ClusterStep::WriteResult);
     let wanted = result::wanted(&o).unwrap();
     assert_eq!((wanted.kind, wanted.name.as_str()), (Kind::Secret, "r"));
     assert_eq!(wanted.text, format!(r#"{{"echo":"{VALUE}"}}"#));
@@ -250,7 +250,7 @@ fn the_result_is_written_before_the_status_says_that_it_is_there() {
     let to = json!({ "result": { "to": { "configMap": { "name": "r" } }, "maxBytes": 0 } });
     let mut o = Observed { spec: observed(json!({}), to).spec, ..claimed() };
     o.remote = Remote::Found(Box::new(completed(json!({ "a": [1, null] }))));
-    assert_eq!(step(&o, at(6)), Step::WriteResult);
+    assert_eq!(step(&o, at(6)), ClusterStep::WriteResult);
     assert_eq!(result::wanted(&o).unwrap().text, r#"{"a":[1,null]}"#);
     o.stored = Stored::Written;
     let status = settled(&o, at(6)).status;
@@ -291,7 +291,7 @@ fn the_result_is_written_before_the_status_says_that_it_is_there() {
     assert_eq!(find(&status.conditions, RESULT_NOT_WRITTEN).unwrap().reason, reason::RESULT_TOO_LARGE);
     assert_eq!((status.result, status.result_bytes), (None, Some(1 + (1 << 20))));
     o.remote = Remote::Found(Box::new(completed(json!("x".repeat(size - 2)))));
-    assert_eq!(step(&o, at(6)), Step::WriteResult);
+    assert_eq!(step(&o, at(6)), ClusterStep::WriteResult);
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn a_result_that_a_status_cannot_hold_is_left_out_and_said_and_an_object_takes_i
         assert_eq!(said.reason, reason::RESULT_NOT_KEEPABLE);
         assert!(said.message.contains(words), "{}", said.message);
         o.spec.result.to = serde_json::from_value(json!({ "configMap": { "name": "c" } })).unwrap();
-        assert_eq!(plan(&o, at(20)), Decision::Act(Step::WriteResult));
+        assert_eq!(plan(&o, at(20)), Decision::Act(ClusterStep::WriteResult.into()));
         assert_eq!(result::wanted(&o).unwrap().text, result);
     }
 }
@@ -405,7 +405,7 @@ fn numbers_arrive_as_they_are_spelled() {
 fn an_input_that_the_cache_leaves_out_is_read_before_the_claim() {
     let mut o = new();
     o.spec.left_out = Some(crate::api::execution::LeftOut { digest: "d".into() });
-    assert_eq!(plan(&o, at(1)), Decision::Act(Step::ReadInput));
+    assert_eq!(plan(&o, at(1)), Decision::Act(ClusterStep::ReadInput.into()));
     o.spec.left_out = None;
-    assert!(matches!(plan(&o, at(1)), Decision::Act(Step::WriteClaim { send: true, .. })));
+    assert!(matches!(plan(&o, at(1)), Decision::Act(Step::Cluster(ClusterStep::WriteClaim { send: true, .. }))));
 }

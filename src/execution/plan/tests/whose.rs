@@ -117,10 +117,10 @@ fn a_refusal_that_this_process_has_not_seen_is_not_believed() {
 fn a_claim_that_comes_back_lets_no_deletion_and_no_shutdown_pass_the_run_by() {
     for (what, o) in come_back() {
         let deleted = Observed { deleted: Some(at(50)), ..o.clone() };
-        assert!(matches!(step(&deleted, at(50)), Step::WriteClaim { send: false, .. }), "{what}");
+        assert!(matches!(step(&deleted, at(50)), Step::Cluster(ClusterStep::WriteClaim { send: false, .. })), "{what}");
         let mut shut = o;
         shut.spec.shutdown = Some(Shutdown::Cancel);
-        assert!(matches!(step(&shut, at(50)), Step::WriteClaim { send: false, .. }), "{what}");
+        assert!(matches!(step(&shut, at(50)), Step::Cluster(ClusterStep::WriteClaim { send: false, .. })), "{what}");
     }
 }
 
@@ -136,7 +136,7 @@ fn after_a_restart_a_refused_claim_proves_nothing_before_every_earlier_call_woul
     deleted.claimed(claim, false);
     deleted.asked(Err(not_found()));
     assert!(matches!(settled(&deleted, at(89)).requeue, Requeue::After(_)));
-    assert_eq!(step(&deleted, at(90)), Step::Release { abandoned: false });
+    assert_eq!(step(&deleted, at(90)), ClusterStep::Release { abandoned: false });
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_claim_of_an_earlier_life_is_believed_only_if_this_life_has_no_run() {
     let earlier = Claim { uid: Some("u-0".into()), execution_id: "run-u-0".into(), ..exported(&claimed()) };
     let instance = Instance { name: "me".into(), since: at(10), api_server_time: None };
     let restored = Observed { memory: Memory::default(), instance, ..noted(&claimed(), earlier) };
-    assert_eq!((step(&restored, at(20)), restored.execution_id().as_str()), (Step::Ask, "run-u-1"));
+    assert_eq!((step(&restored, at(20)), restored.execution_id().as_str()), (Call::GetRun.into(), "run-u-1"));
     let mut found = restored.clone();
     found.asked(Ok(run("COMPLETED")));
     assert_eq!(claim_of(step(&found, at(20))).0.execution_id, "run-u-1");
@@ -162,7 +162,7 @@ fn a_claim_of_an_earlier_life_is_believed_only_if_this_life_has_no_run() {
     let (claim, _, send) = claim_of(step(&absent, at(85)));
     assert_eq!((claim.execution_id.as_str(), send), ("run-u-0", false));
     absent.claimed(claim, false);
-    assert_eq!((step(&absent, at(85)), absent.execution_id().as_str()), (Step::Ask, "run-u-0"));
+    assert_eq!((step(&absent, at(85)), absent.execution_id().as_str()), (Call::GetRun.into(), "run-u-0"));
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn adopted(comparison: Comparison, status: &str) -> Observed {
     let mut o = with_claim(|claim| claim.reading = true);
     o.spec.execution_id = Some("mine".into());
     o.asked(Ok(run(status)));
-    assert_eq!(step(&o, at(20)), Step::Compare);
+    assert_eq!(step(&o, at(20)), Call::Compare);
     o.compared(comparison);
     o
 }
@@ -256,7 +256,7 @@ fn complete_says_of_a_run_that_was_found_whether_it_had_the_same_input() {
 #[test]
 fn a_consent_is_used_once() {
     let used = |o: &Observed| match step(o, at(2 * 86_400)) {
-        Step::WriteClaim { consent, .. } => consent,
+        Step::Cluster(ClusterStep::WriteClaim { consent, .. }) => consent,
         other => panic!("{other:?}"),
     };
     let mut read = with_claim(|claim| claim.reading = true);
@@ -277,7 +277,7 @@ fn a_run_is_stopped_whether_or_not_the_api_tells_of_it() {
         o.asked(Err(error));
         let (claim, ..) = claim_of(step(&o, at(100)));
         o.claimed(claim, false);
-        assert_eq!(step(&o, at(100)), Step::Stop(StopCall::Cancel));
+        assert_eq!(step(&o, at(100)), Call::Stop(StopCall::Cancel));
         o.stop_sent(StopCall::Cancel, Ok(()), at(100));
         assert_eq!(ready(&settled(&o, at(101)).status), reason::STOPPING);
     }
@@ -312,7 +312,7 @@ fn a_clock_that_is_set_back_holds_nothing_for_longer_than_it_was_meant_to_wait()
     o.settled(settled(&o, at(86_400)).requeue, at(86_400));
     let held = Observed { remote: Remote::NotAsked, ..o };
     assert!(matches!(plan(&held, at(86_400)), Decision::Settle(_)));
-    assert_eq!(plan(&held, at(0)), Decision::Act(Step::Ask));
+    assert_eq!(plan(&held, at(0)), Decision::Act(Call::GetRun.into()));
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn what_an_earlier_process_said_of_a_refused_start_stands_until_it_is_certain_an
     let mut o = Observed { memory: Memory::default(), status: status.clone(), ..o };
     let quiet = settled(&o, at(40));
     assert_eq!((quiet.status, quiet.requeue), (status, Requeue::After(Duration::from_secs(50))));
-    assert_eq!(step(&o, at(90)), Step::Ask);
+    assert_eq!(step(&o, at(90)), Call::GetRun);
     o.asked(Err(not_found()));
     assert!(claim_of(step(&o, at(90))).2);
     o.spec.starting_deadline_seconds = Some(60);
@@ -340,7 +340,7 @@ fn a_clock_that_is_behind_the_api_servers_stops_a_deleted_run_all_the_same() {
     let mut o = Observed { deleted: Some(at(5000)), ..started() };
     let (claim, ..) = claim_of(step(&o, at(100)));
     o.claimed(claim, false);
-    assert_eq!(step(&o, at(100)), Step::Ask);
+    assert_eq!(step(&o, at(100)), Call::GetRun);
 }
 
 #[test]
@@ -348,5 +348,5 @@ fn a_refused_claim_says_nothing_once_the_api_has_told_of_a_run() {
     let mut o = with_claim(|claim| claim.refused = true);
     o.spec.shutdown = Some(Shutdown::Cancel);
     o.memory.seen = true;
-    assert_eq!(step(&o, at(50)), Step::Ask);
+    assert_eq!(step(&o, at(50)), Call::GetRun);
 }
