@@ -1,9 +1,9 @@
-//! Crash points: places at which a test may have the process killed or stopped.
+//! Failpoints at which a test may kill or stop the process.
 //!
-//! They exist only in builds with debug assertions; a release binary does not even contain their names.
+//! They exist only in builds with debug assertions. A release binary does not even contain their names.
 
-/// Ends (`kill`) or stops (`stop`) this process if the environment's `OPERATOR_CRASH_POINT` is
-/// `NAME=kill` or `NAME=stop`. The first pass that gets here is the only one.
+/// Kills (`kill`) or stops (`stop`) this process if the environment variable `OPERATOR_CRASH_POINT` is `NAME=kill` or
+/// `NAME=stop`. Only the first reconcile that gets here triggers it.
 #[cfg(debug_assertions)]
 pub fn reached(name: &str) {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,12 +17,12 @@ pub fn reached(name: &str) {
     if !REACHED.swap(true, Ordering::SeqCst) {
         let me = std::process::id().to_string();
         let _ = std::process::Command::new("kill").args(["-s", signal, &me]).status();
-        // A stop reaches one thread first, and the others, such as this one, a moment later.
+        // A stop signal reaches one thread first, and the others, such as this one, a moment later.
         std::thread::sleep(std::time::Duration::from_secs(1));
     }
 }
 
-/// Marks a crash point.
+/// Marks a failpoint.
 #[cfg(debug_assertions)]
 macro_rules! point {
     ($name:literal) => {
@@ -30,7 +30,7 @@ macro_rules! point {
     };
 }
 
-/// Marks a crash point: nothing, in a release.
+/// Marks a failpoint, which does nothing in a release.
 #[cfg(not(debug_assertions))]
 macro_rules! point {
     ($name:literal) => {};

@@ -1,8 +1,8 @@
-//! Safeguards that a test may switch off, to see that it would notice if they were missing.
+//! Failpoints that switch a safeguard off. With them, a test proves that it notices a missing safeguard.
 //!
-//! They exist only in builds with debug assertions; a release binary does not even contain their names.
+//! They exist only in builds with debug assertions. A release binary does not even contain their names.
 
-/// Whether the environment's `OPERATOR_SABOTAGE` is this name.
+/// Whether the environment variable `OPERATOR_SABOTAGE` is this name.
 #[cfg(debug_assertions)]
 pub fn is_on(name: &str) -> bool {
     std::env::var("OPERATOR_SABOTAGE").is_ok_and(|wanted| wanted == name)

@@ -35,55 +35,49 @@ use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::turn::{self, Place};
 
-/// More steps than any pass needs: a plan that does not settle is a bug, and must not spin.
+/// More steps than any reconcile needs: a plan that does not settle is a bug, and must not spin.
 const MAX_STEPS: usize = 12;
 
 /// What reconciles share.
 pub struct Context {
-    /// The cluster.
     pub client: Client,
-    /// The checked connections.
     pub connections: Arc<Connections>,
-    /// The Workspaces that exist.
     pub workspaces: Store<Decoded<api::Workspace>>,
-    /// The Workflows that exist.
     pub workflows: Store<Guarded>,
     /// Finds changes at the API.
     pub inventory: Arc<Inventory>,
-    /// Events.
     pub publisher: Arc<Publisher>,
     /// For how long this process may act.
     pub term: Term,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Passes in a row that failed.
+    /// Consecutive failed reconciles.
     pub failures: Failures,
     memory: Mutex<HashMap<String, Kept>>,
     archiving: Arc<Archiving>,
 }
 
-/// What is kept of a resource between passes, by UID.
+/// What is kept of a resource between reconciles, by UID.
 #[derive(Clone, Debug, Default)]
 struct Kept {
     memory: Memory,
-    /// A pass that failed wanted to ask.
+    /// A failed reconcile still has to refresh the workflow.
     look: bool,
     written: Option<Written>,
 }
 
-/// One pass over one workflow.
+/// One reconcile of one workflow.
 struct Pass<'a> {
     context: &'a Context,
     object: &'a Workflow,
     key: Key,
     observed: Observed,
-    /// What the next conditional write refers to.
+    /// For the next conditional write.
     resource_version: String,
     connection: Option<Live>,
-    /// Its turn to call, and what it leaves behind in the queue.
+    /// Its permit to call, and its place in the queue.
     place: Place,
     written: Option<Written>,
-    /// When the API was last asked about the workflow in this pass, or told to change it.
+    /// When this reconcile last got the workflow from the API, or asked the API to change it.
     asked: Option<Instant>,
 }
 
@@ -128,7 +122,7 @@ impl Context {
     }
 }
 
-/// One pass over one workflow.
+/// Reconciles one workflow.
 ///
 /// # Errors
 /// When the Kubernetes API cannot be used, or somebody else changed the object first.
@@ -160,7 +154,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
                     Ok(None) => {}
                     Ok(Some(action)) => return Ok(action),
                     Err(error) => {
-                        // Who wanted to ask still does.
+                        // A refresh that was due still is.
                         pass.keep(pass.observed.look);
                         return Err(error);
                     }
@@ -197,8 +191,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Carries out one step and folds what came of it into what is known. Returns how the pass ends, if
-    /// it does.
+    /// Carries out one step and folds its outcome into what is known. Returns how the reconcile ends, if the step ends
+    /// it.
     async fn act(&mut self, step: Step) -> Result<Option<Action>, Error> {
         match step {
             Step::SetFinalizer(present) => {
@@ -222,7 +216,7 @@ impl<'a> Pass<'a> {
             Step::SetArchived(id, archived) => self.set_archived(id, archived).await,
             Step::Find(_) | Step::Get(_) | Step::ReadRegistrations(_) | Step::Update(..) => {
                 let Some(client) = self.take_turn() else {
-                    // Who only waits for the turn of a first question needs no look besides: that reads more.
+                    // A reconcile that only waits for the permit of its first call needs no refresh: that reads more.
                     self.keep(self.observed.look || self.asked.is_some());
                     return Ok(Some(Action::requeue(turn::LOOK_AGAIN)));
                 };
@@ -258,7 +252,7 @@ impl<'a> Pass<'a> {
         self.had_trouble();
     }
 
-    /// Archives together with others, in one call for all, which has a turn of its own.
+    /// Archives together with others, in one call that has a permit of its own.
     async fn set_archived(&mut self, id: String, archived: bool) {
         // The plan asks for a call only where there is a connection.
         let Some(live) = self.connection.clone() else { return };
@@ -280,8 +274,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// This pass's turn to call the API, which it keeps to its end; without one the pass ends, and the workflow is woken
-    /// when it has come.
+    /// This reconcile's permit to call the API, which it keeps to its end. Without a permit the reconcile ends, and the
+    /// workflow is woken once there is one.
     fn take_turn(&mut self) -> Option<mistral::Client> {
         // The plan asks for a call only where there is a connection.
         let live = self.connection.clone()?;
@@ -297,14 +291,14 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// Ends the pass: writes the status if it differs, and says when to come back.
+    /// Ends the reconcile: writes the status if it differs, and returns when the next one is due.
     async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { status, done, news, requeue } = settled;
         for field in plan::drifted(&self.observed) {
             self.context.metrics.drift_corrected(field.name());
         }
         let about = apiserver::reference(self.object);
-        // What has been done at the API is done, whatever becomes of the status.
+        // What was done at the API is published whatever becomes of the status.
         self.context.publisher.publish(&about, done);
         let old = self.object.status.as_ref();
         let held = self.observed.memory.status_refused.as_ref();
@@ -322,7 +316,7 @@ impl<'a> Pass<'a> {
             Ok(None) => {}
             Err(error) => {
                 let Some(refused) = Refused::of(&error) else {
-                    // A status that cannot be written each time must not make for a call each time.
+                    // A status that repeatedly cannot be written must not cause a call each time.
                     let wait = requeue::backoff(self.observed.memory.retries.in_a_row, &self.observed.uid, 5, 300);
                     if !error.is_conflict() {
                         self.observed.settled(Requeue::Retry(wait), Timestamp::now());
@@ -347,15 +341,15 @@ impl<'a> Pass<'a> {
         Ok(requeue.action())
     }
 
-    /// Ends the pass without its status, which the API server refuses and which is tried again after `left`. Until then
-    /// nothing is asked or changed at the API.
+    /// Ends the reconcile without its status, which the API server refuses and which is tried again after `left`. Until
+    /// then nothing is read or changed at the API.
     fn untold(&mut self, requeue: Requeue, left: Duration) -> Action {
         self.observed.settled(Requeue::Retry(left), Timestamp::now());
         self.keep(false);
         requeue.within(left).action()
     }
 
-    /// The inventory compares with what the status says; of a workflow in trouble the retries take care.
+    /// The inventory compares the lists with the status. A workflow in trouble is left to its retries.
     fn track(&self, status: &WorkflowStatus) {
         let object = reference(self.object);
         let reason = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str());
@@ -370,8 +364,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Patches the finalizers, on condition that nobody changed the object meanwhile. Returns whether the API server has
-    /// taken that; if not, it is remembered.
+    /// Patches the finalizers, provided that nobody has changed the object meanwhile. Returns whether the API server
+    /// accepted the patch; a refusal is remembered.
     async fn set_finalizer(&mut self, present: bool) -> Result<bool, Error> {
         let finalizers = apiserver::finalizers(self.object.meta(), FINALIZER, present);
         let patch = json!({ "finalizers": finalizers, "resourceVersion": self.resource_version });
@@ -423,7 +417,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// What the calls of a pass are for: the first one asks, and has the class of what it unblocks.
+/// The priority level of a reconcile's calls. The first call is a read, with the level of what it unblocks.
 fn class(observed: &Observed) -> Class {
     let is_new = observed.status.workflow_id.is_none() || observed.status.observed_generation != observed.generation;
     if observed.deleted.is_some() {
@@ -435,7 +429,7 @@ fn class(observed: &Observed) -> Class {
     }
 }
 
-/// The UUID of the workflow with exactly this name; rather one of this Mistral workspace than a shared one.
+/// The UUID of the workflow with exactly this name. One of this Mistral workspace is preferred to a shared one.
 async fn find(client: &mistral::Client, name: &str) -> Result<Option<String>, mistral::Error> {
     let filter = WorkflowFilter { search: Some(name.to_owned()), ..WorkflowFilter::default() };
     let mut rows: Vec<mistral::wire::Workflow> = Vec::new();
@@ -449,12 +443,12 @@ async fn find(client: &mistral::Client, name: &str) -> Result<Option<String>, mi
     }
 }
 
-/// The versions of a workflow, as far as a status tells of them.
+/// The versions of a workflow, as far as a status shows them.
 async fn versions(client: &mistral::Client, workflow_id: &str, has_worker: bool) -> Result<Versions, mistral::Error> {
     let all = RegistrationFilter { workflow_id: Some(workflow_id.to_owned()), ..RegistrationFilter::default() };
     let mut active = HashSet::new();
-    // Whether a row is active is told only by which list it stands in. Read first: then it is known of each row of the
-    // other list whether its definition is wanted, and no other is kept.
+    // Only the list that a row is in shows whether the row is active. The active list is read first: then it is known
+    // for each row of the other list whether its definition is wanted, and no other is kept.
     if has_worker {
         let filter = RegistrationFilter { active_only: true, ..all.clone() };
         let add = |row: Id| active.extend([row.id]);
@@ -469,7 +463,7 @@ async fn versions(client: &mistral::Client, workflow_id: &str, has_worker: bool)
     }
 }
 
-/// A list that was not read to its end does not tell what does not exist.
+/// A list that was not read to its end does not show what does not exist.
 fn unfinished(list: &str, gap: &Gap) -> mistral::Error {
     let message = format!("the API's list of {list} {}", gap.why);
     if gap.is_new {

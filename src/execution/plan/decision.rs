@@ -1,4 +1,4 @@
-//! What the plan answers: one step, or the end of the pass.
+//! The plan's answer: one step, or the end of the reconcile.
 
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::execution::claim::Claim;
@@ -6,65 +6,61 @@ use crate::execution::state::StopCall;
 use crate::platform::events::Notice;
 use crate::platform::requeue::Requeue;
 
-/// What a pass does next.
+/// What a reconcile does next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// Carry this out, fold the outcome into [`Observed`](crate::execution::state::Observed), and plan again.
     Act(Step),
-    /// The pass ends.
+    /// The reconcile ends.
     Settle(Box<Settled>),
 }
 
-/// One effect or question.
+/// One effect or request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Write the claim and the finalizer, on condition that nobody changed the resource.
+    /// Write the claim and the finalizer, provided that nobody has changed the resource.
     WriteClaim {
-        /// What to write.
         claim: Box<Claim>,
-        /// Whether our finalizer shall be on the resource then.
+        /// Whether the resource has our finalizer afterwards.
         finalizer: bool,
-        /// Whether the call of this claim follows in the same pass.
+        /// Whether the call of this claim follows in the same reconcile.
         send: bool,
-        /// Whether a person's consent is used up with it.
+        /// Whether this write uses up a person's consent.
         consent: bool,
     },
-    /// Put our finalizer on the resource, or take it off.
+    /// Add our finalizer to the resource, or remove it.
     SetFinalizer(bool),
-    /// Take our finalizer off a resource that is being deleted.
+    /// Remove our finalizer from a resource that is being deleted.
     Release {
-        /// The run may go on: say so.
+        /// The run may go on, which is to be reported.
         abandoned: bool,
     },
-    /// Ask the API whether what is to be run exists.
+    /// Check whether the workflow or registration to run exists at the API.
     Probe,
-    /// Ask the API about the run.
+    /// Get the run from the API.
     Ask,
     /// Read the ConfigMaps and Secrets that the input comes from.
     ReadInput,
-    /// Find out whether the run that was found is what the spec asks for.
+    /// Check whether the run that was found is the one that the spec asks for.
     Compare,
-    /// Start the run. Only ever follows a claim with `send` in the same pass.
+    /// Start the run. This only ever follows a claim with `send` in the same reconcile.
     Start,
-    /// Wait for a moment whether the run that was just accepted ends at once: that saves a write.
+    /// Wait a moment in case the run that was just accepted ends at once: that saves a write.
     Linger,
     /// Read why the run failed.
     ReadFailure,
     /// Write the result into the object that the spec names.
     WriteResult,
-    /// Stop the run.
     Stop(StopCall),
-    /// Delete the resource, whose time is over.
+    /// Delete the expired resource.
     Delete,
 }
 
-/// The end of a pass.
+/// The end of a reconcile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
-    /// To be written if it differs from what is there.
+    /// Written if it differs from the current one.
     pub status: Status,
-    /// To be published.
     pub notices: Vec<Notice>,
-    /// When to come back.
     pub requeue: Requeue,
 }

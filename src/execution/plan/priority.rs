@@ -1,4 +1,4 @@
-//! What the calls of a pass are for.
+//! The priority level of a reconcile's calls.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -8,7 +8,8 @@ use crate::execution::state::Observed;
 use crate::execution::status::is_started;
 use crate::mistral::budget::Class;
 
-/// The class of the pass's turn, by the step that needs it first: a question has the class of what it unblocks.
+/// The priority level of the reconcile's permit, by the step that needs it first. A read has the level of what it
+/// unblocks.
 pub(crate) fn class(step: &Step, o: &Observed, now: Timestamp) -> Class {
     match step {
         Step::Stop(_) | Step::Release { .. } => Class::Stop,
