@@ -27,11 +27,13 @@ pub enum Command {
     Run(Box<Run>),
     /// Print the CustomResourceDefinitions as YAML, for kubectl apply.
     Crds,
-    /// Print manifests for the workflows of a Mistral workspace. Applying them changes nothing. The API key comes from MISTRAL_API_KEY or from a file.
+    /// Print manifests for the workflows of a Mistral workspace. Applying them changes nothing. The API key comes from
+    /// MISTRAL_API_KEY or from a file.
     Import(Box<Import>),
-    /// Remove the operator's finalizers from all resources, for when no operator is left to do it. Runs are not stopped. Stop the operator first, or it adds the finalizers again.
+    /// Remove the operator's finalizers from all resources after the operator is gone. Runs are not stopped. Stop the
+    /// operator first, or it adds the finalizers again.
     ReleaseFinalizers {
-        /// Only in this namespace, instead of all; may be repeated.
+        /// Limit to this namespace, instead of all; may be repeated.
         #[arg(long = "namespace", value_name = "NAME", value_delimiter = ',')]
         namespaces: Vec<String>,
     },
@@ -40,7 +42,8 @@ pub enum Command {
 /// Flags of `run`.
 #[derive(Debug, clap::Args)]
 pub struct Run {
-    /// An address of the Mistral API that Workspaces may name, and so the operator may send keys to; may be repeated.
+    /// An address of the Mistral API that Workspaces may name. The operator sends API keys only to these addresses. May
+    /// be repeated.
     #[arg(
         long = "allow-base-url",
         env = "ALLOW_BASE_URL",
@@ -50,7 +53,8 @@ pub struct Run {
         default_values = ["https://api.mistral.ai", "https://api.eu.mistral.ai", "https://api.us.mistral.ai"],
     )]
     pub allow_base_urls: Vec<Url>,
-    /// The maximum of calls per second with one API key, over all Workspaces that use the key; a Workspace may set a lower one.
+    /// The maximum number of calls per second with one API key, over all Workspaces that use the key. A Workspace may
+    /// set a lower limit.
     #[arg(long, env = "MAX_REQUESTS_PER_SECOND", value_name = "NUMBER", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub max_requests_per_second: u32,
     /// Let executions take input (spec.inputFrom) only from Secrets with the label workflows.mistral.ai/input=true.
@@ -59,13 +63,14 @@ pub struct Run {
     /// Watch only this namespace, instead of all; may be repeated.
     #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_name = "NAME", value_delimiter = ',')]
     pub namespaces: Vec<String>,
-    /// The address of /healthz, /readyz (which says what it waits for) and /metrics; the default is every address, of IPv4 as well.
+    /// The address that serves /healthz, /readyz (which says what it waits for) and /metrics. The default is every
+    /// address, including IPv4.
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "[::]:8080")]
     pub listen: SocketAddr,
-    /// The Lease that elects the leader of several operators; empty for no election.
+    /// The Lease that elects the leader among several operators. An empty name turns leader election off.
     #[arg(long, env = "LEASE", value_name = "NAME", default_value = "mistral-workflows-operator")]
     pub lease: String,
-    /// The namespace of the Lease [default: the pod's namespace; outside of a pod there is no election]
+    /// The namespace of the Lease [default: the pod's namespace; outside of a pod there is no leader election]
     #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAME")]
     pub lease_namespace: Option<String>,
     /// The format of the log.
@@ -85,7 +90,7 @@ pub struct Import {
     /// The address of the Mistral API.
     #[arg(long, value_name = "URL", default_value = "https://api.mistral.ai", value_parser = workspace::plan::parse_address)]
     pub base_url: Url,
-    /// Only workflows with this tag; may be repeated, then with all of them.
+    /// Only workflows with this tag; may be repeated to require several tags.
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
     /// Only workflows with this text in their name or display name.

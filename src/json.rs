@@ -1,9 +1,9 @@
 //! JSON from outside, kept as text.
 //!
-//! Nothing that comes from outside respects a depth or a size: a worker's result may be nested a thousand levels deep,
-//! a number may have four hundred digits, and an escape may stand for half a character. `serde_json` refuses such values,
-//! and with them all that surrounds them. As text they pass through unharmed, and are decoded only where they are known
-//! to be shallow and small. Nothing here recurses.
+//! JSON from outside respects no limit of depth or size. A worker's result may be nested a thousand levels deep, a
+//! number may have four hundred digits, and an escape may be a lone surrogate, which is half of a character.
+//! `serde_json` refuses such values, and everything around them. As text they pass through unharmed. Only values known
+//! to be shallow and small are decoded. Nothing here recurses.
 
 use std::borrow::Cow;
 use std::fmt::{Debug, Formatter};
@@ -23,12 +23,12 @@ pub const MAX_DEPTH: usize = 64;
 pub struct Json(Arc<RawValue>);
 
 impl Json {
-    /// The text as it came: valid JSON, spaces and all.
+    /// The text as it was received: valid JSON, including whitespace.
     pub fn text(&self) -> &str {
         self.0.get()
     }
 
-    /// The text without spaces between its parts; numbers and texts stay as they are spelled.
+    /// The text without whitespace between tokens. Numbers and strings keep their spelling.
     pub fn compact(&self) -> Self {
         let text = self.text();
         let compact: String = tokens(text).collect();
@@ -39,25 +39,24 @@ impl Json {
         }
     }
 
-    /// A text that is JSON already; none where it is not.
+    /// Wraps a text; none if the text is not JSON.
     pub fn from_text(text: String) -> Option<Self> {
         RawValue::from_string(text).ok().map(Self::from)
     }
 
-    /// Whether it is `null`.
     pub fn is_null(&self) -> bool {
         self.text() == "null"
     }
 
-    /// Levels of objects and arrays; 0 for a text or a number.
+    /// Levels of objects and arrays; 0 for a string or a number.
     pub fn depth(&self) -> usize {
         depth(self.text())
     }
 
-    /// Whether a status can hold it.
+    /// Whether a status can hold the value.
     ///
     /// # Errors
-    /// Why not, as the end of a sentence that begins with what it is.
+    /// Why not, as the end of a sentence whose subject is the value.
     pub fn is_keepable(&self) -> Result<(), String> {
         let depth = self.depth();
         if depth > MAX_DEPTH {
@@ -75,8 +74,8 @@ impl Json {
         }
     }
 
-    /// The text that another spelling of the same value has as well: of numbers and of texts. The fields of objects stay
-    /// in their order.
+    /// The text with numbers and strings in a normal spelling: other spellings of the same value give the same text.
+    /// The fields of objects keep their order.
     pub fn normal(&self) -> String {
         let mut normal = String::with_capacity(self.text().len());
         for token in tokens(self.text()) {
@@ -95,24 +94,24 @@ impl Json {
         normal
     }
 
-    /// The fields of an object, in their order, each as text; none for anything else.
+    /// The fields of an object, in their order, each as text; none if the value is not an object.
     pub fn fields(&self) -> Option<Vec<(String, Json)>> {
         fields(self.text())
             .map(|fields| fields.into_iter().map(|(name, value)| (name, Self::from(value.to_owned()))).collect())
     }
 
-    /// What one field of an object holds; none where there is no such field.
+    /// The value of one field of an object; none if there is no such field.
     pub fn field(&self, name: &str) -> Option<Json> {
         self.fields()?.into_iter().find(|(field, _)| field == name).map(|(_, value)| value)
     }
 
-    /// The text that this is, however it is spelled; none for anything else.
+    /// The string, decoded; none if the value is not a string.
     pub fn string(&self) -> Option<String> {
         string(self.text()).map(Cow::into_owned)
     }
 
-    /// The same with other leaves: `of` is given each text, decoded, each name of a field and each number as it is
-    /// spelled, and returns what stands in its place, as a text; none to leave it.
+    /// Replaces leaves. `of` gets each string and each field name, decoded, and each number as it is spelled. It
+    /// returns the string that replaces the leaf, or none to keep the leaf.
     pub fn map_leaves(&self, mut of: impl FnMut(&str) -> Option<String>) -> Self {
         let mut mapped = String::with_capacity(self.text().len());
         for token in tokens(self.text()) {
@@ -129,7 +128,7 @@ impl Json {
         Self::from_text(mapped).unwrap_or_else(|| self.clone())
     }
 
-    /// Tells of each text, decoded, and of each number, as it is spelled; not of the names of fields.
+    /// Calls `each` with each string, decoded, and with each number as it is spelled, but not with the names of fields.
     pub fn leaves(&self, mut each: impl FnMut(&str)) {
         let mut parts = tokens(self.text()).peekable();
         while let Some(token) = parts.next() {
@@ -152,22 +151,22 @@ impl From<Box<RawValue>> for Json {
     }
 }
 
-/// For what the operator itself makes.
+/// For values that the operator itself makes.
 impl From<&Value> for Json {
     fn from(value: &Value) -> Self {
-        // A value in memory has a text.
+        // Every value in memory has a JSON text.
         Self::from_text(value.to_string()).unwrap_or_else(|| Self(Arc::from(RawValue::NULL.to_owned())))
     }
 }
 
-/// Whatever the spelling.
+/// Compares values, whatever their spelling.
 impl PartialEq<Value> for Json {
     fn eq(&self, other: &Value) -> bool {
         serde_json::from_str::<Value>(self.text()).is_ok_and(|value| value == *other)
     }
 }
 
-/// By its spelling.
+/// Compares spellings.
 impl PartialEq for Json {
     fn eq(&self, other: &Self) -> bool {
         self.text() == other.text()
@@ -198,17 +197,16 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
-/// For fields that may be null, missing, or of another type than was promised: nothing of it is a reason to lose what
-/// stands beside it.
+/// Decodes a field that may be null, missing or of an unexpected type. Such a field must not lose the fields beside it.
 ///
 /// # Errors
-/// Only where what is read is no JSON at all.
+/// Only if the input is not JSON at all.
 pub fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     let raw = Box::<RawValue>::deserialize(deserializer)?;
     Ok(serde_json::from_str(raw.get()).unwrap_or_default())
 }
 
-/// The same for a text, which may hold halves of characters.
+/// Like [`lenient`], for a string, which may hold lone surrogates.
 ///
 /// # Errors
 /// See [`lenient`].
@@ -217,7 +215,7 @@ pub fn lenient_string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     Ok(string(raw.get()).map(Cow::into_owned))
 }
 
-/// A JSON value as text, or none for null: for fields that may be missing.
+/// A JSON value as text; none for null. For fields that may be missing.
 ///
 /// # Errors
 /// See [`lenient`].
@@ -225,12 +223,12 @@ pub fn any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D
     Ok(Some(Json::deserialize(deserializer)?).filter(|json| !json.is_null()))
 }
 
-/// Rows of a list, each decoded alone: one that is not as promised costs only itself.
+/// Rows of a list, each decoded alone: a malformed row loses only itself.
 #[derive(Debug)]
 pub struct Rows<T> {
-    /// Those that could be read, in their order.
+    /// The rows that could be decoded, in their order.
     pub rows: Vec<T>,
-    /// How many could not.
+    /// How many rows could not be decoded.
     pub unreadable: usize,
 }
 
@@ -244,7 +242,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Rows<T> {
             }
             fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Rows<T>, A::Error> {
                 let mut rows = Rows { rows: Vec::new(), unreadable: 0 };
-                // One at a time: the text of a row is gone before the next one is read.
+                // One at a time: the text of a row is freed before the next row is read.
                 while let Some(raw) = list.next_element::<Box<RawValue>>()? {
                     match serde_json::from_str(raw.get()) {
                         Ok(row) => rows.rows.push(row),
@@ -258,7 +256,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Rows<T> {
     }
 }
 
-/// Levels of objects and arrays in a text that is JSON.
+/// Levels of objects and arrays in a JSON text.
 pub fn depth(text: &str) -> usize {
     let (mut now, mut deepest) = (0_usize, 0);
     for token in tokens(text) {
@@ -274,7 +272,7 @@ pub fn depth(text: &str) -> usize {
     deepest
 }
 
-/// The fields of an object, each as text; none for anything else.
+/// The fields of an object, each as text; none if the text is not an object.
 pub fn fields(text: &str) -> Option<Vec<(String, &RawValue)>> {
     struct Fields<'a>(Vec<(String, &'a RawValue)>);
     impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
@@ -299,7 +297,7 @@ pub fn fields(text: &str) -> Option<Vec<(String, &RawValue)>> {
     serde_json::from_str::<Fields<'_>>(text).ok().map(|fields| fields.0)
 }
 
-/// The text that a JSON string stands for; none where it is no string. What is half a character becomes U+FFFD.
+/// The string that a JSON string encodes; none if the text is not a string. A lone surrogate becomes U+FFFD.
 pub fn string(json: &str) -> Option<Cow<'_, str>> {
     if !json.starts_with('"') {
         return None;
@@ -310,7 +308,7 @@ pub fn string(json: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<String>(json).or_else(|_| serde_json::from_str(&whole_characters(json))).ok().map(Cow::Owned)
 }
 
-/// A JSON string in which escapes of halves of characters that stand alone are escapes of U+FFFD.
+/// A JSON string in which the escape of U+FFFD replaces each escape of a lone surrogate.
 fn whole_characters(json: &str) -> String {
     let unit = |at: usize| {
         let hex = json.get(at..)?.strip_prefix("\\u")?.get(..4)?;
@@ -342,8 +340,7 @@ fn whole_characters(json: &str) -> String {
     whole
 }
 
-/// The parts of a text that is JSON, without the spaces between them: strings with their quotes, numbers, words and
-/// single signs.
+/// The tokens of a JSON text, without whitespace: strings with their quotes, numbers, literals and punctuation.
 fn tokens(text: &str) -> impl Iterator<Item = &str> {
     let bytes = text.as_bytes();
     let mut at = 0;

@@ -1,16 +1,16 @@
-//! The layers of the sources, held by a test: each may use what is below it, and nothing else.
+//! The layers of the sources, enforced by a test: each module may use only what is below it.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the bottom. Modules of one layer do not know each other.
+/// From the bottom up. Modules of one layer do not know each other.
 const LAYERS: [&[&str]; 7] = [
     // Texts and bytes.
     &["clock", "json", "room", "sync", "text"],
     // The resources; the Mistral API, without Kubernetes; what any controller needs, whatever it works on.
     &["api", "mistral", "platform"],
-    // One kind upon another.
+    // The kinds: each may use those before it.
     &["workspace"],
     &["workflow"],
     &["execution"],
@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 7] = [
     &["cli"],
 ];
 
-/// Uses that still go up or across: the file, and the module that it names. The list only ever gets shorter.
+/// Uses that still go up or across: the file, and the module that it names. The list may only get shorter.
 const EXCEPTIONS: [(&str, &str); 9] = [
     ("platform/events/mod.rs", "api"),
     ("platform/refused.rs", "api"),
@@ -47,7 +47,7 @@ fn files(folder: &Path, all: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules at the top of this crate that a source names by `crate::`, alone or in braces.
+/// The top-level modules of this crate that a source names by `crate::`, alone or in braces.
 fn used(source: &str) -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
     for (at, _) in source.match_indices("crate::") {

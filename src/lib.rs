@@ -1,6 +1,6 @@
 //! Kubernetes operator for the Mistral Workflows API.
 //!
-//! `docs/explanation/architecture.md` has the path of one execution through these modules.
+//! `docs/explanation/architecture.md` follows one execution through these modules.
 
 pub mod api;
 pub mod cli;

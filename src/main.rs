@@ -40,7 +40,7 @@ fn print_crds() -> Outcome {
     Ok(())
 }
 
-/// Whatever still runs when the work has ended is not waited for: a process that leads no longer has to be gone at once.
+/// Exits after `work` without waiting for background tasks: a process that lost leadership must exit immediately.
 fn to_the_end(work: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Runtime::new()?;
     let outcome = runtime.block_on(work);
@@ -75,7 +75,7 @@ async fn run(options: Run) -> Outcome {
         }
         stopping.cancel();
     });
-    // An empty variable is as good as none.
+    // An empty environment variable counts as unset.
     let given = |name: Option<String>| name.filter(|name| !name.is_empty());
     let lease = match given(lease_namespace).or(pod_namespace) {
         Some(namespace) if !lease.is_empty() => {
@@ -92,8 +92,8 @@ async fn run(options: Run) -> Outcome {
         listen: Some(listen),
         lease,
     };
-    // As a task, which takes turns with the passes that it begins. On the thread that waits here it would begin those of
-    // a whole list, each of which takes memory, before the others have brought them to their ends.
+    // Runs as a task, which takes turns with the reconciles that it starts. On the thread that waits here, it would
+    // start the reconciles of a whole list, each of which takes memory, before others have finished them.
     tokio::spawn(operator::run(config, client, stop)).await??;
     Ok(())
 }
@@ -160,10 +160,10 @@ async fn import(options: Import) -> Outcome {
     Ok(())
 }
 
-/// How to reach the cluster, by the kubeconfig or else by the pod's service account, and the pod's namespace if it is
-/// the latter.
+/// The cluster's configuration, from the kubeconfig or else from the pod's service account. The latter also gives the
+/// pod's namespace.
 async fn cluster() -> Result<(kube::Config, Option<String>), Box<dyn std::error::Error>> {
-    // One TLS provider for all clients, chosen here; a second call has no effect.
+    // Chooses one TLS provider for all clients; a second call has no effect.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let by_pod = kube::Config::from_kubeconfig(&kube::config::KubeConfigOptions::default()).await.is_err();
     let config = platform::apiserver::tuned(kube::Config::infer().await.map_err(without_lines)?);
@@ -171,7 +171,7 @@ async fn cluster() -> Result<(kube::Config, Option<String>), Box<dyn std::error:
     Ok((config, pod_namespace))
 }
 
-/// What to say where no cluster is configured: nothing out of a kubeconfig that cannot be read, whose lines may hold a
+/// The error if no cluster is configured. It quotes nothing from an unreadable kubeconfig, whose lines may hold a
 /// token.
 fn without_lines(error: InferConfigError) -> Box<dyn std::error::Error> {
     let of_kubeconfig = error.source().and_then(|error| error.downcast_ref());

@@ -1,22 +1,22 @@
-//! How much memory long answers may take: that of the process is everybody's.
+//! Limits the memory for long responses: all tenants share the memory of the process.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Answers up to this length, in bytes, wait for nobody: as many as may be under way take little.
+/// Responses up to this length, in bytes, never wait: all that may be in flight take little memory.
 pub const SHORT: usize = 64 << 10;
-/// KiB for the long answers of all keys together.
+/// KiB for the long responses of all keys together.
 const ALL: usize = 64 << 10;
-/// KiB for those of one key: a tenant whose results are long waits for itself.
+/// KiB for the long responses of one key: a tenant whose results are long waits only for itself.
 const OF_A_KEY: usize = 16 << 10;
-/// How long an answer waits for room.
+/// How long a response waits for memory.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 static SHARED: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(ALL)));
 
-/// The room that one key has for long answers. Clones share it.
+/// The memory of one key for long responses. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Room(Arc<Semaphore>);
 
@@ -27,15 +27,16 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Room for an answer of so many bytes: its text as it comes, and the part of it that is kept. None if there is none
-    /// for long. Taken at once, never bit by bit: two that each hold a half would wait for each other.
+    /// Reserves memory for a response of this many bytes: for its text as it arrives, and for the part of it that is
+    /// kept. None if too little is free for long. All or nothing: two responses with half each would wait for each
+    /// other.
     pub async fn take(&self, bytes: usize) -> Option<Held> {
         if bytes <= SHORT {
             return Some(Held::default());
         }
         let kib = u32::try_from(bytes.div_ceil(512)).ok()?.min(u32::try_from(OF_A_KEY).ok()?);
         let taken = async {
-            // In this order: whoever waits for the others of its key keeps nobody else waiting.
+            // In this order: a response that waits for others of its own key must not hold shared memory.
             let own = Arc::clone(&self.0).acquire_many_owned(kib).await.ok()?;
             let shared = Arc::clone(&SHARED).acquire_many_owned(kib).await.ok()?;
             Some(Held(Some(Arc::new((own, shared)))))
@@ -44,12 +45,12 @@ impl Room {
     }
 }
 
-/// Room that is held by an answer, and by its clones.
+/// Memory that a response and its clones hold.
 #[derive(Clone, Debug, Default)]
 pub struct Held(Option<Arc<(OwnedSemaphorePermit, OwnedSemaphorePermit)>>);
 
 impl Held {
-    /// Gives back what an answer of so many bytes does not need.
+    /// Returns what a response of this many bytes does not need.
     pub fn cut_to(self, bytes: usize) -> Self {
         let Some((mut own, mut shared)) = self.0.and_then(Arc::into_inner) else { return Self::default() };
         let needed = if bytes <= SHORT { 0 } else { bytes.div_ceil(512) };
@@ -60,7 +61,7 @@ impl Held {
     }
 }
 
-/// It is no part of what was answered.
+/// The reservation is not part of the response.
 impl PartialEq for Held {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -81,7 +82,7 @@ mod tests {
         assert!(one.take(SHORT).await.is_some());
         drop((first, second));
         assert!(one.take(long).await.is_some());
-        // One that is longer than the room of its key has it to itself.
+        // A response that is longer than the memory of its key has all of it to itself.
         assert!(other.take(1 << 30).await.is_some());
     }
 }

@@ -1,6 +1,6 @@
 //! Texts from outside, kept short.
 
-/// Cuts `text` to at most `max` bytes, at a character's boundary.
+/// Cuts `text` to at most `max` bytes, at a character boundary.
 pub fn truncate(text: &mut String, max: usize) {
     if text.len() > max {
         text.truncate(text.floor_char_boundary(max));

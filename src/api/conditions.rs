@@ -1,4 +1,4 @@
-//! Conditions as Kubernetes users know them, and the one function that sets them.
+//! Conditions in the form that Kubernetes users know, and the one function that sets them.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use crate::text::truncate;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-/// All is well and done: what `kubectl wait --for=condition=Ready` and kstatus look at.
+/// The resource is done, and all is well. `kubectl wait --for=condition=Ready` and kstatus read this condition.
 pub const READY: &str = "Ready";
-/// The operator is still at work (kstatus: in progress).
+/// The operator is still working (kstatus: in progress).
 pub const RECONCILING: &str = "Reconciling";
-/// The operator cannot go on by itself (kstatus: failed).
+/// The operator cannot continue by itself (kstatus: failed).
 pub const STALLED: &str = "Stalled";
 /// The API has accepted the execution.
 pub const STARTED: &str = "Started";
-/// The execution ended with `COMPLETED`, as a Job's `Complete`.
+/// The run ended with `COMPLETED`, like `Complete` of a Job.
 pub const COMPLETE: &str = "Complete";
-/// The execution ended in any other way, as a Job's `Failed`.
+/// The run ended in any other way, like `Failed` of a Job.
 pub const FAILED: &str = "Failed";
-/// The spec no longer says what was claimed: an edit that the API server's rules let through.
+/// The spec differs from the claim: the API server's rules let an edit through.
 pub const EDITED: &str = "Edited";
-/// The execution has outlived `ttlSecondsAfterFinished` and is kept all the same.
+/// `ttlSecondsAfterFinished` has passed, but the operator keeps the execution.
 pub const EXPIRED: &str = "Expired";
-/// The API no longer knows an execution that had started.
+/// The API no longer knows a run that had started.
 pub const MISSING: &str = "Missing";
-/// The run completed, and its result is not where the spec wants it.
+/// The run completed, but its result is not where the spec wants it.
 pub const RESULT_NOT_WRITTEN: &str = "ResultNotWritten";
 
 /// A live worker serves the workflow.
@@ -37,11 +37,11 @@ pub const AMBIGUOUS: &str = "Ambiguous";
 /// A run of the workflow acts on behalf of a user.
 pub const NEEDS_USER: &str = "NeedsUser";
 
-/// Calls of the Workspace have to wait for their turn.
+/// Calls of the Workspace wait in the queue.
 pub const THROTTLED: &str = "Throttled";
-/// Discovery could not do all that it should for the Workspace.
+/// Discovery could not do everything for the Workspace.
 pub const DISCOVERY_INCOMPLETE: &str = "DiscoveryIncomplete";
-/// What is changed in Mistral is not seen, since the lists of workflows cannot be read.
+/// The operator does not see changes made in Mistral, because it cannot read the lists of workflows.
 pub const DRIFT_UNSEEN: &str = "DriftUnseen";
 
 /// The longest message the API server accepts in a condition.
@@ -50,11 +50,11 @@ const MAX_MESSAGE: usize = 32_768;
 /// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Is {
-    /// It holds.
+    /// The condition holds.
     True,
-    /// It does not hold.
+    /// The condition does not hold.
     False,
-    /// It cannot be told yet.
+    /// The operator cannot say yet.
     Unknown,
 }
 
@@ -68,7 +68,7 @@ impl Is {
     }
 }
 
-/// Sets `type_`, keeping `lastTransitionTime` unless the status flips.
+/// Sets `type_`. `lastTransitionTime` changes only when the status flips.
 pub fn set(
     conditions: &mut Vec<Condition>,
     type_: &str,
@@ -99,40 +99,39 @@ pub fn set(
     }
 }
 
-/// Whether the operator can go on by itself.
+/// Whether the operator can continue by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// It will.
+    /// The operator continues by itself.
     Working,
     /// A person has to act.
     Stalled,
 }
 
-/// How long what a resource names may take to arrive. Flux and Argo CD give up a whole sync for one resource that needs a
-/// person.
+/// How long a referenced resource may take to appear. Flux and Argo CD give up a whole sync for one resource that needs
+/// a person.
 const ARRIVES_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
 impl Wait {
-    /// For something that a resource of this age names, and that is not there; and after which time that is to be looked
-    /// at again.
+    /// The progress of a resource of this age that refers to something missing, and when to check again.
     pub fn for_missing(created: Timestamp, now: Timestamp) -> (Self, Option<Duration>) {
         let until = later(created, ARRIVES_WITHIN);
         match Duration::try_from(until.duration_since(now)) {
-            // A resource from the future is one whose clock is wrong.
+            // A creation time in the future means that a clock is wrong.
             Ok(left) if !left.is_zero() && left <= ARRIVES_WITHIN.unsigned_abs() => (Self::Working, Some(left)),
             _ => (Self::Stalled, None),
         }
     }
 }
 
-/// Sets `Ready` to true, and with it what kstatus reads beside it.
+/// Sets `Ready` to true, and removes the other two conditions that kstatus reads.
 pub fn ready(all: &mut Vec<Condition>, reason: &str, message: &str, generation: Option<i64>, now: Timestamp) {
     set(all, READY, Is::True, reason, message, generation, now);
     remove(all, RECONCILING);
     remove(all, STALLED);
 }
 
-/// Sets `Ready` to false, and with it what kstatus reads beside it.
+/// Sets `Ready` to false, and with it the other two conditions that kstatus reads.
 pub fn unready(
     all: &mut Vec<Condition>,
     wait: Wait,
@@ -150,7 +149,7 @@ pub fn unready(
     remove(all, absent);
 }
 
-/// Takes a condition away: for those whose mere presence means trouble.
+/// Removes a condition, for those whose mere presence means trouble.
 pub fn remove(conditions: &mut Vec<Condition>, type_: &str) {
     conditions.retain(|condition| condition.type_ != type_);
 }

@@ -19,10 +19,11 @@ use crate::json::{self, Json};
 
 /// One run of a workflow.
 ///
-/// What was asked for cannot be edited.
-// The API server evaluates these rules at each write, the operator's own too, and each look at a field of the spec costs
-// it a copy of the spec's schema, which once took a tenth of its time. So fields that are always there have rules of
-// their own. Those of the others are on the whole spec, for which it is a change too that a field appears or vanishes.
+/// The fields that define the run are immutable.
+// The API server evaluates these rules at each write, including the operator's own. Each access to a field of the spec
+// costs a copy of the spec's schema, which once took a tenth of the API server's time. So fields that are always
+// present have rules of their own. The rules of optional fields are on the whole spec: only there does a field that
+// appears or vanishes count as a change.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -76,39 +77,39 @@ pub struct WorkflowExecutionSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("workspaceRef is immutable"))]
     pub workspace_ref: WorkspaceRef,
 
-    /// The Workflow resource, in this namespace, whose workflow is to run: the start waits until the
-    /// API knows it and it is not archived. Exactly one of workflowRef, workflowIdentifier and
-    /// registrationId. Immutable.
+    /// The Workflow resource, in this namespace, whose workflow to run. The run starts once the API
+    /// knows the workflow and the workflow is not archived. Set exactly one of workflowRef,
+    /// workflowIdentifier and registrationId. Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_ref: Option<WorkflowRef>,
 
-    /// Name or UUID of the workflow to run. Exactly one of workflowRef, workflowIdentifier and
+    /// Name or UUID of the workflow to run. Set exactly one of workflowRef, workflowIdentifier and
     /// registrationId. Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_-]+$"))]
     pub workflow_identifier: Option<String>,
 
-    /// UUID of the workflow registration to run, to pin one version. Exactly one of workflowRef,
-    /// workflowIdentifier and registrationId. Immutable.
+    /// UUID of the workflow registration to run, to pin one version. Set exactly one of
+    /// workflowRef, workflowIdentifier and registrationId. Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36), regex(pattern = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"))]
     pub registration_id: Option<String>,
 
-    /// Identity of the run at the API. By default it is made from the resource's name and UID, so
-    /// that a resource created again is a new run; an id given here outlives the resource for as
-    /// long as the API remembers the run (30 days by default). Immutable.
+    /// Id of the run at the API. By default, the operator derives it from the resource's name and
+    /// UID, so a resource that is created again starts a new run. An id set here outlives the
+    /// resource for as long as the API remembers the run (30 days by default). Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 240), regex(pattern = r"^[a-zA-Z0-9_-]+$"))]
     pub execution_id: Option<String>,
 
-    /// The workflow's input: a JSON object, at most what the API takes (2 MB). Immutable.
+    /// The workflow's input: a JSON object of at most 2 MB, the limit of the API. Immutable.
     #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::object_schema")]
     pub input: Option<Json>,
 
-    /// Parts of the input that stand in ConfigMaps and Secrets of this namespace. They are read right
-    /// before the start, which waits until all of them are there. No two paths may be the same or one
-    /// inside the other, nor may a path meet a value of spec.input. Immutable.
+    /// Parts of the input that come from ConfigMaps and Secrets of this namespace. The operator
+    /// reads them right before the start, and the start waits until all of them exist. No two paths
+    /// may be equal or one inside the other, and no path may meet a value of spec.input. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(
@@ -117,7 +118,7 @@ pub struct WorkflowExecutionSpec {
     )]
     pub input_from: Option<Vec<InputFrom>>,
 
-    /// The deployment whose workers run it. Needed where several active deployments own the
+    /// The deployment whose workers execute the run. Required if several active deployments own the
     /// workflow. Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_.-]+$"))]
@@ -128,38 +129,38 @@ pub struct WorkflowExecutionSpec {
     #[schemars(schema_with = "tracing_attributes_schema")]
     pub custom_tracing_attributes: Option<BTreeMap<String, String>>,
 
-    /// Plugin data that is handed to the API as it stands. Immutable.
+    /// Plugin data, passed to the API unchanged. Immutable.
     #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::object_schema")]
     pub extensions: Option<Json>,
 
-    /// Holds the start back while true. It never touches a run that has started.
+    /// If true, the run does not start. A run that has started is not affected.
     #[serde(default)]
     pub suspend: bool,
 
-    /// Seconds from this resource's creation within which the run has to have started, also while
-    /// suspend holds it back; after that it fails with StartingDeadlineExceeded and never starts.
-    /// Without it a start waits for as long as it has to. Immutable.
+    /// Seconds after the creation of this resource within which the run must start, even while
+    /// suspend is true. After that, the execution fails with StartingDeadlineExceeded and never
+    /// starts. By default, a start waits without limit. Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub starting_deadline_seconds: Option<u32>,
 
-    /// Seconds from the run's start after which the operator stops it, as for shutdown Cancel; it
-    /// fails with DeadlineExceeded then. The API has an execution timeout of its own, set in the
-    /// worker's code (1 hour by default). Immutable.
+    /// Seconds after the start of the run after which the operator stops it, as with shutdown
+    /// Cancel. The execution then fails with DeadlineExceeded. The API has an execution timeout of
+    /// its own, set in the worker's code (1 hour by default). Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<u32>,
 
-    /// Asks to stop the run. Cancel asks the workflow to stop and ends it if it has not after
-    /// terminationGracePeriodSeconds; Terminate ends it at once. A run that has not started does not
-    /// start any more. A stop that was asked for cannot be taken back by removing this.
+    /// Stops the run. Cancel asks the workflow to stop, and terminates the run if it has not
+    /// stopped after terminationGracePeriodSeconds. Terminate ends the run at once. A run that has
+    /// not started never starts. A stop cannot be undone by removing this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "shutdown_schema")]
     pub shutdown: Option<Shutdown>,
 
-    /// Seconds that a canceled run has to stop by itself before it is terminated. When the resource is
-    /// being deleted, at most 240 of them. Immutable.
+    /// Seconds that a canceled run has to stop by itself before the operator terminates it. The
+    /// deletion of the resource grants at most 240 seconds. Immutable.
     #[serde(default = "default_grace")]
     #[schemars(range(min = 0, max = 86_400))]
     #[x_kube(
@@ -168,19 +169,20 @@ pub struct WorkflowExecutionSpec {
     )]
     pub termination_grace_period_seconds: u32,
 
-    /// What happens to a run that has not ended when this resource is deleted: Cancel asks it to
-    /// stop and terminates it after terminationGracePeriodSeconds, Terminate ends it at once, Orphan
-    /// leaves it alone. The deletion waits for at most 5 minutes.
+    /// What happens to an unfinished run when this resource is deleted: Cancel asks the run to stop
+    /// and terminates it if it has not stopped after terminationGracePeriodSeconds, Terminate ends
+    /// the run at once, Orphan leaves the run alone. The deletion waits for at most 5 minutes.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// Seconds after the end of the run after which this resource is deleted. One that Argo CD, Flux
-    /// or Helm keep track of is not deleted, since they would create it, and so run it, again.
+    /// Seconds after the end of the run after which the operator deletes this resource. A resource
+    /// that Argo CD, Flux, Helm or a controller tracks is not deleted: they would create it again,
+    /// which would run the workflow again.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub ttl_seconds_after_finished: Option<u32>,
 
-    /// What is kept of the run's result. Immutable.
+    /// Where to store the run's result, and up to which size. Immutable.
     #[serde(default)]
     #[schemars(extend("default" = { "maxBytes": 32768 }))]
     #[x_kube(
@@ -189,29 +191,29 @@ pub struct WorkflowExecutionSpec {
     )]
     pub result: ResultSpec,
 
-    /// Set in memory only, where the cache leaves out what is long: the fingerprint of the whole spec.
+    /// Set in memory only, where the cache leaves out long fields: the fingerprint of the whole spec.
     #[serde(skip)]
     #[schemars(skip)]
     pub left_out: Option<LeftOut>,
 }
 
-/// Stands in the cache for the input, the extensions and the tracing attributes of an execution that has not started,
-/// where they are long. They are read again when a start is due.
+/// Stands in the cache for the long input, extensions and tracing attributes of an execution that has not started. The
+/// operator reads them again when a start is due.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeftOut {
     /// Fingerprint of everything that decides what a run does.
     pub digest: String,
 }
 
-/// The rule under which an optional field may neither change, appear nor vanish; a null is as good as an absent field. Of
-/// what is compared no field may be optional: there a null would be a value.
+/// A CEL rule under which an optional field may not change, appear or vanish. A null counts as an absent field. The
+/// value compared must not have optional fields itself, because a null in them would count as a value.
 pub(super) fn unchanged(field: &str) -> String {
     format!("has(self.{field}) ? has(oldSelf.{field}) && self.{field} == oldSelf.{field} : !has(oldSelf.{field})")
 }
 
-/// The same for `inputFrom`, whose entries have optional fields.
+/// The same rule for `inputFrom`, whose entries have optional fields.
 fn unchanged_inputs() -> String {
-    // CEL spells the name of a field that is a word of its own in this way.
+    // `as` is a reserved word of CEL, which spells the field `__as__`.
     let of = |kind: &str, field: &str| format!("['{kind}', e.{field}.name, e.{field}.key, e.path, e.__as__]");
     let (map, secret) = (of("ConfigMap", "configMapKeyRef"), of("Secret", "secretKeyRef"));
     let entries = |of: &str| format!("{of}.inputFrom.map(e, has(e.configMapKeyRef) ? {map} : {secret})");
@@ -228,12 +230,12 @@ fn tracing_attributes_schema(_: &mut schemars::SchemaGenerator) -> schemars::Sch
     })
 }
 
-/// Not an enum: the API server would refuse a null, which elsewhere is as good as an absent field.
+/// Not an enum: the API server would refuse a null, which elsewhere counts as absent.
 fn shutdown_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "string", "nullable": true, "maxLength": 9, "pattern": "^(Cancel|Terminate)$" })
 }
 
-/// Names a Workflow in the same namespace.
+/// Refers to a Workflow in the same namespace.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct WorkflowRef {
     /// Name of the Workflow resource.
@@ -245,39 +247,41 @@ fn default_grace() -> u32 {
     30
 }
 
-/// How a run is stopped.
+/// How to stop a run.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
-    /// Ask the run to stop; terminate it after terminationGracePeriodSeconds.
+    /// Asks the run to stop, and terminates it if it has not stopped after
+    /// terminationGracePeriodSeconds.
     Cancel,
-    /// End the run at once.
+    /// Ends the run at once.
     Terminate,
 }
 
 /// What happens to an unfinished run when its resource is deleted.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeletionPolicy {
-    /// Ask the run to stop; terminate it after terminationGracePeriodSeconds.
+    /// Asks the run to stop, and terminates it if it has not stopped after
+    /// terminationGracePeriodSeconds.
     #[default]
     Cancel,
-    /// End the run at once.
+    /// Ends the run at once.
     Terminate,
-    /// Leave the run alone.
+    /// Leaves the run alone.
     Orphan,
 }
 
-/// What is kept of a result.
+/// Where to store a result, and up to which size.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ResultSpec {
-    /// The largest result, in bytes of compact JSON, that is copied into status.result. A larger one
-    /// stays at the API; status.resultBytes tells its size.
+    /// The largest result, in bytes of compact JSON, that the operator copies into status.result. A
+    /// larger result stays at the API, and status.resultBytes shows its size.
     #[serde(default = "default_max_bytes")]
     #[schemars(range(min = 0, max = 262_144))]
     pub max_bytes: u32,
 
-    /// Where the whole result goes instead of status.result: an object of this namespace that the
-    /// operator makes and that goes with this resource.
+    /// Where to store the whole result instead of in status.result: an object in this namespace.
+    /// The operator creates the object, and it is deleted together with this resource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<ResultTo>,
 }
@@ -292,54 +296,54 @@ impl Default for ResultSpec {
     }
 }
 
-/// What the operator and the API know of the run.
+/// What the operator and the API know about the run.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowExecutionStatus {
-    /// `Started`, `Complete`, `Failed`, `Ready`, `Reconciling`, `Stalled`; only where they apply
-    /// `Missing`, `Edited`, `Expired`, `ResultNotWritten`.
+    /// `Started`, `Complete`, `Failed`, `Ready`, `Reconciling` and `Stalled`. `Missing`, `Edited`,
+    /// `Expired` and `ResultNotWritten` are present only while they apply.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::conditions_schema")]
     pub conditions: Vec<Condition>,
-    /// Identity of the run at the API.
+    /// Id of the run at the API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution_id: Option<String>,
     /// The execution at the root of the tree that this run belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_execution_id: Option<String>,
-    /// The API's database id of the run, when the API tells.
+    /// The API's database id of the run, if the API reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
-    /// Name of the workflow that runs, as the API spells it.
+    /// Name of the workflow, as the API spells it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_name: Option<String>,
-    /// The API's own word: RUNNING, COMPLETED, FAILED, CANCELED, TERMINATED, TIMED_OUT, …
+    /// The API's own term: RUNNING, COMPLETED, FAILED, CANCELED, TERMINATED, TIMED_OUT, …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// When the run started, by the API's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// When the run ended, by the API's clock. Set in every end, so that
-    /// `kubectl wait --for=jsonpath='{.status.endTime}'` waits for any of them.
+    /// When the run ended, by the API's clock. Set however the run ends, so that
+    /// `kubectl wait --for=jsonpath='{.status.endTime}'` waits for any end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_time: Option<Time>,
     /// How long the run took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<i64>,
-    /// The run's result, when it is at most spec.result.maxBytes long.
+    /// The run's result, if it has at most spec.result.maxBytes bytes.
     #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::any_schema")]
     pub result: Option<Json>,
     /// Size of the result in bytes of compact JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_bytes: Option<i64>,
-    /// The object that holds the result, where spec.result.to asks for one.
+    /// The object that holds the result, if spec.result.to asks for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_ref: Option<ResultRef>,
     /// Why the run did not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
@@ -349,6 +353,6 @@ pub struct WorkflowExecutionStatus {
 pub struct Failure {
     /// The reason of the `Failed` condition.
     pub reason: String,
-    /// What the workflow, or the API, said.
+    /// The explanation by the workflow or the API.
     pub message: String,
 }

@@ -1,7 +1,7 @@
 //! The Kubernetes resources of this operator, and nothing else.
 //!
-//! The types here generate the CRDs in `crds/`; every rule that the API server can check by itself
-//! is written on them, so that bad input is refused when it is applied.
+//! The types here generate the CRDs in `crds/`. They carry every rule that the API server can check
+//! by itself, so that it refuses bad input when the input is applied.
 
 pub mod conditions;
 pub mod execution;
@@ -24,19 +24,19 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     [Workspace::crd(), Workflow::crd(), WorkflowExecution::crd()].into_iter().map(as_the_api_server_wants_it).collect()
 }
 
-/// The formats that the API server knows, of those that schemas here have: it warns of all others.
+/// Formats in these schemas that the API server knows. It warns about all others.
 const FORMATS: [&str; 5] = ["int32", "int64", "float", "double", "date-time"];
 
-/// Changes what the generator of the schemas does otherwise than the API server needs it.
+/// Adapts the generated schemas to the API server.
 fn as_the_api_server_wants_it(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     fn change(value: &mut Value) {
         match value {
             Value::Object(object) => {
-                // The line breaks of this source: `kubectl explain` breaks lines itself.
+                // `kubectl explain` breaks lines itself, so the line breaks of the source go.
                 if let Some(Value::String(text)) = object.get_mut("description") {
                     *text = text.split("\n\n").map(|part| part.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
                 }
-                // Rust's own, such as uint32. What they promise is in `minimum`.
+                // Formats of Rust, such as uint32. `minimum` says the same.
                 if object.get("format").and_then(Value::as_str).is_some_and(|format| !FORMATS.contains(&format)) {
                     object.remove("format");
                 }
@@ -62,7 +62,7 @@ fn conditions_schema(generator: &mut schemars::SchemaGenerator) -> Schema {
     })
 }
 
-/// Schema of a JSON object, or null as good as none, whose content is the workflow's own business.
+/// Schema of a JSON object with any content. Null counts as absent.
 fn object_schema(_: &mut schemars::SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true })
 }

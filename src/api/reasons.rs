@@ -6,8 +6,8 @@
 
 /// Reasons that every kind can have.
 pub mod any {
-    /// A newer operator wrote the resource, or it breaks the CRD's rules, so this operator cannot decode it. The operator
-    /// skips the resource. Deleting it still stops its run.
+    /// A newer operator wrote the resource, or it breaks the CRD's rules, so this operator cannot decode it. The
+    /// operator skips the resource. Deleting it still stops its run.
     ///
     /// On: Event
     ///
@@ -60,8 +60,8 @@ pub mod workspace {
     ///
     /// On: `Ready`, Event
     ///
-    /// Do: let the operator's service account `get` the Secret. `rbac.secretNames` lacks the name, or somebody changed the
-    /// operator's Role.
+    /// Do: let the operator's service account `get` the Secret. `rbac.secretNames` lacks the name, or somebody changed
+    /// the operator's Role.
     pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
     /// The API refuses the key (401).
     ///
@@ -75,7 +75,7 @@ pub mod workspace {
     ///
     /// Do: give the key the permission that the message names.
     pub const REQUEST_REFUSED: &str = "RequestRefused";
-    /// The API does not answer, or its answer makes no sense. The operator tries again.
+    /// The API does not answer, or its answer is invalid. The operator tries again.
     ///
     /// On: `Ready`, Event
     ///
@@ -89,23 +89,24 @@ pub mod workspace {
     /// Do: set `requestsPerSecond` to what Mistral allows for the key, or ask Mistral for more; see
     /// [throttling](../explanation/throttling.md).
     pub const RATE_LIMITED: &str = "RateLimited";
-    /// Calls wait because the limit lets fewer through than there are, or because the API is slow.
+    /// Calls wait because there are more of them than the limit allows, or because the API is slow.
     ///
     /// On: `Throttled`, Event
     ///
     /// Do: raise the limit that the message names; see [throttling](../explanation/throttling.md).
     pub const AT_LIMIT: &str = "AtLimit";
 
-    /// With `discovery: Observe`, the API server refuses to create or delete a Workflow (a right, a quota, a policy), or
-    /// the operator cannot read Mistral's list of workflows to its end. The message quotes the refusal. From a list that
-    /// ends too soon (some rows cannot be read, or it has more than 50,000) the operator discovers the workflows that it
-    /// has read, and removes no resource.
+    /// With `discovery: Observe`, the API server refuses to create or delete a Workflow (a right, a quota, a policy),
+    /// or the operator cannot read the whole list of workflows from Mistral. The message quotes the refusal. If the
+    /// list is incomplete (unreadable rows, or more than 50,000 workflows), the operator discovers the workflows that
+    /// it has read, and deletes no resource.
     ///
     /// On: `DiscoveryIncomplete`, Event
     ///
-    /// Do: grant the right (`discovery.enabled`), raise the quota or change the policy; or do what the API's words ask for.
+    /// Do: grant the right (`discovery.enabled`), raise the quota or change the policy; or do what the API's message
+    /// asks for.
     pub const DISCOVERY_FAILED: &str = "DiscoveryFailed";
-    /// The operator could not read the lists of workflows three times in a row, so it does not see changes made in
+    /// The operator failed to read the lists of workflows three consecutive times, so it does not see changes made in
     /// Mistral. The message says since when and why. Runs are not affected. The operator tries again every minute.
     ///
     /// On: `DriftUnseen`, Event
@@ -125,7 +126,7 @@ pub mod workspace {
     /// Do: nothing.
     pub const DISCOVERED: &str = "Discovered";
 
-    /// Those of `Ready`.
+    /// The reasons of `Ready`.
     pub const ALL: [&str; 8] = [
         CONNECTED,
         BASE_URL_NOT_ALLOWED,
@@ -206,27 +207,27 @@ pub mod workflow {
     ///
     /// Do: give the key the permission that the message names.
     pub const REQUEST_REFUSED: &str = "RequestRefused";
-    /// The API refuses the new value of a field, in the words of the message.
+    /// The API refuses the new value of a field. The message quotes the API.
     ///
     /// On: `Ready`, Event
     ///
     /// Do: correct the field that the message names, or leave it out.
     pub const CHANGE_REFUSED: &str = "ChangeRefused";
-    /// The API does not answer, or its answer makes no sense. The operator tries again.
+    /// The API does not answer, or its answer is invalid. The operator tries again.
     ///
     /// On: `Ready`, Event
     ///
     /// Do: wait. If the reason stays, check egress, proxy, DNS and Mistral's status page.
     pub const API_UNAVAILABLE: &str = "APIUnavailable";
-    /// Somebody else has set a field back to the same other value three times within an hour: perhaps a second Workflow, a
-    /// worker that registers, or a person. The operator now sets the field at most once an hour.
+    /// Three times within an hour, somebody else has set a field back to the same other value: perhaps a second
+    /// Workflow, a worker that registers, or a person. The operator now sets the field at most once an hour.
     ///
     /// On: `Ready`, `Contested`, Event
     ///
     /// Do: agree on one value, or leave the field out here.
     pub const CONTESTED: &str = "Contested";
-    /// The resource is being deleted, and the operator archives its workflow first. After five minutes the resource goes
-    /// in any case.
+    /// The resource is being deleted, and the operator archives its workflow first. After five minutes the resource is
+    /// deleted in any case.
     ///
     /// On: `Ready`, Event
     ///
@@ -262,7 +263,8 @@ pub mod workflow {
     ///
     /// Do: nothing.
     pub const NOT_TOLD: &str = "NotTold";
-    /// A run of the workflow acts on behalf of a user, and an API key is not a user. Executions from the cluster may fail.
+    /// A run of the workflow acts on behalf of a user, and an API key is not a user. Executions from the cluster may
+    /// fail.
     ///
     /// On: `NeedsUser`, Event
     ///
@@ -304,14 +306,14 @@ pub mod execution {
     ///
     /// Do: create the Workflow, or correct the name in a new execution.
     pub const WORKFLOW_NOT_FOUND: &str = "WorkflowNotFound";
-    /// The Workflow that `spec.workflowRef` names cannot run now; its own `Ready` condition says why. An archived workflow
-    /// does not run.
+    /// The Workflow that `spec.workflowRef` names cannot run now; its own `Ready` condition says why. An archived
+    /// workflow does not run.
     ///
     /// On: `Ready`, Event
     ///
     /// Do: see the Workflow.
     pub const WORKFLOW_NOT_READY: &str = "WorkflowNotReady";
-    /// The claim was made at another address or in another Mistral workspace than the key leads to now.
+    /// The claim names another address or another Mistral workspace than the one that the key leads to now.
     ///
     /// On: `Ready`, Event
     ///
@@ -341,14 +343,14 @@ pub mod execution {
     ///
     /// Do: give the key the permission that the message names.
     pub const REQUEST_REFUSED: &str = "RequestRefused";
-    /// The API does not answer, or its answer makes no sense. The operator tries again.
+    /// The API does not answer, or its answer is invalid. The operator tries again.
     ///
     /// On: `Ready`, Event
     ///
     /// Do: wait. If the reason stays, check egress, proxy, DNS and Mistral's status page.
     pub const API_UNAVAILABLE: &str = "APIUnavailable";
-    /// A start was sent and its answer was lost. The operator looks for the run, and repeats the start only once it is sure
-    /// that no run exists.
+    /// A start was sent and its answer was lost. The operator looks for the run, and repeats the start only once it is
+    /// sure that no run exists.
     ///
     /// On: `Ready`, Event
     ///
@@ -360,7 +362,8 @@ pub mod execution {
     ///
     /// Do: choose another `executionId` in a new execution.
     pub const EXECUTION_ID_TAKEN: &str = "ExecutionIDTaken";
-    /// Another WorkflowExecution starts the run of this `executionId`, or may. This one reads the run once it appears.
+    /// Another WorkflowExecution starts the run of this `executionId`, or may do so. This one follows the run once it
+    /// exists.
     ///
     /// On: `Ready`, Event
     ///
@@ -373,8 +376,8 @@ pub mod execution {
     ///
     /// Do: [confirm the start](../how-to/backup-and-restore.md#start-a-run-after-all), or delete the execution.
     pub const STALE_CLAIM: &str = "StaleClaim";
-    /// The claim was made in another cluster or namespace: the resource was restored or cloned. Nothing is started, and an
-    /// existing run is only read.
+    /// The claim was made in another cluster or namespace: the resource was restored or cloned. Nothing is started, and
+    /// an existing run is only read.
     ///
     /// On: `Ready`, Event
     ///
@@ -411,16 +414,16 @@ pub mod execution {
     ///
     /// Do: create the object or the key that the message names; the operator finds it within five minutes.
     pub const INPUT_NOT_FOUND: &str = "InputNotFound";
-    /// The operator may not read an object that `spec.inputFrom` names, or the Secret may not be an input: it holds an API
-    /// key of a Workspace, or lacks the label that `inputs.secretsNeedLabel` asks for.
+    /// The operator may not read an object that `spec.inputFrom` names, or the Secret may not be an input: it holds an
+    /// API key of a Workspace, or lacks the label that `inputs.secretsNeedLabel` asks for.
     ///
     /// On: `Ready`, Event
     ///
-    /// Do: let the operator read the object (`rbac.secretNames` lacks the name, or somebody changed the Role), or label the
-    /// Secret; see [who can read which Secrets](../how-to/inputs-and-results.md#who-can-read-which-secrets).
+    /// Do: let the operator read the object (`rbac.secretNames` lacks the name, or somebody changed the Role), or label
+    /// the Secret; see [who can read which Secrets](../how-to/inputs-and-results.md#who-can-read-which-secrets).
     pub const INPUT_FORBIDDEN: &str = "InputForbidden";
-    /// A value that `spec.inputFrom` reads is not UTF-8 or not JSON, or the whole input is longer than the 2 MB that the API
-    /// takes.
+    /// A value that `spec.inputFrom` reads is not UTF-8 or not JSON, or the whole input is longer than the 2 MB that
+    /// the API takes.
     ///
     /// On: `Ready`, Event
     ///
@@ -432,8 +435,8 @@ pub mod execution {
     ///
     /// Do: correct the path in another execution.
     pub const INPUT_CONFLICT: &str = "InputConflict";
-    /// The object that `spec.result.to` names belongs to somebody else, or was changed. The operator changes no existing
-    /// object.
+    /// The object that `spec.result.to` names belongs to somebody else, or was changed. The operator changes no
+    /// existing object.
     ///
     /// On: `ResultNotWritten`
     ///
@@ -445,22 +448,22 @@ pub mod execution {
     ///
     /// Do: set `results.secrets` or `results.configMaps` in the chart, and with `rbac.secretNames` add the name there.
     pub const RESULT_FORBIDDEN: &str = "ResultForbidden";
-    /// The API server refuses the object that `spec.result.to` names, or the result in the status: a quota, a policy, an
-    /// immutable object. The message quotes the API server.
+    /// The API server refuses the object that `spec.result.to` names, or the result in the status: a quota, a policy,
+    /// an immutable object. The message quotes the API server.
     ///
     /// On: `ResultNotWritten`
     ///
     /// Do: remove the cause, or move the result: to an object (`result.to`) or into the status.
     pub const RESULT_REFUSED: &str = "ResultRefused";
-    /// The result is too large: an object of `result.to` holds at most 1 MiB, and an execution has 1.5 MiB for input and
-    /// result together.
+    /// The result is too large: an object of `result.to` holds at most 1 MiB, and an execution has 1.5 MiB for input
+    /// and result together.
     ///
     /// On: `ResultNotWritten`
     ///
     /// Do: set `result.to`, or let the workflow store the result elsewhere and return its location.
     pub const RESULT_TOO_LARGE: &str = "ResultTooLarge";
-    /// The run has completed, and the result cannot be written for now. The execution is not `Complete` before. The message
-    /// quotes the API server; the operator tries again.
+    /// The run has completed, but the operator cannot write the result for now. The execution becomes `Complete` only
+    /// once the result is written. The message quotes the API server; the operator tries again.
     ///
     /// On: `Ready`, Event
     ///
@@ -472,7 +475,8 @@ pub mod execution {
     ///
     /// Do: use `result.to.secret`, which takes the result as it is.
     pub const RESULT_WITHHELD: &str = "ResultWithheld";
-    /// The result is nested more than 64 levels deep, or has a number or text that Kubernetes cannot hold, such as `1e400`.
+    /// The result is nested more than 64 levels deep, or has a number or text that Kubernetes cannot hold, such as
+    /// `1e400`.
     ///
     /// On: `ResultNotWritten`
     ///
@@ -503,7 +507,7 @@ pub mod execution {
     ///
     /// Do: wait; `kubectl get -w` shows the progress.
     pub const ADOPTED: &str = "Adopted";
-    /// The run goes on.
+    /// The run has not ended.
     ///
     /// On: `Ready`
     ///
@@ -569,8 +573,8 @@ pub mod execution {
     ///
     /// Do: remove the cause, and create another execution.
     pub const STARTING_DEADLINE_EXCEEDED: &str = "StartingDeadlineExceeded";
-    /// `spec.ttlSecondsAfterFinished` has passed, but the operator keeps the resource: Argo CD, Flux, Helm or a controller
-    /// would create it again, and so run it again.
+    /// `spec.ttlSecondsAfterFinished` has passed, but the operator keeps the resource: Argo CD, Flux, Helm or a
+    /// controller would create it again, and so run it again.
     ///
     /// On: `Expired`
     ///
@@ -589,7 +593,7 @@ pub mod execution {
     /// Do: look the run up in Mistral's console before you start another.
     pub const LOST: &str = "Lost";
 
-    /// Those with which an execution ends.
+    /// The reasons with which an execution ends.
     pub const ENDS: [&str; 10] = [
         COMPLETED,
         WORKFLOW_FAILED,
@@ -603,7 +607,7 @@ pub mod execution {
         LOST,
     ];
 
-    /// All of them.
+    /// All reasons of a WorkflowExecution.
     pub const ALL: [&str; 51] = [
         SUSPENDED,
         WORKFLOW_NOT_FOUND,

@@ -1,4 +1,5 @@
-//! What an execution reads from, and writes into, ConfigMaps and Secrets of its own namespace.
+//! The values that an execution reads from, and writes into, ConfigMaps and Secrets of its own
+//! namespace.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::execution::unchanged;
 
-/// One value of the input that stands in a ConfigMap or Secret.
+/// One value of the input, from a ConfigMap or Secret.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -14,28 +15,29 @@ use super::execution::unchanged;
         .message("name exactly one source: configMapKeyRef or secretKeyRef")
 )]
 pub struct InputFrom {
-    /// A key of a ConfigMap. Exactly one of configMapKeyRef and secretKeyRef.
+    /// A key of a ConfigMap. Set exactly one of configMapKeyRef and secretKeyRef.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_map_key_ref: Option<KeyRef>,
-    /// A key of a Secret. Exactly one of configMapKeyRef and secretKeyRef.
+    /// A key of a Secret. Set exactly one of configMapKeyRef and secretKeyRef.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<KeyRef>,
-    /// Where in the input the value goes: a JSON Pointer (RFC 6901), such as /customer/token. Objects on
-    /// the way that are missing are made; ~1 stands for a slash in a name, and ~0 for a tilde.
+    /// Where the value goes in the input: a JSON Pointer (RFC 6901), such as /customer/token. The
+    /// operator creates missing objects on the path. In a name, ~1 stands for a slash and ~0 for a
+    /// tilde.
     #[schemars(length(min = 2, max = 256), regex(pattern = r"^(/([^/~]|~[01])+)+$"))]
     pub path: String,
-    /// What the value is: String takes it as it stands, Json reads it as JSON.
+    /// How to read the value: String takes it as text, Json parses it as JSON.
     #[serde(default, rename = "as")]
     pub format: Format,
 }
 
-/// How a value is read.
+/// How to read a value.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// As the text that it is.
+    /// Takes the value as text.
     #[default]
     String,
-    /// As JSON.
+    /// Parses the value as JSON.
     Json,
 }
 
@@ -45,12 +47,12 @@ pub struct KeyRef {
     /// Name of the ConfigMap or Secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
-    /// Key inside it.
+    /// Key in the object.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 }
 
-/// Where a result goes.
+/// Where to store a result.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -60,23 +62,24 @@ pub struct KeyRef {
     validation = Rule::new(unchanged("secret")).message("result is immutable: create another WorkflowExecution for another run")
 )]
 pub struct ResultTo {
-    /// A ConfigMap. Exactly one of configMap and secret.
+    /// A ConfigMap. Set exactly one of configMap and secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ResultObject>,
-    /// A Secret. Exactly one of configMap and secret.
+    /// A Secret. Set exactly one of configMap and secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<ResultObject>,
 }
 
-/// The object that takes a result, as compact JSON under the key `result`.
+/// The object that holds a result, as compact JSON under the key `result`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct ResultObject {
-    /// Its name. An object of this name that is there already, and not this resource's, is left alone.
+    /// Name of the object. The operator does not change an existing object that does not belong to
+    /// this resource.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
 }
 
-/// The kinds of object that hold values.
+/// A kind of object that holds values.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A ConfigMap.
@@ -104,7 +107,8 @@ pub struct ResultRef {
 }
 
 impl InputFrom {
-    /// The object and the key in it that this names. The API server has checked that there is one.
+    /// The kind of the object, and the key in it. The API server has checked that exactly one
+    /// source is set.
     pub fn source(&self) -> Option<(Kind, &KeyRef)> {
         let config_map = self.config_map_key_ref.as_ref().map(|at| (Kind::ConfigMap, at));
         config_map.or(self.secret_key_ref.as_ref().map(|at| (Kind::Secret, at)))

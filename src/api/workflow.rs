@@ -1,4 +1,4 @@
-//! `Workflow`: what a workflow that workers have registered should look like.
+//! `Workflow`: how a workflow that workers have registered should look.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::WorkspaceRef;
 use crate::json::{self, Json};
 
-/// A workflow that workers have registered with Mistral: what it should look like, and what the API
-/// says of it.
+/// A workflow that workers have registered with Mistral: how it should look, and what the API
+/// reports about it.
 ///
-/// Each of displayName, description, tags, availableInChatAssistant and archived is left alone while
-/// it is absent.
+/// While displayName, description, tags, availableInChatAssistant or archived is absent, the
+/// operator leaves that field of the workflow alone.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -52,38 +52,39 @@ use crate::json::{self, Json};
         .message("deletionPolicy Archive changes the workflow, which managementPolicy Observe rules out")
 )]
 pub struct WorkflowSpec {
-    /// The Workspace, in this namespace, whose workflow this is. Immutable.
+    /// The Workspace, in this namespace, that the workflow belongs to. Immutable.
     #[serde(default)]
     #[schemars(extend("default" = { "name": "default" }))]
     pub workspace_ref: WorkspaceRef,
 
-    /// Name or UUID of the workflow; the name of this resource if absent. Immutable.
+    /// Name or UUID of the workflow. Defaults to the name of this resource. Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_-]+$"))]
     pub identifier: Option<String>,
 
-    /// Manage makes the workflow look as this spec says and keeps it so; Observe only reads it and
-    /// says what differs.
+    /// Manage makes the workflow match this spec and corrects drift. Observe only reads the
+    /// workflow and reports what differs.
     #[serde(default)]
     pub management_policy: ManagementPolicy,
 
-    /// While true, the operator leaves the workflow alone, also when this resource is deleted.
+    /// If true, the operator leaves the workflow alone, even when this resource is deleted.
     #[serde(default)]
     pub suspend: bool,
 
-    /// What people see, at most 128 characters. Once set, it can be changed but not cleared.
+    /// The name that people see, at most 128 characters. Once set, it can be changed but not
+    /// cleared.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new("self.trim() != ''").message("displayName must not be blank"))]
     pub display_name: Option<String>,
 
-    /// What the workflow is for. An empty text clears it.
+    /// What the workflow is for. An empty string clears it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16384))]
     pub description: Option<String>,
 
-    /// The whole list of tags, in order; an empty list clears it. White space around a tag and
-    /// repetitions do not count.
+    /// The complete list of tags, in order. An empty list removes all tags. White space around a
+    /// tag and duplicates are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "tags_schema")]
     pub tags: Option<Vec<String>>,
@@ -96,13 +97,13 @@ pub struct WorkflowSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archived: Option<bool>,
 
-    /// What the deletion of this resource does to the workflow, which nothing can delete: Retain
-    /// leaves it alone, Archive archives it.
+    /// What happens to the workflow when this resource is deleted: Retain leaves it alone, Archive
+    /// archives it. The workflow itself cannot be deleted.
     #[serde(default)]
     pub deletion_policy: WorkflowDeletionPolicy,
 }
 
-/// The API trims tags and refuses blank and overlong ones.
+/// The API trims tags, and refuses blank tags and tags that are too long.
 fn tags_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "array",
@@ -120,76 +121,77 @@ fn tags_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 /// Whether the operator may change the workflow.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ManagementPolicy {
-    /// It makes the workflow look as the spec says, and keeps it so.
+    /// The operator makes the workflow match the spec and corrects drift.
     #[default]
     Manage,
-    /// It only reads.
+    /// The operator only reads the workflow.
     Observe,
 }
 
-/// What the deletion of a Workflow does at the API.
+/// What happens to the workflow when its Workflow resource is deleted.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WorkflowDeletionPolicy {
-    /// Nothing.
+    /// The workflow is left alone.
     #[default]
     Retain,
     /// The workflow is archived.
     Archive,
 }
 
-/// What the API says of the workflow.
+/// What the API reports about the workflow.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowStatus {
-    /// `Ready`, `Reconciling`, `Stalled`; `Active`: a live worker serves it; `Contested`,
-    /// `Ambiguous` and `NeedsUser` only where that is so.
+    /// `Ready`, `Reconciling` and `Stalled`. `Active`: a live worker serves the workflow.
+    /// `Contested`, `Ambiguous` and `NeedsUser` are present only while they apply.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::conditions_schema")]
     pub conditions: Vec<Condition>,
     /// UUID of the workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_id: Option<String>,
-    /// The name under which workers register it.
+    /// The name under which workers register the workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The API's own word for its kind, such as code.
+    /// The API's own term for the kind of workflow, such as code.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<String>,
-    /// What people see.
+    /// The name that people see.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
     /// What the workflow is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// In the API's order.
+    /// The tags, in the API's order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<Vec<String>>,
-    /// Whether the chat assistant offers it.
+    /// Whether Mistral's chat assistant offers the workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub available_in_chat_assistant: Option<bool>,
-    /// Whether it is archived.
+    /// Whether the workflow is archived.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archived: Option<bool>,
-    /// Whether a live worker serves it.
+    /// Whether a live worker serves the workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<bool>,
-    /// Whether it is registered by Mistral's SDK for its own use.
+    /// Whether Mistral's SDK registered the workflow for its own use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub technical: Option<bool>,
-    /// The namespace from which it is shared, if it is.
+    /// The namespace that shares the workflow, if it is shared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared_namespace: Option<String>,
     /// The versions that deployments have registered: the newest 20, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub registrations: Vec<RegistrationStatus>,
-    /// What the newest registration with a live worker offers; the newest of all if none has one.
+    /// What the newest registration with a live worker offers. If no registration has one, the
+    /// newest of all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub definition: Option<Definition>,
-    /// The fields that the other side keeps reverting, and which are set only hourly.
+    /// The fields that somebody else keeps setting back. The operator sets them only once an hour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contested_fields: Vec<String>,
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
@@ -197,12 +199,12 @@ pub struct WorkflowStatus {
 /// One version of a workflow.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct RegistrationStatus {
-    /// UUID, for `spec.registrationId` of a WorkflowExecution.
+    /// UUID of the registration, for `spec.registrationId` of a WorkflowExecution.
     pub id: String,
-    /// The deployment that registered it.
+    /// The deployment that registered this version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deployment: Option<String>,
-    /// Whether a live worker serves it.
+    /// Whether a live worker serves this version.
     pub active: bool,
 }
 
@@ -220,22 +222,22 @@ pub struct Definition {
     #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::any_schema")]
     pub output_schema: Option<Json>,
-    /// Why the schemas are not here.
+    /// Why the status does not show the schemas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schemas_omitted: Option<String>,
-    /// Names of the signals that a run takes.
+    /// Names of the signals that a run accepts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signals: Vec<String>,
     /// Names of the queries that a run answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queries: Vec<String>,
-    /// Names of the updates that a run takes.
+    /// Names of the updates that a run accepts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub updates: Vec<String>,
     /// How long a run may take, in whole seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution_timeout_seconds: Option<i64>,
-    /// A run acts on behalf of a user.
+    /// Whether a run acts on behalf of a user.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_behalf_of: bool,
 }

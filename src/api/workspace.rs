@@ -1,4 +1,4 @@
-//! `Workspace`: where the Mistral API is and as whom to call it.
+//! `Workspace`: the address of the Mistral API, and the key to call it with.
 
 #![expect(clippy::duplicated_attributes, reason = "each printer column has the same attributes")]
 
@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Where the Mistral API is and as whom to call it: one API key belongs to one Mistral workspace.
+/// The address of the Mistral API, and the key to call it with. One API key belongs to one Mistral
+/// workspace.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -31,8 +32,8 @@ use serde::{Deserialize, Deserializer, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct WorkspaceSpec {
-    /// Address of the API: scheme, host and optional port, without a path. The operator calls only
-    /// addresses that its --allow-base-url flag lists. Immutable.
+    /// Address of the Mistral API: scheme, host and optional port, without a path. The operator
+    /// calls only addresses that its --allow-base-url flag lists. Immutable.
     #[serde(rename = "baseURL", default = "default_base_url")]
     #[schemars(length(min = 8, max = 256))]
     #[x_kube(
@@ -42,11 +43,11 @@ pub struct WorkspaceSpec {
     )]
     pub base_url: String,
 
-    /// How the operator authenticates.
+    /// How the operator authenticates to the API.
     pub auth: Auth,
 
-    /// How often the operator looks for changes that were made at the API: to Workflows here, such as
-    /// 5m or 1h30m; from 5s to 24h.
+    /// How often the operator checks the Workflows of this Workspace for changes made in Mistral. From
+    /// 5s to 24h, such as 5m or 1h30m.
     #[serde(default = "default_resync_interval", deserialize_with = "interval")]
     #[schemars(length(max = 16), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), extend("default" = "5m"))]
     #[x_kube(
@@ -55,28 +56,29 @@ pub struct WorkspaceSpec {
     )]
     pub resync_interval: Duration,
 
-    /// How many calls a second to make at most, from 1 to 1000; what the operator's
-    /// --max-requests-per-second allows if absent or more. Workspaces with the same key share the
-    /// smallest of theirs. When the API says that there are too many (429), fewer are made for a
-    /// while.
+    /// The maximum number of calls per second, from 1 to 1000. If absent or higher, the operator's
+    /// --max-requests-per-second applies. Workspaces with the same key share one budget, and the
+    /// lowest of their rates applies. After an answer with status 429 (too many requests), the
+    /// operator sends fewer calls for a while.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
     pub requests_per_second: Option<u32>,
 
-    /// Observe creates a Workflow here for each workflow of the Mistral workspace that has none: only
-    /// read (managementPolicy Observe), and deleted once the workflow is gone, unless somebody has
-    /// changed it. Setting this back to Disabled leaves them as they are.
+    /// Observe creates a Workflow for each workflow of the Mistral workspace that has none in this
+    /// namespace. Such a Workflow is read-only (managementPolicy Observe). The operator deletes it
+    /// once the workflow is gone, unless somebody has changed the resource. Setting this field back
+    /// to Disabled keeps these Workflows as they are.
     #[serde(default)]
     pub discovery: Discovery,
 }
 
-/// Whether workflows get resources by themselves.
+/// Whether the operator creates Workflows for existing workflows.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Discovery {
-    /// People create them.
+    /// The operator creates no Workflows.
     #[default]
     Disabled,
-    /// The operator creates a resource for each, which only reads.
+    /// The operator creates a read-only Workflow for each workflow.
     Observe,
 }
 
@@ -84,8 +86,8 @@ pub enum Discovery {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
-    /// The key of a Secret in this namespace that holds the Mistral API key. It is read again at
-    /// least once a minute, so a corrected or rotated key takes effect without a restart.
+    /// The key of a Secret in this namespace that holds the Mistral API key. The operator reads the
+    /// Secret at least once a minute, so a corrected or rotated key takes effect without a restart.
     pub api_key_secret_ref: SecretKeyRef,
 }
 
@@ -95,7 +97,7 @@ pub struct SecretKeyRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
-    /// Key inside the Secret.
+    /// Key in the Secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 }
@@ -104,38 +106,39 @@ pub struct SecretKeyRef {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkspaceStatus {
-    /// `Ready`, `Reconciling` and `Stalled`; `Throttled` while calls have to wait for long;
-    /// `DiscoveryIncomplete` while a workflow cannot have its resource, or the list of workflows cannot be read;
-    /// `DriftUnseen` while what is changed in Mistral is not seen.
+    /// `Ready`, `Reconciling` and `Stalled`. `Throttled` while calls have to wait long.
+    /// `DiscoveryIncomplete` while discovery cannot create or delete a Workflow, or cannot read the
+    /// list of workflows. `DriftUnseen` while the operator cannot see changes made in Mistral.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::conditions_schema")]
     pub conditions: Vec<Condition>,
-    /// The Mistral workspace that the key belongs to, when the API tells.
+    /// The Mistral workspace that the key belongs to, if the API reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<String>,
-    /// The Mistral organization that the key belongs to, when the API tells.
+    /// The Mistral organization that the key belongs to, if the API reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<String>,
-    /// How many workflows the Mistral workspace had when its lists were last read: for a Workspace that
-    /// Workflows here refer to, or that discovers them. Up to a minute old beyond that.
+    /// Number of workflows in the Mistral workspace when the operator last read their lists. It
+    /// reads them only if Workflows refer to this Workspace or if discovery is on. This number may
+    /// lag behind by up to a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_count: Option<i64>,
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
 
 impl WorkspaceSpec {
-    /// How often to look for changes that were made at the API: within the bounds that the CRD's rule has, also where an
-    /// object was stored without that rule.
+    /// How often to check for changes made in Mistral. Clamped to the bounds of the CRD's rule, because the object may
+    /// have been stored before that rule existed.
     pub fn resync(&self) -> std::time::Duration {
         let (least, most) = (std::time::Duration::from_secs(5), std::time::Duration::from_secs(86_400));
         std::time::Duration::from(self.resync_interval).clamp(least, most)
     }
 }
 
-/// Reads what the CRD's pattern lets through. kube panics on an interval that is longer than any, or below zero, and a
-/// watch that panics ends the operator; such an object has to be undecodable.
+/// Reads an interval that the CRD's pattern lets through. kube panics on an interval that overflows or is negative, and
+/// a panic in a watch ends the operator. Such an object must be undecodable instead.
 fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let is_bounded = text.len() <= 64 && text.split(|c: char| !c.is_ascii_digit()).all(|digits| digits.len() <= 15);
@@ -190,7 +193,7 @@ mod tests {
         for odd in ["99999999999999999999h", "1s-5s", "-1h", "NaN", "1e400s", "infh", &"999999999999999h".repeat(6)] {
             assert_eq!(read(odd), None, "{odd}");
         }
-        // Whatever was stored before there was a rule.
+        // Objects stored before the rule existed.
         for (interval, seconds) in
             [("1h30m", 5400), ("0s", 5), ("1ms", 5), ("999999999999999h", 86_400), ("5m0.5s", 300)]
         {

@@ -1,4 +1,4 @@
-//! What is not kept in memory of the executions that are watched: there may be tens of thousands, most of them finished.
+//! Trims watched executions to save memory: there may be tens of thousands, most of them finished.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,14 @@ use crate::json::Json;
 use crate::platform::apiserver::written_by_us;
 use crate::platform::watch;
 
-/// Takes out what no pass reads or writes back: status and metadata are patched field by field, and only where a pass
-/// changes them.
+/// Removes what no reconcile reads or writes back. Status and metadata are patched field by field, and only where a
+/// reconcile changes them.
 pub fn slim(object: &mut Guarded) {
     let ended = object.0.as_ref().is_ok_and(|execution| execution.status.as_ref().is_some_and(is_finished));
     let keep = |entry: &ManagedFieldsEntry| {
         let name = entry.manager.as_deref()?;
         let kept = ManagedFieldsEntry { manager: Some(name.to_owned()), ..ManagedFieldsEntry::default() };
-        // Whose claim it is, and since when, matters until the run has ended.
+        // Who wrote the claim, and when, matters until the run has ended.
         if !ended && written_by_us([entry].into_iter(), CLAIM).is_some() {
             let (time, fields_v1) = (entry.time.clone(), entry.fields_v1.clone());
             return Some(ManagedFieldsEntry { time, fields_v1, ..kept });
@@ -34,14 +34,15 @@ pub fn slim(object: &mut Guarded) {
     let Ok(execution) = &mut object.0 else { return };
     leave_out_what_is_long(&mut execution.spec);
     let Some(status) = execution.status.as_mut().filter(|status| is_finished(status)) else { return };
-    // They are kept between two passes of one resource: none has to be read to know that it has ended.
+    // The cache only carries these fields from one reconcile to the next: none is needed to know that the run has
+    // ended.
     status.result = None;
     status.failure = None;
     status.root_execution_id = None;
     status.run_id = None;
     status.workflow_name = None;
-    // The words of conditions may be as long as all the rest. But conditions are written together, so they stay where a
-    // pass has to acknowledge an edit, or to tell that the resource has outlived its time.
+    // Condition messages may be as long as everything else. But conditions are written together, so they stay where a
+    // reconcile has to acknowledge an edit, or to report that the TTL has passed.
     let (spec, generation) = (&mut execution.spec, execution.metadata.generation);
     let acknowledged = status.conditions.iter().all(|condition| condition.observed_generation == generation);
     let may_expire =
@@ -49,7 +50,7 @@ pub fn slim(object: &mut Guarded) {
     if acknowledged && !may_expire {
         status.conditions.iter_mut().for_each(|condition| condition.message = String::new());
     }
-    // What was to run has run.
+    // The run has ended, so its definition is not needed any more.
     spec.workflow_ref = None;
     spec.workflow_identifier = None;
     spec.registration_id = None;
@@ -58,18 +59,18 @@ pub fn slim(object: &mut Guarded) {
     spec.deployment_name = None;
     spec.custom_tracing_attributes = None;
     spec.extensions = None;
-    // While its call may be under way, it keeps others from the same explicit id.
+    // While its call may be in flight, the claim keeps other resources from the same explicit id.
     let annotations = &mut execution.metadata.annotations;
     if matches!(Note::read(annotations.as_ref()), Note::Claim(claim) if claim.doubt_ends() < Timestamp::now()) {
         *annotations = annotations.take().map(without_claim).filter(|left| !left.is_empty());
     }
 }
 
-/// Bytes of input, extensions and tracing attributes that are kept of an execution that has not ended. Some that are held
-/// back or wait take little then, and most are started without reading them again.
+/// Maximum bytes of input, extensions and tracing attributes kept of an unfinished execution. Executions that are held
+/// back or waiting then take little memory, and most are started without reading them again.
 const MAX_KEPT: usize = 4 << 10;
 
-/// Only a start needs them, which reads them again.
+/// Removes long fields. Only a start needs them, and reads them again.
 fn leave_out_what_is_long(spec: &mut WorkflowExecutionSpec) {
     let length = |json: &Option<Json>| json.as_ref().map_or(0, |json| json.text().len());
     let attributes = spec.custom_tracing_attributes.iter().flatten().map(|(name, value)| name.len() + value.len());
@@ -177,9 +178,9 @@ mod tests {
             slim(&mut object);
             object.0.unwrap().status.unwrap().conditions[0].message.clone()
         };
-        // Whether it outlives its time is told in a condition beside the others, and they are written together.
+        // The condition that reports the passed TTL is written together with the others.
         assert_eq!(message(|object| object["spec"]["ttlSecondsAfterFinished"] = json!(60)), "It did.");
-        // An edit is acknowledged in each of them.
+        // Each condition acknowledges an edit.
         assert_eq!(message(|object| object["metadata"]["generation"] = json!(2)), "It did.");
         assert_eq!(message(|object| object["status"]["conditions"][0]["type"] = json!("Failed")), "");
         let expired = |object: &mut Value| {

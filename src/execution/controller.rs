@@ -1,4 +1,4 @@
-//! Carries out what [`plan`](crate::execution::plan) decides: each effect of an execution is one arm of one match.
+//! Carries out what [`plan`](crate::execution::plan) decides. Each effect of an execution is one arm of one match.
 
 mod calls;
 
@@ -56,43 +56,35 @@ use crate::workspace::access::{self, Connection};
 use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::turn::{self, Place};
 
-/// An execution as it is watched: one that cannot be decoded must not hide the others.
+/// An execution from the watch. One that cannot be decoded must not block the others.
 pub type Guarded = Decoded<WorkflowExecution>;
 
-/// Writes a second to finished executions: after a long downtime there may be thousands, and nobody waits for them.
+/// Writes per second to finished executions. After a long downtime there may be thousands, and nobody waits for them.
 const HOUSEKEEPING: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
-/// What reconciles share.
+/// What all reconciles share.
 pub struct Context {
-    /// The cluster.
     pub client: Client,
-    /// UID of the namespace `kube-system`: tells one cluster's claims from another's.
+    /// UID of the namespace `kube-system`. It distinguishes the claims of different clusters.
     pub cluster: String,
-    /// This process.
     pub instance: Instance,
-    /// The checked connections.
+    /// The connections of checked Workspaces.
     pub connections: Arc<Connections>,
-    /// The executions that exist.
     pub executions: Store<Guarded>,
-    /// Calls that claims among those that are not listed yet may have under way.
+    /// Calls that may be in flight for claims on executions that are not listed yet.
     pub unlisted: UnlistedClaims,
-    /// The Workspaces that exist.
     pub workspaces: Store<Decoded<api::Workspace>>,
-    /// The Workflows that exist.
     pub workflows: Store<Decoded<api::Workflow>>,
-    /// Only Secrets with a label may be inputs.
+    /// Whether only Secrets with a label may be inputs.
     pub labelled_inputs: bool,
-    /// Watches the runs that go on.
     pub tracker: Arc<Tracker>,
-    /// Events.
     pub publisher: Arc<Publisher>,
-    /// For how long this process may act.
+    /// How long this process may act.
     pub term: Term,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Passes in a row that failed.
+    /// Consecutive failed reconciles, by UID.
     pub failures: Failures,
-    /// Runs that are being stopped whose resources are gone: nobody else knows of them.
+    /// Tasks that stop orphaned runs. Their resources are gone, so nothing else knows of these runs.
     pub leftovers: TaskTracker,
     states: CachedStates<Cached>,
     reservations: Reservations,
@@ -105,11 +97,11 @@ pub struct Context {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Cached {
     memory: Memory,
-    /// When this process first saw it finished, and whether it wrote the end itself.
+    /// When this process first saw the resource finished, and whether it wrote the end itself.
     ended: Option<(Instant, bool)>,
 }
 
-/// One pass over one execution.
+/// One reconcile of one execution.
 struct Pass<'a> {
     context: &'a Context,
     object: &'a WorkflowExecution,
@@ -117,22 +109,22 @@ struct Pass<'a> {
     is_stand_in: bool,
     key: Key,
     observed: Observed,
-    /// What the next conditional write refers to.
+    /// The version on which the next conditional write depends.
     resource_version: String,
     connection: Option<Live>,
-    /// Its turn to call, from before the claim to the last call, and what it leaves behind in the queue.
+    /// The permit to call the API, held from before the claim to the last call; without one, the position in the queue.
     place: Place,
-    /// Until when the call of a claim made in this pass may be sent, on the monotonic clock: the
-    /// wall clock may be set meanwhile.
+    /// Until when the call of a claim made in this reconcile may be sent. On the monotonic clock, since the wall clock
+    /// may be set meanwhile.
     send_before: Option<Instant>,
     written: Option<Written>,
     ended: Option<(Instant, bool)>,
-    /// The room that a long input takes, to the end of the pass.
+    /// Memory reserved for a long input, until the reconcile ends.
     held: Vec<Held>,
 }
 
 impl Context {
-    /// Nothing remembered yet.
+    /// A context that remembers nothing yet.
     #[expect(clippy::too_many_arguments, reason = "each is a different thing, and they are named where it is called")]
     pub fn new(
         client: Client,
@@ -174,7 +166,7 @@ impl Context {
         }
     }
 
-    /// Forgets all resources but those with these UIDs.
+    /// Forgets all resources whose UID no longer exists.
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
         self.states.forget_all_but(exists);
         self.reservations.forget();
@@ -195,7 +187,7 @@ impl Context {
     }
 }
 
-/// One pass over one execution.
+/// Reconciles one execution.
 ///
 /// # Errors
 /// When the Kubernetes API cannot be used, or somebody else changed the object first.
@@ -221,11 +213,11 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     }
 }
 
-/// What became of a status.
+/// The outcome of a status write.
 enum Outcome {
-    /// It says what it should, and has this version if it was written.
+    /// The status says what it should. Holds its resource version if it had to be written.
     Written(Settled, Option<String>),
-    /// The API server refuses it.
+    /// The API server refuses the status.
     Refused(Settled),
 }
 
@@ -423,10 +415,10 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// This pass's turn to call the API, which it keeps to its end. Without one the pass ends, and the execution is
-    /// woken when it has come: it is planned anew then, since what was known before may no longer hold.
+    /// Takes a permit to call the API, and keeps it until the reconcile settles. Without a permit the reconcile ends.
+    /// The queue then wakes the execution, which is planned anew, since what was known before may no longer hold.
     fn take_turn(&mut self, class: Class) -> Result<mistral::Client, Flow> {
-        // The plan asks for a call only where there is a connection.
+        // The plan requests a call only if there is a connection.
         let Some(live) = self.connection.clone() else { return Err(Flow::End(Action::requeue(turn::LOOK_AGAIN))) };
         let client = self.place.take(&live, class, || {
             let (tracker, connections) = (Arc::clone(&self.context.tracker), Arc::clone(&self.context.connections));
@@ -451,11 +443,11 @@ impl<'a> Pass<'a> {
         }
         if send {
             if self.context.term.stop.is_cancelled() {
-                // Whoever comes next starts it.
+                // The next process starts the run.
                 return Ok(Flow::End(Action::await_change()));
             }
             if !self.place.has_turn() {
-                // The claim is made anew, with the time as it is then.
+                // Planning again makes a new claim with the current time.
                 return Ok(self.take_turn(Class::Start).err().unwrap_or(Flow::PlanAgain));
             }
             if self.observed.spec.execution_id.is_some()
@@ -474,7 +466,7 @@ impl<'a> Pass<'a> {
         }
         let mut annotations = BTreeMap::from([(CLAIM, Some(claim.to_annotation()))]);
         if consent {
-            // It counts once: should a backup bring back what is there now, a person is to be asked again.
+            // The consent counts once. If a backup restores the resource as it is now, a person has to consent again.
             annotations.insert(TAKE_OVER, None);
         }
         let metadata = json!({ "annotations": annotations, "finalizers": self.finalizers(finalizer) });
@@ -491,18 +483,18 @@ impl<'a> Pass<'a> {
         self.observed.finalizer = finalizer;
         self.observed.take_over = self.observed.take_over.take().filter(|_| !consent);
         self.observed.claimed(claim, send);
-        // In case the rest of the pass fails: it is known from now on.
+        // The claim is remembered from now on, even if the rest of the reconcile fails.
         self.keep(false);
         Ok(Flow::PlanAgain)
     }
 
-    /// The API server refuses this claim, which is therefore not on the resource.
+    /// The API server refuses this claim, so it is not on the resource.
     fn claim_refused(&mut self, claim: Claim, send: bool, refused: Refused) {
         self.send_before = None;
         if send {
             self.context.reservations.release(&self.observed.uid, &claim);
         }
-        // Where the condition says so, it has an Event of its own.
+        // If a condition reports the refusal, that condition has its own Event.
         let untold = !send && (is_started(&self.observed.status) || !claim.reading);
         if untold && self.observed.memory.refusals.claim.is_none() {
             self.publish(vec![refused_writes::unrecorded(&refused)]);
@@ -512,12 +504,12 @@ impl<'a> Pass<'a> {
         self.keep(self.observed.look);
     }
 
-    /// Sets or removes the finalizer. Returns whether the API server has taken that; if not, it is remembered.
+    /// Sets or removes the finalizer. Returns whether the API server accepted that; a refusal is remembered.
     async fn set_finalizer(&mut self, present: bool) -> Result<bool, Error> {
         let Err(error) = self.patch(json!({ "finalizers": self.finalizers(present) })).await else { return Ok(true) };
         let refused = Refused::of(&error).ok_or(error)?;
         let deleted = self.observed.deleted.is_some();
-        // Where the condition says so, it has an Event of its own.
+        // If a condition reports the refusal, that condition has its own Event.
         let untold = !deleted || is_finished(&self.observed.status);
         if untold && self.observed.memory.refusals.finalizer.is_none() {
             let so = match (present, deleted) {
@@ -536,13 +528,13 @@ impl<'a> Pass<'a> {
         self.context.publisher.publish(&apiserver::reference(self.object), notices);
     }
 
-    /// Reads what the input consists of, as far as it is not known: what the cache leaves out, ConfigMaps and Secrets.
+    /// Reads the parts of the input that are not known yet: fields that the cache leaves out, ConfigMaps and Secrets.
     async fn read_input(&mut self) -> Result<Flow, Error> {
         let client = &self.context.client;
         let room = self.connection.as_ref().map_or_else(Room::default, |live| live.room().clone());
         if self.observed.spec.left_out.is_some() && !is_started(&self.observed.status) {
             let Some((spec, room)) = objects::read_spec(client, &room, self.object).await? else {
-                // It is gone, or another one of its name: its own change wakes it.
+                // The resource is gone, or another one has its name and is woken by its own change.
                 return Ok(Flow::End(Action::await_change()));
             };
             self.observed.spec = spec;
@@ -556,7 +548,7 @@ impl<'a> Pass<'a> {
         Ok(Flow::PlanAgain)
     }
 
-    /// Which Secrets may be sent. What a run was started with is read again only to be kept out of texts.
+    /// Which Secrets may be sent. Once the run has started, its Secrets are read again only to redact texts.
     fn admission(&self) -> Admission {
         if is_started(&self.observed.status) {
             return Admission::default();
@@ -567,18 +559,18 @@ impl<'a> Pass<'a> {
 
     /// Writes the result into the object that the spec names.
     async fn write_result(&mut self) -> Result<Flow, Error> {
-        // The plan asks for this only where there is a result.
+        // The plan requests this step only if there is a result.
         let Some(wanted) = result::wanted(&self.observed) else {
             return Ok(Flow::End(Action::requeue(turn::LOOK_AGAIN)));
         };
         self.observed.stored = objects::write(&self.context.client, self.object, &wanted, &self.context.term).await;
         failpoint::reach!("failpoint-result-written");
-        // Only a process whose term is over tries nothing.
+        // Nothing was tried only if the term of this process is over.
         let tried = self.observed.stored != Stored::NotTried;
         Ok(if tried { Flow::PlanAgain } else { Flow::End(Action::await_change()) })
     }
 
-    /// Writes the status; or a smaller one that says the same, where the API server refuses it.
+    /// Writes the status. If the API server refuses it, writes a smaller one that says the same.
     async fn write(&mut self, settled: Settled) -> Result<Outcome, Error> {
         let (old, version) = (self.object.status.as_ref(), &self.resource_version);
         let error = match write_status(&self.context.client, self.object, version, old, &settled.status).await {
@@ -597,13 +589,13 @@ impl<'a> Pass<'a> {
         Ok(Outcome::Refused(settled))
     }
 
-    /// Ends the pass without its status, which the API server refuses.
+    /// Ends the reconcile without its status, which the API server refuses.
     fn untold(&mut self, settled: &Settled, now: Timestamp) -> Action {
         let notices = self.observed.untold(settled, now);
         self.publish(notices);
         let left = self.observed.refusal(Write::Status, now).map(|(_, left)| left);
         self.observed.settled(settled.requeue, now);
-        // What was asked for is still to be looked at.
+        // A get of the run is still due.
         self.keep(true);
         left.map_or(settled.requeue, |left| settled.requeue.within(left)).action()
     }
@@ -617,7 +609,7 @@ impl<'a> Pass<'a> {
                 let word = match self.observed.remote {
                     Remote::Found(_) => Word::Known,
                     Remote::Absent => Word::Unknown,
-                    // It was accepted just now.
+                    // The API has just accepted the run.
                     _ if !is_started(&self.observed.status) => Word::Known,
                     Remote::NotAsked | Remote::Unknown(_) => Word::None,
                 };
@@ -627,7 +619,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Patches the metadata, on condition that nobody changed the object meanwhile.
+    /// Patches the metadata, provided that nobody has changed the object meanwhile.
     async fn patch(&mut self, mut metadata: serde_json::Value) -> Result<(), Error> {
         if !failpoint::active!("failpoint-unconditional-claim") {
             metadata["resourceVersion"] = json!(self.resource_version);
@@ -638,7 +630,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Deletes the resource, on condition that it is still what the plan has seen.
+    /// Deletes the resource, provided that it has not changed since the plan saw it.
     async fn delete(&self) -> Result<(), Error> {
         let api: Api<WorkflowExecution> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
         let preconditions =
@@ -661,7 +653,7 @@ impl<'a> Pass<'a> {
 
     fn keep(&self, look: bool) {
         let memory = self.observed.memory.clone();
-        // When it ended matters only to one that is to be deleted some time after.
+        // The time of the end matters only if the resource is to be deleted some time after it.
         let ended = self.ended.filter(|_| self.observed.spec.ttl_seconds_after_finished.is_some());
         let cached = Cached { memory, ended };
         let state = CachedState { memory: cached, refresh: look, written: self.written.clone() };
@@ -674,7 +666,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// The step without what it carries: a claim and an input are too long for a log line.
+/// The step without its payload: a claim and an input are too long for a log line.
 fn step_name(step: &Step) -> &'static str {
     match step {
         Step::Cluster(ClusterStep::WriteClaim { .. }) => "WriteClaim",
@@ -693,7 +685,7 @@ fn step_name(step: &Step) -> &'static str {
     }
 }
 
-/// Whether an execution still waits for its Workspace, so that a change there concerns it.
+/// Whether a change of this Workspace concerns the execution: it has not finished, or is being deleted.
 pub fn waits_for(object: &Guarded, key: &Key) -> bool {
     match &object.0 {
         Ok(execution) => {
@@ -724,7 +716,7 @@ mod tests {
         fn size<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
             size_of::<F>()
         }
-        // 15 KB when no call was boxed.
+        // Without boxed calls it would be 15 KB.
         assert!(size(reconcile) < 8 * 1024, "{} bytes", size(reconcile));
     }
 }

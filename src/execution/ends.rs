@@ -1,14 +1,14 @@
-//! Ends give way to starts: where more is to be written than the API server takes, what waits to run goes first, and what
-//! has ended is told of a little later. When the last one has started, the API server has ends left to write, instead of
-//! nothing until those last runs end as well.
+//! Ends give way to starts. If more is to be written than the API server takes, waiting executions start first, and
+//! ends are reported a little later. Once the last execution has started, the API server still has ends to write,
+//! instead of nothing until the last runs end as well.
 
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Ends that are written at a time, beside up to 96 claims of each API key.
+/// Maximum ends written at a time, besides up to 96 claims of each API key.
 const AT_ONCE: usize = 16;
-/// For how long an end gives way at most. An API server that is slow for one namespace holds the others up for no longer.
+/// Maximum time for which an end gives way. An API server that is slow for one namespace delays the others no longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The ends that are being written.
@@ -22,8 +22,8 @@ impl Default for Ends {
 }
 
 impl Ends {
-    /// Waits until an end may be written: until few others are, or it has waited for long. What is returned is to be held
-    /// until it is written.
+    /// Waits until an end may be written: until few others are being written, or the time is up. The caller holds the
+    /// permit until the end is written.
     pub async fn give_way(&self) -> Option<SemaphorePermit<'_>> {
         tokio::time::timeout(PATIENCE, self.0.acquire()).await.ok()?.ok()
     }

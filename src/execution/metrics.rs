@@ -1,4 +1,4 @@
-//! What is counted of executions: how they stand, how they ended, and what became of their claims.
+//! Metrics of executions: their state, how they ended, and what became of their claims.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::execution::status::{is_finished, is_started, reason};
 use crate::mistral::wire::TERMINAL;
 use crate::platform::metrics::{Metrics, OTHER};
 
-/// How an execution stands: the API's word for it, and the reason of `Ready`. Words that are not known stay
-/// out: whoever may write a status could fill the memory of whoever counts.
+/// The state of an execution: its status at the API, and the reason of `Ready`. Unknown words become `Other`: anyone
+/// who may write a status could otherwise fill the memory of the metrics system.
 pub fn state(object: &Guarded) -> (&'static str, &'static str) {
     let Ok(execution) = &object.0 else { return ("Undecodable", "Undecodable") };
     let blank = Status::default();
@@ -25,7 +25,7 @@ pub fn state(object: &Guarded) -> (&'static str, &'static str) {
     (word, ready(status).unwrap_or("None"))
 }
 
-/// A status was written that says more than the one before.
+/// Counts what a newly written status says beyond the one before.
 pub fn settled(metrics: &Metrics, o: &Observed, new: &Status) {
     if is_finished(new) && !is_finished(&o.status) {
         let outcome = ready(new).and_then(|reason| known(reason, &reason::ENDS));
@@ -36,7 +36,7 @@ pub fn settled(metrics: &Metrics, o: &Observed, new: &Status) {
     }
 }
 
-/// A claim was written over another one, or none; `send` when its call follows.
+/// Counts a claim that was written over another one, or none; `send` if its call follows.
 pub fn claimed(metrics: &Metrics, before: &Note, claim: &Claim, send: bool) {
     if send {
         metrics.claim("written");
@@ -72,7 +72,7 @@ fn ran(status: &Status) -> Option<Duration> {
     Duration::try_from(end.0.duration_since(start.0)).ok()
 }
 
-/// The reason of `Ready`; none before the first pass.
+/// The reason of `Ready`; none before the first reconcile.
 fn ready(status: &Status) -> Option<&'static str> {
     conditions::find(&status.conditions, READY).map(|ready| known(&ready.reason, &reason::ALL).unwrap_or("Other"))
 }

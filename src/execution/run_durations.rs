@@ -1,5 +1,5 @@
-//! Which workflows have long runs: of those, a start is told at once; of others, it is waited for a moment whether they
-//! end, which saves the write that only says that they have started.
+//! Which workflows have long runs. Their starts are reported at once. For other workflows, the reconcile first waits
+//! briefly for the run to end, which saves the write that only reports the start.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard};
@@ -8,16 +8,16 @@ use std::time::Duration;
 use crate::sync;
 use crate::workspace::connections::Key;
 
-/// How long it is waited after a start whether the run ends. Those of two seconds are caught with it, as the list of
-/// ended runs is read once a second.
+/// How long to wait after a start for the run to end. This catches runs of two seconds, as the list of ended runs is
+/// read once a second.
 pub const LINGER: Duration = Duration::from_secs(3);
-/// Workflows that are remembered; beyond that all are forgotten, which costs each a wait.
+/// Maximum number of remembered workflows. Beyond it all are forgotten, which costs each of them one wait.
 const MOST: usize = 10_000;
 
-/// What is known of the workflows. Losing it costs a wait, never a promise.
+/// What is known of the workflows. Losing it costs a wait, but breaks no guarantee.
 #[derive(Debug, Default)]
 pub struct Lengths {
-    /// Workflows of which the last run that was seen has outlasted the wait.
+    /// Workflows whose last observed run took longer than the wait.
     long: Mutex<HashSet<(Key, String)>>,
 }
 
@@ -28,7 +28,7 @@ impl Lengths {
         if is_long { Duration::ZERO } else { LINGER }
     }
 
-    /// A run of this workflow has taken so long, or goes on after that.
+    /// A run of this workflow has taken this long, or goes on after that time.
     pub fn took(&self, workspace: &Key, workflow: &str, length: Duration) {
         let workflow = (workspace.clone(), workflow.to_owned());
         let mut long = self.lock();

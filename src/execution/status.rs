@@ -1,4 +1,4 @@
-//! The words of an execution's status: each function answers one situation with a whole status.
+//! The contents of an execution's status. Each function turns one situation into a whole status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -16,7 +16,7 @@ use crate::platform::refused::{Cause, Refused};
 
 pub use crate::api::reasons::execution as reason;
 
-/// Whether the run has ended, in whichever way.
+/// Whether the execution has ended, with or without success.
 pub fn is_finished(status: &Status) -> bool {
     conditions::is_true(&status.conditions, COMPLETE) || conditions::is_true(&status.conditions, FAILED)
 }
@@ -26,7 +26,7 @@ pub fn is_started(status: &Status) -> bool {
     conditions::is_true(&status.conditions, STARTED)
 }
 
-/// Not started: why, and whether it will go on by itself.
+/// The run has not started: why, and whether it will start without intervention.
 pub fn not_started(o: &Observed, wait: Wait, reason: &str, message: String, now: Timestamp) -> Status {
     let started = if o.may_have_started() { Is::Unknown } else { Is::False };
     let mut status = base(o);
@@ -35,14 +35,14 @@ pub fn not_started(o: &Observed, wait: Wait, reason: &str, message: String, now:
     status
 }
 
-/// Started, but its state cannot be read: why.
+/// The run has started, but its state cannot be read: why.
 pub fn blind(o: &Observed, wait: Wait, reason: &str, message: String, now: Timestamp) -> Status {
     let mut status = base(o);
     unready(&mut status, o, wait, reason, &message, now);
     status
 }
 
-/// The run goes on.
+/// The run is in progress.
 pub fn running(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     let mut status = of_run(o, run, now);
     started(&mut status, o, now);
@@ -60,7 +60,7 @@ pub fn running(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     status
 }
 
-/// The run has ended, and why is still being found out: nobody who waits for the end is to see it before.
+/// The run has ended, but its details are still being read. Clients that wait for the end must not see it earlier.
 pub fn ending(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     Status { end_time: None, duration_ms: None, status: o.status.status.clone(), ..running(o, run, now) }
 }
@@ -68,7 +68,7 @@ pub fn ending(o: &Observed, run: &Execution, now: Timestamp) -> Status {
 /// The run has ended, and its result cannot be written yet.
 pub fn result_pending(o: &Observed, run: &Execution, message: &str, now: Timestamp) -> Status {
     let mut status = ending(o, run, now);
-    // Other words for the same trouble are no news.
+    // A different message about the same trouble is no news.
     let old = conditions::find(&o.status.conditions, READY).filter(|ready| ready.reason == reason::RESULT_PENDING);
     let message = old.map_or(message, |ready| &ready.message);
     unready(&mut status, o, Wait::Working, reason::RESULT_PENDING, message, now);
@@ -83,7 +83,7 @@ pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Tim
     status.end_time = Some(Time(run.end_time.unwrap_or(now)));
     if run.status.as_deref() == Some("COMPLETED") {
         let mut message = result::keep(&mut status, o, run, now);
-        // Who waits for this condition alone is to know that it is not this resource's own run.
+        // A client that waits for this condition alone must learn that the run is not this resource's own.
         if let Some(adopted) =
             conditions::find(&status.conditions, STARTED).filter(|started| started.reason == reason::ADOPTED)
         {
@@ -112,7 +112,7 @@ pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Tim
     failed(status, o, reason, failure_text.unwrap_or(what), now)
 }
 
-/// The run has ended; its result is written once the API server takes a status again.
+/// The run has ended. Its result is written once the API server accepts a status again.
 pub fn end_pending(o: &Observed, ended: &Status, now: Timestamp) -> Status {
     let mut status = Status {
         execution_id: ended.execution_id.clone(),
@@ -145,7 +145,7 @@ pub fn result_left_out(status: &mut Status, o: &Observed, refused: &Refused, now
     conditions::ready(&mut status.conditions, reason::COMPLETED, &message, o.generation, now);
 }
 
-/// The execution ended without a run that could be read: nothing ran, or nobody knows what.
+/// The execution ended without a run that could be read: nothing ran, or the outcome is unknown.
 pub fn ended_without_run(o: &Observed, reason: &str, message: &str, now: Timestamp) -> Status {
     let mut status = base(o);
     status.end_time = Some(Time(now));
@@ -155,7 +155,7 @@ pub fn ended_without_run(o: &Observed, reason: &str, message: &str, now: Timesta
     failed(status, o, reason, message, now)
 }
 
-/// The API has forgotten a run that had started; perhaps it will remember.
+/// The API no longer knows a run that had started, but may know it again later.
 pub fn missing(o: &Observed, now: Timestamp) -> Status {
     let mut status = base(o);
     started(&mut status, o, now);
@@ -172,7 +172,7 @@ pub fn stopping(o: &Observed, running: Status, message: &str, now: Timestamp) ->
     status
 }
 
-/// Finished, its time over, and yet not to be deleted.
+/// The execution has finished and its TTL has passed, but it must not be deleted.
 pub fn expired(o: &Observed, who: &str, now: Timestamp) -> Status {
     let mut status = o.status.clone();
     let message = format!(
@@ -182,7 +182,7 @@ pub fn expired(o: &Observed, who: &str, now: Timestamp) -> Status {
     status
 }
 
-/// Finished, its time over, and the API server does not let the operator delete it.
+/// The execution has finished and its TTL has passed, but the API server refuses the deletion.
 pub fn deletion_refused(o: &Observed, refused: &Refused, now: Timestamp) -> Status {
     let mut status = o.status.clone();
     let message = format!(
@@ -193,14 +193,14 @@ pub fn deletion_refused(o: &Observed, refused: &Refused, now: Timestamp) -> Stat
     status
 }
 
-/// Finished, and its time not over.
+/// The execution has finished, and its TTL, if any, has not passed.
 pub fn not_expired(o: &Observed) -> Status {
     let mut status = o.status.clone();
     conditions::remove(&mut status.conditions, EXPIRED);
     status
 }
 
-/// When the run had ended, by whichever clock says so last: the API's, or that of the operator that wrote it.
+/// When the run ended, by the later of two clocks: the API's, and that of the operator that wrote the end.
 pub fn known_end(status: &Status) -> Option<Timestamp> {
     let conditions = [COMPLETE, FAILED].into_iter().filter_map(|type_| conditions::find(&status.conditions, type_));
     let written = conditions.map(|condition| condition.last_transition_time.0).max();
@@ -222,7 +222,7 @@ pub fn deleting(o: &Observed, now: Timestamp) -> Status {
     status
 }
 
-/// The status so far, speaking of the present spec.
+/// The status so far, for the current generation of the spec.
 fn base(o: &Observed) -> Status {
     let mut status = o.status.clone();
     status.observed_generation = o.generation;
@@ -232,7 +232,7 @@ fn base(o: &Observed) -> Status {
     status
 }
 
-/// The status with what the API says of the run.
+/// The status, updated with what the API says about the run.
 fn of_run(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     let mut status = base(o);
     status.execution_id = Some(run.execution_id.clone());
@@ -254,7 +254,7 @@ fn of_run(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     status
 }
 
-/// In place of the words of a failure that may quote what must not be shown.
+/// Replaces a failure message that may quote Secret values.
 pub fn withheld_failure(why: &str) -> String {
     format!(
         "The run failed. What it said is withheld, since that may quote values of a Secret: {why}. Look at its trace in Mistral's console."

@@ -1,6 +1,7 @@
-//! Executions that this version cannot decode, such as those that a newer one wrote: skipped, but deletable.
+//! Executions that this version cannot decode, such as those written by a newer one. They are skipped, but can be
+//! deleted.
 //!
-//! To stop a run it takes only what every version writes alike: the metadata, and the claim in it.
+//! To stop a run, the operator needs only what every version writes alike: the metadata, and the claim in it.
 
 use kube::core::ObjectMeta;
 
@@ -9,10 +10,10 @@ use crate::api::{DeletionPolicy, WorkflowExecution, WorkflowExecutionSpec, Works
 use crate::execution::claim::{FINALIZER, Note};
 use crate::workspace::connections::Connections;
 
-/// A resource that is being deleted, as far as its deletion is concerned; none if there is nothing to do.
+/// A stand-in for a resource that is being deleted, sufficient for its deletion. None if there is nothing to do.
 ///
-/// Its spec is not known, but one whose run is not to be stopped has no finalizer. Nor is its Workspace: any of its
-/// namespace will do that leads where the claim says the run is.
+/// The spec is not known, but a resource whose run is not to be stopped has no finalizer. The Workspace is not known
+/// either: any Workspace of the namespace will do that leads to where the claim says the run is.
 pub fn being_deleted(metadata: &ObjectMeta, connections: &Connections) -> Option<WorkflowExecution> {
     let held = metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
     if metadata.deletion_timestamp.is_none() || !held {

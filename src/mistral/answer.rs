@@ -1,4 +1,4 @@
-//! What the API's answers say: from a status, headers and bytes to a value or an error. No I/O here.
+//! Decodes the API's responses: from a status, headers and bytes to a value or an error. No I/O here.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use super::mask::Mask;
 use super::wire::{Execution, Page, Registration, Workflow};
 use crate::json::{self, Rows};
 
-/// The longest `Retry-After` that is believed.
+/// The longest `Retry-After` that is honoured. Longer ones are cut to this.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// Whether a call may be made again when its outcome is not known.
+/// Whether a call may be repeated when its outcome is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeat {
     /// A second call does no harm.
@@ -26,10 +26,10 @@ pub enum Repeat {
     Harmful,
 }
 
-/// Reads the body of a success. A byte that is no UTF-8 stands for a character that is lost anyway.
+/// Decodes the body of a successful response. Invalid UTF-8 is replaced: such a character is lost anyway.
 ///
 /// # Errors
-/// [`Error::Unreadable`] if it is not of the promised shape.
+/// [`Error::Unreadable`] if the body does not have the documented shape.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     serde_json::from_str(&String::from_utf8_lossy(body)).map_err(|error| not_understood(&error))
 }
@@ -65,7 +65,7 @@ pub fn registrations<R: DeserializeOwned>(body: &[u8]) -> Result<Page<R>, Error>
         workflow_versions: Rows<R>,
     }
     let read: Body<R> = self::read(body)?;
-    // All rows are there once more under the deprecated name: they are read only where there are no others.
+    // The API sends all rows again under the deprecated name. They are decoded only if the current name is missing.
     let rows = match read.workflow_registrations {
         Some(rows) => rows,
         None => self::read::<Deprecated<R>>(body)?.workflow_versions,
@@ -101,7 +101,7 @@ pub fn events<E: DeserializeOwned>(body: &[u8]) -> Result<Page<E>, Error> {
     read::<Body<E>>(body).map(|body| page(body.events, body.next_cursor))
 }
 
-/// The workflow that `GET /v1/workflows/{identifier}` asked for.
+/// The workflow that `GET /v1/workflows/{identifier}` returns.
 ///
 /// # Errors
 /// See [`read`].
@@ -113,21 +113,21 @@ pub fn workflow(body: &[u8]) -> Result<Workflow, Error> {
     read::<Body>(body).map(|body| body.workflow)
 }
 
-/// The workflow after a change, if the API tells. Some published examples have `null` where the schema promises one.
+/// The workflow after a change, if the API sends it. Some published examples have `null` where the schema promises one.
 ///
 /// # Errors
 /// See [`read`].
 pub fn changed_workflow(body: &[u8]) -> Result<Option<Workflow>, Error> {
     #[derive(Deserialize)]
     struct Body {
-        // Nor is one that cannot be read a reason to take a change that was made for one that was not.
+        // A change that was made must not count as failed because the workflow in the response is unreadable.
         #[serde(default, deserialize_with = "json::lenient")]
         workflow: Option<Workflow>,
     }
     read::<Body>(body).map(|body| body.workflow)
 }
 
-/// The registration that `GET /v1/workflows/registrations/{id}` asked for.
+/// The registration that `GET /v1/workflows/registrations/{id}` returns.
 ///
 /// # Errors
 /// See [`read`].
@@ -139,12 +139,12 @@ pub fn registration(body: &[u8]) -> Result<Registration, Error> {
     read::<Body>(body).map(|body| body.workflow_registration)
 }
 
-/// Rows that were decoded one by one. An empty token ends a list as null does.
+/// A page of rows that were decoded one by one. An empty token ends a list, as null does.
 fn page<T>(rows: Rows<T>, next: Option<String>) -> Page<T> {
     Page { items: rows.rows, next: next.filter(|token| !token.is_empty()), unreadable: rows.unreadable }
 }
 
-/// Says where, not what: serde's own text may quote the answer, which is not for every reader.
+/// Names the position, not the content: serde's own text may quote the response, which not every reader may see.
 fn not_understood(error: &serde_json::Error) -> Error {
     let problem = match error.classify() {
         Category::Data => "it is not of the promised shape",
@@ -156,7 +156,7 @@ fn not_understood(error: &serde_json::Error) -> Error {
     Error::Unreadable { too_long: false, message }
 }
 
-/// Sorts an answer that is no success by what a caller can do; `clean` takes out of a text what it must not show.
+/// Classifies an unsuccessful response by what a caller can do. `clean` redacts a text.
 pub fn refusal(
     status: StatusCode,
     retry_after: Option<Duration>,
@@ -165,8 +165,8 @@ pub fn refusal(
     clean: impl Fn(&str) -> String,
 ) -> Error {
     let said = ApiError::parse(status, body, clean);
-    // Only the API itself can say that something does not exist, is in conflict or is refused for
-    // good; a gateway's page with the same status says nothing.
+    // Only the API itself can say that an object does not exist, or that a call is in conflict or refused for good. A
+    // gateway's page with the same status proves nothing.
     let gateway = !said.is_json && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS);
     if gateway && status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
         return lost(repeat, said.to_string());
@@ -182,7 +182,7 @@ pub fn refusal(
     }
 }
 
-/// A call of which nothing is known.
+/// The error for a call whose outcome is unknown.
 pub fn lost(repeat: Repeat, message: String) -> Error {
     match repeat {
         Repeat::Harmless => Error::Transient { retry_after: None, message },
@@ -190,7 +190,7 @@ pub fn lost(repeat: Repeat, message: String) -> Error {
     }
 }
 
-/// How long the API asks to wait: seconds, or an HTTP date.
+/// How long the API asks the caller to wait. The header holds seconds or an HTTP date.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
@@ -203,15 +203,14 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// The text without the key, which `own` hides as well, and without the values that `mask` hides.
+/// Redacts the key, also in the forms that `own` finds, and the values of `mask`.
 pub fn clean(text: &str, key: &str, own: &Mask, mask: &Mask) -> String {
-    // However short the key is.
+    // `own` ignores short values, so the key is replaced here whatever its length.
     let text = text.replace(key, "[redacted]");
     mask.text(&own.text(&text)).into_owned()
 }
 
-/// The error with each of its texts cleaned: the API could echo a header; its words end up where everyone can read
-/// them.
+/// Redacts each text of an error: the API could echo a header, and its texts end up where everyone can read them.
 pub fn redact(error: Error, clean: impl Fn(&str) -> String) -> Error {
     let clean = |text: String| clean(&text);
     let clean_api = |api: ApiError| ApiError {

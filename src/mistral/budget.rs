@@ -1,7 +1,7 @@
-//! The budget of one API key: how many calls leave a second, how many are under way, and whose turn it is.
+//! The budget of one API key: the rate of its calls, the calls in flight, and who gets the next permit.
 //!
-//! One budget belongs to one origin and key, whoever uses it. A pass over a resource never waits for its turn: it
-//! asks, ends, and is woken when the turn has come. Tasks wait. What decides is in `book.rs`; this is the shell.
+//! All callers with the same origin and key share one budget. A reconcile never waits for a permit: it requests one,
+//! ends, and is woken when the permit is granted. Tasks wait. `book.rs` decides; this file is the shell around it.
 
 mod book;
 mod bucket;
@@ -21,12 +21,12 @@ use book::{Asked, Book, Next};
 pub use book::{Caller, Strain, TURNS};
 pub use queue::Class;
 
-/// Tells a caller that its turn has come; false if it is not there any more.
+/// Notifies a requester that it has been granted a permit. Returns false if the requester no longer exists.
 pub type Wake = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// The budget of one API key.
 pub struct Budget {
-    /// Another number for each budget.
+    /// Unique among all budgets.
     id: u64,
     state: Mutex<State>,
     changed: Notify,
@@ -36,9 +36,9 @@ pub struct Budget {
 
 struct State {
     book: Book<Waiter>,
-    /// Somebody gives out turns as they come.
+    /// A task is granting permits as they become free.
     pumping: bool,
-    /// What was told last of what keeps calls waiting.
+    /// The saturation that was last reported.
     told: Option<Strain>,
 }
 
@@ -54,8 +54,8 @@ impl std::fmt::Debug for Budget {
 }
 
 impl Budget {
-    /// So many calls a second, counted in `calls`. `strained` is called each time that something else keeps calls
-    /// waiting than before.
+    /// Allows `limit` calls per second and counts them in `calls`. `strained` is called each time the reason why calls
+    /// wait changes.
     pub fn new(limit: u32, calls: Calls, strained: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let state = State { book: Book::new(f64::from(limit), Instant::now()), pumping: false, told: None };
@@ -68,12 +68,12 @@ impl Budget {
         })
     }
 
-    /// Another number for each budget of this process.
+    /// Unique among the budgets of this process.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// From now on so many calls a second.
+    /// Changes the limit, in calls per second.
     pub fn set_limit(&self, limit: u32) {
         let mut state = self.lock();
         let limit = f64::from(limit);
@@ -83,8 +83,8 @@ impl Budget {
         }
     }
 
-    /// Asks for a turn: there is one now, or the caller stands in the queue and is woken when there is. It then has
-    /// a few seconds to ask again.
+    /// Requests a permit. If none is free, the caller is queued and woken when it is granted one. It then has a few
+    /// seconds to call this again.
     pub fn ask(self: &Arc<Self>, class: Class, caller: &Caller, wake: impl FnOnce() -> Wake) -> Option<Turn> {
         let mut state = self.lock();
         let waiter = || Waiter { wake: wake(), _waits: OneMore::of(&self.calls.waiting(class)) };
@@ -102,13 +102,13 @@ impl Budget {
         Some(Turn { budget: Arc::clone(self), class, unused: AtomicBool::new(true) })
     }
 
-    /// The caller does not want to call any more, or not now.
+    /// Withdraws the caller's request: it does not want to call any more, or not now.
     pub fn leave(&self, object: &str) {
         self.lock().book.leave(object, Instant::now());
         self.changed.notify_one();
     }
 
-    /// Waits for a turn: for tasks.
+    /// Waits for a permit: for tasks.
     pub async fn take(self: &Arc<Self>, class: Class, lane: &str) -> Turn {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let object = format!("task {}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -131,24 +131,24 @@ impl Budget {
         }
     }
 
-    /// What keeps calls waiting, for how long it has, and how many wait; none if nothing does for long.
+    /// Why calls wait, for how long they have, and how many wait. `None` if nothing keeps calls waiting for long.
     pub fn strain(&self) -> Option<(Strain, Duration, usize)> {
         let (mut state, now) = (self.lock(), Instant::now());
         let strain = state.book.strain(now);
         if strain.is_none() {
-            // The next time is news again.
+            // The next saturation is news again.
             state.told = None;
         }
         let (strain, since) = strain?;
         Some((strain, now.duration_since(since), state.book.waiting()))
     }
 
-    /// How much longer nothing may be sent, because the API has asked for that.
+    /// How much longer nothing may be sent, because the API has asked for a pause.
     pub fn pause_left(&self) -> Option<Duration> {
         self.lock().book.bucket().pause_left(Instant::now())
     }
 
-    /// Gives out turns for as long as somebody waits.
+    /// Grants permits as long as requests are queued.
     async fn pump(self: Arc<Self>) {
         loop {
             let (next, strained) = self.turn();
@@ -167,7 +167,7 @@ impl Budget {
         }
     }
 
-    /// Gives out at most one turn. Also returns whether something else keeps calls waiting than before.
+    /// Grants at most one permit. Also returns whether the reason why calls wait has changed.
     fn turn(&self) -> (Next, bool) {
         let mut state = self.lock();
         let now = Instant::now();
@@ -196,7 +196,7 @@ impl State {
     }
 }
 
-/// Whoever waits for a turn, also where the future is dropped on its way.
+/// A task's request for a permit. Dropping this withdraws the request, also when the future is cancelled.
 struct Here<'a> {
     budget: &'a Budget,
     object: &'a str,
@@ -208,21 +208,21 @@ impl Drop for Here<'_> {
     }
 }
 
-/// The right to call, until it is dropped. It comes with one token; further calls borrow theirs, and whoever comes
-/// later waits for them: what has begun does not wait again.
+/// A permit to call, until it is dropped. It comes with one token. Further calls borrow tokens, and later requests wait
+/// until these are repaid: work that has begun does not wait again.
 #[derive(Debug)]
 pub struct Turn {
     budget: Arc<Budget>,
-    /// What it was asked for with.
+    /// The priority level that the permit was requested with.
     class: Class,
     unused: AtomicBool,
 }
 
 impl Turn {
-    /// A call is about to be sent.
+    /// Accounts for a call that is about to be sent.
     ///
     /// # Errors
-    /// When nothing may be sent now, because the API has asked for that; and for how much longer.
+    /// If the API has asked for a pause, with the time that is left of it.
     pub(super) fn spend(&self) -> Result<(), Duration> {
         let (mut state, now) = (self.budget.lock(), Instant::now());
         if let Some(left) = state.book.bucket().pause_left(now) {
@@ -234,7 +234,7 @@ impl Turn {
         Ok(())
     }
 
-    /// The API has refused a call because there are too many.
+    /// Records that the API refused a call because there were too many.
     pub(crate) fn refused(&self, retry_after: Option<Duration>) {
         let (mut state, now) = (self.budget.lock(), Instant::now());
         state.book.refused(retry_after, now);
@@ -254,23 +254,23 @@ impl Drop for Turn {
     }
 }
 
-/// How the calls of a client come to their turns.
+/// How the calls of a client get their permits.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Pace {
-    /// They need none.
+    /// Calls need no permit.
     #[default]
     Free,
-    /// They are all of this one.
+    /// All calls use this permit.
     In(Arc<Turn>),
-    /// Each waits for one of its own.
+    /// Each call waits for a permit of its own.
     Waiting { budget: Arc<Budget>, class: Class, lane: String },
 }
 
 impl Pace {
-    /// The turn of a call that is sent now.
+    /// The permit of a call that is about to be sent.
     ///
     /// # Errors
-    /// When nothing may be sent, and for how much longer.
+    /// If nothing may be sent, with the time that is left until then.
     pub async fn turn(&self) -> Result<Option<Arc<Turn>>, Duration> {
         match self {
             Self::Free => Ok(None),

@@ -1,4 +1,4 @@
-//! What calls cost: how many are under way, and how long each took.
+//! Metrics of calls: how many are queued or in flight, and how long each took.
 
 use std::time::{Duration, Instant};
 
@@ -9,53 +9,50 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::budget::Class;
 
-/// From a fast answer to the longest call that is waited for.
+/// In seconds, from a fast response to the longest call that is waited for.
 const BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// From no wait to one for ten thousand others at the slowest.
+/// In seconds, from no wait to the slowest wait behind ten thousand other calls.
 const WAITS: [f64; 11] = [0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
 
-/// What all clients of a process have called. Clones share the numbers.
+/// Metrics of the calls of all clients in a process. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Calls {
-    /// Calls under way.
     pub in_flight: Gauge,
-    /// How long calls took, by what was called and what came of it.
+    /// How long calls took, by route, method and outcome.
     pub durations: Family<Call, Histogram, fn() -> Histogram>,
-    /// Those who wait for their turn to call.
+    /// Requests that wait for a permit, by priority level.
     pub waiting: Family<Waiting, Gauge>,
-    /// How long turns were waited for.
+    /// How long requests waited for a permit, by priority level.
     pub waits: Family<Waiting, Histogram, fn() -> Histogram>,
 }
 
-/// What is waited with.
+/// The labels of `waiting` and `waits`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Waiting {
-    /// What the call is for.
+    /// The priority level.
     pub class: Class,
 }
 
-/// One kind of call. None of its parts holds a name or an id, so there are only so many.
+/// The labels of one kind of call. None of them holds a name or an id, so the number of kinds is bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Call {
-    /// The path, with its parameters by name.
+    /// The path, with the names of its parameters instead of their values.
     pub route: &'static str,
-    /// The HTTP method.
     pub method: String,
-    /// What came of it.
     pub status: Status,
 }
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// An answer with this HTTP status.
+    /// A response with this HTTP status.
     Code(u16),
-    /// No answer: no connection.
+    /// No connection.
     Connect,
-    /// No answer in time.
+    /// No response in time.
     Timeout,
-    /// No answer, or only a part of one: the connection broke.
+    /// No response, or only a part of one: the connection broke.
     Broken,
 }
 
@@ -71,7 +68,7 @@ impl EncodeLabelValue for Status {
 }
 
 impl Status {
-    /// Why there was no answer.
+    /// Why there was no response.
     pub(super) fn of(error: &reqwest::Error) -> Self {
         if error.is_connect() || error.is_builder() {
             Self::Connect
@@ -116,12 +113,12 @@ impl Calls {
     }
 }
 
-/// One more for as long as this lives, also where a future is dropped on its way.
+/// Counts one in a gauge until it is dropped, also when a future is cancelled.
 #[derive(Debug)]
 pub struct OneMore(Gauge);
 
 impl OneMore {
-    /// Counts one more.
+    /// Increments the gauge.
     pub fn of(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())

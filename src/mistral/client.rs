@@ -22,14 +22,12 @@ use super::pages::Pages;
 use super::wire::{BulkOutcome, ExecuteRequest, Execution, Page, Registration, UpdateRequest, WhoAmI, Workflow};
 use crate::room::{Held, Room, SHORT};
 
-/// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a whole call may take, from connecting to the last byte of the answer.
+/// Limit for a whole call, from connecting to the last byte of the response.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest answer that is read, in bytes. Results may be 2 MB; a page of 1,000 rows is about 500 kB.
+/// The longest response body that is read, in bytes. Results may be 2 MB; a page of 1,000 rows is about 500 kB.
 const MAX_ANSWER: usize = 8 << 20;
 
-/// The route of one workflow.
 const WORKFLOW: &str = "/v1/workflows/{workflow_identifier}";
 
 /// A client of one Mistral workspace. Cheap to clone.
@@ -38,7 +36,7 @@ pub struct Client {
     http: reqwest::Client,
     base: Url,
     token: Arc<SecretString>,
-    /// Hides the API key.
+    /// Redacts the API key.
     own_mask: Arc<Mask>,
     mask: Arc<Mask>,
     calls: Calls,
@@ -57,7 +55,7 @@ pub enum ExecuteTarget<'a> {
 }
 
 impl<'a> ExecuteTarget<'a> {
-    /// As the URL has it.
+    /// The identifier in the URL.
     pub fn name(&self) -> &'a str {
         match self {
             Self::Workflow(name) | Self::Registration(name) => name,
@@ -65,7 +63,7 @@ impl<'a> ExecuteTarget<'a> {
     }
 }
 
-/// A request that is ready to be sent, and what it is counted as.
+/// A request that is ready to be sent, with the route and method that the metrics count it under.
 struct Request {
     http: RequestBuilder,
     route: &'static str,
@@ -81,9 +79,8 @@ impl Request {
 impl Client {
     /// Makes a client for the API at `base` (scheme, host and port) with an API key.
     ///
-    /// The environment's `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured. No redirect is
-    /// followed, so the key never reaches another origin. The process must have installed a rustls
-    /// provider before.
+    /// Honours `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` from the environment. Follows no redirect, so the key never
+    /// reaches another origin. The process must have installed a rustls provider first.
     ///
     /// # Errors
     /// When the HTTP client cannot be built, for example without any trusted certificate authority.
@@ -93,7 +90,7 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             .redirect(redirect::Policy::none())
-            // reqwest repeats requests that HTTP/2 servers refuse; a start is ours to repeat.
+            // By default, reqwest repeats requests that an HTTP/2 server refuses. Only the operator may repeat a start.
             .retry(reqwest::retry::never())
             .build()
             .map_err(|error| with_causes(&error))?;
@@ -103,41 +100,41 @@ impl Client {
         Ok(Self { http, base, token, own_mask, mask, calls, pace: Pace::Free, room, pages })
     }
 
-    /// The same client, whose calls are counted there.
+    /// Counts the calls of this client in `calls`.
     #[must_use]
     pub fn counted_in(self, calls: Calls) -> Self {
         Self { calls, ..self }
     }
 
-    /// The same client, in whose errors these values are not shown.
+    /// Redacts the values of `mask` in the errors of this client.
     #[must_use]
     pub fn hiding(self, mask: Mask) -> Self {
         Self { mask: Arc::new(mask), ..self }
     }
 
-    /// The same client, whose calls are all of this turn.
+    /// Makes all calls of this client with this permit.
     #[must_use]
     pub fn in_turn(self, turn: Arc<Turn>) -> Self {
         Self { pace: Pace::In(turn), ..self }
     }
 
-    /// The same client, each of whose calls waits for its turn: for tasks, never for a pass over a resource.
+    /// Makes each call of this client wait for a permit of its own: for tasks, never for reconciles.
     #[must_use]
     pub fn waiting(self, budget: Arc<Budget>, class: Class, lane: String) -> Self {
         Self { pace: Pace::Waiting { budget, class, lane }, ..self }
     }
 
-    /// The room for what is long that comes by way of this key.
+    /// The memory limit for long responses and inputs of this key.
     pub fn room(&self) -> &Room {
         &self.room
     }
 
-    /// How many rows a page of which list may have.
+    /// The page size of each list.
     pub fn pages(&self) -> &Pages {
         &self.pages
     }
 
-    /// Where each call waits for its turn: a client whose turn has come, for one call.
+    /// Returns a client for one call. If the calls of this client wait for permits, waits for the permit of that call.
     pub async fn at_its_turn(&self) -> Self {
         match &self.pace {
             Pace::Waiting { budget, class, lane } => {
@@ -148,17 +145,17 @@ impl Client {
         }
     }
 
-    /// Whether it calls this address with this key.
+    /// Whether this client calls this address with this key.
     pub fn uses(&self, base: &Url, token: &SecretString) -> bool {
         self.base == *base && self.token.expose_secret() == token.expose_secret()
     }
 
-    /// Whether another client calls the same address with the same key.
+    /// Whether `other` calls the same address with the same key.
     pub fn is_as(&self, other: &Self) -> bool {
         self.uses(&other.base, &other.token)
     }
 
-    /// `GET /v1/workflows/workers/whoami`: whether the key is good, and whose it is.
+    /// `GET /v1/workflows/workers/whoami`: whether the key is valid, and who owns it.
     ///
     /// # Errors
     /// See [`Error`].
@@ -166,7 +163,7 @@ impl Client {
         answer::read(&self.get("/v1/workflows/workers/whoami", &[], &[]).await?.0)
     }
 
-    /// `GET /v1/workflows`: one page of workflows, in the order of their display names.
+    /// `GET /v1/workflows`: one page of workflows, sorted by display name.
     ///
     /// # Errors
     /// See [`Error`].
@@ -174,7 +171,7 @@ impl Client {
         self.list_workflows_as(filter).await
     }
 
-    /// The same, with as much of each row as the caller needs.
+    /// Like `list_workflows`, but decodes only as much of each row as the caller needs.
     ///
     /// # Errors
     /// See [`Error`].
@@ -190,7 +187,7 @@ impl Client {
         self.list_registrations_as(filter).await
     }
 
-    /// The same, with as much of each row as the caller needs.
+    /// Like `list_registrations`, but decodes only as much of each row as the caller needs.
     ///
     /// # Errors
     /// See [`Error`].
@@ -218,7 +215,7 @@ impl Client {
         answer::registration(&self.get(route, &[id], &[]).await?.0)
     }
 
-    /// `PUT /v1/workflows/{identifier}`: the workflow as it is then, if the API tells.
+    /// `PUT /v1/workflows/{identifier}`: returns the changed workflow, if the API sends it.
     ///
     /// # Errors
     /// See [`Error`].
@@ -241,7 +238,7 @@ impl Client {
         answer::changed_workflow(&self.send(request, Repeat::Harmless).await?.0)
     }
 
-    /// `PUT /v1/workflows/archive` or `…/unarchive` for at most 100 UUIDs; some may fail alone.
+    /// `PUT /v1/workflows/archive` or `…/unarchive` for at most 100 UUIDs. Each of them may fail individually.
     ///
     /// # Errors
     /// See [`Error`].
@@ -251,12 +248,12 @@ impl Client {
         answer::read(&self.send(request, Repeat::Harmless).await?.0)
     }
 
-    /// Starts a run. Never repeated here: a second call may start a second run.
+    /// Starts a run. The client never repeats this call: a second call may start a second run.
     ///
     /// # Errors
-    /// [`Error::UnknownOutcome`] when the run may have started all the same: a timeout, a broken
-    /// connection, any 5xx, an answer that makes no sense. [`Error::Transient`] only when it cannot
-    /// have: no connection, or HTTP 429.
+    /// [`Error::UnknownOutcome`] when the run may have started despite the error: after a timeout, a broken connection,
+    /// any 5xx, or a response that makes no sense. [`Error::Transient`] only when the run cannot have started: without
+    /// a connection, or after HTTP 429.
     pub async fn execute(&self, target: ExecuteTarget<'_>, body: &ExecuteRequest) -> Result<Execution, Error> {
         let request = match target {
             ExecuteTarget::Workflow(identifier) => {
@@ -271,16 +268,16 @@ impl Client {
         answer::read(&body).map_err(|error| answer::lost(Repeat::Harmful, error.to_string()))
     }
 
-    /// `GET /v1/workflows/executions/{id}`: the newest run of that id, with its result.
+    /// `GET /v1/workflows/executions/{id}`: the newest run with that id, with its result.
     ///
     /// # Errors
-    /// See [`Error`]. A new execution may be unknown for a while after its start.
+    /// See [`Error`]. The API may not know a new execution for a while after its start.
     pub async fn get_execution(&self, execution_id: &str) -> Result<Execution, Error> {
         let (body, room) = self.get("/v1/workflows/executions/{execution_id}", &[execution_id], &[]).await?;
         Ok(Execution { room, ..answer::read(&body)? })
     }
 
-    /// `POST /v1/workflows/executions/{id}/cancel`: asks the run to stop, which it may ignore.
+    /// `POST /v1/workflows/executions/{id}/cancel`: asks the run to stop. The run may ignore this.
     ///
     /// # Errors
     /// See [`Error`].
@@ -291,7 +288,7 @@ impl Client {
     /// `POST /v1/workflows/executions/{id}/terminate`: ends the run at once.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::Conflict`] when it has ended already.
+    /// See [`Error`]; [`Error::Conflict`] when the run has ended already.
     pub async fn terminate(&self, execution_id: &str) -> Result<(), Error> {
         self.stop("/v1/workflows/executions/{execution_id}/terminate", execution_id).await
     }
@@ -301,7 +298,7 @@ impl Client {
         self.send(request, Repeat::Harmless).await.map(|_| ())
     }
 
-    /// `GET /v1/workflows/runs`: one page of runs, those that ended last first, without internal ones.
+    /// `GET /v1/workflows/runs`: one page of runs, most recently ended first, without internal runs.
     ///
     /// # Errors
     /// See [`Error`].
@@ -332,7 +329,7 @@ impl Client {
         answer::events(&self.get("/v1/workflows/events/list", &[], &query).await?.0)
     }
 
-    /// The answer to a question, and the room that it takes.
+    /// Returns the response body and the memory reserved for it.
     async fn get(
         &self,
         route: &'static str,
@@ -343,7 +340,7 @@ impl Client {
         self.send(Request { http: request.http.query(query), ..request }, Repeat::Harmless).await
     }
 
-    /// A request to this route; each parameter in turn becomes a percent-encoded segment.
+    /// A request to this route. The parameters become percent-encoded path segments, in order.
     fn request(&self, method: Method, route: &'static str, parameters: &[&str]) -> Request {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -351,7 +348,8 @@ impl Client {
             segments.clear();
             for part in route.split('/').skip(1) {
                 let segment = if part.starts_with('{') { parameters.next().unwrap_or(&part) } else { part };
-                // The URL standard resolves `.` and `..`; nothing has such a name, nor the one sent instead.
+                // The URL standard resolves `.` and `..`. Nothing has such a name, or the name `%` that is sent
+                // instead.
                 let dots = segment.trim_matches(['.', '\t', '\r', '\n']).is_empty();
                 segments.push(if dots { "%" } else { segment });
             }
@@ -362,7 +360,7 @@ impl Client {
         Request { http, route, method: name }
     }
 
-    /// Sends and sorts what comes back. No text that leaves here contains the key, nor a value to hide.
+    /// Sends a request and classifies the outcome. No error text contains the key or a value to redact.
     async fn send(&self, request: Request, repeat: Repeat) -> Result<(Vec<u8>, Held), Error> {
         let Request { http, route, method } = request;
         let turn = self.pace.turn().await.map_err(|left| Error::Transient {
@@ -393,7 +391,7 @@ impl Client {
         let code = Status::Code(status.as_u16());
         match self.read(response).await {
             Ok((body, room)) => (code, self.sort(status, retry_after, body, repeat).map(|body| (body, room))),
-            // The status alone is enough to sort a refusal.
+            // The status alone is enough to classify a refusal.
             Err(_) if status.is_client_error() => {
                 (code, self.sort(status, retry_after, Vec::new(), repeat).map(|body| (body, Held::default())))
             }
@@ -422,13 +420,13 @@ impl Client {
         Err(answer::refusal(status, retry_after, &body, repeat, |text| self.clean(text)))
     }
 
-    /// The body, and the room that it takes.
+    /// Returns the body and the memory reserved for it.
     async fn read(&self, response: Response) -> Result<(Vec<u8>, Held), Unread> {
         let length = response.content_length().and_then(|length| usize::try_from(length).ok());
         if length.is_some_and(|length| length > MAX_ANSWER) {
             return Err(Unread::TooLong);
         }
-        // Where its length is not told, it is as long as it may be, once it is longer than a short one.
+        // A body without a declared length counts as `MAX_ANSWER` bytes once it is longer than `SHORT`.
         let mut room = self.room.take(length.unwrap_or_default()).await.ok_or(Unread::NoRoom)?;
         let mut body = Vec::with_capacity(length.unwrap_or_default());
         let mut chunks = response.bytes_stream();
@@ -445,13 +443,13 @@ impl Client {
             body.extend_from_slice(&chunk);
         }
         if length.is_none() && body.len() <= MAX_ANSWER / 2 {
-            // Nothing is waited for that is there already.
+            // The body is in memory already, so this only shrinks the reservation and waits for nothing.
             room = room.cut_to(body.len());
         }
         Ok((body, room))
     }
 
-    /// Names the origin rather than the URL: a sentence for a condition, the same for each object.
+    /// Names the origin rather than the URL: a sentence for a condition should be the same for every object.
     fn unreachable(&self, error: &reqwest::Error) -> String {
         let origin = self.base.origin().ascii_serialization();
         if error.is_timeout() {
@@ -468,11 +466,11 @@ impl Client {
 
 /// Why a body was not read to its end.
 enum Unread {
-    /// It is longer than [`MAX_ANSWER`].
+    /// The body is longer than [`MAX_ANSWER`].
     TooLong,
-    /// Other long answers took all the room for long.
+    /// Other long responses held all the memory for too long.
     NoRoom,
-    /// What came of the call, and why in words.
+    /// The status for the metrics, and the reason in words.
     Broken(Status, String),
 }
 

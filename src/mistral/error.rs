@@ -1,4 +1,4 @@
-//! Errors sorted by consequence: what a caller can do next, not where they came from.
+//! Errors classified by what a caller can do next, not by where they came from.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,26 +9,25 @@ use serde::Deserialize;
 use crate::json::{self, Json, Rows};
 use crate::text::truncate;
 
-/// The longest text of the API that is passed on, in bytes: it ends up in conditions and Events.
+/// The longest text from the API that is passed on, in bytes: the text ends up in conditions and Events.
 const MAX_DETAIL: usize = 1024;
-/// Those of the API have some twenty characters.
+/// In bytes. The API's own codes have some twenty characters.
 const MAX_CODE: usize = 64;
-/// Validation errors that are told of one answer.
+/// The most validation errors that are reported from one response.
 const MAX_ERRORS: usize = 20;
-/// Names of deployments that are told of one answer.
+/// The most deployment names that are reported from one response.
 const TOLD_DEPLOYMENTS: usize = 10;
-/// The longest name of one; those that a spec can name have 128 characters at most.
+/// The longest deployment name that is reported, in bytes. A spec can name deployments of at most 128 characters.
 const MAX_DEPLOYMENT: usize = 128;
 
-/// Why a call gave no usable answer.
+/// Why a call gave no usable response.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// The call had no effect, or may safely be made again; waiting may help.
+    /// The call had no effect, or may safely be repeated. Waiting may help.
     #[error("{message}")]
     Transient {
-        /// How long the API asked to wait, if it did.
+        /// How long the API asked the caller to wait, if it did.
         retry_after: Option<Duration>,
-        /// What happened.
         message: String,
     },
     /// A call that must not be made twice may or may not have taken effect.
@@ -37,30 +36,29 @@ pub enum Error {
         /// What happened.
         message: String,
     },
-    /// The API answered with success, and the answer cannot be read: the call has taken effect.
+    /// The API reported success, but its response cannot be read. The call has taken effect.
     #[error("{message}")]
     Unreadable {
-        /// Only because it is too long; with fewer rows it may not be.
+        /// The response is only too long. With fewer rows, it may fit.
         too_long: bool,
-        /// What is wrong with it.
         message: String,
     },
-    /// The thing named does not exist (HTTP 404).
+    /// The named object does not exist (HTTP 404).
     #[error("{0}")]
     NotFound(ApiError),
-    /// The call contradicts the present state (HTTP 409).
+    /// The call conflicts with the current state (HTTP 409).
     #[error("{0}")]
     Conflict(ApiError),
-    /// The API understood and refused; the same call will be refused again.
+    /// The API understood the call and refused it. It will refuse the same call again.
     #[error("{0}")]
     Rejected(ApiError),
-    /// The API key was not accepted (HTTP 401).
+    /// The API did not accept the key (HTTP 401).
     #[error("{0}")]
     Unauthorized(ApiError),
 }
 
 impl Error {
-    /// How long the API asked to wait, if it did.
+    /// How long the API asked the caller to wait, if it did.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Transient { retry_after, .. } => *retry_after,
@@ -69,25 +67,22 @@ impl Error {
     }
 }
 
-/// Why a question has no answer, or a change was not made, by who can do something about it.
+/// Why a read or a change failed, classified by who can do something about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trouble {
-    /// What kind of trouble it is.
     pub kind: TroubleKind,
-    /// What happened.
     pub message: String,
-    /// How long the API asked to wait.
+    /// How long the API asked the caller to wait.
     pub retry_after: Option<Duration>,
 }
 
-/// Kinds of [`Trouble`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TroubleKind {
-    /// It may pass by itself.
+    /// The trouble may pass without intervention.
     Unavailable,
-    /// The key is no longer good.
+    /// The API no longer accepts the key.
     Unauthorized,
-    /// The API refuses.
+    /// The API refuses the call.
     Refused,
 }
 
@@ -106,20 +101,20 @@ impl From<Error> for Trouble {
 
 /// A refusal in the API's own words.
 ///
-/// The API has several shapes of error bodies, all of them optional in every field; a gateway may
-/// answer with HTML or nothing at all.
+/// The API has several shapes of error bodies, in which every field is optional. A gateway may answer with HTML or with
+/// no body at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiError {
     /// HTTP status.
     pub status: u16,
     /// The API's code, such as `WF_1101`.
     pub code: Option<String>,
-    /// What the API said, at most 1 KiB.
+    /// The API's message, at most 1 KiB.
     pub detail: String,
-    /// The deployments between which a `409 AMBIGUOUS_WORKFLOW` asks to choose, by name; of many the first ten and how
-    /// many more there are.
+    /// The names of the deployments among which a `409 AMBIGUOUS_WORKFLOW` asks to choose. Of many, the first ten and
+    /// the number of the others.
     pub deployments: Vec<String>,
-    /// Whether the body was JSON, as the API's own always is.
+    /// Whether the body was JSON, as the API's own bodies always are.
     pub is_json: bool,
 }
 
@@ -134,30 +129,30 @@ impl std::fmt::Display for ApiError {
 }
 
 impl ApiError {
-    /// The same execution id runs already (`WF_1101`).
+    /// A run with the same execution id is still going on (`WF_1101`).
     pub fn is_already_started(&self) -> bool {
         self.code.as_deref() == Some("WF_1101")
     }
 
-    /// There is no such execution (`WF_1100`). A 404 without the API's own code comes from something in between, such as
-    /// a gateway without a route, and says nothing.
+    /// The execution does not exist (`WF_1100`). A 404 without the API's own code comes from an intermediary, such as a
+    /// gateway without a route, and proves nothing.
     pub fn is_no_execution(&self) -> bool {
         self.status == 404 && self.code.as_deref() == Some("WF_1100")
     }
 
-    /// An answer that does not come from the API itself, and may pass.
+    /// The trouble for a response that does not come from the API itself. It may pass without intervention.
     pub fn not_the_apis_own(&self) -> Trouble {
         let message =
             format!("the answer does not come from the Workflows API, which would have a code of its own: {self}");
         Trouble { kind: TroubleKind::Unavailable, message, retry_after: None }
     }
 
-    /// Several active deployments own the workflow, and none was named.
+    /// Several active deployments own the workflow, and the call named none of them.
     pub fn is_ambiguous_workflow(&self) -> bool {
         self.code.as_deref() == Some("AMBIGUOUS_WORKFLOW")
     }
 
-    /// Reads whatever body came with an HTTP error, of whatever depth; `clean` takes out of a text what it must not show.
+    /// Reads any body of an HTTP error, whatever its depth. `clean` redacts a text.
     pub(super) fn parse(status: StatusCode, body: &[u8], clean: impl Fn(&str) -> String) -> Self {
         let body = String::from_utf8_lossy(body).into_owned();
         let body = Json::from_text(body);
@@ -168,7 +163,7 @@ impl ApiError {
             Some(b'-' | b'0'..=b'9') => Some(code.text().to_owned()),
             _ => None,
         });
-        // Before the cuts, which could leave a part of a secret.
+        // Redact before truncating, which could leave part of a secret.
         let code = code.map(|code| {
             let mut code = clean(&code);
             truncate(&mut code, MAX_CODE);
@@ -191,8 +186,8 @@ impl ApiError {
     }
 }
 
-/// The first of these names in alphabetical order, whatever the API's: the same answer is to make the same text, and no
-/// text that is too long for a condition.
+/// The first of these names in alphabetical order, whatever the API's order: the same response must make the same text,
+/// and the text must not be too long for a condition.
 fn some_of(names: Vec<String>, clean: impl Fn(&str) -> String) -> Vec<String> {
     let names: BTreeSet<String> = names.into_iter().collect();
     let more = names.len().saturating_sub(TOLD_DEPLOYMENTS);
@@ -218,7 +213,7 @@ fn detail_text(detail: &Json) -> Option<String> {
     }
 }
 
-/// One entry of FastAPI's `HTTPValidationError`, without its `input`, which echoes what was sent.
+/// One entry of FastAPI's `HTTPValidationError`, without its `input`, which echoes the request.
 #[derive(Deserialize)]
 struct ValidationError {
     #[serde(default, deserialize_with = "json::lenient_string")]

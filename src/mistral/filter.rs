@@ -1,28 +1,27 @@
-//! What lists are narrowed to, and how the API is told.
+//! Filters for lists, and their query parameters.
 
 use k8s_openapi::jiff::Timestamp;
 
 /// Which workflows to list.
 #[derive(Clone, Debug, Default)]
 pub struct WorkflowFilter {
-    /// Absent: both; false: without archived ones; true: only those.
+    /// `None`: all workflows; false: without archived ones; true: only archived ones.
     pub archived: Option<bool>,
-    /// All of them must be set.
+    /// A workflow must have all of these tags.
     pub tags: Vec<String>,
-    /// Whether a live worker serves it.
+    /// Whether a live worker serves the workflow.
     pub active: Option<bool>,
-    /// Whether the chat assistant offers it.
+    /// Whether the chat assistant offers the workflow.
     pub available_in_chat_assistant: Option<bool>,
-    /// Looked for, roughly, in names, description and id.
+    /// Approximate search in names, description and id.
     pub search: Option<String>,
-    /// From the page before.
+    /// From the previous page.
     pub cursor: Option<String>,
-    /// Rows a page, 1 to 1000.
+    /// Rows per page, 1 to 1000.
     pub limit: u16,
 }
 
 impl WorkflowFilter {
-    /// As parameters of the URL.
     pub(super) fn query(&self) -> Vec<(&'static str, String)> {
         let mut query = vec![("limit", self.limit.to_string())];
         query.extend(self.archived.map(|archived| ("archived", archived.to_string())));
@@ -41,16 +40,15 @@ impl WorkflowFilter {
 pub struct RegistrationFilter {
     /// UUID of the workflow.
     pub workflow_id: Option<String>,
-    /// Only those that a live worker serves.
+    /// Only registrations that a live worker serves.
     pub active_only: bool,
-    /// From the page before.
+    /// From the previous page.
     pub cursor: Option<String>,
-    /// Rows a page, 1 to 1000.
+    /// Rows per page, 1 to 1000.
     pub limit: u16,
 }
 
 impl RegistrationFilter {
-    /// As parameters of the URL.
     pub(super) fn query(&self) -> Vec<(&'static str, String)> {
         let mut query = vec![("limit", self.limit.to_string())];
         query.extend(self.workflow_id.clone().map(|id| ("workflow_id", id)));
@@ -60,23 +58,22 @@ impl RegistrationFilter {
     }
 }
 
-/// Which runs to list; newest end first.
+/// Which runs to list, most recently ended first.
 #[derive(Clone, Debug, Default)]
 pub struct RunFilter {
-    /// Any of them.
+    /// A run must have any of these statuses.
     pub statuses: Vec<String>,
     /// The whole tree below this execution.
     pub root_execution_id: Option<String>,
-    /// Inclusive, by the API's clock; leaves out those that have not ended.
+    /// Inclusive, by the API's clock. Leaves out runs that have not ended.
     pub end_time_after: Option<Timestamp>,
-    /// From the page before.
+    /// From the previous page.
     pub page_token: Option<String>,
-    /// Rows a page, 1 to 1000.
+    /// Rows per page, 1 to 1000.
     pub page_size: u16,
 }
 
 impl RunFilter {
-    /// As parameters of the URL.
     pub(super) fn query(&self) -> Vec<(&'static str, String)> {
         let mut query = vec![
             ("include_internal", "false".to_owned()),

@@ -1,4 +1,4 @@
-//! Keeps values out of texts: what the API says may quote what it was sent.
+//! Redacts values in texts: what the API says may quote what was sent to it.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,21 +10,21 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use super::unescape::{ELLIPSES, View};
 use crate::json::Json;
 
-/// What stands where a value was.
 const REDACTED: &str = "[redacted]";
-/// Values with fewer characters are left in: they are found everywhere by chance, and what is left of a text
-/// without them would tell nothing. So are the first or last characters of one beside an ellipsis.
+/// Values with fewer characters are not redacted: they occur everywhere by chance, and a text without them would say
+/// nothing. The same holds for the first or last characters of a value beside an ellipsis.
 const SHORTEST: usize = 6;
-/// The longest beginning or end of a shortened value that is looked for, in bytes.
+/// The longest beginning or end of a shortened value that is searched for, in bytes.
 const LONGEST_PART: usize = 256;
-/// What one text may cost to search: matches, and bytes that are compared. Only what is made to be slow comes near.
+/// The most work that a search of one text may take: matches, plus bytes that are compared. Only texts that are made to
+/// be slow come near.
 const MOST_WORK: usize = 50_000_000;
-/// How often a text may have been quoted within a quotation: JSON in JSON in the text of an error.
+/// How many levels of quotation are undone: JSON in JSON in the text of an error.
 const QUOTED: usize = 3;
-/// The longest rest of an escape that a cut leaves behind an ellipsis: `u00fc` of `\u00fc`.
+/// The longest rest of a cut escape behind an ellipsis, in bytes: `u00fc` of `\u00fc`.
 const CUT_ESCAPE: usize = 5;
 
-/// Values that no text may show.
+/// Values to redact.
 #[derive(Default)]
 pub struct Mask {
     finder: Finder,
@@ -32,24 +32,24 @@ pub struct Mask {
 
 #[derive(Default)]
 enum Finder {
-    /// There is nothing to hide.
+    /// There is nothing to redact.
     #[default]
     Nothing,
     These(Box<Searches>),
-    /// The values cannot be searched for, so nothing is shown.
+    /// The values cannot be searched for, so each text is redacted as a whole.
     Everything,
 }
 
 struct Searches {
     /// Finds the values in all their forms.
     whole: AhoCorasick,
-    /// Finds the beginnings of the forms and their ends, one after the other.
+    /// Finds the beginnings and the ends of the forms, alternately: a beginning and an end for each form.
     parts: AhoCorasick,
     ellipses: AhoCorasick,
     forms: Vec<Vec<u8>>,
 }
 
-/// Without the values.
+/// Does not show the values.
 impl std::fmt::Debug for Mask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Mask")
@@ -57,11 +57,10 @@ impl std::fmt::Debug for Mask {
 }
 
 impl Mask {
-    /// The most bytes that are searched for, of all values together: a search takes memory for each of them, in each of
-    /// its forms.
+    /// The most bytes of all values together that are searched for: a search takes memory for each byte, in each form.
     pub const MOST: usize = 64 << 10;
 
-    /// Hides these values, each as it is, as any language escapes it inside of quotes, and as Base64.
+    /// Redacts these values verbatim, as any language escapes them within quotes, and as Base64.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let (mut all, mut bytes) = (BTreeSet::new(), 0);
         for value in values {
@@ -82,12 +81,12 @@ impl Mask {
         Self { finder }
     }
 
-    /// Whether a value is long enough to be hidden.
+    /// Whether a value is long enough to be redacted.
     pub fn covers(value: &str) -> bool {
         value.trim().chars().count() >= SHORTEST
     }
 
-    /// The text without the values.
+    /// Redacts the values in a text.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let searches = match &self.finder {
             Finder::Nothing => return Cow::Borrowed(text),
@@ -101,7 +100,7 @@ impl Mask {
         hidden.sort_unstable();
         let (mut shown, mut at) = (String::with_capacity(text.len()), 0);
         for (n, (start, end)) in hidden.into_iter().enumerate() {
-            // Where two overlap, no rest of one may stay beside the other.
+            // Where two values overlap, no part of either may stay beside the other.
             if n == 0 || start >= at {
                 shown.push_str(&text[at..start]);
                 shown.push_str(REDACTED);
@@ -112,7 +111,7 @@ impl Mask {
         Cow::Owned(shown)
     }
 
-    /// The JSON value without the values, be they in its texts, its numbers or the names of its fields.
+    /// Redacts the values in the strings, numbers and field names of a JSON value.
     pub fn json(&self, value: &Json) -> Json {
         value.map_leaves(|leaf| match self.text(leaf) {
             Cow::Borrowed(_) if !matches!(self.finder, Finder::Everything) => None,
@@ -123,7 +122,7 @@ impl Mask {
 
 impl Searches {
     fn new(forms: Vec<Vec<u8>>) -> Result<Self, aho_corasick::BuildError> {
-        // Of all kinds the one that takes least: the fastest takes gigabytes for what a Secret can hold.
+        // This kind takes the least memory. The fastest takes gigabytes for what a Secret can hold.
         let mut builder = AhoCorasick::builder();
         let builder = builder.kind(Some(AhoCorasickKind::ContiguousNFA));
         let parts = forms.iter().flat_map(|form| {
@@ -140,10 +139,10 @@ impl Searches {
         })
     }
 
-    /// Where something is to be hidden, from where to where; none if that takes too long to find out.
+    /// The ranges to redact; `None` if the search takes too long.
     ///
-    /// The text is searched as it stands, and then with its escapes undone, as often as one quotation may stand in
-    /// another: so it does not matter which of its characters a language has escaped, and how.
+    /// The text is searched as it stands, and then with its escapes undone, once for each level of quotation. So it
+    /// does not matter which characters a language has escaped, and how.
     fn find(&self, text: &str) -> Option<Vec<(usize, usize)>> {
         let mut work = 0;
         let mut hidden = self.find_in(text.as_bytes(), &mut work)?;
@@ -163,7 +162,8 @@ impl Searches {
     }
 
     fn find_in(&self, text: &[u8], work: &mut usize) -> Option<Vec<(usize, usize)>> {
-        // All of them, also where they overlap: no rest of one may stay beside another. They come by their ends.
+        // All matches count, also overlapping ones: no part of one may stay beside another. They come in the order of
+        // their ends.
         let mut hidden: Vec<(usize, usize)> = Vec::new();
         for found in self.whole.find_overlapping_iter(text) {
             *work += 1;
@@ -188,7 +188,7 @@ impl Searches {
         Some(hidden)
     }
 
-    /// From where on the text up to `end` is the beginning of a value.
+    /// Where the longest beginning of a value starts that stops at `end`.
     fn beginning_of_one(&self, text: &[u8], end: usize, work: &mut usize) -> Option<usize> {
         let from = end.saturating_sub(LONGEST_PART);
         let hits = self.parts.find_overlapping_iter(&text[from..end]).filter_map(|found| {
@@ -200,7 +200,7 @@ impl Searches {
         hits.min()
     }
 
-    /// Up to where the text from `start` on is the end of a value, be it after the rest of an escape that was cut.
+    /// Where the longest end of a value stops that starts at `start`, or behind the rest of a cut escape there.
     fn end_of_one(&self, text: &[u8], start: usize, work: &mut usize) -> Option<usize> {
         let to = (start + LONGEST_PART).min(text.len());
         let cut = text[start..to].iter().take(CUT_ESCAPE).take_while(|byte| byte.is_ascii_alphanumeric()).count();
@@ -214,19 +214,19 @@ impl Searches {
         hits.max()
     }
 
-    /// Of which form a pattern of `parts` is a part, and whether it is its beginning.
+    /// The form that a pattern of `parts` belongs to, and whether the pattern is its beginning.
     fn part(&self, pattern: usize) -> Option<(&[u8], bool)> {
         Some((self.forms.get(pattern / 2)?, pattern.is_multiple_of(2)))
     }
 }
 
-/// Whether it is a byte within a character.
+/// Whether the byte continues a UTF-8 character.
 fn is_continuation(byte: u8) -> bool {
     byte & 0xC0 == 0x80
 }
 
-/// What a value may be without escapes: as it is; with one byte for each character that has no more than one, as
-/// Python's `ascii` writes it (`\xfc`); and in Base64, of which there are two alphabets.
+/// The forms of a value without escapes: verbatim; with one byte for each character up to U+00FF, as Python's `ascii`
+/// writes it (`\xfc`); and in the two alphabets of Base64.
 fn forms(value: &str) -> Vec<Vec<u8>> {
     let mut forms = vec![value.as_bytes().to_owned()];
     if !value.is_ascii() {
@@ -236,7 +236,7 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
         });
         forms.push(narrow.collect());
     }
-    // Not all write the padding.
+    // Not every encoder writes the padding.
     forms.extend([STANDARD_NO_PAD.encode(value).into_bytes(), URL_SAFE_NO_PAD.encode(value).into_bytes()]);
     forms
 }
@@ -344,7 +344,7 @@ mod tests {
             (r"schl\u00FCssel-f\...FCr-alles", r"[redacted]...[redacted]"),
             // A value with dots of its own.
             ("'abcdef...' and ...ghijkl", "'[redacted]...' and ...[redacted]"),
-            // By chance, or too little to tell.
+            // A chance match without an ellipsis, or too little to tell.
             ("sk-live-01 and more", "sk-live-01 and more"),
             ("sk-li...vwxyz", "sk-li...vwxyz"),
             ("sk-live-0123456789abcdefghijklmnopqrstuvwxyz...", "[redacted]..."),

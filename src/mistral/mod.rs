@@ -1,7 +1,7 @@
-//! The Mistral Workflows API: what goes over the wire, a client, and errors by what a caller can do.
+//! The Mistral Workflows API: wire types, a client, and errors classified by what a caller can do.
 //!
-//! Nothing here knows Kubernetes. The facts come from Mistral's OpenAPI document and from what the
-//! official Python client (`mistralai`) does; where they leave something open, this side accepts both.
+//! Nothing here knows Kubernetes. The facts come from Mistral's OpenAPI document and from the behaviour of the official
+//! Python client (`mistralai`). Where they leave something open, this client accepts both variants.
 
 pub mod answer;
 pub mod budget;

@@ -1,7 +1,7 @@
-//! Lists, page by page to their ends, in pages short enough to be read.
+//! Reads lists page by page to their ends, in pages short enough to be read.
 //!
-//! A page that is longer than an answer may be is asked for again with half as many rows. How many fit is remembered for
-//! each list, and slowly forgotten: what was too long may have gone.
+//! If a page exceeds the longest response that is read, it is requested again with half as many rows. The page size
+//! that fits is remembered for each list, and slowly forgotten: the long rows may be gone by then.
 
 use crate::sync;
 use std::collections::{HashMap, HashSet};
@@ -12,45 +12,45 @@ use std::time::{Duration, Instant};
 use super::error::Error;
 use super::wire::Page;
 
-/// Rows of a list that are read at most, in pages of full size.
+/// The most rows that are read of one list, in pages of full size.
 const MAX_FULL_PAGES: usize = 50;
-/// Calls for one list at most, however short its pages are.
+/// The most calls for one list, however short its pages are.
 const MAX_CALLS: usize = 200;
-/// After this time twice as many rows are tried.
+/// After this time, a page of twice as many rows is tried.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
-/// Lists of which something is remembered. Others begin with pages of full size each time.
+/// The most lists that are remembered. Other lists begin with pages of full size each time.
 const MAX_LISTS: usize = 1000;
 
-/// How many rows a page may have, by list. Clones share it.
+/// The page size of each list. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Pages(Arc<Mutex<HashMap<String, Known>>>);
 
-/// What is remembered of a list.
+/// What is remembered about a list.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    /// Rows a page.
+    /// Rows per page.
     size: u16,
-    /// When that was found out.
+    /// When `size` was determined.
     since: Instant,
-    /// It has been said that the list cannot be read to its end.
+    /// A gap in this list has been reported.
     told: bool,
 }
 
-/// Why a list is not known to its end: nothing follows from what is not in it.
+/// Why a list was not read to its end. Nothing follows from the absence of a row in such a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The end of a sentence that begins with the list.
+    /// The end of a sentence that begins with the name of the list.
     pub why: String,
-    /// It was not so when the list was last read.
+    /// The previous read of the list had no gap.
     pub is_new: bool,
 }
 
 impl Pages {
-    /// Reads a list to its end and hands out its rows. `list` names it, with all that it is narrowed to. Pages have
-    /// `full` rows at most; `ask` asks for one, by cursor and number of rows. Calls are counted in `calls`.
+    /// Reads a list to its end and passes each row to `each`. `list` names the list, including its filters. Pages have
+    /// at most `full` rows. `ask` requests one page, by cursor and number of rows. `calls` counts the requests.
     ///
     /// # Errors
-    /// Those of `ask`, but for pages that are too long. Rows that were handed out before remain so.
+    /// The errors of `ask`, except for pages that are too long. Rows before an error have been passed on already.
     pub async fn read<T, F>(
         &self,
         list: &str,
@@ -64,7 +64,7 @@ impl Pages {
     {
         let (mut size, mut fitted) = (self.size(list, full, Instant::now()), None);
         let (mut cursor, mut rows, mut unreadable, mut asked) = (None, 0, 0, 0);
-        // By their hashes: a cursor may be as long as a page.
+        // Only hashes are kept: a cursor may be as long as a page.
         let (mut seen, hashes) = (HashSet::new(), RandomState::new());
         let gap = loop {
             if asked == MAX_CALLS || rows >= usize::from(full) * MAX_FULL_PAGES {
@@ -79,7 +79,8 @@ impl Pages {
                     continue;
                 }
                 Err(Error::Unreadable { too_long: true, .. }) => {
-                    // The way past it would have come with it. So many fitted before.
+                    // The cursor past this row would have come with it, so the list ends here. The page size returns to
+                    // the largest that fitted.
                     self.fits(list, fitted.unwrap_or(size), Instant::now());
                     break Some(format!("is read up to {rows} rows, since the next one is too long"));
                 }
@@ -117,7 +118,7 @@ impl Pages {
         self.remember(list, |known| (known.size, known.since) = (size, now));
     }
 
-    /// Whether that is news.
+    /// Records whether the list has a gap, and returns whether the gap is new.
     fn told(&self, list: &str, full: u16, has_gap: bool) -> bool {
         let before = self.lock().get(list).is_some_and(|known| known.told);
         if has_gap != before {
@@ -145,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// A list of rows of these lengths, of which an answer takes so many at most.
+    /// A list of rows of these lengths. One response holds rows of at most `longest` in total.
     struct Api {
         rows: Vec<usize>,
         longest: usize,
@@ -214,7 +215,7 @@ mod tests {
         let (rows, gap, asked) = api.read(&pages, 32).await;
         assert_eq!((rows.len(), gap.unwrap().is_new), (50, false));
         assert_eq!(asked, [32, 32, 16, 16, 8, 4, 2, 2, 1]);
-        // Gone, and come again.
+        // The gap disappears and comes back.
         let whole = Api::new(vec![1; 100], 300);
         assert_eq!(whole.read(&pages, 32).await.1, None);
         assert!(api.read(&pages, 32).await.1.unwrap().is_new);

@@ -1,32 +1,32 @@
-//! Texts with their escapes undone, and where in the text each part came from.
+//! Undoes the escapes of a text, and maps each part back to its place in the text.
 //!
-//! Which characters an encoder escapes, and how, differs from language to language; what an escape stands for does not.
+//! Languages differ in which characters they escape, and how. What an escape stands for is the same in all of them.
 
-/// What stands where a text was cut, perhaps in the midst of an escape: as pydantic and Python's `reprlib` write it, and
-/// the character for it.
+/// Marks where a text was cut, perhaps within an escape: the dots of pydantic and Python's `reprlib`, and the ellipsis
+/// character.
 pub(super) const ELLIPSES: [&str; 2] = ["...", "…"];
 
 /// A text whose escapes are undone.
 #[derive(Debug)]
 pub(super) struct View {
-    /// What is written. Bytes, since an escape may stand for a single one of a character.
+    /// The unescaped text. Bytes, since an escape may stand for a single byte of a character.
     pub text: Vec<u8>,
     pieces: Vec<Piece>,
 }
 
-/// One escape, or what stands between two.
+/// One escape, or the text between two.
 #[derive(Debug)]
 struct Piece {
-    /// Where it begins in the view.
+    /// Where the piece begins in the view.
     here: usize,
-    /// Where it begins in the text that the view is of.
+    /// Where the piece begins in the original text.
     there: usize,
-    /// How long it is there, if it is an escape.
+    /// The length of the piece in the original text, if it is an escape.
     escape: Option<usize>,
 }
 
 impl View {
-    /// The text without its escapes; none if it has none.
+    /// Undoes the escapes of a text; `None` if it has none.
     pub fn of(text: &[u8]) -> Option<Self> {
         let mut view = Self { text: Vec::new(), pieces: Vec::new() };
         let (mut at, mut plain) = (0, 0);
@@ -54,7 +54,7 @@ impl View {
         self.text.extend_from_slice(bytes);
     }
 
-    /// Where a part was in the text that the view is of: with whole escapes, no halves.
+    /// Where a part of the view is in the original text. The range holds whole escapes only.
     pub fn original(&self, (start, end): (usize, usize)) -> (usize, usize) {
         let piece = |at: usize| {
             let next = self.pieces.partition_point(|piece| piece.here <= at);
@@ -67,7 +67,8 @@ impl View {
     }
 }
 
-/// What the escape means with which the text begins, and how long it is. One that was cut at an ellipsis means nothing.
+/// The meaning and the length of the escape at the beginning of the text. An escape that was cut at an ellipsis means
+/// nothing.
 fn escape(text: &[u8]) -> Option<(Vec<u8>, usize)> {
     let of = |c: char| c.to_string().into_bytes();
     let simple = |byte: u8| Some((vec![byte], 2));
@@ -94,7 +95,7 @@ fn escape(text: &[u8]) -> Option<(Vec<u8>, usize)> {
                     let c = 0x1_0000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
                     (of(char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER)), 12)
                 }
-                // A pair that was cut.
+                // A surrogate pair that was cut.
                 Some(None) if let Some(length) = cut(rest) => (Vec::new(), 6 + length),
                 _ => (of(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)), 6),
             }
@@ -108,13 +109,13 @@ fn low_surrogate(text: &[u8]) -> Option<u32> {
     text.starts_with(b"\\u").then(|| hex(text, 2, 4))?.filter(|low| (0xDC00..0xE000).contains(low))
 }
 
-/// The number that so many digits make from there on.
+/// The number that `digits` hexadecimal digits make, starting at `from`.
 fn hex(text: &[u8], from: usize, digits: usize) -> Option<u32> {
     let digits = text.get(from..from + digits).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// How long the beginning of an escape is that an ellipsis follows.
+/// The length of the incomplete escape at the beginning of the text, if an ellipsis follows it.
 fn cut(text: &[u8]) -> Option<usize> {
     let digits = |text: &[u8]| text.iter().take(8).take_while(|byte| byte.is_ascii_hexdigit()).count();
     let length = match text {
@@ -149,7 +150,7 @@ mod tests {
             let (start, end) = view.original((at, at + part.len()));
             assert_eq!(&text[start..end], original);
         }
-        // Within a character that an escape stands for.
+        // A part within a character that an escape stands for.
         assert_eq!(view.original((2, 3)), (1, 7));
     }
 

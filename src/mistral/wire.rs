@@ -1,7 +1,7 @@
-//! Requests and answers as the API spells them.
+//! Requests and responses in the API's wire format.
 //!
-//! Every field that the API could leave out is optional here, and so is one of another type than was promised.
-//! Enumerations are open strings. Fields that this version does not know are skipped: the API adds some now and then.
+//! Every field that the API could leave out is optional here. A field of an unexpected type counts as absent.
+//! Enumerations are open strings. Unknown fields are skipped: the API adds some now and then.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,23 +13,23 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::json::{self, Json, Rows};
 use crate::room::Held;
 
-/// Characters of a description that are read. It is shown and compared up to here.
+/// How many characters of a description are read, shown and compared.
 pub const MAX_DESCRIPTION: usize = 16_384;
 
-/// A workflow. The list leaves out most fields; `active` comes only with a single one.
+/// A workflow. Rows of the list lack most fields. Only the response for a single workflow has `active`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Workflow {
     /// UUID.
     pub id: String,
     /// The name under which workers register it.
     pub name: String,
-    /// What people see; the name when unset.
+    /// The name that people see; equal to `name` when unset.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub display_name: Option<String>,
-    /// Free text; live answers have `""` when unset.
+    /// Free text. The live API sends `""` when it is unset.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub description: Option<String>,
-    /// `code`, or a kind that did not exist yet.
+    /// `code`, or a kind that this version does not know.
     #[serde(default, rename = "type", deserialize_with = "json::lenient_string")]
     pub type_: Option<String>,
     /// UUID of the organization.
@@ -38,7 +38,7 @@ pub struct Workflow {
     /// UUID of the Mistral workspace.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub workspace_id: Option<String>,
-    /// Set when the workflow is shared into this workspace by another.
+    /// Set when another workspace shares the workflow into this one.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub shared_namespace: Option<String>,
     /// Whether the chat assistant offers it.
@@ -56,12 +56,12 @@ pub struct Workflow {
     /// In the order given.
     #[serde(default, deserialize_with = "lenient_strings")]
     pub tags: Option<Vec<String>>,
-    /// What the list has instead of `shared_namespace`.
+    /// Rows of the list have this instead of `shared_namespace`.
     #[serde(default, deserialize_with = "json::lenient")]
     pub metadata: Option<WorkflowMetadata>,
 }
 
-/// What rows of the list of workflows say besides.
+/// Additional data in the rows of the list of workflows.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct WorkflowMetadata {
     /// See [`Workflow::shared_namespace`].
@@ -70,12 +70,13 @@ pub struct WorkflowMetadata {
 }
 
 impl Workflow {
-    /// Whether the SDK has registered it for its own use. The list does not tell; its names do: `__parallel_execution__`.
+    /// Whether the SDK has registered the workflow for its own use. Rows of the list show this only by the name:
+    /// `__parallel_execution__`.
     pub fn is_internal(&self) -> bool {
         is_internal(self.is_technical, &self.name)
     }
 
-    /// Whether another Mistral workspace shares it. The list has that in `metadata`.
+    /// Whether another Mistral workspace shares the workflow. Rows of the list say so in `metadata`.
     pub fn is_shared(&self) -> bool {
         let listed = self.metadata.as_ref().and_then(|metadata| metadata.shared_namespace.as_deref());
         self.shared_namespace.as_deref().or(listed).is_some_and(|namespace| !namespace.is_empty())
@@ -86,11 +87,11 @@ fn is_internal(is_technical: Option<bool>, name: &str) -> bool {
     is_technical == Some(true) || name.starts_with("__")
 }
 
-/// A row of the list of workflows. There may be fifty thousand: texts of any length are kept as a fingerprint.
+/// A row of the list of workflows. There may be fifty thousand, so texts of any length are kept only as a fingerprint.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(from = "Described")]
 pub struct WorkflowRow {
-    /// See [`Workflow`], as for all of these.
+    /// See [`Workflow`] for all of these fields.
     pub id: String,
     /// The name under which workers register it.
     pub name: String,
@@ -102,7 +103,7 @@ pub struct WorkflowRow {
     pub texts: u64,
 }
 
-/// A row as it comes.
+/// A row as the API sends it.
 #[derive(Deserialize)]
 struct Described {
     id: String,
@@ -134,7 +135,7 @@ impl WorkflowRow {
     }
 }
 
-/// Fingerprint of a workflow's display name, description and tags; absent is as good as empty.
+/// Fingerprint of a workflow's display name, description and tags. An absent value counts as empty.
 pub fn fingerprint(display_name: Option<&str>, description: Option<&str>, tags: Option<&[String]>) -> u64 {
     let text = |text: Option<&str>| text.unwrap_or_default().chars().take(MAX_DESCRIPTION).collect::<String>();
     let mut hasher = DefaultHasher::new();
@@ -142,14 +143,14 @@ pub fn fingerprint(display_name: Option<&str>, description: Option<&str>, tags: 
     hasher.finish()
 }
 
-/// Any row, where only which ones are listed is of interest.
+/// A row of any list, for callers that need only to know which rows exist.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Id {
     /// UUID.
     pub id: String,
 }
 
-/// A row of the list of registrations without its schemas, which may be far larger than all else.
+/// A row of the list of registrations without its schemas, which may be far larger than everything else.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct RegistrationRow {
     /// UUID.
@@ -171,12 +172,12 @@ pub struct Registration {
     /// The deployment that registered it.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub deployment_name: Option<String>,
-    /// Whether a live worker serves it; comes only with a single one.
+    /// Whether a live worker serves it. Only the response for a single registration has this.
     #[serde(default, deserialize_with = "lenient_bool")]
     pub active: Option<bool>,
 }
 
-/// What a worker declares. Schemas are of any depth and length, and hold any number and text.
+/// What a worker declares. Schemas have any depth and length, and hold any number and string.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Definition {
     /// JSON Schema of the input.
@@ -197,7 +198,7 @@ pub struct Definition {
     /// How long a run may take, in seconds.
     #[serde(default, deserialize_with = "json::lenient")]
     pub execution_timeout: Option<f64>,
-    /// A run acts on behalf of a user.
+    /// Whether a run acts on behalf of a user.
     #[serde(default, deserialize_with = "lenient_bool")]
     pub on_behalf_of: Option<bool>,
 }
@@ -205,47 +206,46 @@ pub struct Definition {
 /// An execution, or one row of the list of runs (which has a `run_id` and never a result).
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Execution {
-    /// The identity that the caller chose or the API made.
+    /// The identity, which the caller chose or the API generated.
     pub execution_id: String,
     /// Name of the workflow.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub workflow_name: Option<String>,
-    /// UUID of the workflow; null in the answer to a start.
+    /// UUID of the workflow; null in the response to a start.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub workflow_id: Option<String>,
     /// The execution at the root of the tree.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub root_execution_id: Option<String>,
-    /// The API's database id of the run; live, only the list of runs has it.
+    /// The API's database id of the run. On the live API, only the list of runs has it.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub run_id: Option<String>,
-    /// `RUNNING`, `COMPLETED`, …; may be null. What is no text is not made one: whether a run goes on is not guessed.
+    /// `RUNNING`, `COMPLETED`, …; may be null. A value of another type is an error: the operator does not guess whether
+    /// a run has ended.
     #[serde(default)]
     pub status: Option<String>,
-    /// When it started.
     #[serde(default, deserialize_with = "lenient_time")]
     pub start_time: Option<Timestamp>,
-    /// When it ended.
     #[serde(default, deserialize_with = "lenient_time")]
     pub end_time: Option<Timestamp>,
     /// Milliseconds from start to end.
     #[serde(default, deserialize_with = "json::lenient")]
     pub total_duration_ms: Option<f64>,
-    /// Any JSON, of any depth; none for null.
+    /// Any JSON, of any depth; `None` for null.
     #[serde(default, deserialize_with = "json::any")]
     pub result: Option<Json>,
-    /// Why the result is not known, where only a row of the list tells of the end.
+    /// Why the result is unknown, if only a row of the list reports the end.
     #[serde(skip)]
     pub result_unread: Option<String>,
-    /// The memory that a long answer takes, for as long as this lives.
+    /// Reserves the memory that a long response takes, as long as this lives.
     #[serde(skip)]
     pub room: Held,
 }
 
-/// How an execution's status reads to someone who waits for its end.
+/// Whether an execution with this status has ended.
 ///
-/// `RETRYING_AFTER_ERROR` and `CONTINUED_AS_NEW` are no ends: the latter ends one run of an
-/// execution that goes on under the same id. A status that is missing or unknown is no end either.
+/// `RETRYING_AFTER_ERROR` and `CONTINUED_AS_NEW` are not terminal: the latter ends one run of an execution that goes on
+/// under the same id. A missing or unknown status is not terminal either.
 pub fn is_terminal(status: Option<&str>) -> bool {
     matches!(status, Some("COMPLETED" | "FAILED" | "CANCELED" | "TERMINATED" | "TIMED_OUT"))
 }
@@ -256,7 +256,7 @@ pub const TERMINAL: [&str; 5] = ["COMPLETED", "FAILED", "CANCELED", "TERMINATED"
 /// Body of a start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ExecuteRequest {
-    /// Identity of the run: 1 to 256 of letters, digits, `_` and `-`.
+    /// Identity of the run: 1 to 256 letters, digits, `_` or `-`.
     pub execution_id: String,
     /// Checked by the API against the workflow's input schema.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -272,7 +272,7 @@ pub struct ExecuteRequest {
     pub extensions: Option<Json>,
 }
 
-/// Body of an update: a field that is left out is left alone, null is never sent.
+/// Body of an update. A field that is left out stays unchanged; null is never sent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct UpdateRequest {
     /// At most 128 characters, not blank.
@@ -292,33 +292,32 @@ pub struct UpdateRequest {
 /// Answer to a bulk archive or unarchive.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct BulkOutcome {
-    /// Those that now are as asked, including those that already were.
+    /// Workflows that are now in the requested state, including those that already were.
     #[serde(default, alias = "archived", alias = "unarchived", deserialize_with = "readable")]
     pub done: Vec<Option<Workflow>>,
-    /// Those that are not.
+    /// Workflows that are not in the requested state.
     #[serde(default, deserialize_with = "readable")]
     pub errored: Vec<BulkError>,
 }
 
-/// One workflow that a bulk call left as it was.
+/// One workflow that a bulk call left unchanged.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct BulkError {
     /// UUID.
     pub workflow_id: String,
-    /// Why.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub message: Option<String>,
 }
 
-/// Whose key it is.
+/// The owner of a key.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct WhoAmI {
-    /// Live: `<customer uuid>:<workspace uuid>`.
+    /// On the live API: `<customer uuid>:<workspace uuid>`.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub namespace: Option<String>,
 }
 
-/// One row of an execution's history of events, of which only what tells of a failure is read.
+/// One row of an execution's event history. Only the fields that describe a failure are read.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Event {
     /// `WORKFLOW_EXECUTION_FAILED`, `ACTIVITY_TASK_FAILED`, …
@@ -327,7 +326,7 @@ pub struct Event {
     /// Nanoseconds since 1970.
     #[serde(default, deserialize_with = "json::lenient")]
     pub event_timestamp: Option<i64>,
-    /// The execution that it belongs to.
+    /// The execution that the event belongs to.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub workflow_exec_id: Option<String>,
     /// Differs by type.
@@ -335,26 +334,24 @@ pub struct Event {
     pub attributes: Option<EventAttributes>,
 }
 
-/// What an event says of its kind.
+/// The attributes of an event that describe a failure.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct EventAttributes {
-    /// Why something failed.
     #[serde(default, deserialize_with = "json::lenient")]
     pub failure: Option<EventFailure>,
 }
 
-/// Why something failed.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct EventFailure {
-    /// The worker's words.
+    /// The worker's error message.
     #[serde(default, deserialize_with = "json::lenient_string")]
     pub message: Option<String>,
 }
 
-/// An event of an execution, read for what it says of the run's input.
+/// An event of an execution. Only the fields that describe the run's input are read.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct StartEvent {
-    /// `WORKFLOW_EXECUTION_STARTED` is the one that says something.
+    /// Only `WORKFLOW_EXECUTION_STARTED` has an input.
     #[serde(default)]
     pub event_type: String,
     /// Nanoseconds since 1970.
@@ -365,10 +362,9 @@ pub struct StartEvent {
     pub attributes: Option<StartAttributes>,
 }
 
-/// What an event says of a run's input.
+/// The attributes of an event that describe a run's input.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct StartAttributes {
-    /// The arguments.
     #[serde(default, deserialize_with = "json::lenient")]
     pub input: Option<StartInput>,
 }
@@ -384,15 +380,14 @@ pub struct StartInput {
 /// One page of a list and how to get the next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<T> {
-    /// The rows.
     pub items: Vec<T>,
-    /// What to pass to get the next page; none at the end.
+    /// The cursor or token of the next page; `None` at the end.
     pub next: Option<String>,
     /// Rows that could not be read.
     pub unreadable: usize,
 }
 
-/// The API has answered booleans; some of its published examples have them as strings.
+/// The live API sends booleans. Some of its published examples have strings instead.
 fn lenient_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     let flag = Json::deserialize(deserializer)?;
     Ok(match flag.string().as_deref().unwrap_or(flag.text()) {
@@ -402,13 +397,13 @@ fn lenient_bool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<boo
     })
 }
 
-/// A list of texts; what else is in it is left out.
+/// A list of strings. Items of other types are left out.
 fn lenient_strings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     let items: Option<Vec<Json>> = json::lenient(deserializer)?;
     Ok(items.map(|items| items.iter().filter_map(Json::string).collect()))
 }
 
-/// The names of handlers, whose schemas may be as odd as any.
+/// The names of handlers. Their schemas, which may be anything, are skipped.
 fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     struct Handler {
@@ -419,14 +414,14 @@ fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
     Ok(handlers.into_iter().flat_map(|handlers| handlers.rows).filter_map(|handler| handler.name).collect())
 }
 
-/// Items of a list, each decoded alone; those that cannot be are left out, and so is what is no list.
+/// Items of a list, each decoded on its own. Unreadable items are left out. Anything but a list counts as empty.
 fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
     let items: Option<Rows<T>> = json::lenient(deserializer)?;
     Ok(items.map(|items| items.rows).unwrap_or_default())
 }
 
-/// RFC 3339, or what Python's `str()` makes of a time; a text that is no time is no reason to lose
-/// the rest of the answer.
+/// RFC 3339, or what Python's `str()` makes of a time. Any other text counts as absent, so that the rest of the
+/// response is not lost.
 fn lenient_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     Ok(json::lenient_string(deserializer)?.and_then(|text| {
         text.parse().ok().or_else(|| {
@@ -487,7 +482,7 @@ mod tests {
         }
     }
 
-    /// Nested so deep, and around a number and half of a character that `serde_json` refuses.
+    /// Nested `levels` deep, around a number and half of a character, both of which `serde_json` refuses.
     fn odd(levels: usize) -> String {
         format!(r#"{}[1e400,"\udce9"]{}"#, r#"{"a":"#.repeat(levels), "}".repeat(levels))
     }

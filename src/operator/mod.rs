@@ -44,35 +44,34 @@ use crate::workflow::inventory::{self, Inventory};
 use crate::workspace;
 use crate::workspace::connections::{Connections, Key};
 
-/// How long passes that are under way may take to end once the process is to stop. Pods get 30 s.
+/// How long reconciles in flight may take to end once the process is to stop. Pods get 30 s.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
-/// How often what is remembered of resources that are gone is dropped.
+/// How often the memory of deleted resources is dropped.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Controllers that share the executions: see [`divided`].
 const PARTS: u64 = 16;
-/// Objects that may wait for each of them.
+/// Objects that may queue for each of these controllers.
 const QUEUED: usize = 64;
 /// What readiness waits for first.
 const KUBERNETES: &str = "the Kubernetes API";
-/// What it waits for where there is no election.
+/// What readiness waits for if there is no election.
 const WATCHES: &str = "the watches";
-/// The kinds that are watched.
 const KINDS: [&str; 3] = ["Workspace", "Workflow", "WorkflowExecution"];
 
-/// What the operator is told at its start.
+/// The settings of an operator process.
 #[derive(Clone)]
 pub struct Config {
-    /// The addresses of the API that Workspaces may name.
+    /// The base URLs of the Mistral API that Workspaces may name.
     pub allow_base_urls: Vec<Url>,
-    /// Calls a second that are made with one API key at most.
+    /// Limit of calls per second with one API key.
     pub max_requests_per_second: u32,
     /// Executions may take input only from Secrets that are labelled for it.
     pub input_secrets_need_label: bool,
-    /// The namespaces to watch, each once; all of them if none.
+    /// The namespaces to watch, each once; empty for all.
     pub namespaces: Vec<String>,
-    /// Where health and readiness are answered; nowhere if none.
+    /// The address of the health and metrics server; none for no server.
     pub listen: Option<SocketAddr>,
-    /// The Lease by which one of several operators is elected; there is no election if none.
+    /// The Lease by which one of several operators is elected; none for no election.
     pub lease: Option<LeaseConfig>,
 }
 
@@ -82,9 +81,8 @@ pub enum Error {
     /// The health server could not listen.
     #[error("cannot listen on {address} for health checks; give another --listen address: {source}")]
     Listen {
-        /// Where.
+        /// The configured address.
         address: SocketAddr,
-        /// Why.
         source: std::io::Error,
     },
     /// Another operator may act by now.
@@ -94,19 +92,18 @@ pub enum Error {
     Lost {
         /// Namespace and name.
         lease: String,
-        /// Why.
         reason: String,
     },
 }
 
-/// Runs the controllers until `stop`, then lets what is under way come to its end.
+/// Runs the controllers until `stop`, then lets reconciles in flight finish.
 ///
 /// # Errors
-/// See [`Error`]. A Kubernetes API that is down, or CRDs that are missing, are waited for.
+/// See [`Error`]. The operator waits for a Kubernetes API that is down, and for missing CRDs.
 pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Result<(), Error> {
     let health = Arc::new(Health::default());
     health.wait_for([KUBERNETES]);
-    // From the beginning: a moment without anything to wait for would be taken for readiness.
+    // Set from the start: a process with nothing to wait for would briefly count as ready.
     health.wait_for([if config.lease.is_some() { elector::LEASE } else { WATCHES }]);
     let metrics = Arc::new(Metrics::default());
     if let Some(address) = config.listen {
@@ -124,7 +121,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
             let (client, health, stop) = (client.clone(), Arc::clone(&health), stop.clone());
             tokio::spawn(async move { stop.run_until_cancelled(scope.prepare(client, &health)).await });
         }
-        // Those that cannot be watched yet come in when they can.
+        // Namespaces that cannot be watched yet join when they can.
         select_all(scopes.iter().map(|scope| Box::pin(scope.served.cancelled()))).await;
         cluster
     };
@@ -138,8 +135,8 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     };
     let mut election = Election::new(lease.clone(), name.clone());
     let Some(term) = election.win(&stop, &health).await else { return Ok(()) };
-    // A task of its own: work on many resources must not keep it from renewing in time. If it ends, however it
-    // does, so does all work, in the midst of it.
+    // Renewals have a task of their own: work on many resources must not delay them. If the task ends, for any reason,
+    // all work stops at once, unfinished.
     let ended = CancellationToken::new();
     let mut keeping = tokio::spawn(election.keep(term.clone(), ended.clone()));
     let kept = tokio::select! {
@@ -159,7 +156,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     Err(error)
 }
 
-/// Runs the controllers until the term's `stop`, then lets what is under way come to its end.
+/// Runs the controllers until the term's `stop`, then lets reconciles in flight finish.
 #[expect(clippy::too_many_arguments, reason = "what the process has made ready, each a different thing")]
 async fn operate(
     config: &Config,
@@ -247,7 +244,8 @@ async fn operate(
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
             move |object, context| {
-                // By now the store has what the executions wait for, which another watch could not promise.
+                // By now the store has the Workflow that the executions wait for. A separate watch could not promise
+                // that.
                 let _ = passed.send(watch::reference(object.as_ref()));
                 async move {
                     let pass = Box::pin(workflow::controller::reconcile(Arc::clone(&object), Arc::clone(&context)));
@@ -315,7 +313,7 @@ async fn operate(
         metrics.set_leader(!term_now.is_over());
     });
 
-    // These run for as long as the process does: if one of them dies, so does the process.
+    // These run as long as the process. If one of them panics, the process ends.
     let exists = execution_store.clone();
     let tracking =
         Arc::clone(&tracker).run(Arc::clone(&connections), move |object| exists.get(object).is_some(), stop.clone());
@@ -374,7 +372,7 @@ async fn operate(
         );
     };
     let executions = async {
-        // Each may be about a run that another one has claimed: see `Reservations`.
+        // Any execution may be about a run that another one has claimed, so all lists come first: see `Reservations`.
         stop.run_until_cancelled(join_all(scopes.iter().map(Scope::is_tried))).await;
         tracing::info!("watching");
         futures::join!(stop.run_until_cancelled(dividing), executions.for_each(told));
@@ -407,25 +405,27 @@ async fn operate(
     }
 }
 
-/// Makes a pass over each object of the store that is touched, and over those that it is told of besides.
+/// Reconciles each object of the store that `touched` names, and those of triggers that callers add.
 ///
-/// After a list, the passes of all objects are begun together: each is boxed once it is its turn, which most end at once.
+/// After a list, the reconciles of all objects are created together. Callers box each only when it is first polled, and
+/// most end at once.
 fn controller<K>(store: &Store<K>, touched: impl Stream<Item = ObjectRef<K>> + Send + 'static) -> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    // Passes wait for slow tenants; what bounds the work is the calls that may be under way with each key.
+    // No limit on reconciles, which wait for slow tenants: the limit on calls in flight with each key bounds the work.
     Controller::for_stream(stream::pending(), store.clone())
         .with_config(controller::Config::default().concurrency(0))
         .reconcile_on(touched)
 }
 
-/// Divides objects among several controllers; the same one always goes to the same.
+/// Distributes objects over several controllers. The same object always goes to the same controller.
 ///
-/// kube's looks at each pass that is under way, and at each object that waits for its own to end, whenever one of them
-/// moves. Of executions there may be thousands: those whose runs may end in a moment, or whose API server is slow.
+/// Whenever one reconcile makes progress, kube's controller visits each reconcile in flight, and each object that waits
+/// for its own reconcile to end. There may be thousands of executions in this state: those whose runs may end in a
+/// moment, or whose API server is slow.
 ///
-/// The queues are short: a change of a Workspace concerns all its executions, and many such changes are to wait as
+/// The queues are short. A change of a Workspace concerns all its executions, and many such changes should wait as
 /// changes, not as thousands of objects each.
 fn divided<K>(objects: impl Stream<Item = ObjectRef<K>>) -> (impl Future<Output = ()>, Vec<Receiver<ObjectRef<K>>>)
 where
@@ -437,19 +437,19 @@ where
         let mut objects = pin!(objects);
         while let Some(object) = objects.next().await {
             let part = usize::try_from(hashing.hash_one(&object) % PARTS).unwrap_or_default();
-            // A receiver that is gone means that the process is ending.
+            // If the receiver is gone, the process is ending.
             let _ = queues[part].send(object).await;
         }
     };
     (dividing, parts)
 }
 
-/// A receiver that is gone means that the process is ending.
+/// Notifies a listener. If the receiver is gone, the process is ending.
 fn tell<T>(listener: &UnboundedSender<T>, news: T) {
     let _ = listener.send(news);
 }
 
-/// What passes return is theirs to log.
+/// Drops what a reconcile returns: reconciles log their own results.
 async fn told<T>(_: T) {}
 
 fn receive<T>(mut receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
@@ -472,7 +472,7 @@ fn using(store: &Store<inventory::Guarded>, key: &Key) -> Vec<ObjectRef<inventor
     store.state().iter().filter(|object| uses(object)).map(|object| watch::reference(object.as_ref())).collect()
 }
 
-/// UID of the namespace `kube-system`, by which clusters are told apart. Waits for it.
+/// The UID of the namespace `kube-system`, which identifies the cluster. Waits until it can be read.
 async fn cluster_id(client: &Client, health: &Health) -> String {
     let mut wait = watch::FIRST_LOOK;
     loop {
@@ -487,7 +487,7 @@ async fn cluster_id(client: &Client, health: &Health) -> String {
     }
 }
 
-/// The pod's name, where there is one.
+/// The pod's name, if there is one.
 fn host_name() -> String {
     std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "operator".into())
 }
@@ -498,7 +498,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_object_always_goes_to_the_same_controller_and_all_of_them_get_some() {
-        // Not by what a reference may say besides: it is another one with each version.
+        // Only the name and namespace may count: the rest of a reference differs with each version.
         let object = |n: usize| {
             let mut object = ObjectRef::<Workspace>::new(&format!("run-{}", n % 500)).within("team");
             object.extra.resource_version = Some(n.to_string());

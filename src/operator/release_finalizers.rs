@@ -1,4 +1,4 @@
-//! Takes the operator's finalizers off all resources, so that they can be deleted when no operator is there to do it.
+//! Removes the operator's finalizers from all resources, so that they can be deleted without an operator.
 
 use futures::{StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,33 +11,33 @@ use crate::api::{Workflow, WorkflowExecution};
 use crate::platform::apiserver::{self, Error};
 use crate::{execution, workflow};
 
-/// How many resources are listed at a time.
+/// Resources per page of a list.
 const PAGE: u32 = 100;
-/// How many are written at a time.
+/// Resources that are written at a time.
 const AT_A_TIME: usize = 16;
-/// How often a write is tried that others get in the way of.
+/// How often a write is tried that conflicts with other writes.
 const TRIES: u32 = 5;
 
-/// What became of the finalizers of one kind.
+/// The result for one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Resources that had one and have none now.
+    /// Resources whose finalizer was removed.
     pub released: usize,
-    /// Resources that still have one.
+    /// Resources that still have the finalizer.
     pub failed: usize,
 }
 
-/// What became of all of them.
+/// The result for all kinds.
 #[derive(Debug, Default)]
 pub struct Released {
     /// By kind.
     pub outcomes: [(&'static str, Outcome); 2],
-    /// What could not even be listed, a sentence each.
+    /// What could not be listed, a sentence each.
     pub errors: Vec<String>,
 }
 
-/// Takes our finalizers off all resources of these namespaces, or of all if none is named. Tells of each that it could
-/// not free; a namespace whose resources cannot be listed does not keep it from the others.
+/// Removes the operator's finalizers from all resources of these namespaces, or of all namespaces if none is named.
+/// Logs each resource that it could not free. A namespace whose resources cannot be listed does not stop the others.
 pub async fn finalizers(client: &Client, namespaces: &[String]) -> Released {
     let mut released = Released {
         outcomes: [("WorkflowExecutions", Outcome::default()), ("Workflows", Outcome::default())],
@@ -72,12 +72,12 @@ where
     let mut outcome = Outcome::default();
     let mut page = ListParams::default().limit(PAGE);
     loop {
-        // Only the metadata: of resources of another version nothing else can be read.
+        // Lists only the metadata: of resources of another version, nothing else can be read.
         let list = match apiserver::list_metadata::<K>(client, namespace, &page).await {
             Ok(list) => list,
-            // Without the CRD there are none.
+            // Without the CRD there are no resources.
             Err(error) if error.is_not_found() => return Ok(outcome),
-            // It took so long that the list has to begin anew; what has been released is not found again.
+            // This took so long that the list has to start over. It does not find released resources again.
             Err(error) if error.is_expired() => {
                 page.continue_token = None;
                 continue;
@@ -101,7 +101,7 @@ fn has(metadata: &ObjectMeta, finalizer: &str) -> bool {
     metadata.finalizers.iter().flatten().any(|name| name == finalizer)
 }
 
-/// Takes it off one resource. Returns whether it is off.
+/// Removes the finalizer from one resource. Returns whether the finalizer is gone.
 async fn free<K>(client: &Client, mut metadata: ObjectMeta, finalizer: &str) -> bool
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,

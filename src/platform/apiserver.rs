@@ -28,21 +28,21 @@ use crate::text::truncate;
 
 /// How long one call to the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a pass over an object older than the operator's last write to it is put off.
+/// For how long after a write a reconcile that sees an older object is put off.
 const STALE_FOR: Duration = Duration::from_secs(5);
-/// How long a deletion of an object that cannot be decoded is held up.
+/// How long after its deletion was requested an object that cannot be decoded keeps its finalizer.
 const UNDECODABLE_LINGERS: SignedDuration = SignedDuration::from_mins(5);
 
-/// Why a reconcile did not come to its end.
+/// Why a reconcile failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server refused or could not be reached.
+    /// The API server refused the call or could not be reached.
     #[error("the Kubernetes API: {}", describe(.0))]
     Kube(Box<kube::Error>),
     /// The API server did not answer in time.
     #[error("the Kubernetes API did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// The pass panicked: a bug, but of this object's only.
+    /// The reconcile panicked. This is a bug, but it affects only this object.
     #[error("the pass panicked; this is a bug in the operator")]
     Panicked,
 }
@@ -58,17 +58,17 @@ impl Error {
         self.has_code(404)
     }
 
-    /// This account may not do it.
+    /// The API server forbids the call.
     pub fn is_forbidden(&self) -> bool {
         self.has_code(403)
     }
 
-    /// A list that was read in pages has changed too much since.
+    /// A paged list has expired: too much has changed since its first page.
     pub fn is_expired(&self) -> bool {
         self.has_code(410)
     }
 
-    /// The API server's refusal, if it is one.
+    /// The API server's refusal, if the error is one.
     pub fn refusal(&self) -> Option<&Status> {
         match self {
             Self::Kube(error) => match &**error {
@@ -84,22 +84,22 @@ impl Error {
     }
 }
 
-/// The longest object that the API server stores, in bytes: etcd takes requests of 1.5 MiB.
+/// The longest object that the API server stores, in bytes: etcd takes requests of up to 1.5 MiB.
 const LONGEST_OBJECT: usize = 3 << 19;
 /// The longest text of an error that is passed on, in bytes.
 const MAX_TEXT: usize = 1024;
-/// How kube calls an answer with an error in it that is not the API server's own.
+/// The `reason` that kube gives to an error response that does not come from the API server itself.
 pub(super) const RECONSTRUCTED: &str = "Failed to parse error data";
 
-/// What happened, without what was answered: a body may hold another tenant's input, or the page of a gateway.
+/// Describes an error without the response body, which may hold another tenant's input or a gateway's page.
 pub fn describe(error: &kube::Error) -> String {
     let mut text = match error {
         kube::Error::Api(status) if status.reason == RECONSTRUCTED => {
             format!("something between here and the API server answered with HTTP {}", status.code)
         }
-        // Its details may quote the object.
+        // The details of the status are left out: they may quote the object.
         kube::Error::Api(status) => format!("{} ({}, HTTP {})", status.message, status.reason, status.code),
-        // serde's own text may quote a value.
+        // serde's message may quote a value.
         kube::Error::SerdeError(error) => not_understood(error),
         kube::Error::FromUtf8(_) => "its answer is not UTF-8".to_owned(),
         error => error.to_string(),
@@ -108,39 +108,38 @@ pub fn describe(error: &kube::Error) -> String {
     text
 }
 
-/// Says where, not what.
+/// Reports the position of the error, not the text there.
 fn not_understood(error: &serde_json::Error) -> String {
     format!("its answer cannot be understood (line {}, column {})", error.line(), error.column())
 }
 
-/// For how long the API server may be silent on a connection that waits for it. Longer than a [watch](watching)
-/// without news.
+/// Longest silence of the API server on a connection with a pending response. Longer than any [watch](watching).
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Who the operator is for the API server: in its audit log, and, up to the slash, as the manager of the fields that it
-/// writes, by which GitOps tools can be told to ignore them.
+/// The operator's name in the API server's audit log. The part up to the slash is also the manager of the fields that
+/// the operator writes. GitOps tools can be told to ignore a manager's fields.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("mistral-workflows-operator/", env!("CARGO_PKG_VERSION")));
 
-/// How to talk to the API server.
+/// Adapts kube's defaults for calls to the API server.
 ///
-/// kube would not say who asks, would repeat writes up to 15 times by itself, would send what is meant for the cluster
-/// through the proxy that HTTPS_PROXY names for the Mistral API, and would wait for ever for the answer to a list or
-/// watch whose other end is gone: a leader that goes on renewing its Lease and sees nothing any more.
+/// By default, kube does not identify the operator, and repeats writes up to 15 times. It sends requests to the cluster
+/// through the proxy that HTTPS_PROXY names for the Mistral API. It waits forever for the response to a list or watch
+/// whose other end is gone: a leader would go on renewing its Lease and see no more changes.
 pub fn tuned(mut config: kube::Config) -> kube::Config {
     config.default_retry = false;
     config.proxy_url = None;
     config.read_timeout = Some(SILENCE);
-    // Counted from the request, not from when the connection fell idle.
+    // The timeout counts from the request, not from when the connection fell idle.
     config.reset_reader_on_write = true;
     config.headers.push((header::USER_AGENT, AGENT));
     config
 }
 
-/// Requests to the API server that may be under way at a time, each of which has a connection of its own. As many
-/// changes as an API server takes by default from all its clients (`--max-mutating-requests-inflight`).
+/// Requests to the API server that may be in flight at a time. Each has a connection of its own. By default, an API
+/// server takes as many changes from all its clients (`--max-mutating-requests-inflight`).
 const AT_ONCE: usize = 200;
 
-/// A client whose requests wait for each other where there are many. A watch counts until it begins.
+/// A client whose requests queue when too many are in flight. A watch counts until it begins.
 ///
 /// # Errors
 /// When the certificates cannot be used.
@@ -148,19 +147,19 @@ pub fn client(config: kube::Config) -> kube::Result<Client> {
     Ok(ClientBuilder::try_from(config)?.with_layer(&ConcurrencyLimitLayer::new(AT_ONCE)).build())
 }
 
-/// Answer with an object's metadata instead of all of it.
+/// The `Accept` header for an object's metadata alone.
 /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>
 const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
-/// Objects that a list brings at a time at most: what is decoded together is in memory together.
+/// Objects in a page of a list, at most: objects that are decoded together are in memory together.
 pub const PAGE: u32 = 100;
 
-/// How to watch: the API server ends each watch before the silence on its connection looks like its death.
+/// Configures a watch: the API server ends it before its silent connection would count as dead.
 pub fn watching() -> watcher::Config {
     watcher::Config::default().timeout(50).page_size(PAGE)
 }
 
-/// Calls the API server, with a limit on how long that may take.
+/// Calls the API server with the default time limit.
 ///
 /// # Errors
 /// See [`Error`].
@@ -168,7 +167,7 @@ pub async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, E
     call_within(TIMEOUT, call).await
 }
 
-/// The same with a limit of its own.
+/// Calls the API server, for no longer than `limit`.
 ///
 /// # Errors
 /// See [`Error`].
@@ -176,8 +175,8 @@ pub async fn call_within<T>(limit: Duration, call: impl Future<Output = kube::Re
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map_err(|error| {
             let error = Error::Kube(Box::new(error));
-            // kube's own lines about it are withheld, since they quote whole answers. A right that is missing, or a webhook
-            // that fails, is to be found all the same.
+            // kube's own log lines are withheld, since they quote whole responses. This one still shows a missing right
+            // or a failing webhook.
             if error.refusal().is_some() && !error.is_not_found() && !error.is_conflict() {
                 tracing::debug!("{error}");
             }
@@ -187,15 +186,15 @@ pub async fn call_within<T>(limit: Duration, call: impl Future<Output = kube::Re
     }
 }
 
-/// Keeps a pass that panics from ending the process, which would only meet the same object again.
+/// Keeps a panic in a reconcile from ending the process: a new process would only meet the same object again.
 ///
 /// # Errors
-/// Those of the pass, and [`Error::Panicked`].
+/// Those of the reconcile, and [`Error::Panicked`].
 pub async fn contained(pass: impl Future<Output = Result<Action, Error>>) -> Result<Action, Error> {
     AssertUnwindSafe(pass).catch_unwind().await.unwrap_or(Err(Error::Panicked))
 }
 
-/// Sends a request and decodes the answer. kube's own way of doing so logs answers that it cannot decode.
+/// Sends a request and decodes the response. kube's own method logs responses that it cannot decode.
 async fn ask<T: DeserializeOwned>(
     client: &Client,
     request: Result<axum::http::Request<Vec<u8>>, kube::core::request::Error>,
@@ -205,7 +204,7 @@ async fn ask<T: DeserializeOwned>(
     serde_json::from_str(&text).map_err(|error| Error::Kube(Box::new(kube::Error::SerdeError(error))))
 }
 
-/// Reads an object, of whatever depth and whatever else is in it, and the room that it takes; none if there is none.
+/// Reads an object of any depth and content, and reserves memory for it. None if there is no such object.
 ///
 /// # Errors
 /// See [`Error`].
@@ -223,7 +222,7 @@ pub async fn get<K: Resource<DynamicType = ()>, T: DeserializeOwned>(
     }
 }
 
-/// The same by a list of one, for kinds that the operator has the right to list and not to get.
+/// Reads the object through a list of one, for kinds that the operator has the right to list but not to get.
 ///
 /// # Errors
 /// See [`Error`].
@@ -244,7 +243,7 @@ pub async fn get_by_list<K: Resource<DynamicType = ()>, T: DeserializeOwned>(
     Ok(list.items.unwrap_or_default().into_iter().next().map(|object| (object, held)))
 }
 
-/// Sends a request and decodes an answer that may be long, within its room.
+/// Sends a request and decodes a response that may be long. Takes the memory from `room`.
 async fn read<T: DeserializeOwned>(
     client: &Client,
     room: &Room,
@@ -304,12 +303,12 @@ pub async fn list_metadata<K: Resource<DynamicType = ()>>(
     ask(client, request).await
 }
 
-/// The name under which the API server keeps what fields of metadata this operator has written last.
+/// The name under which the API server records which metadata fields this operator wrote last.
 pub const FIELD_MANAGER: &str = "mistral-workflows-operator";
 
-/// When this operator, in whichever process, last wrote the metadata of an object, by the API server's clock; none unless
-/// the annotation of this name is as the operator wrote it. Somebody else who has written another value since is its
-/// manager now, and a removed annotation has none.
+/// When this operator, in any process, last wrote the metadata of an object, by the API server's clock. None unless the
+/// annotation still has the value that the operator wrote: a client that writes another value becomes the annotation's
+/// manager, and a removed annotation has no manager.
 pub fn written_by_us<'a>(fields: impl Iterator<Item = &'a ManagedFieldsEntry>, annotation: &str) -> Option<Timestamp> {
     let is_ours = |entry: &&ManagedFieldsEntry| {
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:annotations"]);
@@ -318,12 +317,12 @@ pub fn written_by_us<'a>(fields: impl Iterator<Item = &'a ManagedFieldsEntry>, a
             && fields.is_some_and(|all| all.get(format!("f:{annotation}")).is_some())
     };
     let times = fields.filter(is_ours).map(|entry| entry.time.as_ref().map(|time| time.0));
-    // One without a time says nothing.
+    // If any matching entry lacks a time, the time is unknown.
     times.max_by_key(|time| time.is_none()).flatten()
 }
 
-/// Changes an object's metadata by a merge patch, which can be made conditional by a `resourceVersion` in it. Returns
-/// the object's new metadata.
+/// Changes an object's metadata by a merge patch. A `resourceVersion` in the patch makes the change conditional.
+/// Returns the object's new metadata.
 ///
 /// # Errors
 /// See [`Error`]; a conflict when the object has changed.
@@ -342,12 +341,12 @@ pub async fn patch_metadata<K: Resource<DynamicType = ()>>(
     ask::<Metadata>(client, request).await.map(|object| object.metadata)
 }
 
-/// Writes what differs between two statuses, on condition that nobody changed the object since
-/// `resource_version`. Returns the object's new resource version; none if there was nothing to write.
+/// Writes the differences between two statuses, provided that nobody has changed the object since `resource_version`.
+/// Returns the object's new resource version; none if there was nothing to write.
 ///
-/// A JSON patch rather than a merge patch: a result may hold nulls, which a merge patch takes for
-/// removals. It names single fields, so that what a newer operator wrote beside them stays. Fields are compared and sent
-/// as text: what an older version wrote may be deeper than can be decoded.
+/// The request is a JSON patch: a result may hold nulls, which a merge patch takes for removals. The patch names single
+/// fields, so that the other fields of a newer operator stay. Fields are compared and sent as text: an older version
+/// may have written a value too deep to decode.
 ///
 /// # Errors
 /// See [`Error`]; a conflict when the object has changed.
@@ -374,7 +373,7 @@ where
     let path = format!("{}/{}/status?", K::url_path(&(), object.namespace().as_deref()), object.name_any());
     let request = axum::http::Request::patch(path)
         .header(header::CONTENT_TYPE, "application/json-patch+json")
-        // What comes back is not read, and may be long: a result.
+        // The response is not read. A whole object may hold a long result.
         .header(header::ACCEPT, METADATA)
         .body(patch)
         .map_err(kube::core::request::Error::BuildRequest);
@@ -393,7 +392,7 @@ pub struct Operation {
 /// The operations that turn one status into another, field by field.
 ///
 /// # Errors
-/// When a status cannot be serialized, which none that was decoded cannot.
+/// When a status cannot be serialized. Every status that was decoded can be.
 pub fn status_patch<S: Serialize>(old: Option<&S>, new: &S) -> serde_json::Result<Vec<Operation>> {
     type Fields = BTreeMap<String, Box<RawValue>>;
     let fields = |status: &S| serde_json::from_str::<Fields>(&serde_json::to_string(status)?);
@@ -418,7 +417,7 @@ pub fn status_patch<S: Serialize>(old: Option<&S>, new: &S) -> serde_json::Resul
     Ok(changed.chain(gone).collect())
 }
 
-/// The operator's last write to an object: until the watch brings it back, a pass would see an older one.
+/// The operator's last write to an object. Until the watch brings it back, a reconcile would see an older version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     resource_version: String,
@@ -431,7 +430,7 @@ impl Written {
         Self { resource_version, at: Instant::now() }
     }
 
-    /// Whether `object` is older, and the newer version probably on its way.
+    /// Whether `object` is older than the write, and the newer version probably on its way.
     pub fn is_ahead_of<K: Resource>(&self, object: &K) -> bool {
         let number = |text: &str| text.parse::<u128>().ok();
         match (object.resource_version().as_deref().and_then(number), number(&self.resource_version)) {
@@ -447,8 +446,8 @@ pub fn finalizers(metadata: &ObjectMeta, ours: &str, present: bool) -> Vec<Strin
     others.chain(present.then(|| ours.to_owned())).collect()
 }
 
-/// An object that this version cannot read can still be deleted: what the finalizer stands for is left
-/// undone, after giving a version that can read it the time to take over.
+/// Lets an object that this version cannot decode be deleted. First gives a version that can decode it the time to take
+/// over, then removes the finalizer and leaves its work undone.
 ///
 /// # Errors
 /// See [`Error`].
@@ -533,7 +532,7 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(1), more(&mut opened)).await.is_err(),
             "more than are allowed"
         );
-        // Those that are given up let others go on.
+        // Requests that are given up make room for others.
         writes[..AT_ONCE].iter().for_each(|write| write.abort());
         tokio::time::timeout(Duration::from_secs(60), more(&mut opened)).await.expect("nobody goes on");
     }

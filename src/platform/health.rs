@@ -1,6 +1,6 @@
-//! Answers whether the process lives, whether it is ready and if not, what it waits for, and what it has counted.
+//! Serves liveness, readiness with what it waits for, and metrics.
 //!
-//! A process that hangs does not answer, so to answer at all is to live.
+//! A process that hangs does not answer, so any answer proves that the process lives.
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
@@ -19,7 +19,7 @@ use crate::platform::metrics::{self, Exposition, Metrics};
 use crate::platform::server;
 use crate::sync;
 
-/// What is still waited for.
+/// What the process still waits for.
 #[derive(Debug, Default)]
 pub struct Health {
     state: Mutex<Waiting>,
@@ -27,33 +27,33 @@ pub struct Health {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// For what, and what stands in the way, if that is known.
+    /// What is waited for, and what stands in the way, if that is known.
     waiting: BTreeMap<String, Option<String>>,
-    /// Who leads while this process stands by; empty if nobody does.
+    /// The leader while this process stands by; empty if there is no leader.
     leader: Option<String>,
 }
 
 impl Health {
-    /// All of this has to come before the process is ready.
+    /// Makes readiness wait for all of this.
     pub fn wait_for<S: Into<String>>(&self, waiting: impl IntoIterator<Item = S>) {
         self.lock().waiting.extend(waiting.into_iter().map(|what| (what.into(), None)));
     }
 
-    /// This has not come, and why. Logged when it is news.
+    /// Reports why readiness still waits for this. Logged if the reason is new.
     pub fn waits(&self, what: &str, why: String) {
         if self.lock().waiting.insert(what.to_owned(), Some(why.clone())) != Some(Some(why.clone())) {
             tracing::warn!("waiting for {what}: {why}");
         }
     }
 
-    /// This has come.
+    /// Ends the wait for this.
     pub fn done(&self, what: &str) {
         if let Some(Some(_)) = self.lock().waiting.remove(what) {
             tracing::info!("no longer waiting for {what}");
         }
     }
 
-    /// Another leads: to wait for that to end is what this process is there for.
+    /// Another process leads. This one is ready all the same: standing by is its purpose.
     pub fn stands_by(&self, leader: &str) {
         self.lock().leader = Some(leader.to_owned());
     }
@@ -63,7 +63,7 @@ impl Health {
         self.lock().leader = None;
     }
 
-    /// Whether all has come.
+    /// Whether nothing is left to wait for.
     pub fn is_ready(&self) -> bool {
         self.lock().waiting.is_empty()
     }
@@ -73,10 +73,10 @@ impl Health {
     }
 }
 
-/// Listens there; where that is every address and the machine has no IPv6, at every address that it has.
+/// Listens on `address`. If that stands for every address and the machine has no IPv6, listens on every IPv4 address.
 ///
 /// # Errors
-/// When the address cannot be had.
+/// When the address cannot be bound.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     let error = match TcpListener::bind(address).await {
         Ok(listener) => return Ok(listener),
@@ -88,10 +88,10 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-/// What stands for `address` where there is no IPv6, if the error may mean that.
+/// The replacement of `address` on a machine without IPv6, if the error may mean that.
 fn without_ipv6(address: SocketAddr, error: ErrorKind) -> Option<SocketAddr> {
     let every = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    // How a kernel says that it lacks a family of addresses has no kind of its own.
+    // The error for a missing address family has no `ErrorKind` of its own.
     let other_reason = matches!(error, ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
     (every && !other_reason).then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
 }
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn every_address_is_every_one_of_ipv4_where_there_is_no_ipv6() {
-        // As Linux says that it has no such addresses: EAFNOSUPPORT.
+        // The error of Linux without IPv6: EAFNOSUPPORT.
         let no_ipv6 = Error::from_raw_os_error(97).kind();
         for (address, error, instead) in [
             ("[::]:8080", no_ipv6, Some("0.0.0.0:8080")),

@@ -1,9 +1,9 @@
-//! The log, and what is never written to it: the bodies of answers.
+//! The log, which never holds the bodies of responses.
 //!
-//! An answer of the API server may be a Secret, and one of Mistral a customer's data. Some libraries write whole bodies to
-//! the log: kube at `WARN` where it cannot decode one, and at lower levels where it is an error. The level is no
-//! protection: whoever looks for a fault turns it on. So these targets are shut off behind the directives of `--log`,
-//! which cannot open them again. Connections that fail, status codes and URLs come from other targets and are kept.
+//! A response of the API server may be a Secret, and one of Mistral a customer's data. Some libraries log whole bodies:
+//! kube at `WARN` if it cannot decode one, and at lower levels if it is an error. The level is no protection: people
+//! raise it to find a fault. So a filter behind the directives of `--log` silences these targets, and the directives
+//! cannot open them again. Failed connections, status codes and URLs come from other targets and are kept.
 
 use std::io::{self, IsTerminal};
 
@@ -16,8 +16,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-/// The most that a target may write, whatever `--log` says, and why. A target stands for those below it as well, unless
-/// they are named themselves.
+/// The most that a target may write, whatever `--log` says, and why. An entry covers the targets below it, unless they
+/// have entries of their own.
 const AT_MOST: [(&str, LevelFilter, &str); 7] = [
     (
         "kube_client::client",
@@ -32,7 +32,6 @@ const AT_MOST: [(&str, LevelFilter, &str); 7] = [
     ("rustls", LevelFilter::DEBUG, "TRACE: messages of the handshake, with the ticket of an earlier session"),
 ];
 
-/// How lines are written.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -41,7 +40,7 @@ pub enum Format {
     Json,
 }
 
-/// Logs to standard error from now on, what the directives let through and `AT_MOST` does not withhold.
+/// Logs to standard error from now on: what the directives let through and `AT_MOST` does not withhold.
 pub fn begin(directives: EnvFilter, format: Format) {
     subscriber(directives, format, io::stderr, io::stderr().is_terminal()).init();
 }
@@ -50,7 +49,7 @@ fn subscriber<W>(directives: EnvFilter, format: Format, writer: W, ansi: bool) -
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    // What the directives do not let through need not be asked about here: records of the crate `log` would be, each.
+    // Levels that the directives exclude stop here: otherwise each record of the crate `log` would be checked.
     let withheld = withheld(directives.max_level_hint().unwrap_or(LevelFilter::TRACE));
     let lines = fmt::layer().with_writer(writer).with_ansi(ansi);
     let lines = match format {
@@ -60,7 +59,7 @@ where
     Registry::default().with(directives).with(lines.with_filter(withheld))
 }
 
-/// Lets through all up to this level but what [`AT_MOST`] withholds.
+/// Lets everything up to this level through, except what [`AT_MOST`] withholds.
 fn withheld(level: LevelFilter) -> Targets {
     let targets = AT_MOST.iter().map(|(target, most, _)| (*target, (*most).min(level)));
     Targets::new().with_default(level).with_targets(targets)
@@ -85,7 +84,7 @@ mod tests {
         }
     }
 
-    /// What these directives let through of what is logged here.
+    /// What these directives let through of the lines logged here.
     fn written(directives: &str, format: Format) -> String {
         let written = Written::default();
         let writer = written.clone();

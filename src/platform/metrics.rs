@@ -1,4 +1,4 @@
-//! What is counted, for Prometheus. `docs/reference/metrics.md` describes each metric.
+//! Prometheus metrics. `docs/reference/metrics.md` describes each one.
 //!
 //! No label holds a name or anything else that grows with the cluster.
 
@@ -29,31 +29,30 @@ use crate::platform::apiserver::{Error, contained};
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// From a pass that finds nothing to do to one that waits for its turn and a slow API.
+/// Buckets in seconds: from a reconcile that finds nothing to do to one that waits for a permit and a slow API.
 const PASS: [f64; 11] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
-/// From a second to a day.
+/// Buckets in seconds: from a second to a day.
 const RUN: [f64; 11] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0];
 
-/// Stands for a word that is none of those that are counted.
+/// The label value for all words that have no label value of their own.
 pub const OTHER: &str = "Other";
-/// The kinds of passes.
 const KINDS: [&str; 3] = ["Workspace", "Workflow", "WorkflowExecution"];
-/// What becomes of a pass.
+/// The outcomes of a reconcile.
 const PASSES: [&str; 7] = ["ok", "conflict", "gone", "undecodable", "timeout", "error", "panicked"];
-/// What becomes of a claim.
+/// The outcomes of a claim.
 const CLAIMS: [&str; 8] = ["written", "started", "recovered", "refused", "adopted", "taken", "foreign", "stale"];
 /// Why an Event is not written.
 const DROPPED: [&str; 5] = ["repeated", "object", "queue", "ended", "failed"];
-/// The fields of a workflow that are set right.
+/// The fields of a workflow that the operator corrects.
 const FIELDS: [&str; 5] = ["displayName", "description", "tags", "availableInChatAssistant", "archived"];
 
-/// How executions end.
+/// The outcomes of an execution.
 fn ends() -> Vec<&'static str> {
     reason::ENDS.into_iter().chain([OTHER]).collect()
 }
 
-/// Counters and histograms whose labels have no other values than these, by metric and label: each series is there from
-/// the beginning. One that began with its first increase would hide it from `rate()` and `increase()`, and so from alerts.
+/// Counters and histograms whose labels have a fixed set of values, by metric and label. Each series exists from the
+/// start: if its first increase created it, `rate()`, `increase()` and alerts would miss that increase.
 #[cfg(test)]
 fn closed() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
     let classes = vec!["Stop", "Start", "Watch", "Drift"];
@@ -74,7 +73,6 @@ type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// All metrics of one operator.
 pub struct Metrics {
-    /// Calls to the API.
     pub calls: Calls,
     passes: Histograms<Pass>,
     executions: Family<Execution, Gauge>,
@@ -134,7 +132,7 @@ struct Version {
     version: &'static str,
 }
 
-/// The registry, and the names in it, which it does not tell.
+/// The registry, and the names in it, which the registry does not reveal.
 struct Registered {
     registry: Registry,
     names: Vec<&'static str>,
@@ -143,7 +141,7 @@ struct Registered {
 impl Registered {
     fn add<M: Metric + Clone>(&mut self, name: &'static str, help: &str, metric: M) -> M {
         self.names.push(name);
-        // The registry puts a full stop at the end.
+        // The registry adds a full stop to the help text.
         self.registry.register(name, help, metric.clone());
         metric
     }
@@ -203,7 +201,7 @@ impl Default for Metrics {
             registered: all,
             refreshes: Mutex::default(),
         };
-        // See `closed`.
+        // Creates each series in advance: see `closed`.
         for (kind, outcome) in KINDS.into_iter().flat_map(|kind| PASSES.map(|outcome| (kind, outcome))) {
             drop(metrics.passes.get_or_create(&Pass { kind: kind.into(), outcome }));
         }
@@ -225,11 +223,11 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Carries out one pass over an object: counted, timed, kept from ending the process by a panic, and in
-    /// a span that has the object's name, so that every line of it can be found.
+    /// Runs one reconcile of an object: counts and times it, contains its panic, and gives its log lines a span with
+    /// the object's name.
     ///
     /// # Errors
-    /// Those of the pass, which are logged here.
+    /// Those of the reconcile, which are logged here.
     pub async fn pass<K>(
         &self,
         object: &Decoded<K>,
@@ -242,8 +240,8 @@ impl Metrics {
         let meta = object.meta();
         let name =
             format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-        // Of the highest level, so that it is there whatever is logged; and not within kube's span, which says
-        // the same in more words.
+        // The span has the highest level, so that it exists whatever is logged. It is not within kube's span, which
+        // says the same in more words.
         let span = tracing::error_span!(parent: None, "reconcile", %kind, object = %name);
         let begun = Instant::now();
         let result = async {
@@ -271,7 +269,7 @@ impl Metrics {
         result
     }
 
-    /// An execution has come to its end; `ran` is how long the run took, if there was one.
+    /// Counts an execution that has ended. `ran` is how long the run took, if there was one.
     pub fn finished(&self, outcome: &'static str, ran: Option<Duration>) {
         debug_assert!(ends().contains(&outcome), "{outcome}");
         self.finished.get_or_create(&Outcome { outcome }).inc();
@@ -280,25 +278,25 @@ impl Metrics {
         }
     }
 
-    /// Something became of a claim.
+    /// Counts an outcome of a claim.
     pub fn claim(&self, outcome: &'static str) {
         debug_assert!(CLAIMS.contains(&outcome), "{outcome}");
         self.claims.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// A field of a workflow was not as the resource says, and was set right.
+    /// Counts a field of a workflow that differed from the resource and was corrected.
     pub fn drift_corrected(&self, field: &'static str) {
         debug_assert!(FIELDS.contains(&field), "{field}");
         self.drift.get_or_create(&Field { field }).inc();
     }
 
-    /// An Event was not written.
+    /// Counts an Event that was not written.
     pub fn event_dropped(&self, reason: &'static str) {
         debug_assert!(DROPPED.contains(&reason), "{reason}");
         self.events.get_or_create(&Reason { reason }).inc();
     }
 
-    /// How many executions there are, by the API's word and the reason of `Ready`.
+    /// Sets how many executions there are, by the status that the API reports and the reason of `Ready`.
     pub fn set_executions(&self, states: impl Iterator<Item = (&'static str, &'static str)>) {
         self.executions.clear();
         for (status, reason) in states {
@@ -306,7 +304,7 @@ impl Metrics {
         }
     }
 
-    /// How many Workspaces there are, by status and reason of `Ready`.
+    /// Sets how many Workspaces there are, by status and reason of `Ready`.
     pub fn set_workspaces(&self, states: impl Iterator<Item = (&'static str, &'static str)>) {
         self.workspaces.clear();
         for (ready, reason) in states {
@@ -314,8 +312,8 @@ impl Metrics {
         }
     }
 
-    /// For how long something of this kind (`runs`, `workflows`) was not looked at; none if there is nothing
-    /// to look at, which is no reason for an alarm.
+    /// Sets how long something of this kind (`runs`, `workflows`) was not polled. None if there is nothing to poll,
+    /// which is no reason for an alert.
     pub fn set_sweep_age(&self, kind: &'static str, age: Option<Duration>) {
         match age {
             Some(age) => {
@@ -327,24 +325,24 @@ impl Metrics {
         }
     }
 
-    /// By how much a comparison of workflows with the API is late.
+    /// Sets how late the comparison of workflows with the API is.
     pub fn set_overdue(&self, late: Duration) {
         self.overdue.set(late.as_secs_f64());
     }
 
-    /// Whether this process may act.
+    /// Sets whether this process may act.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(leads.into());
     }
 
-    /// Has something set before each rendering: what follows from what is there costs nothing until then.
+    /// Calls `refresh` before each rendering: metrics that follow from existing state cost nothing until then.
     pub fn at_each_scrape(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
         self.refreshes().push(Box::new(refresh));
     }
 
-    /// Everything, in the text format of OpenMetrics.
+    /// All metrics, in the OpenMetrics text format.
     pub fn render(&self) -> String {
-        // Held to the end: two scrapes at a time would see each other's half.
+        // The lock is held to the end: two scrapes at a time would see each other's half-set metrics.
         let refreshes = self.refreshes();
         refreshes.iter().for_each(|refresh| refresh(self));
         let mut text = String::new();
@@ -359,13 +357,13 @@ impl Metrics {
     }
 }
 
-/// How long a rendering is told to all who ask.
+/// How long one rendering serves all clients.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 
-/// The metrics for all who ask, however many and however often.
+/// Serves the metrics, however many clients ask and however often.
 ///
-/// Each rendering looks at every resource, so clients must not decide how often it happens. There is one at a time, on a
-/// thread where it keeps no pass waiting, and the next one a second later.
+/// Each rendering visits every resource, so clients must not decide how often it happens. Renderings happen one at a
+/// time, a second or more apart, on a thread where they delay no reconcile.
 pub struct Exposition {
     metrics: Arc<Metrics>,
     last: Arc<tokio::sync::Mutex<Option<Rendered>>>,
@@ -377,12 +375,12 @@ struct Rendered {
 }
 
 impl Exposition {
-    /// Nothing is rendered until somebody asks.
+    /// Renders nothing until the first request.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { metrics, last: Arc::default() }
     }
 
-    /// Everything, in the text format of OpenMetrics, as it was at most a second ago.
+    /// All metrics, in the OpenMetrics text format, at most a second old.
     ///
     /// # Errors
     /// When the rendering panicked, which is a bug.
@@ -394,7 +392,7 @@ impl Exposition {
             return Ok(text.clone());
         }
         let metrics = Arc::clone(&self.metrics);
-        // The lock goes along: whoever asked may be gone before the end, and others must not begin another rendering.
+        // The task takes the lock: the client may be gone before the end, and others must not start another rendering.
         spawn_blocking(move || {
             let text = Bytes::from(metrics.render());
             *last = Some(Rendered { at: tokio::time::Instant::now(), text: text.clone() });
@@ -412,7 +410,7 @@ mod tests {
     use super::*;
     use crate::api;
 
-    /// Every metric with a value.
+    /// Metrics with a value for each metric.
     fn touched() -> Metrics {
         let metrics = Metrics::default();
         let call = crate::mistral::calls::Call {
@@ -431,7 +429,7 @@ mod tests {
         metrics
     }
 
-    /// Names as they are queried, and types, by the `# TYPE` lines.
+    /// Names, as they are queried, and types, by the `# TYPE` lines.
     fn exposed(text: &str) -> BTreeSet<(String, String)> {
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         types
@@ -518,7 +516,7 @@ mod tests {
         assert!(!text.contains("team") && !text.contains("default"));
     }
 
-    /// Metrics that take a moment to render, and how often they have been.
+    /// Metrics that take a moment to render, and the number of renderings.
     fn counting() -> (Exposition, Arc<AtomicU64>) {
         let metrics = Metrics::default();
         let count = Arc::<AtomicU64>::default();
@@ -561,7 +559,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rendering_does_not_hold_up_the_threads_that_do_the_work() {
-        // This test has one such thread, on which nothing else would happen meanwhile.
+        // This test has one such thread. A rendering on it would stop everything else.
         let (exposition, count) = counting();
         let rendering = async {
             exposition.text().await.unwrap();

@@ -1,4 +1,4 @@
-//! What any controller needs, whatever it works on: the API server, watches, leader election, Events, metrics, health.
+//! What any controller needs, whatever its kind: the API server, watches, leader election, Events, metrics, health.
 
 pub mod apiserver;
 pub mod events;

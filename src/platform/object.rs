@@ -1,8 +1,8 @@
-//! Objects as they come off the wire: each decoded alone, with a stand-in where that fails.
+//! Objects from the API server: each decoded alone, with a stand-in if that fails.
 //!
-//! The API server takes objects that are nested 10,000 levels deep, and mirrors the depth of each in its
-//! `managedFields`. `serde_json` reads 127 levels, and of a line of a watch or a page of a list either all or nothing. So
-//! an object is text first, which no depth can harm, and whatever is wrong with it is that object's trouble.
+//! The API server accepts objects that are nested 10,000 levels deep, and mirrors the depth of each in its
+//! `managedFields`. `serde_json` reads 127 levels, and reads a line of a watch or a page of a list either whole or not
+//! at all. So an object is text first, which no depth can harm, and a bad object affects only itself.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,20 +17,20 @@ use serde_json::value::RawValue;
 use crate::json;
 use crate::text::truncate;
 
-/// The longest text of an error, in bytes: it may quote a value.
+/// The longest error text, in bytes: it may quote a value.
 const MAX_ERROR: usize = 256;
 
 /// An object of the cluster, or a stand-in for one that this version cannot decode.
 #[derive(Clone, Debug)]
 pub struct Decoded<K>(pub Result<K, Undecodable>);
 
-/// What stands in for an object that this version cannot decode: what it takes to name it, and to let it be deleted.
+/// The stand-in for an object that this version cannot decode: enough to name it, and to let it be deleted.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Undecodable {
     /// Why decoding failed, in at most 256 bytes.
     pub error: String,
-    /// Without what only the API server reads.
+    /// Without the fields that only the API server reads.
     pub metadata: ObjectMeta,
 }
 
@@ -48,12 +48,12 @@ impl<K: DeserializeOwned + Resource> Decoded<K> {
             Ok(object) => return Self(Ok(object)),
             Err(error) => error,
         };
-        // Its managedFields are as deep as the object and of no use here.
+        // The `managedFields` are as deep as the object, and are of no use here.
         if let Some(object) = without_managed_fields(text).and_then(|lean| serde_json::from_str(&lean).ok()) {
             return Self(Ok(object));
         }
         let metadata = serde_json::from_str::<Metadata>(text).map_or_else(|_| ObjectMeta::default(), |it| it.metadata);
-        // Without the place in the text, which moves with each write: the same trouble is told in the same words.
+        // The position in the text moves with each write. Without it, the same error has the same text.
         let mut error = error.to_string();
         error.truncate(error.find(" at line ").unwrap_or(error.len()));
         truncate(&mut error, MAX_ERROR);
@@ -90,31 +90,31 @@ impl<K: Resource> Resource for Decoded<K> {
     }
 }
 
-/// The metadata of an object of any depth. `managedFields` keeps the names of the managers, and of their fields only the
+/// The metadata of an object of any depth. `managedFields` keeps the managers' names, and of their fields only the
 /// annotations.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Metadata {
-    /// Without what only the API server reads.
+    /// Without the fields that only the API server reads.
     #[serde(deserialize_with = "lean")]
     pub metadata: ObjectMeta,
 }
 
-/// A page of a list, of which only the metadata is of interest.
+/// A page of a list, of which only the metadata is decoded.
 #[derive(Debug, Deserialize)]
 pub struct MetadataList {
-    /// Of the list.
+    /// The metadata of the list.
     pub metadata: kube::core::ListMeta,
     /// In the API server's order.
     #[serde(default, deserialize_with = "empty_for_null")]
     pub items: Vec<Metadata>,
 }
 
-/// An empty list has null for its items.
+/// The items of an empty list are null.
 fn empty_for_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Metadata>, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// The text of an object in whose metadata no managedFields are but the names of managers.
+/// The text of an object with its `managedFields` reduced as in [`Metadata`].
 fn without_managed_fields(text: &str) -> Option<String> {
     let Metadata { metadata } = serde_json::from_str(text).ok()?;
     let mut lean = String::with_capacity(text.len());
@@ -188,7 +188,7 @@ fn lean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Err
     })
 }
 
-/// Of the fields of a manager, whatever their depth, the annotations; none if it has none.
+/// The annotations among the fields of a manager, however deep these are; none if there are no annotations.
 fn annotations_of(fields: &RawValue) -> Option<FieldsV1> {
     #[derive(Deserialize)]
     struct Fields {
@@ -219,7 +219,7 @@ mod tests {
         format!("{}{inside}{}", r#"{"a":"#.repeat(levels), "}".repeat(levels))
     }
 
-    /// An execution whose input is nested `input` levels deep, whose managedFields `fields` and whose result `result`.
+    /// An execution whose input is nested `input` levels deep, its managedFields `fields`, and its result `result`.
     fn execution(name: &str, input: usize, fields: usize, result: usize) -> String {
         format!(
             r#"{{"apiVersion":"workflows.mistral.ai/v1alpha1","kind":"WorkflowExecution",
@@ -273,7 +273,7 @@ mod tests {
             assert_eq!(metadata.managed_fields.as_ref().unwrap()[0].manager.as_deref(), Some("kubectl"));
             assert!(undecodable.error.len() < 300, "{}", undecodable.error);
         }
-        // Not even metadata: nothing, rather than an error of all that it came with.
+        // Even the metadata is unreadable: the stand-in is empty, and the objects in the same response are not lost.
         let Decoded(Err(nothing)) = Decoded::<ConfigMap>::from_text("[]") else { panic!("decoded") };
         assert_eq!(nothing.metadata, ObjectMeta::default());
     }
@@ -286,7 +286,7 @@ mod tests {
         let Metadata { metadata } = serde_json::from_str(&text).unwrap();
         let kept = metadata.managed_fields.unwrap().remove(0).fields_v1.unwrap().0;
         assert_eq!(kept, json!({ "f:metadata": { "f:annotations": { ".": {}, "f:x": {} } } }));
-        // Fields that are not as they should be are none.
+        // Malformed fields count as none.
         for odd in ["7", r#"{"f:metadata":7}"#, r#"{"f:metadata":{"f:annotations":[]}}"#, "null"] {
             let text = execution("odd", 1, 1, 1).replace(r#"{"a":{}}}]"#, &format!("{odd}}}]"));
             let Metadata { metadata } = serde_json::from_str(&text).unwrap();

@@ -1,4 +1,4 @@
-//! Writes that the API server refuses for good: what it said, and how a person is told.
+//! Writes that the API server refuses for good: the reason, and how it is reported to a person.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -8,43 +8,42 @@ use crate::text::truncate;
 
 pub use crate::api::reasons::any::{FINALIZER_REFUSED, STATUS_REFUSED};
 
-/// Bytes of the API server's words that are told.
+/// Limit of the API server's message in a report, in bytes.
 const MAX_SAID: usize = 400;
 
-/// The API server refuses a write, and will until the object, or a rule of the cluster, changes.
+/// The API server refuses a write, and will refuse it until the object, or a rule of the cluster, changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// What is in the way.
     pub cause: Cause,
-    /// The API server's words.
+    /// The API server's message.
     pub said: String,
 }
 
-/// What is in the way of a write.
+/// Why a write is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The annotations of an object have 256 KiB at most.
+    /// The annotations of an object may have 256 KiB at most.
     Annotations,
-    /// The store takes 1.5 MiB in one request at most.
+    /// etcd takes 1.5 MiB in one request at most.
     Size,
     /// A rule: a missing right, a policy, a webhook, the schema.
     Rule,
 }
 
 impl Refused {
-    /// Why the API server refuses for good; none if the same write may fare better the next time.
+    /// Why the API server refuses for good; none if the same write may succeed the next time.
     pub fn of(error: &Error) -> Option<Self> {
         let status = error.refusal()?;
         let said = |text: &str| status.message.contains(text);
         let cause = match status.code {
-            // A page of something in between, which may be gone in a moment.
+            // A page from something between here and the API server, which may be gone in a moment.
             _ if status.reason == RECONSTRUCTED => return None,
-            // What a patch of single fields refers to is not there: the object has changed, as with a conflict.
+            // A field that the patch refers to is missing: the object has changed, as with a conflict.
             422 if said("rejected our request due to an error in our request") => return None,
             422 if said("annotations") && said("Too long") => Cause::Annotations,
-            // An API server that has just started, before it knows the policies and webhooks: it refuses every write then.
+            // An API server that has just started refuses every write until it knows the policies and webhooks.
             403 if said("not yet ready to handle request") => return None,
-            // etcd's own limit, and that of the API server's connection to it.
+            // etcd's own limit, and the limit of the API server's connection to etcd.
             500 if said("request is too large") || said("larger than max") => Cause::Size,
             413 => Cause::Size,
             400 | 403 | 405 | 422 => Cause::Rule,
@@ -55,7 +54,7 @@ impl Refused {
         Some(Self { cause, said })
     }
 
-    /// What the first Event about a refused finalizer says; `so` is what follows from that.
+    /// The first Event about a refused finalizer. `so` says what follows from the refusal.
     pub fn finalizer(&self, present: bool, so: &str) -> Notice {
         let what = if present { "put its finalizer on this resource" } else { "take its finalizer off this resource" };
         let note = format!(
@@ -65,7 +64,7 @@ impl Refused {
         Notice::warning(FINALIZER_REFUSED, note)
     }
 
-    /// What the first Event about a refused status says; `unsaid` is what the status would have said.
+    /// The first Event about a refused status. `unsaid` is what the status would have said.
     pub fn status(&self, unsaid: Option<&Condition>) -> Notice {
         let unsaid = unsaid
             .map(|it| format!(" What the status does not say: {}: {}", it.reason, it.message))

@@ -1,4 +1,4 @@
-//! When to try again: later each time, and not all resources at once.
+//! When to retry: later each time, and not all resources at once.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -13,37 +13,38 @@ use crate::platform::apiserver::Error;
 use crate::platform::refused::Refused;
 use crate::sync;
 
-/// Retries of a write that the API server refuses: from five seconds to five minutes.
+/// Delays, in seconds, of a write that the API server refuses: from five seconds to five minutes.
 const REFUSED: (u64, u64) = (5, 300);
-/// Retries while the API server does not answer. When it returns, all objects can go on, so the wait stays short.
+/// Delays while the API server does not answer. When it returns, all objects can go on, so delays stay short.
 const AWAY: (u64, u64) = (5, 30);
-/// Retries after somebody else's change, whose news is on its way.
+/// Delays after a conflict: the newer version is on its way.
 const CONFLICT: (u64, u64) = (1, 15);
-/// Retries of a pass that panicked.
+/// Delays after a panic.
 const PANICKED: (u64, u64) = (60, 300);
-/// A pass may ask with the time at which it began, and the wait begin with the write that it ends with.
+/// Tolerance: a reconcile may check a wait by the time at which it began, but the wait begins with the write at its
+/// end.
 const ONE_PASS: Duration = Duration::from_secs(60);
-/// For how long the failures of an object are remembered: longer than any retry is put off.
+/// How long the failures of an object are remembered: longer than any retry is put off.
 const REMEMBERED: Duration = Duration::from_secs(900);
 
-/// When the next pass is due, if nothing changes before.
+/// When the next reconcile is due, if no change triggers one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requeue {
-    /// Something will wake it: a change, the Workspace, what watches the API.
+    /// Something will trigger it: a change, the Workspace, or a poll of the API.
     OnChange,
-    /// Something will wake it, and else the time will that is then due; nothing has to be asked.
+    /// Something will trigger it. Otherwise this time does, and then the API need not be polled.
     AtLatest(Duration),
     /// After this time.
     After(Duration),
-    /// After this time, which grows with each retry in a row, and not before: the operator's own
-    /// writes wake the resource too.
+    /// After this time, which grows with each consecutive retry, and not before: the operator's own writes trigger the
+    /// resource too.
     Retry(Duration),
     /// When the retry that was put off is due.
     Hold(Duration),
 }
 
 impl Requeue {
-    /// As the controller's runtime calls it.
+    /// The action for kube's controller runtime.
     pub fn action(self) -> Action {
         match self {
             Self::OnChange => Action::await_change(),
@@ -51,7 +52,7 @@ impl Requeue {
         }
     }
 
-    /// The same, but not later than this.
+    /// The same, but due after `limit` at the latest.
     #[must_use]
     pub fn within(self, limit: Duration) -> Self {
         match self {
@@ -64,13 +65,13 @@ impl Requeue {
     }
 }
 
-/// What is remembered of a resource's retries. `C` is what they depend on besides the resource: a retry that is put off is
-/// due at once when that changes.
+/// What is remembered of a resource's retries. `C` is what the retries depend on besides the resource. When that
+/// changes, a retry that was put off is due at once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retries<C> {
-    /// Passes in a row that ended with [`Requeue::Retry`].
+    /// Consecutive reconciles that ended with [`Requeue::Retry`].
     pub in_a_row: u32,
-    /// Until when the next is put off.
+    /// Until when the next retry is put off.
     pub hold: Option<Hold<C>>,
 }
 
@@ -86,7 +87,7 @@ impl<C: Clone + PartialEq> Retries<C> {
         self.hold.as_ref()?.left(generation, connection, now)
     }
 
-    /// A pass has ended; `connection` is the one that it had, if any.
+    /// Records the end of a reconcile. `connection` is the connection that the reconcile had, if any.
     pub fn settled(&mut self, requeue: Requeue, connection: Option<&C>, generation: Option<i64>, now: Timestamp) {
         match (requeue, connection) {
             (Requeue::Hold(_), _) => {}
@@ -102,21 +103,21 @@ impl<C: Clone + PartialEq> Retries<C> {
     }
 }
 
-/// A retry that is put off: until a moment, or until what it failed with has changed.
+/// A retry that is put off until a time, or until something that it failed with has changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hold<C> {
-    /// When it is due.
+    /// When the retry is due.
     pub until: Timestamp,
-    /// How long that was then: a clock that is set back makes no wait longer.
+    /// The delay when it was set: a clock that is set back makes no wait longer.
     pub wait: Duration,
     /// The generation of the spec that failed.
     pub generation: Option<i64>,
-    /// The connection that it failed with.
+    /// The connection with which the reconcile failed.
     pub connection: C,
 }
 
 impl<C: PartialEq> Hold<C> {
-    /// How long it still holds; none if it does not.
+    /// How long the retry is still put off; none if it is due.
     fn left(&self, generation: Option<i64>, connection: &C, now: Timestamp) -> Option<Duration> {
         if self.generation != generation || self.connection != *connection {
             return None;
@@ -125,29 +126,29 @@ impl<C: PartialEq> Hold<C> {
     }
 }
 
-/// What is left of a wait; none if it is over, or far longer than it ever was, as where the clock was set back.
+/// What is left of a wait; none if it is over, or far longer than it ever was because the clock was set back.
 fn left(until: Timestamp, wait: Duration, now: Timestamp) -> Option<Duration> {
     Duration::try_from(until.duration_since(now)).ok().filter(|left| !left.is_zero() && *left <= wait + ONE_PASS)
 }
 
-/// A write that the API server refuses for good: it is tried again less and less often, and at once when the object
+/// A write that the API server refuses for good. It is retried less and less often, and at once when the object
 /// changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// What the API server said.
     pub refused: Refused,
-    /// Refusals in a row before this one.
+    /// Consecutive refusals before this one.
     before: u32,
     /// When the write is due again.
     until: Timestamp,
-    /// How long that was then.
+    /// The delay when it was set.
     wait: Duration,
-    /// The object that was refused, or what the operator's other writes have made of it since.
+    /// The resource version that was refused, or that the operator's own later writes have made of it.
     version: String,
 }
 
 impl Refusal {
-    /// The write was refused, perhaps once more.
+    /// Records a refusal; `last` is the previous one.
     pub fn once_more(last: Option<&Self>, refused: Refused, version: &str, uid: &str, now: Timestamp) -> Self {
         let before = last.map_or(0, |last| last.before.saturating_add(1));
         let wait = backoff(before, uid, REFUSED.0, REFUSED.1);
@@ -155,7 +156,7 @@ impl Refusal {
         Self { refused, before, until, wait, version: version.to_owned() }
     }
 
-    /// How long the write is put off; none if it is due, or somebody else has changed the object.
+    /// How long the write is put off; none if it is due, or if somebody else has changed the object.
     pub fn left(&self, version: &str, now: Timestamp) -> Option<Duration> {
         if self.version != version {
             return None;
@@ -163,17 +164,17 @@ impl Refusal {
         left(self.until, self.wait, now)
     }
 
-    /// Whether it is the first one in a row: a person is told of that one.
+    /// Whether this is the first of consecutive refusals: only the first one is reported to a person.
     pub fn is_first(&self) -> bool {
         self.before == 0
     }
 
-    /// The write is due now; how often it was refused is not forgotten.
+    /// Makes the write due now, but keeps the count of refusals.
     pub fn make_due(&mut self) {
         self.until = Timestamp::MIN;
     }
 
-    /// The operator has changed the object itself: that is no reason to try again.
+    /// Records a change by the operator itself, which is no reason to retry.
     pub fn follow(&mut self, from: &str, to: &str) {
         if self.version == from {
             to.clone_into(&mut self.version);
@@ -181,25 +182,25 @@ impl Refusal {
     }
 }
 
-/// Passes in a row that failed, by the UID of their object. A pass that comes to its end is forgotten.
+/// Consecutive failed reconciles, by the UID of their object. A successful reconcile removes the entry.
 #[derive(Debug, Default)]
 pub struct Failures(Mutex<HashMap<String, (u32, Instant)>>);
 
 impl Failures {
-    /// What to do after a pass that failed: the same for all kinds, and later with each failure in a row.
+    /// What to do after a failed reconcile: the same for all kinds, and later with each consecutive failure.
     pub fn after<K: Resource>(&self, object: &K, error: &Error) -> Action {
         let uid = object.meta().uid.as_deref().unwrap_or_default();
         self.wait(uid, error).map_or_else(Action::await_change, Action::requeue)
     }
 
-    /// How long the next pass is put off; none if only a change makes one.
+    /// How long the next reconcile is put off; none if only a change triggers one.
     fn wait(&self, uid: &str, error: &Error) -> Option<Duration> {
         let (first, last) = match error {
             error if error.is_not_found() => {
                 self.lock().remove(uid);
                 return None;
             }
-            // The newer version is on its way here, and will wake the object.
+            // The newer version is on its way here, and will trigger a reconcile.
             error if error.is_conflict() => CONFLICT,
             error if Refused::of(error).is_some() => REFUSED,
             Error::Kube(_) | Error::Timeout(_) => AWAY,
@@ -212,10 +213,10 @@ impl Failures {
         Some(wait)
     }
 
-    /// A pass over this object. Once one comes to its end, those that have failed before count no longer.
+    /// Runs a reconcile of this object. If it succeeds, earlier failures no longer count.
     ///
     /// # Errors
-    /// Those of the pass.
+    /// Those of the reconcile.
     pub async fn of<K: Resource>(
         &self,
         object: &K,
@@ -228,7 +229,7 @@ impl Failures {
         ended
     }
 
-    /// Drops what is of no use any more, as of objects that are gone.
+    /// Drops entries of no more use, such as those of deleted objects.
     pub fn forget(&self) {
         self.lock().retain(|_, (_, at)| at.elapsed() < REMEMBERED);
     }
@@ -238,13 +239,14 @@ impl Failures {
     }
 }
 
-/// Doubles from `first` to `last` seconds with the retries so far, a tenth more or less by resource.
+/// The delay after this number of retries. Doubles from `first` to `last` seconds, varied by up to a tenth per
+/// resource.
 pub fn backoff(retries: u32, uid: &str, first: u64, last: u64) -> Duration {
     let seconds = first.saturating_mul(1 << retries.min(16)).min(last);
     Duration::from_millis(seconds * u64::from(900 + jitter(uid) % 200))
 }
 
-/// Spreads resources evenly, the same for each of them at any time.
+/// Spreads resources evenly. A resource always gets the same value.
 pub fn jitter(uid: &str) -> u32 {
     uid.bytes().fold(0, |hash: u32, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)))
 }

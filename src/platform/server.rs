@@ -1,8 +1,9 @@
-//! The server of health checks and metrics, which nobody in the cluster can use up.
+//! The server of health checks and metrics, which no client in the cluster can exhaust.
 //!
-//! Whoever reaches the port may open connections and leave them idle. Each takes a file descriptor and memory, and a
-//! process without descriptors reaches neither the cluster nor Mistral. So connections are few and short, and there is
-//! always room for one more: the oldest makes way. A probe asks as soon as it is connected and is answered at once.
+//! Any client that reaches the port may open connections and leave them idle. Each takes a file descriptor and memory,
+//! and a process without descriptors reaches neither the cluster nor Mistral. So connections are few and short, and
+//! there is always room for another: the oldest is closed. A probe sends its request as soon as it is connected, and is
+//! answered at once.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -19,27 +20,26 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
 
-/// Bytes of a request's line and headers at most, which is the least that hyper allows.
+/// Limit of a request's line and headers, in bytes: the lowest that hyper allows.
 const HEAD: usize = 8 * 1024;
-/// Headers of a request at most.
+/// Limit of the number of headers.
 const HEADERS: usize = 64;
-/// How long to rest when no connection can be accepted, as without file descriptors.
+/// Pause after a connection could not be accepted, for example for lack of file descriptors.
 const REST: Duration = Duration::from_millis(100);
 /// How often to log that no connection can be accepted.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// What a connection may take.
 #[derive(Clone, Copy)]
 struct Limits {
     /// Connections that are open at a time.
     connections: usize,
-    /// From the connection to the end of the request's headers.
+    /// Time from the connection to the end of the request's headers.
     head: Duration,
-    /// From the connection to the end of the answer.
+    /// Time from the connection to the end of the response.
     whole: Duration,
 }
 
-/// A kubelet and a Prometheus or two have a connection each, for milliseconds.
+/// A kubelet and one or two Prometheus servers hold a connection each, for milliseconds.
 const LIMITS: Limits = Limits { connections: 64, head: Duration::from_secs(5), whole: Duration::from_secs(10) };
 
 /// Answers one request on each connection, for as long as the process lives.
@@ -53,21 +53,21 @@ where
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(HEAD).max_headers(HEADERS);
-    // A client connects anew for each request; an idle connection would be one that somebody else cannot have.
+    // A client connects anew for each request. An idle connection would take the place of another client.
     http.keep_alive(false);
     let mut open = Connections::default();
     let mut complained: Option<Instant> = None;
     loop {
         let (stream, peer) = match accept().await {
             Ok(accepted) => accepted,
-            // The client's doing, and over.
+            // The client ended this connection; the server is unaffected.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => continue,
             Err(error) => {
                 if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
                     complained = Some(Instant::now());
                     tracing::warn!(%error, "the health server cannot accept connections; it is tried again");
                 }
-                // Its descriptor may be what is missing.
+                // The oldest connection may hold the missing descriptor.
                 open.close_one();
                 sleep(REST).await;
                 continue;
@@ -85,17 +85,17 @@ where
             }
         });
         open.0.push((peer.ip().to_canonical(), connection.abort_handle()));
-        // A request that came with the connection is answered before others can take the connection's place.
+        // A request that came with the connection is answered before other connections can take its place.
         tokio::task::yield_now().await;
     }
 }
 
-/// Open connections, the oldest first, and where they come from.
+/// Open connections, the oldest first, and their addresses.
 #[derive(Default)]
 struct Connections(Vec<(IpAddr, AbortHandle)>);
 
 impl Connections {
-    /// Closes as many as it takes to have fewer than `most`.
+    /// Closes connections until fewer than `most` are open.
     fn make_room(&mut self, most: usize) {
         self.0.retain(|(_, connection)| !connection.is_finished());
         while self.0.len() >= most {
@@ -103,8 +103,8 @@ impl Connections {
         }
     }
 
-    /// Closes the oldest of the address that has most of them. A flood from one pod costs the kubelet nothing so, and where
-    /// all come from one address, as behind a proxy, it is the oldest of all.
+    /// Closes the oldest connection of the address that has the most. So a flood from one pod costs the kubelet
+    /// nothing. If all connections come from one address, such as a proxy's, the oldest of all is closed.
     fn close_one(&mut self) {
         let of = |address: &IpAddr| self.0.iter().filter(|(other, _)| other == address).count();
         let most = self.0.iter().map(|(address, _)| of(address)).max();
@@ -126,7 +126,7 @@ mod tests {
 
     const SHORT: Limits =
         Limits { connections: 4, head: Duration::from_millis(300), whole: Duration::from_millis(600) };
-    /// For what should come soon, on a busy machine.
+    /// Time limit, on a busy machine, for what should happen soon.
     const SOON: Duration = Duration::from_secs(20);
 
     /// A server with these limits, which answers at `/` and never at `/never`.
@@ -138,10 +138,10 @@ mod tests {
         address
     }
 
-    /// All that comes on a connection until it is closed.
+    /// Everything that a connection brings until it is closed.
     async fn read(stream: &mut TcpStream) -> String {
         let mut bytes = Vec::new();
-        // One that is closed before all was read from it ends with an error.
+        // A connection that is closed before everything was read from it ends with an error.
         let _ = timeout(SOON, stream.read_to_end(&mut bytes)).await.expect("it is closed");
         String::from_utf8(bytes).unwrap()
     }
@@ -196,7 +196,7 @@ mod tests {
             idle.push(TcpStream::connect(address).await.unwrap());
             assert!(ask(address, "/").await.ends_with("here\n"));
         }
-        // Those that are left, and the one that takes the place of an answered one, are not known to the client.
+        // The client does not know which connections are left, nor which one took the place of an answered one.
         for connection in &mut idle[..46] {
             assert_eq!(read(connection).await, "");
         }
@@ -211,7 +211,7 @@ mod tests {
             let (failure, listener) = (failures.next(), Arc::clone(&listener));
             async move {
                 match failure {
-                    // EMFILE, of which there is no kind.
+                    // EMFILE, which has no `ErrorKind`.
                     Some(_) => Err(io::Error::from_raw_os_error(24)),
                     None => listener.accept().await,
                 }
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(open.0.iter().map(|(address, _)| *address).collect::<Vec<_>>(), [kubelet, flood, flood, flood]);
         open.make_room(1);
         assert!(open.0.is_empty());
-        // Nothing to close is no reason to fail.
+        // With nothing to close, this does not fail.
         open.close_one();
     }
 }

@@ -1,11 +1,11 @@
-//! A queue in which namespaces take turns: however many things of one namespace wait, those of another one are next.
+//! A round-robin queue of namespaces: however many items of one namespace wait, those of another are next.
 
 use std::collections::{HashMap, VecDeque};
 
-/// What waits, by namespace.
+/// The waiting items, by namespace.
 #[derive(Debug)]
 pub struct Turns<T> {
-    /// Namespaces of which something waits, in the order of their turns.
+    /// Namespaces with waiting items, the next one first.
     next: VecDeque<String>,
     by_namespace: HashMap<String, VecDeque<T>>,
     len: usize,
@@ -18,12 +18,12 @@ impl<T> Default for Turns<T> {
 }
 
 impl<T> Turns<T> {
-    /// How much waits.
+    /// The number of waiting items.
     pub fn waiting(&self) -> usize {
         self.len
     }
 
-    /// Puts one behind the others of its namespace.
+    /// Adds an item behind the others of its namespace.
     pub fn push(&mut self, namespace: &str, item: T) {
         let own = self.by_namespace.entry(namespace.to_owned()).or_default();
         if own.is_empty() {
@@ -33,8 +33,8 @@ impl<T> Turns<T> {
         self.len += 1;
     }
 
-    /// The same where no more than so many may wait. Returns what does not wait then: the newest of the namespace that
-    /// has most, which may be the one that comes.
+    /// Adds an item to a queue of at most `limit` items. Returns the item that is left out if the queue is full: the
+    /// newest of the namespace that has the most, which may be the new item.
     pub fn push_within(&mut self, limit: usize, namespace: &str, item: T) -> Option<T> {
         if self.len < limit {
             self.push(namespace, item);
@@ -42,7 +42,7 @@ impl<T> Turns<T> {
         }
         let own = self.by_namespace.get(namespace).map_or(0, VecDeque::len);
         match self.by_namespace.values_mut().max_by_key(|items| items.len()) {
-            // Then it still has one.
+            // The namespace keeps at least one item.
             Some(most) if most.len() > own + 1 => {
                 let newest = most.pop_back();
                 self.len -= 1;
@@ -53,7 +53,7 @@ impl<T> Turns<T> {
         }
     }
 
-    /// Takes the next one out.
+    /// Takes the next item.
     pub fn pop(&mut self) -> Option<T> {
         let namespace = self.next.pop_front()?;
         let own = self.by_namespace.get_mut(&namespace)?;
@@ -92,11 +92,11 @@ mod tests {
         }
         for n in 200..210 {
             let left_out = turns.push_within(10, "quiet", n);
-            // Until both have as many.
+            // Until both namespaces have the same number.
             assert_eq!(left_out, Some(if n < 205 { 9 - (n - 200) } else { n }));
         }
         assert_eq!(turns.waiting(), 10);
-        // Many, of which each has one, do not push each other out.
+        // Many namespaces with one item each do not push each other out.
         let mut turns = Turns::default();
         assert_eq!((0..20).filter(|n| turns.push_within(10, &n.to_string(), *n).is_some()).count(), 10);
     }

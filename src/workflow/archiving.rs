@@ -1,7 +1,7 @@
-//! Archiving and unarchiving many workflows with few calls: what comes within a moment leaves as one.
+//! Archives and unarchives many workflows with few calls: requests that come within a moment leave as one.
 //!
-//! Nothing is kept here that a pass does not wait for: a process that ends loses no wish, since the resource still has
-//! it.
+//! Everything kept here has a reconcile that waits for it. A process that ends loses no request, since the resource
+//! still has it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,23 +17,23 @@ use crate::platform::leader::lease::Term;
 use crate::sync;
 use crate::workspace::connections::Live;
 
-/// How long a lone wish waits for another one: a person does not notice.
+/// How long a lone request waits for another one: a person does not notice.
 const ALONE: Duration = Duration::from_millis(300);
-/// How long several wait for another one: there are many, then.
+/// How long several requests wait for another one: there are many, then.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long a call waits at most for others that come one after the other: an API server that is busy lets go of
-/// some fifty resources a second.
+/// How long a call waits at most for requests that come one after the other: a busy API server releases some fifty
+/// resources a second.
 const LONGEST: Duration = Duration::from_secs(3);
-/// How long a pass waits for its answer: no resource may be held up for as long as the API refuses all calls.
+/// How long a reconcile waits for its answer: no resource may be held up for as long as the API refuses all calls.
 const PATIENCE: Duration = Duration::from_secs(45);
-/// Ids in one call; what the API takes at most.
+/// Ids in one call; the API's maximum.
 const AT_MOST: usize = 100;
-/// The lane of these calls: one may be for many Workspaces, and stands behind none of them.
+/// The flow of these calls: one may be for many Workspaces, and queues behind none of them.
 const LANE: &str = "(archiving)";
 
 type Answer = Result<Option<Workflow>, Error>;
 
-/// Wishes that are gathered, by where they go.
+/// Collected requests, by destination.
 #[derive(Debug)]
 pub struct Archiving {
     lanes: Mutex<Vec<Lane>>,
@@ -41,19 +41,19 @@ pub struct Archiving {
     patience: Duration,
 }
 
-/// Wishes for one key and one direction. It exists while a task works it off.
+/// Requests for one key and one direction. It exists while a task works it off.
 #[derive(Debug)]
 struct Lane {
     live: Live,
     archived: bool,
     wishes: Vec<Wish>,
-    /// There is another one.
+    /// Notified when a request is added.
     more: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct Wish {
-    /// What its call is for.
+    /// The priority level of its call.
     class: Class,
     namespace: String,
     id: String,
@@ -61,12 +61,12 @@ struct Wish {
 }
 
 impl Archiving {
-    /// Nothing to do yet. Nothing is sent once the term is over.
+    /// Starts empty. Nothing is sent once the term is over.
     pub fn new(term: Term) -> Self {
         Self { lanes: Mutex::default(), term, patience: PATIENCE }
     }
 
-    /// Archives the workflow with this UUID, or takes it out of the archive, with others that wish the same.
+    /// Archives or unarchives the workflow with this UUID, together with other requests of that kind.
     ///
     /// # Errors
     /// See [`Error`]; those of this workflow, or of the whole call.
@@ -99,7 +99,7 @@ impl Archiving {
             tokio::spawn(Arc::clone(self).work_off(live.clone(), archived, more));
         }
         match tokio::time::timeout(self.patience, answered).await {
-            // Not answered when the term is over; nothing was sent then.
+            // There is no answer when the term is over; nothing was sent then.
             Ok(answer) => answer.unwrap_or_else(|_| Err(not_sent())),
             Err(_) => Err(not_answered()),
         }
@@ -122,7 +122,7 @@ impl Archiving {
             let batch = {
                 let mut lanes = self.lock();
                 let Some(at) = lanes.iter().position(is_this) else { return };
-                // Whose pass has ended meanwhile does not wait any more, and will wish again.
+                // A reconcile that has ended meanwhile does not wait any more, and a later one requests again.
                 lanes[at].wishes.retain(|wish| !wish.answer.is_closed());
                 if lanes[at].wishes.is_empty() || self.term.is_over() {
                     lanes.remove(at);
@@ -130,7 +130,7 @@ impl Archiving {
                 }
                 most_urgent(&mut lanes[at].wishes, AT_MOST)
             };
-            // On a task of its own: whoever comes later does not wait for this answer.
+            // On a task of its own, so that later requests do not wait for this answer.
             tokio::spawn(send(live.clone(), batch, archived));
         }
     }
@@ -140,7 +140,7 @@ impl Archiving {
     }
 }
 
-/// Takes up to `limit` wishes: those of a deletion before those that only set back what somebody has changed.
+/// Takes up to `limit` requests: those of a deletion before those that only correct drift.
 fn most_urgent(wishes: &mut Vec<Wish>, limit: usize) -> Vec<Wish> {
     let (mut taken, mut left) = (Vec::new(), Vec::new());
     for class in Class::ALL {
@@ -152,7 +152,7 @@ fn most_urgent(wishes: &mut Vec<Wish>, limit: usize) -> Vec<Wish> {
     taken
 }
 
-/// Takes up to `limit` wishes, one of each namespace in turn, in the order in which they came.
+/// Takes up to `limit` requests round-robin over the namespaces, in order of arrival.
 fn fair_share(wishes: &mut Vec<Wish>, limit: usize) -> Vec<Wish> {
     let mut order: Vec<String> = Vec::new();
     let mut queues: HashMap<String, VecDeque<Wish>> = HashMap::new();
@@ -184,9 +184,9 @@ fn fair_share(wishes: &mut Vec<Wish>, limit: usize) -> Vec<Wish> {
 async fn send(live: Live, mut batch: Vec<Wish>, archived: bool) {
     let client = |class: Class| live.waiting_in(class, LANE.to_owned());
     if let (Some(first), true) = (batch.iter().map(|wish| wish.class).min(), batch.len() > 1) {
-        // The call is worth as much as the most urgent wish in it.
+        // The call has the priority level of the most urgent request in it.
         let client = client(first).at_its_turn().await;
-        // Whoever has given up meanwhile wishes again.
+        // A reconcile that has given up meanwhile requests again.
         batch.retain(|wish| !wish.answer.is_closed());
         let ids: Vec<String> = batch.iter().map(|wish| wish.id.clone()).collect();
         if ids.is_empty() {
@@ -194,7 +194,7 @@ async fn send(live: Live, mut batch: Vec<Wish>, archived: bool) {
         }
         match client.set_archived_many(&ids, archived).await {
             Ok(outcome) => return tell_each(batch, &outcome),
-            // The call as such was refused: whose fault it is shows one by one.
+            // The call as such was refused: single calls show which workflow is the cause.
             Err(Error::Rejected(_) | Error::NotFound(_) | Error::Conflict(_)) => {}
             Err(error) => {
                 for wish in batch {
@@ -214,8 +214,9 @@ async fn send(live: Live, mut batch: Vec<Wish>, archived: bool) {
     }
 }
 
-/// Each wish gets its own outcome. One that the answer does not name has none: nobody knows what became of it. The API's
-/// own examples have null for a workflow that is as asked, and a null for each that is not named will do.
+/// Each request gets its own outcome. If the answer does not name a workflow, its outcome is unknown. But the API's own
+/// examples have null for a workflow that is as requested, so if there is a null for each unnamed workflow, all of
+/// these are done.
 fn tell_each(batch: Vec<Wish>, outcome: &BulkOutcome) {
     let error = |wish: &Wish| outcome.errored.iter().find(|error| error.workflow_id.eq_ignore_ascii_case(&wish.id));
     let done = |wish: &Wish| {

@@ -1,5 +1,5 @@
-//! Fields that somebody else keeps setting back: after three times within an hour the operator stops
-//! fighting, says so, and tries again hourly.
+//! Fields that somebody else keeps setting back. After three times within an hour the operator stops fighting, reports
+//! the contest, and tries again hourly.
 
 use crate::clock::later;
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use super::fields::Field;
 
 /// How often a field is set within [`WINDOW`] before it counts as contested.
 const TIMES: usize = 3;
-/// Within which time, and how long a contested field is left alone.
+/// The time within which these attempts count, and how long a contested field is left alone.
 const WINDOW: SignedDuration = SignedDuration::from_hours(1);
 
-/// What this process has set, and how often. Losing it costs three more rounds.
+/// What this process has set, and how often. Losing it costs three more attempts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contests(BTreeMap<Field, Entry>);
 
@@ -24,12 +24,12 @@ struct Entry {
     foreign: Value,
     /// The last times at which it was set, at most [`TIMES`].
     set: Vec<Timestamp>,
-    /// Should the same value come back, the field is contested.
+    /// If the same value comes back, the field is contested.
     exhausted: bool,
 }
 
-/// Until when a field is left alone that was set then; none if that is over. A time that is to come is by a clock that has
-/// been set back since.
+/// Until when a field that was set at `set` is left alone; none if that is over. A time in the future comes from a
+/// clock that has been set back since.
 pub(super) fn hold_ends(set: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let until = later(set, WINDOW);
     Some(until).filter(|until| set <= now && *until > now)
@@ -43,7 +43,7 @@ impl Contests {
         Some(until).filter(|_| entry.exhausted)
     }
 
-    /// Whether what is wanted was set back so often that this field is contested.
+    /// Whether the wanted value was set back so often that this field is contested.
     pub fn is_exhausted(&self, field: Field, wanted: &Value) -> bool {
         self.0.get(&field).is_some_and(|entry| entry.exhausted && entry.wanted == *wanted)
     }
@@ -63,7 +63,7 @@ impl Contests {
         entry.exhausted |= entry.set.len() == TIMES && since >= now;
     }
 
-    /// Fields that are as wanted and have been for an hour are no longer contested.
+    /// Fields that have matched the spec for an hour are no longer contested.
     pub fn forget_settled(&mut self, differing: &[Field], now: Timestamp) {
         self.0.retain(|field, entry| {
             let last = entry.set.last().map_or(now, |last| later(*last, WINDOW));
@@ -81,7 +81,7 @@ mod tests {
         Timestamp::from_second(minutes * 60).unwrap()
     }
 
-    /// The minutes at which a field is set that somebody sets back at once, looked at every 5 minutes.
+    /// The minutes at which a field is set, if somebody sets it back at once and it is polled every 5 minutes.
     fn sets(foreign: impl Fn(i64) -> Value) -> Vec<i64> {
         let mut contests = Contests::default();
         let mut sets = Vec::new();

@@ -38,41 +38,35 @@ use crate::workspace::turn::{self, Place};
 
 /// What reconciles share.
 pub struct Context {
-    /// The cluster.
     pub client: Client,
-    /// The checked connections.
     pub connections: Arc<Connections>,
-    /// The Workspaces that exist.
     pub workspaces: Store<Decoded<api::Workspace>>,
-    /// The Workflows that exist.
     pub workflows: Store<Guarded>,
     /// Finds changes at the API.
     pub inventory: Arc<Inventory>,
-    /// Events.
     pub publisher: Arc<Publisher>,
     /// For how long this process may act.
     pub term: Term,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Passes in a row that failed.
+    /// Consecutive failed reconciles.
     pub failures: Failures,
     states: CachedStates<Memory>,
     archiving: Arc<Archiving>,
 }
 
-/// One pass over one workflow.
+/// One reconcile of one workflow.
 struct Pass<'a> {
     context: &'a Context,
     object: &'a Workflow,
     key: Key,
     observed: Observed,
-    /// What the next conditional write refers to.
+    /// For the next conditional write.
     resource_version: String,
     connection: Option<Live>,
-    /// Its turn to call, and what it leaves behind in the queue.
+    /// Its permit to call, and its place in the queue.
     place: Place,
     written: Option<Written>,
-    /// When the API was last asked about the workflow in this pass, or told to change it.
+    /// When this reconcile last got the workflow from the API, or asked the API to change it.
     asked: Option<Instant>,
 }
 
@@ -112,7 +106,7 @@ impl Context {
     }
 }
 
-/// One pass over one workflow.
+/// Reconciles one workflow.
 ///
 /// # Errors
 /// When the Kubernetes API cannot be used, or somebody else changed the object first.
@@ -294,7 +288,7 @@ impl<'a> Pass<'a> {
         self.had_trouble();
     }
 
-    /// Archives together with others, in one call for all, which has a turn of its own.
+    /// Archives together with others, in one call that has a permit of its own.
     async fn set_archived(&mut self, id: String, archived: bool) {
         // The plan asks for a call only where there is a connection.
         let Some(live) = self.connection.clone() else { return };
@@ -316,8 +310,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// This pass's turn to call the API, which it keeps to its end; without one the pass ends, and the workflow is woken
-    /// when it has come.
+    /// This reconcile's permit to call the API, which it keeps to its end. Without a permit the reconcile ends, and the
+    /// workflow is woken once there is one.
     fn take_turn(&mut self) -> Option<mistral::Client> {
         // The plan asks for a call only where there is a connection.
         let live = self.connection.clone()?;
@@ -333,15 +327,15 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// Ends the pass without its status, which the API server refuses and which is tried again after `left`. Until then
-    /// nothing is asked or changed at the API.
+    /// Ends the reconcile without its status, which the API server refuses and which is tried again after `left`. Until
+    /// then nothing is read or changed at the API.
     fn untold(&mut self, requeue: Requeue, left: Duration) -> Action {
         self.observed.settled(Requeue::Retry(left), Timestamp::now());
         self.keep(false);
         requeue.within(left).action()
     }
 
-    /// The inventory compares with what the status says; of a workflow in trouble the retries take care.
+    /// The inventory compares the lists with the status. A workflow in trouble is left to its retries.
     fn track(&self, status: &WorkflowStatus) {
         let object = reference(self.object);
         let reason = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str());
@@ -356,8 +350,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Patches the finalizers, on condition that nobody changed the object meanwhile. Returns whether the API server has
-    /// taken that; if not, it is remembered.
+    /// Patches the finalizers, provided that nobody has changed the object meanwhile. Returns whether the API server
+    /// accepted the patch; a refusal is remembered.
     async fn set_finalizer(&mut self, present: bool) -> Result<bool, Error> {
         let finalizers = apiserver::finalizers(self.object.meta(), FINALIZER, present);
         let patch = json!({ "finalizers": finalizers, "resourceVersion": self.resource_version });
@@ -410,7 +404,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// What the calls of a pass are for: the first one asks, and has the class of what it unblocks.
+/// The priority level of a reconcile's calls. The first call is a read, with the level of what it unblocks.
 fn class(observed: &Observed) -> Class {
     let is_new = observed.status.workflow_id.is_none() || observed.status.observed_generation != observed.generation;
     if observed.deleted.is_some() {
@@ -422,7 +416,7 @@ fn class(observed: &Observed) -> Class {
     }
 }
 
-/// The UUID of the workflow with exactly this name; rather one of this Mistral workspace than a shared one.
+/// The UUID of the workflow with exactly this name. One of this Mistral workspace is preferred to a shared one.
 async fn find(client: &mistral::Client, name: &str) -> Result<Option<String>, mistral::Error> {
     let filter = WorkflowFilter { search: Some(name.to_owned()), ..WorkflowFilter::default() };
     let mut rows: Vec<mistral::wire::Workflow> = Vec::new();
@@ -436,12 +430,12 @@ async fn find(client: &mistral::Client, name: &str) -> Result<Option<String>, mi
     }
 }
 
-/// The versions of a workflow, as far as a status tells of them.
+/// The versions of a workflow, as far as a status shows them.
 async fn versions(client: &mistral::Client, workflow_id: &str, has_worker: bool) -> Result<Versions, mistral::Error> {
     let all = RegistrationFilter { workflow_id: Some(workflow_id.to_owned()), ..RegistrationFilter::default() };
     let mut active = HashSet::new();
-    // Whether a row is active is told only by which list it stands in. Read first: then it is known of each row of the
-    // other list whether its definition is wanted, and no other is kept.
+    // Only the list that a row is in shows whether the row is active. The active list is read first: then it is known
+    // for each row of the other list whether its definition is wanted, and no other is kept.
     if has_worker {
         let filter = RegistrationFilter { active_only: true, ..all.clone() };
         let add = |row: Id| active.extend([row.id]);
@@ -456,7 +450,7 @@ async fn versions(client: &mistral::Client, workflow_id: &str, has_worker: bool)
     }
 }
 
-/// A list that was not read to its end does not tell what does not exist.
+/// A list that was not read to its end does not show what does not exist.
 fn unfinished(list: &str, gap: &Gap) -> mistral::Error {
     let message = format!("the API's list of {list} {}", gap.why);
     if gap.is_new {

@@ -1,7 +1,7 @@
-//! Creates Workflow resources for what a Mistral workspace has, and removes those whose workflow is gone.
+//! Creates Workflow resources for the workflows of a Mistral workspace, and removes those whose workflow is gone.
 //!
-//! Each complete sweep of the lists is compared with the resources that exist. A resource goes only if it is still
-//! exactly as it was created here, and only after the API has said of its very workflow that it does not exist.
+//! Each complete sweep of the lists is compared with the existing resources. A resource is removed only if it is still
+//! exactly as it was created here, and only after the API has said that its very workflow does not exist.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -25,20 +25,19 @@ use crate::platform::leader::lease::Term;
 use crate::workspace::connections::{Connections, Key};
 use crate::workspace::plan::{Discovered as Outcome, reason};
 
-/// So many refusals in a row end a sweep: they are about the operator, not about one resource.
+/// Consecutive refusals that end a sweep: they concern the operator, not one resource.
 const REFUSED_IN_A_ROW: u32 = 20;
 
-/// When what is incomplete may become complete.
+/// Says when an incomplete discovery is tried again.
 const AGAIN: &str = "It is tried again at each resync.";
 
 /// The label of resources that discovery made.
 pub const DISCOVERED: &str = "workflows.mistral.ai/discovered";
-/// The annotation that says in which Mistral workspace.
+/// The annotation with the Mistral workspace of a discovered workflow.
 const FROM: &str = "workflows.mistral.ai/discovered-from";
-/// Characters of a workflow's name that a resource's name takes over.
+/// Characters of a workflow's name in a resource's name, at most.
 const MAX_NAME: usize = 120;
 
-/// What discovery works with.
 pub struct Discovery {
     client: Client,
     workspaces: Store<Decoded<Workspace>>,
@@ -47,24 +46,24 @@ pub struct Discovery {
     publisher: Arc<Publisher>,
     term: Term,
     busy: Mutex<HashSet<Key>>,
-    /// What came of the last sweep of each.
+    /// The outcome of the last sweep of each.
     outcomes: Mutex<HashMap<Key, Outcome>>,
 }
 
-/// The list of workflows, all of it, by UUID.
+/// All rows of the list of workflows, by UUID.
 type Rows = HashMap<String, WorkflowRow>;
 
-/// What a sweep asks for.
+/// A change that a sweep asks for.
 #[derive(Clone, Debug, PartialEq)]
 enum Change {
-    /// No resource speaks of this workflow.
+    /// No resource refers to this workflow.
     Create(Box<Workflow>),
-    /// The workflow of this resource is not listed any more.
+    /// The workflow of this resource is no longer listed.
     Remove(Box<Workflow>),
 }
 
 impl Discovery {
-    /// Works on what these stores hold, while the term lasts.
+    /// Works with the objects in these stores, while the term lasts.
     pub fn new(
         client: Client,
         workspaces: Store<Decoded<Workspace>>,
@@ -77,7 +76,7 @@ impl Discovery {
         Self { client, workspaces, workflows, connections, publisher, term, busy, outcomes }
     }
 
-    /// The Workspaces whose workflows are to be discovered. What came of earlier sweeps of others is forgotten.
+    /// The Workspaces whose workflows are to be discovered. Forgets the outcomes of all others.
     pub fn wanted(&self) -> Vec<Key> {
         let objects = self.workspaces.state();
         let wanted: HashSet<Key> = objects.iter().filter(|object| wants(object)).map(|object| key(object)).collect();
@@ -85,7 +84,7 @@ impl Discovery {
         wanted.into_iter().collect()
     }
 
-    /// Takes up the sweep of one Workspace, on a task of its own; unless the last one is still being worked on.
+    /// Processes the sweep of one Workspace on a task of its own, unless the last one is still being processed.
     pub fn take_up(self: &Arc<Self>, news: News) {
         let at = ObjectRef::new(&news.key.name).within(&news.key.namespace);
         let Some(workspace) = self.workspaces.get(&at) else { return };
@@ -120,7 +119,7 @@ impl Discovery {
         let api: Api<Workflow> = Api::namespaced(self.client.clone(), &namespace);
         let (mut changes, taken) = decide(rows, &news.key.name, news.live.workspace_id.as_deref(), &here);
         if !news.swept.is_complete() {
-            // What is not in it may exist all the same.
+            // A workflow that is not in an incomplete list may exist.
             changes.retain(|change| matches!(change, Change::Create(_)));
         }
         let unlisted = news.swept.without_rows.clone();
@@ -137,7 +136,7 @@ impl Discovery {
                         in_a_row = 0;
                         continue;
                     }
-                    // Made a moment ago; if not, the next sweep sees what has the name.
+                    // Probably created a moment ago; if not, the next sweep finds what has the name.
                     Err(error) if error.is_conflict() => continue,
                     Err(error) => {
                         undone.created.add(|| refused(&workflow.name_any(), &error));
@@ -158,8 +157,8 @@ impl Discovery {
                 }
             };
             tracing::debug!(%error, "discovery was refused a change");
-            // One that is refused says nothing about the others; many in a row do, as those of an operator without the
-            // right, and so does an API server that does not answer.
+            // One refusal says nothing about other resources. Many consecutive ones do, for example if the operator
+            // lacks the permission, and so does an API server that does not answer.
             in_a_row += 1;
             let is_refusal = error.refusal().is_some_and(|said| (400..500).contains(&said.code) && said.code != 429);
             if !is_refusal || in_a_row >= REFUSED_IN_A_ROW {
@@ -181,7 +180,7 @@ impl Discovery {
         }
     }
 
-    /// What came of the last sweep of a Workspace that wants discovery.
+    /// The outcome of the last sweep of a Workspace that wants discovery.
     pub fn outcome(&self, key: &Key) -> Outcome {
         lock(&self.outcomes).get(key).cloned().unwrap_or(Outcome::Unknown)
     }
@@ -201,7 +200,7 @@ fn wants(object: &Decoded<Workspace>) -> bool {
 /// The resources of one namespace.
 struct Here<'a> {
     workflows: Vec<&'a Workflow>,
-    /// Also of those that cannot be decoded.
+    /// Including those of resources that cannot be decoded.
     names: HashSet<String>,
 }
 
@@ -216,7 +215,7 @@ impl<'a> Here<'a> {
     }
 }
 
-/// Several of a kind, of which the first is told about.
+/// Several cases of one kind, of which the first is reported.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Several {
     number: usize,
@@ -238,7 +237,7 @@ struct Undone {
     created: Several,
     deleted: Several,
     taken: Several,
-    /// Given up, since the API server does not answer.
+    /// Changes given up after the API server did not answer, or refused too many.
     untried: usize,
     /// Why the list of workflows is not known to its end.
     unlisted: Option<String>,
@@ -280,10 +279,10 @@ impl Undone {
     }
 }
 
-/// The API server's words about one resource, and what to do.
+/// The API server's message about one resource, and what to do.
 fn refused(name: &str, error: &Error) -> String {
     let said = error.refusal().map_or_else(|| error.to_string(), |said| said.message.clone());
-    // A quota and a policy forbid as well.
+    // A quota or a policy may forbid this as well.
     let hint = if ["cannot create resource", "cannot delete resource"].iter().any(|words| said.contains(words)) {
         "; the chart's value discovery.enabled grants the operator the right"
     } else {
@@ -291,7 +290,8 @@ fn refused(name: &str, error: &Error) -> String {
     };
     format!("\"{name}\", {said}{hint}")
 }
-/// Deletes the resource of a workflow that the API says it does not have, if nobody has touched it meanwhile.
+/// Deletes the resource of a workflow that the API says does not exist, unless somebody has changed the resource
+/// meanwhile.
 async fn remove(api: &Api<Workflow>, workflow: &Workflow, mistral: &mistral::Client) -> Result<(), Error> {
     let identifier = workflow.spec.identifier.as_deref().unwrap_or_default();
     if !matches!(mistral.get_workflow(identifier).await, Err(mistral::Error::NotFound(_))) {
@@ -305,8 +305,8 @@ async fn remove(api: &Api<Workflow>, workflow: &Workflow, mistral: &mistral::Cli
     }
 }
 
-/// What the lists have that no resource speaks of, and the other way round; and what cannot have a resource because
-/// something else has its name: of a Workspace that has the same workflows, or a person's.
+/// Workflows in the list that no resource refers to, and resources whose workflow is not listed. Also workflows whose
+/// resource name is taken, by a resource of another Workspace with the same workflows or by a person's.
 fn decide(rows: &Rows, workspace: &str, from: Option<&str>, here: &Here<'_>) -> (Vec<Change>, Several) {
     let of_workspace = || here.workflows.iter().filter(|it| it.spec.workspace_ref.name == workspace);
     let mut spoken_of: HashSet<String> = HashSet::new();
@@ -318,7 +318,7 @@ fn decide(rows: &Rows, workspace: &str, from: Option<&str>, here: &Here<'_>) -> 
         .values()
         .filter(|row| !row.is_internal() && !spoken_of.contains(&row.id) && !spoken_of.contains(&row.name))
         .collect();
-    // The first of those in trouble is told about, and shall not be another one each time.
+    // The first one in trouble is reported, and has to be the same one each time.
     missing.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     let (mut changes, mut taken) = (Vec::new(), Several::default());
     for row in missing {
@@ -342,7 +342,7 @@ fn decide(rows: &Rows, workspace: &str, from: Option<&str>, here: &Here<'_>) -> 
     (changes, taken)
 }
 
-/// Whether discovery made this resource in this very Mistral workspace, and nobody has changed it since.
+/// Whether discovery made this resource for this very Mistral workspace, and nobody has changed it since.
 fn is_untouched(workflow: &Workflow, workspace: &str, from: Option<&str>) -> bool {
     let meta = &workflow.metadata;
     let Some(from) = from else { return false };
@@ -387,8 +387,8 @@ fn annotations(from: Option<&str>) -> BTreeMap<String, String> {
     from.map(|from| (FROM.to_owned(), from.to_owned())).into_iter().collect()
 }
 
-/// A name that Kubernetes accepts and that no other workflow gets: the last eight hexadecimal digits of the UUID, which
-/// are random where the first ones are a time.
+/// A name that Kubernetes accepts and that no other workflow gets. It ends with the last eight hexadecimal digits of
+/// the UUID, which are random, while the first ones are a time.
 pub fn safe_name(name: &str, id: &str) -> String {
     let name: String = name.to_ascii_lowercase().chars().take(MAX_NAME).map(safe).collect();
     let digits: Vec<char> = id.chars().filter(char::is_ascii_hexdigit).collect();
@@ -518,7 +518,7 @@ mod tests {
     fn only_what_discovery_made_there_and_nobody_touched_is_removed() {
         let gone = rows(&[]);
         let removed = |it: Arc<Guarded>, from: Option<&str>| {
-            // As it is kept in memory.
+            // As the cache keeps it.
             let mut it = Arc::unwrap_or_clone(it);
             watch::slim(&mut it, |_| None, |_| false);
             let it = Arc::new(it);

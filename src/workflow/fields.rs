@@ -8,15 +8,10 @@ use crate::mistral::wire::{UpdateRequest, Workflow};
 /// A managed field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Field {
-    /// `displayName`
     DisplayName,
-    /// `description`
     Description,
-    /// `tags`
     Tags,
-    /// `availableInChatAssistant`
     AvailableInChatAssistant,
-    /// `archived`
     Archived,
 }
 
@@ -47,7 +42,6 @@ impl Field {
         }
     }
 
-    /// What the API has.
     pub fn at_the_api(self, workflow: &Workflow) -> Value {
         match self {
             Self::DisplayName => text(workflow.display_name.as_deref().unwrap_or(&workflow.name)),
@@ -58,7 +52,7 @@ impl Field {
         }
     }
 
-    /// What the API had when the status was written; none if it had not been asked.
+    /// The value at the API when the status was written; none if it was not known.
     pub fn last_seen(self, status: &WorkflowStatus) -> Option<Value> {
         let name = status.name.as_deref()?;
         Some(match self {
@@ -71,7 +65,7 @@ impl Field {
     }
 }
 
-/// The fields that the spec asks for and the API has otherwise.
+/// The fields whose value at the API differs from the spec.
 pub fn differing(spec: &WorkflowSpec, workflow: &Workflow) -> Vec<Field> {
     let differs = |field: &Field| field.wanted(spec).is_some_and(|wanted| wanted != field.at_the_api(workflow));
     ALL.into_iter().filter(differs).collect()
@@ -88,17 +82,17 @@ pub fn update(spec: &WorkflowSpec, fields: &[Field]) -> UpdateRequest {
     }
 }
 
-/// Names in a row, for a sentence.
+/// The fields' names, for a sentence.
 pub fn names(fields: &[Field]) -> String {
     fields.iter().map(|field| field.name()).collect::<Vec<_>>().join(", ")
 }
 
-/// White space at the ends may or may not survive at the API, and nobody sees it.
+/// White space at the ends may or may not survive at the API, and nobody sees it, so it is trimmed.
 fn text(value: &str) -> Value {
     Value::String(value.trim().to_owned())
 }
 
-/// As the API keeps them: trimmed, each once, in order. One that it would refuse is left to it.
+/// Tags as the API stores them: trimmed, each once, in order. A tag that the API would refuse is left for it to refuse.
 fn normal_tags(tags: &[String]) -> Vec<String> {
     let mut normal: Vec<String> = Vec::with_capacity(tags.len());
     for tag in tags.iter().map(|tag| tag.trim().to_owned()) {

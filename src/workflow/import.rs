@@ -1,4 +1,4 @@
-//! Manifests for the workflows that a Mistral workspace has: applying them changes nothing.
+//! Manifests for the workflows of a Mistral workspace: applying them changes nothing.
 
 use std::collections::HashSet;
 
@@ -9,14 +9,14 @@ use super::lists::read_workflows;
 use crate::mistral::wire::{Id, Workflow};
 use crate::mistral::{Client, Error, WorkflowFilter};
 
-/// Which workflows.
+/// Which workflows to import.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// With all of these tags.
     pub tags: Vec<String>,
-    /// With this text in the name or display name, in whichever case.
+    /// With this text in the name or display name, ignoring case.
     pub name: Option<String>,
-    /// Only archived ones, or only others.
+    /// Only archived workflows, or only others.
     pub archived: Option<bool>,
 }
 
@@ -25,20 +25,20 @@ pub struct Wanted {
 pub struct Target {
     /// The Workspace that the resources refer to.
     pub workspace: String,
-    /// The namespace of the resources; none to leave it to whoever applies them.
+    /// The namespace of the resources; none to leave it open until they are applied.
     pub namespace: Option<String>,
 }
 
-/// The manifests, and what is to be said about them.
+/// The manifests, and remarks about them.
 #[derive(Clone, Debug, Default)]
 pub struct Imported {
-    /// Names of the resources, and the resources.
+    /// Name and content of each resource.
     pub manifests: Vec<(String, Value)>,
-    /// What was left out, and why: a sentence each.
+    /// What was left out and why, one sentence each.
     pub remarks: Vec<String>,
 }
 
-/// Reads the lists, and nothing else, and makes a manifest for each workflow that is wanted.
+/// Makes a manifest for each wanted workflow. This only reads lists.
 ///
 /// # Errors
 /// See [`Error`].
@@ -79,7 +79,7 @@ fn is_wanted(row: &Workflow, wanted: &Wanted) -> bool {
     has(&row.name) || row.display_name.as_deref().is_some_and(has)
 }
 
-/// The manifest for one workflow, and the name of its resource. `in_chat` is none where the list does not tell.
+/// The manifest for one workflow, and the name of its resource. `in_chat` is none if the list does not show it.
 pub fn manifest(row: &Workflow, in_chat: Option<bool>, target: &Target, remarks: &mut Vec<String>) -> (String, Value) {
     let mut spec = json!({ "archived": row.archived == Some(true) });
     if let Some(in_chat) = in_chat {
@@ -125,12 +125,12 @@ pub fn manifest(row: &Workflow, in_chat: Option<bool>, target: &Target, remarks:
     (name, object)
 }
 
-/// The manifest as YAML that every reader of it understands alike.
+/// The manifest as YAML that every parser reads in the same way.
 ///
-/// kubectl's reader refuses block scalars that others take, such as one that begins with a blank line with a tab, and takes
-/// more characters for line breaks. So a text that is not plain is written in quotes, as JSON writes it.
+/// kubectl's parser refuses block scalars that others accept, such as one that begins with a blank line with a tab, and
+/// takes more characters for line breaks. So a text that is not plain is written in quotes, as in JSON.
 pub fn yaml(manifest: &Value) -> String {
-    // What comes in the place of a text must not be in another one.
+    // The mark that replaces a text must not occur in another text.
     let (all, mut mark) = (manifest.to_string(), "quoted".to_owned());
     while all.contains(&mark) {
         mark.push('q');
@@ -145,7 +145,7 @@ pub fn yaml(manifest: &Value) -> String {
     }
 }
 
-/// Puts marks in the place of all texts that are not plain.
+/// Replaces all texts that are not plain by marks.
 fn take_out(value: &mut Value, mark: &str, quoted: &mut Vec<String>) {
     match value {
         Value::String(text) if !is_plain(text) => {
@@ -170,15 +170,15 @@ fn put_back(text: &str, mark: &str, quoted: &[String]) -> String {
     whole
 }
 
-/// Whether all that writes and reads YAML agrees on a text: it has no characters but printable ones and line breaks, no
-/// white space where lines begin and end, and no empty line where it begins or ends.
+/// Whether all YAML writers and parsers agree on a text: it has only printable characters and line breaks, no white
+/// space where lines begin and end, and no empty line where it begins or ends.
 fn is_plain(text: &str) -> bool {
     let whole = text.strip_suffix('\n').unwrap_or(text);
     let blank = whole.is_empty() || whole.starts_with('\n') || whole.ends_with('\n');
     !blank && whole.split('\n').all(|line| line.trim() == line) && text.chars().all(|c| c == '\n' || is_printable(c))
 }
 
-/// Whether a character may stand in YAML as it is, and is no line break to anybody.
+/// Whether YAML allows the character unescaped and no parser takes it for a line break.
 fn is_printable(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
@@ -187,13 +187,13 @@ fn in_quotes(text: &str) -> String {
     let json = Value::from(text).to_string();
     let escaped = json.chars().map(|c| match c {
         c if is_printable(c) => c.to_string(),
-        // JSON's own writer leaves those beyond ASCII; all are of the first plane.
+        // JSON's writer does not escape those beyond ASCII; all are in the Basic Multilingual Plane.
         c => format!("\\u{:04x}", u32::from(c)),
     });
     escaped.collect()
 }
 
-/// Whether a resource may have this name and, without an identifier, mean the workflow of this name.
+/// Whether a resource can have this name and needs no identifier to refer to the workflow of this name.
 fn is_resource_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=128).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with('-') && !name.ends_with('-')
@@ -233,7 +233,7 @@ mod tests {
             let manifest = of(&text);
             let yaml = yaml(&manifest);
             prop_assert_eq!(serde_saphyr::from_str::<Value>(&yaml).unwrap(), manifest);
-            // No way out was needed: it is YAML of the usual form.
+            // The fallback to JSON was not needed.
             prop_assert!(yaml.starts_with("apiVersion: "), "{}", yaml);
         }
     }

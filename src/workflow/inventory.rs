@@ -1,7 +1,7 @@
-//! Finds out which workflows have changed at the API: one sweep of the lists for all of a Workspace.
+//! Finds out which workflows have changed at the API: one sweep of the lists serves all workflows of a Workspace.
 //!
-//! Per resync it takes the cheaper of a sweep and of questions about each. A row is a hint: it wakes
-//! the resource, whose pass asks.
+//! Each resync takes the cheaper of a sweep and a refresh of each workflow. A row is a hint: it wakes the resource,
+//! whose reconcile gets the workflow.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -22,88 +22,86 @@ use crate::mistral::budget::Class;
 use crate::workspace::connections::{Connections, Key, Live};
 use crate::workspace::plan::Drift;
 
-/// A workflow as it is watched: one that cannot be decoded must not hide the others.
+/// A Workflow as it is watched: one that cannot be decoded must not hide the others.
 pub type Guarded = Decoded<api::Workflow>;
 type Ref = ObjectRef<Guarded>;
 
-/// How often it is looked what is due.
+/// How often the inventory checks what is due.
 const TICK: Duration = Duration::from_secs(1);
-/// Calls that a pass takes to look at one workflow: itself, its registrations, the active ones.
+/// Calls that a reconcile makes to refresh one workflow: for the workflow, its registrations, and the active ones.
 const CALLS_OF_A_LOOK: usize = 3;
-/// After so many sweeps in a row without an answer, the Workspace is to be checked.
+/// Consecutive failed sweeps after which the Workspace is checked.
 const SUSPECT_AFTER: u32 = 3;
-/// For how long after its begin a process may not know yet that a Workspace has Workflows.
+/// How long after its start a process may not know yet that a Workspace has Workflows.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// One workflow that is looked after.
+/// One tracked workflow.
 #[derive(Debug)]
 struct Entry {
     seen: Seen,
-    /// When the API was last asked about it; when it was first tracked, if it has not been.
+    /// When the workflow was last refreshed, or found unchanged by a sweep; if never, when it was first tracked.
     at: Instant,
-    /// The row that last had it looked at, if the look found nothing new: lists may leave out what a
-    /// question tells.
+    /// The row that last triggered a refresh, if that found nothing new: a list may leave out what a `GET` shows.
     in_vain: Option<u64>,
-    /// The row that it was woken for.
+    /// The row that the workflow was woken for.
     woken_for: Option<u64>,
 }
 
-/// What a pass has found out for the inventory.
+/// What a reconcile reports to the inventory.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// When the API was asked; none if the pass asked nothing.
+    /// When the reconcile called the API; none if it did not.
     pub asked: Option<Instant>,
-    /// The pass has changed the workflow.
+    /// The reconcile has changed the workflow.
     pub changed: bool,
 }
 
-/// What is known of all workflows that are looked after.
+/// What is known of all tracked workflows.
 #[derive(Debug)]
 pub struct Inventory {
     watched: Mutex<HashMap<Key, Watched>>,
-    /// Objects that were woken in order to ask.
+    /// Objects that were woken for a refresh.
     looks: Mutex<HashSet<Ref>>,
     wake: UnboundedSender<Ref>,
     news: UnboundedSender<News>,
     begun: Instant,
 }
 
-/// What a sweep has found.
+/// The result of a sweep.
 #[derive(Debug)]
 pub struct News {
-    /// Whose lists they were.
+    /// The Workspace whose lists were read.
     pub key: Key,
-    /// By which connection.
+    /// The connection that the sweep used.
     pub live: Live,
-    /// The lists.
     pub(super) swept: Swept,
 }
 
-/// The workflows of one Workspace.
+/// The tracked workflows of one Workspace.
 #[derive(Debug)]
 struct Watched {
     workflows: HashMap<Ref, Entry>,
     /// When the next resync is due.
     next: Instant,
-    /// How often one is due.
+    /// The resync interval.
     resync: Duration,
-    /// Until when the API is left alone after trouble.
+    /// Until when there is no resync after trouble.
     paused_until: Option<Instant>,
     /// Calls that the last sweep took.
     cost: usize,
     sweeping: bool,
     troubles: u32,
-    /// When the lists were last read; at first when this began.
+    /// When the list of workflows was last read to its end; at first, when tracking began.
     complete: Instant,
-    /// The same by the wall clock, for people.
+    /// The same by the wall clock, for messages.
     seen_until: Timestamp,
-    /// What is known of the sweeps of this process.
+    /// Whether the sweeps of this process detect drift.
     drift: Drift,
-    /// The Mistral workspace that the lists were of.
+    /// The Mistral workspace that the lists came from.
     workspace_id: Option<String>,
-    /// The lists are to be read whether or not a workflow is looked after.
+    /// Discovery needs the lists, whether or not a workflow is tracked.
     discovers: bool,
-    /// Workflows in the list when it was last read.
+    /// Workflows in the list when it was last read to its end.
     count: Option<usize>,
 }
 
@@ -111,18 +109,18 @@ struct Watched {
 #[derive(Debug, PartialEq, Eq)]
 enum Due {
     Nothing,
-    /// Ask about these.
+    /// Refresh each of these.
     Questions(Vec<Ref>),
     Sweep,
 }
 
 impl Inventory {
-    /// Looks after nothing yet; wakes objects through `wake` and tells of each sweep through `news`.
+    /// Tracks nothing yet. Wakes objects through `wake` and sends the result of each sweep through `news`.
     pub fn new(wake: UnboundedSender<Ref>, news: UnboundedSender<News>) -> Self {
         Self { watched: Mutex::default(), looks: Mutex::default(), wake, news, begun: Instant::now() }
     }
 
-    /// A pass has ended with this status. `absent`: the API has no workflow of that name or UUID.
+    /// A reconcile has ended with this status. `absent` is the name or UUID for which the API has no workflow.
     pub fn track(&self, key: &Key, object: &Ref, status: &WorkflowStatus, absent: Option<&str>, look: Look) {
         let seen = match absent {
             Some(identifier) => Seen::Absent(identifier.to_owned()),
@@ -134,7 +132,7 @@ impl Inventory {
             })),
         };
         let mut watched = lock(&self.watched);
-        // What was known before a restart is compared soon, and not for all Workspaces at once.
+        // After a restart, what was known before is compared soon, but not for all Workspaces at once.
         let watched = watched.entry(key.clone()).or_insert_with(|| Watched::new(Instant::now() + spread(TICK * 5)));
         watched.track(object, seen, look);
     }
@@ -147,11 +145,11 @@ impl Inventory {
         lock(&self.looks).remove(object);
     }
 
-    /// Whether changes that are made at Mistral are seen.
+    /// Whether changes made at Mistral are detected.
     pub fn drift(&self, key: &Key) -> Drift {
         match lock(&self.watched).get(key) {
             Some(watched) => watched.drift.clone(),
-            // Nothing is looked after. At first it may only not be known yet.
+            // No workflow is tracked. Soon after the start, the Workflows may only be unknown yet.
             None if self.begun.elapsed() > UNKNOWN_FOR => Drift::Seen,
             None => Drift::Unknown,
         }
@@ -162,18 +160,17 @@ impl Inventory {
         lock(&self.watched).get(key)?.count
     }
 
-    /// Whether the object was woken in order to ask.
+    /// Whether the object was woken for a refresh. This is then forgotten.
     pub fn take_look(&self, object: &Ref) -> bool {
         lock(&self.looks).remove(object)
     }
 
-    /// Wakes the object for another reason than to ask. False if nobody listens any more.
+    /// Wakes the object for another reason than a refresh. False if the receiver is gone.
     pub fn wake(&self, object: &Ref) -> bool {
         self.wake.send(object.clone()).is_ok()
     }
 
-    /// The longest time for which a workflow was neither asked about nor compared with a list; none where
-    /// nothing is looked after.
+    /// The longest time since a workflow was refreshed or compared with a list; none if nothing is tracked.
     pub fn age(&self) -> Option<Duration> {
         let watched = lock(&self.watched);
         let ages = watched
@@ -182,12 +179,12 @@ impl Inventory {
         ages.max()
     }
 
-    /// The longest time for which a workflow has been due to be asked about or compared with a list, by the
+    /// The longest time for which a refresh of a workflow, or its comparison with a list, has been due by the
     /// `resyncInterval` of its Workspace.
     pub fn overdue(&self) -> Duration {
         let watched = lock(&self.watched);
         let late = |watched: &Watched| {
-            // No resync comes later than a tenth after its interval.
+            // A resync comes at most a tenth of the interval late.
             let due_within = watched.resync + watched.resync / 10;
             let ages = watched.workflows.values().map(|entry| entry.at.max(watched.complete).elapsed());
             ages.max().unwrap_or_default().saturating_sub(due_within)
@@ -195,8 +192,8 @@ impl Inventory {
         watched.values().map(late).max().unwrap_or_default()
     }
 
-    /// Runs until `stop`, dropping objects that `exists` does not know any more. The lists of the Workspaces that
-    /// `discovering` names are read in any case.
+    /// Runs until `stop`, and drops objects that `exists` no longer knows. Always reads the lists of the Workspaces
+    /// that `discovering` names.
     pub async fn run(
         self: Arc<Self>,
         connections: Arc<Connections>,
@@ -230,7 +227,7 @@ impl Inventory {
                 match due {
                     Due::Nothing => {}
                     Due::Questions(objects) => self.wake_all(objects),
-                    // On a task of its own: an API that hangs holds up its own Workspace only.
+                    // On a task of its own, so that an API that hangs delays only its own Workspace.
                     Due::Sweep => {
                         tokio::spawn(Arc::clone(&self).sweep_safely(key, live, Arc::clone(&connections)));
                     }
@@ -247,7 +244,7 @@ impl Inventory {
         }
     }
 
-    /// A sweep that dies must not be the last one.
+    /// A sweep that panics must not be the last one.
     async fn sweep_safely(self: Arc<Self>, key: Key, live: Live, connections: Arc<Connections>) {
         let began = Instant::now();
         let client = live.waiting(Class::Drift, &key);
@@ -276,8 +273,8 @@ impl Inventory {
                         connections.suspect(&key);
                     }
                     drift_is_news = !refused && watched.sees_nothing(&error);
-                    // That is the key's trouble, which the Workspace's own check tells. What a moment brings is told by
-                    // nobody, but discovery is not to be silent for hours because one list fails.
+                    // The Workspace's own check reports a refused key, and nothing reports brief trouble. But discovery
+                    // must not stay silent for hours because one list fails.
                     let told = lasting && !refused;
                     (Vec::new(), told.then(|| Swept { without_rows: Some(error.to_string()), ..Swept::default() }))
                 }
@@ -313,7 +310,7 @@ impl Watched {
         }
     }
 
-    /// With another key the lists may be those of another Mistral workspace, where nothing is as it was.
+    /// Another key may lead to another Mistral workspace, where nothing that is known holds.
     fn is_of(&mut self, workspace_id: Option<&str>) {
         if self.workspace_id.as_deref() != workspace_id {
             if self.workspace_id.is_some() {
@@ -325,7 +322,7 @@ impl Watched {
 
     fn track(&mut self, object: &Ref, seen: Seen, look: Look) {
         match self.workflows.get_mut(object) {
-            // What was known stays known until somebody asks.
+            // What is known stays until a reconcile calls the API.
             Some(_) if look.asked.is_none() => {}
             Some(entry) => {
                 entry.at = look.asked.unwrap_or(entry.at);
@@ -340,10 +337,10 @@ impl Watched {
         }
     }
 
-    /// The cheaper of one sweep and a question about each.
+    /// What is due: the cheaper of one sweep and a refresh of each workflow.
     fn due(&mut self, now: Instant, resync: Duration) -> Due {
         self.resync = resync;
-        // A shorter interval than before holds from now on.
+        // A shortened interval takes effect at once.
         self.next = self.next.min(now + resync + resync / 10);
         let paused = self.paused_until.is_some_and(|until| now < until);
         let idle = self.workflows.is_empty() && !self.discovers;
@@ -352,7 +349,7 @@ impl Watched {
         }
         self.next = now + resync - resync / 10 + spread(resync / 5);
         if !self.discovers && self.workflows.len() * CALLS_OF_A_LOOK <= self.cost {
-            // Each tells by itself whether it is seen.
+            // Each Workflow reports by itself whether its refresh works.
             self.drift = Drift::Seen;
             return Due::Questions(self.workflows.keys().cloned().collect());
         }
@@ -360,7 +357,7 @@ impl Watched {
         Due::Sweep
     }
 
-    /// The workflows that the lists have otherwise. What was seen after the sweep began is newer.
+    /// The workflows that differ from the lists. What was seen after the sweep began is newer.
     fn compare(&mut self, swept: &Swept, began: Instant) -> Vec<Ref> {
         self.sweeping = false;
         self.troubles = 0;
@@ -375,7 +372,7 @@ impl Watched {
         for (object, entry) in self.workflows.iter_mut().filter(|(_, entry)| entry.at < began) {
             if !swept.differs(&entry.seen) {
                 entry.in_vain = None;
-                // Also where others are not known.
+                // The entry counts as compared even if other rows are not known.
                 entry.at = began;
                 continue;
             }
@@ -389,14 +386,14 @@ impl Watched {
         changed
     }
 
-    /// A sweep has come to its end. Whether that is news.
+    /// A sweep has succeeded. Returns whether drift detection was not known to work before.
     fn sees(&mut self) -> bool {
         self.troubles = 0;
         let before = std::mem::replace(&mut self.drift, Drift::Seen);
         before != Drift::Seen
     }
 
-    /// A sweep met with trouble. Whether it is news that changes are not seen.
+    /// A sweep has failed. Returns whether drift detection counts as failed from now on.
     fn sees_nothing(&mut self, error: &Error) -> bool {
         let is_news = self.troubles >= SUSPECT_AFTER && !matches!(self.drift, Drift::Unseen { .. });
         if is_news {
@@ -405,7 +402,7 @@ impl Watched {
         is_news
     }
 
-    /// The sweep met with trouble: soon again, then less often.
+    /// A sweep has failed: the next one comes soon, later ones less often.
     fn put_off(&mut self, retry_after: Option<Duration>) {
         self.sweeping = false;
         self.troubles = self.troubles.saturating_add(1);
@@ -415,7 +412,7 @@ impl Watched {
     }
 }
 
-/// Some part of `limit`: what is due at one time for all Workspaces is spread over it.
+/// An arbitrary part of `limit`, to spread what would be due for all Workspaces at once.
 fn spread(limit: Duration) -> Duration {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().subsec_nanos();
     limit.mul_f64(f64::from(nanos % 1_000_003) / 1_000_003.0)

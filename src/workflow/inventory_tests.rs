@@ -76,15 +76,15 @@ fn a_list_that_cannot_be_had_is_not_compared_and_without_the_main_one_each_is_as
 fn nothing_follows_from_what_an_unfinished_list_does_not_have() {
     let unfinished =
         || Swept { without_rows: Some("it has 1 rows that cannot be read".into()), ..swept(workflow("1", json!({}))) };
-    // What it has is compared.
+    // The rows in an unfinished list are compared.
     assert!(!unfinished().differs(&seen()));
     let changed = Swept { without_rows: Some(String::new()), ..swept(workflow("1", json!({ "tags": ["b"] }))) };
     assert!(changed.differs(&seen()));
-    // What it does not have is asked about: what was there may be, and what was not may have come.
+    // Workflows that it lacks are refreshed: a known one may still exist, and an absent one may have come.
     let other = Swept { without_rows: Some(String::new()), ..swept(workflow("2", json!({}))) };
     assert!(other.differs(&seen()));
     assert!(unfinished().differs(&Seen::Absent("another".into())));
-    // It is no complete sweep, and its length is not that of the list.
+    // The sweep is not complete, and the number of its rows is not the length of the list.
     let start = Instant::now();
     let mut watched = watched(1, start);
     watched.count = Some(7);
@@ -147,7 +147,7 @@ fn a_workflow_that_was_absent_is_looked_for_by_name_and_by_uuid() {
 
 const RESYNC: Duration = Duration::from_secs(300);
 
-/// So many workflows, last asked about at `at`.
+/// `count` workflows, last refreshed at `at`.
 fn watched(count: usize, at: Instant) -> Watched {
     let mut watched = Watched::new(at);
     for n in 0..count {
@@ -196,7 +196,7 @@ fn a_row_that_was_looked_into_in_vain_wakes_nobody_again_until_it_changes() {
     assert_eq!(watched.compare(&odd(), later(3)), []);
     let other = swept(workflow("1", json!({ "tags": ["b"] })));
     assert_eq!(watched.compare(&other, later(4)), std::slice::from_ref(&object));
-    // Drift that was corrected may come back in the same words.
+    // Corrected drift may come back with the same row.
     watched.track(&object, seen(), look(5, true));
     assert_eq!(watched.compare(&other, later(6)), [object]);
 }

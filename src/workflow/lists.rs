@@ -1,4 +1,4 @@
-//! The API's lists of workflows, and whether they say what a status says.
+//! The API's lists of workflows, and whether they agree with a status.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,9 +10,9 @@ use crate::api::WorkflowStatus;
 use crate::mistral::wire::{Id, RegistrationRow, WorkflowRow, fingerprint};
 use crate::mistral::{Client, Error, Gap, RegistrationFilter, WorkflowFilter};
 
-/// Rows a page; what the API gives at most.
+/// Rows per page; the API's maximum.
 const PAGE_SIZE: u16 = 1000;
-/// Registrations a page: each comes with its schemas.
+/// Registrations per page: few, because each comes with its schemas.
 const REGISTRATIONS_PAGE: u16 = 200;
 /// Lists that a sweep reads: workflows, those with a worker, those in the chat assistant, registrations.
 pub(super) const LISTS: usize = 4;
@@ -22,25 +22,25 @@ pub(super) const LISTS: usize = 4;
 pub(super) enum Seen {
     /// As in the status.
     Found(Box<WorkflowStatus>),
-    /// The API had no workflow of this name or UUID.
+    /// The API had no workflow with this name or UUID.
     Absent(String),
 }
 
-/// What a sweep found. A list that the API refuses, or that was not read to its end, is none: then nothing is known
-/// from it, and it is not compared. But of the main list what was read is known.
+/// The result of a sweep. A list that the API refuses, or that was not read to its end, is `None` and is not compared.
+/// The main list is an exception: the rows that were read are kept.
 #[derive(Debug, Default)]
 pub(super) struct Swept {
     pub rows: Option<HashMap<String, WorkflowRow>>,
-    /// Why these are not all rows, or why there are none, for a person.
+    /// Why rows are missing, or why there are none, as a message.
     pub without_rows: Option<String>,
-    /// What is to be said of lists that were not read to their ends, and has not been.
+    /// Messages about lists that were not read to their ends, if not reported yet.
     pub gaps: Vec<String>,
     pub names: HashSet<String>,
     pub active: Option<HashSet<String>>,
     pub in_chat: Option<HashSet<String>>,
     /// Active registrations by the workflow's UUID.
     pub registrations: Option<HashMap<String, BTreeSet<String>>>,
-    /// Calls that it took.
+    /// Calls that the sweep took.
     pub calls: usize,
 }
 
@@ -50,7 +50,7 @@ impl Swept {
         self.rows.is_some() && self.without_rows.is_none()
     }
 
-    /// Whether the lists say otherwise, or do not tell.
+    /// Whether the lists differ from what is known, or do not show it.
     pub fn differs(&self, seen: &Seen) -> bool {
         let Some(rows) = &self.rows else { return true };
         let status = match seen {
@@ -74,7 +74,7 @@ impl Swept {
             || self.registrations.as_ref().is_some_and(|all| !has_registrations(status, all.get(id)))
     }
 
-    /// What the lists say of this workflow, in short; none if they do not have it.
+    /// A hash of what the lists say about this workflow; none if they do not have it.
     pub fn fingerprint(&self, seen: &Seen) -> Option<u64> {
         let Seen::Found(status) = seen else { return None };
         let id = status.workflow_id.as_ref()?;
@@ -139,7 +139,7 @@ pub(super) async fn read(client: &Client) -> Result<Swept, Error> {
 }
 
 impl Swept {
-    /// Whether a list is known to its end: one that is refused is not, nor one that was not read to its end.
+    /// Whether a list is known to its end: not if the API refuses it, nor if it was not read to its end.
     fn known(&mut self, list: &str, outcome: Result<Option<Gap>, Error>) -> Result<bool, Error> {
         match outcome {
             Ok(gap) => {
@@ -158,7 +158,7 @@ impl Swept {
     }
 }
 
-/// Reads a list of workflows to its end, under a name that tells it from others. Calls are counted.
+/// Reads a list of workflows to its end, under a name that identifies it, and counts the calls.
 ///
 /// # Errors
 /// See [`Error`].
@@ -176,7 +176,7 @@ pub(super) async fn read_workflows<R: DeserializeOwned>(
     client.pages().read(name, PAGE_SIZE, calls, page, each).await
 }
 
-/// Reads a list of registrations to its end. Calls are counted.
+/// Reads a list of registrations to its end, and counts the calls.
 ///
 /// # Errors
 /// See [`Error`].

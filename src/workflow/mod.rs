@@ -1,4 +1,4 @@
-//! `Workflow`: makes a registered workflow look as its resource says, and tells what the API says of it.
+//! `Workflow`: makes a registered workflow match its resource, and reports its state at the API.
 
 pub mod archiving;
 mod contest;

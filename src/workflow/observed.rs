@@ -1,4 +1,4 @@
-//! What is known about one workflow during one pass, and how the outcome of a step adds to it.
+//! What is known about one workflow during one reconcile, and how the outcome of a step adds to it.
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -18,8 +18,8 @@ use crate::workspace::access::{Connection, Workspace};
 /// The finalizer that lets the operator archive a workflow before its resource goes.
 pub const FINALIZER: &str = "workflows.mistral.ai/archive";
 
-/// Names that are routes of the API as well: `GET /v1/workflows/runs` lists runs. Workflows that are
-/// called so are found by list and addressed by UUID.
+/// Names that are also routes of the API: `GET /v1/workflows/runs` lists runs. Workflows with such a name are found by
+/// list and addressed by UUID.
 const ROUTES: [&str; 10] = [
     "archive",
     "deployments",
@@ -32,10 +32,9 @@ const ROUTES: [&str; 10] = [
     "unarchive",
     "workers",
 ];
-/// Everything that [`plan`](super::plan::plan) may look at.
+/// Everything that [`plan`](super::plan::plan) may read.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// What was asked for.
     pub spec: WorkflowSpec,
     /// The status as last written.
     pub status: WorkflowStatus,
@@ -43,51 +42,45 @@ pub struct Observed {
     pub identifier: String,
     /// UID of the resource.
     pub uid: String,
-    /// Generation of the spec.
     pub generation: Option<i64>,
-    /// When the resource was created.
     pub created: Timestamp,
-    /// When its deletion was asked for.
+    /// When its deletion was requested.
     pub deleted: Option<Timestamp>,
-    /// Whether our finalizer is on it.
+    /// Whether the resource has our finalizer.
     pub finalizer: bool,
-    /// The version of it that the next write refers to.
+    /// The resource version for the next conditional write.
     pub version: String,
-    /// What this process remembers of earlier passes.
+    /// What this process remembers of earlier reconciles.
     pub memory: Memory,
-    /// The connection.
     pub workspace: Workspace,
     /// A connection that may still be used to archive, even if its Workspace or Secret is gone.
     pub stop_with: Option<Connection>,
-    /// Whether to ask the API even where nothing seems to have changed.
+    /// Whether to refresh from the API even if nothing seems to have changed.
     pub look: bool,
 
-    /// The UUID of a workflow whose name is a route.
+    /// Where API calls find the workflow: under its UUID if its name is a route.
     pub address: Address,
-    /// What the API has.
     pub remote: Remote,
-    /// The workflow's versions.
     pub registrations: Registrations,
-    /// What this pass has changed at the API.
+    /// What this reconcile has changed at the API.
     pub change: Change,
-    /// What the status says of the workflow is not to be relied upon.
+    /// What the status says about the workflow cannot be relied on.
     pub doubtful: bool,
 }
 
 /// What this process remembers of a resource. Losing it costs calls.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
-    /// Its retries.
     pub retries: Retries<Connection>,
     /// Fields that were set, and how often.
     pub contests: Contests,
-    /// Fields that had been as the spec says and are still to be set back: the status no longer tells.
+    /// Fields that matched the spec and are still to be set back. The status no longer shows that they matched.
     pub drifted: Vec<Field>,
     /// The registrations could not be read and are to be read again.
     pub incomplete: bool,
-    /// The finalizer that the API server refuses.
+    /// The API server's refusal of the finalizer.
     pub finalizer_refused: Option<Box<Refusal>>,
-    /// The status that the API server refuses.
+    /// The API server's refusal of the status.
     pub status_refused: Option<Box<Refusal>>,
 }
 
@@ -96,61 +89,56 @@ pub struct Memory {
 pub enum Address {
     /// By its name or UUID.
     Direct(String),
-    /// The name is a route, and the UUID not known yet.
+    /// The name is a route, and the UUID is not known yet.
     NotAsked,
     /// The API lists no workflow of that name.
     Absent,
-    /// There was no answer that tells.
+    /// The API gave no conclusive answer.
     Unknown(Trouble),
 }
 
-/// What the API has: not known is not the same as not there.
+/// The workflow at the API: unknown is not the same as absent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Remote {
-    /// Not asked in this pass.
+    /// Not read in this reconcile.
     NotAsked,
-    /// The workflow.
     Found(Box<Workflow>),
-    /// The API says that there is none.
+    /// The API says that it does not exist.
     Absent,
-    /// There was no answer that tells.
+    /// The API gave no conclusive answer.
     Unknown(Trouble),
 }
 
 /// The versions of the workflow.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Registrations {
-    /// Not asked in this pass.
+    /// Not read in this reconcile.
     NotAsked,
     /// As the status shows them.
     Read(Versions),
-    /// There was no answer that tells: what was known stays.
+    /// The API gave no conclusive answer: what was known stays.
     Unknown(Trouble),
 }
 
-/// The change that a pass has made.
+/// The change that a reconcile has made.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// None.
     None,
     /// These fields were set.
     Made {
-        /// Which.
         fields: Vec<Field>,
-        /// What each held before.
+        /// Their previous values.
         before: Vec<Value>,
     },
     /// The API did not set these fields.
     Failed {
-        /// Which.
         fields: Vec<Field>,
-        /// Why.
         trouble: Trouble,
     },
 }
 
 impl Observed {
-    /// What a resource says by itself, before any step.
+    /// What the resource alone shows, before any step.
     pub fn new(
         object: &Resource,
         memory: Memory,
@@ -192,7 +180,7 @@ impl Observed {
         };
     }
 
-    /// The API was asked about the workflow.
+    /// The API has answered a `GET` of the workflow.
     pub fn asked(&mut self, outcome: Result<Workflow, Error>) {
         self.remote = match outcome {
             Ok(workflow) => Remote::Found(Box::new(workflow)),
@@ -209,7 +197,7 @@ impl Observed {
         };
     }
 
-    /// The API was asked to set `fields`; it may or may not have told the workflow as it is then.
+    /// The API was asked to set `fields`. Its answer may or may not hold the changed workflow.
     pub fn changed(&mut self, fields: Vec<Field>, outcome: Result<Option<Workflow>, Error>, now: Timestamp) {
         let Remote::Found(before) = &self.remote else {
             self.archived_unseen(fields, outcome);
@@ -223,7 +211,7 @@ impl Observed {
                     let known = self.was_contested(*field);
                     self.memory.contests.set(*field, wanted, foreign.clone(), known, now);
                 }
-                // Whether a worker lives is told only when the workflow is asked for.
+                // Only a `GET` shows whether a worker is alive.
                 let active = before.active;
                 self.remote = match answer {
                     Some(after) => Remote::Found(Box::new(Workflow { active: after.active.or(active), ..after })),
@@ -236,8 +224,8 @@ impl Observed {
         }
     }
 
-    /// The workflow was to be archived without being asked about. If the API does not have it under the UUID that was
-    /// known, or leaves it as it is, it is asked about after all: it may have been registered anew, or be another's.
+    /// The workflow was to be archived without a `GET` first. If the API does not know its UUID, or does not change it,
+    /// a `GET` follows after all: the workflow may have been registered again, or be another's.
     fn archived_unseen(&mut self, fields: Vec<Field>, outcome: Result<Option<Workflow>, Error>) {
         match outcome {
             Ok(_) => {
@@ -249,7 +237,7 @@ impl Observed {
         }
     }
 
-    /// Whether the status tells enough to archive the workflow without asking first.
+    /// Whether the status shows enough to archive the workflow without a `GET` first.
     pub fn knows_it_is_ours(&self) -> bool {
         let status = &self.status;
         let said = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str());
@@ -260,7 +248,7 @@ impl Observed {
             && !matches!(said, None | Some(reason::SHARED | reason::TECHNICAL | reason::WORKFLOW_NOT_FOUND))
     }
 
-    /// Whether the workflow's versions have to be read: not for a change that only this side has made.
+    /// Whether the workflow's versions have to be read: not if only the resource has changed.
     pub fn lacks_registrations(&self, workflow: &Workflow) -> bool {
         self.look
             || self.memory.incomplete
@@ -268,7 +256,7 @@ impl Observed {
             || self.status.workflow_id.as_deref() != Some(&workflow.id)
     }
 
-    /// Whether the field had been as the spec says when it was last looked at.
+    /// Whether the field matched the spec at the last refresh.
     pub fn had_been_set(&self, field: Field) -> bool {
         let wanted = field.wanted(&self.spec);
         let same_spec = self.status.observed_generation == self.generation;
@@ -276,13 +264,13 @@ impl Observed {
             && (field.last_seen(&self.status) == wanted || (same_spec && self.memory.drifted.contains(&field)))
     }
 
-    /// Whether the status says that what this spec wants of the field is contested.
+    /// Whether the status reports this spec's value of the field as contested.
     pub fn was_contested(&self, field: Field) -> bool {
         self.status.observed_generation == self.generation
             && self.status.contested_fields.iter().any(|name| name == field.name())
     }
 
-    /// The pass ends: what it found out about when to come back is remembered.
+    /// The reconcile ends: remembers what later ones need, such as when a retry is due.
     pub fn settled(&mut self, requeue: Requeue, now: Timestamp) {
         if let Remote::Found(workflow) = &self.remote {
             let differing = fields::differing(&self.spec, workflow);

@@ -1,7 +1,7 @@
-//! What to do about a workflow: the next step, from what is known. No I/O here.
+//! Decides the next step for a workflow from what is known. No I/O here.
 //!
-//! A pass calls [`plan`], carries out the step, folds its outcome into [`Observed`] and calls it
-//! again, until it settles. A pass changes at most one thing at the API.
+//! A reconcile calls [`plan`], carries out the step, folds its outcome into [`Observed`] and calls [`plan`] again,
+//! until it settles. A reconcile changes at most one thing at the API.
 
 use std::time::Duration;
 
@@ -24,17 +24,17 @@ use crate::workspace::access::{Connection, Workspace};
 
 /// How long the resources of one manifest may take to arrive.
 const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
-/// What a Workflow says while its Workspace may still be on its way.
+/// Reasons that a Workflow has while its Workspace may still arrive.
 const ARRIVING: [&str; 3] = [reason::SUSPENDED, reason::WORKSPACE_NOT_FOUND, reason::WORKSPACE_NOT_READY];
-/// How long a deletion waits for the workflow to be archived before it lets go.
+/// How long a deletion waits for the workflow to be archived before it releases the resource.
 const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
-/// Bytes of a value that an Event shows at most.
+/// Bytes of a value in an Event, at most.
 const MAX_VALUE: usize = 80;
 
 /// What a reconcile does next.
 pub type Decision = reconcile::Decision<Step, Settled>;
 
-/// One effect or question.
+/// One effect or request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Something in the cluster.
@@ -53,7 +53,7 @@ pub enum ClusterStep {
     SetFinalizer(bool),
     /// Take the operator's finalizer off a resource that is being deleted.
     Release {
-        /// The workflow may not be archived: say so.
+        /// The workflow may not be archived, which is to be reported.
         abandoned: bool,
     },
 }
@@ -83,16 +83,15 @@ impl From<Call> for Step {
     }
 }
 
-/// The end of a pass.
+/// The end of a reconcile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
-    /// To be written if it differs from what is there.
+    /// Written if it differs from the current one.
     pub status: Status,
-    /// What this pass has done: to be published whether or not the status can be written.
+    /// What this reconcile has done: published whether or not the status can be written.
     pub done: Vec<Notice>,
-    /// What the status newly says: to be published once it is written.
+    /// What is new in the status: published once the status is written.
     pub news: Vec<Notice>,
-    /// When to come back.
     pub requeue: Requeue,
 }
 
@@ -108,7 +107,7 @@ pub fn plan(o: &Observed, now: Timestamp) -> Decision {
     }
 }
 
-/// `refused` is for how long the finalizer is not tried again, which the API server refuses.
+/// `refused` is how long the finalizer, which the API server refuses, is not tried again.
 fn decide(o: &Observed, refused: Option<Duration>, now: Timestamp) -> Decision {
     if let Some(since) = o.deleted {
         return match refused {
@@ -117,7 +116,7 @@ fn decide(o: &Observed, refused: Option<Duration>, now: Timestamp) -> Decision {
         };
     }
     let wants = o.spec.deletion_policy == WorkflowDeletionPolicy::Archive;
-    // The rest goes on without it.
+    // Everything else goes on without the finalizer.
     if o.finalizer != wants && refused.is_none() {
         return Decision::Act(ClusterStep::SetFinalizer(wants).into());
     }
@@ -128,16 +127,16 @@ fn decide(o: &Observed, refused: Option<Duration>, now: Timestamp) -> Decision {
     let connection = match &o.workspace {
         Workspace::Ready(connection) => connection,
         Workspace::Pending => return settle(o, o.status.clone(), Requeue::OnChange),
-        // A manifest may well have the Workflow before its Workspace.
+        // A manifest may list the Workflow before its Workspace.
         Workspace::NotFound if now < later(o.created, APPLIED_TOGETHER) => {
             return settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)));
         }
         Workspace::NotFound => {
             let message =
                 format!("There is no Workspace \"{}\" in this namespace; create it.", o.spec.workspace_ref.name);
-            // One that was looked at before had its Workspace, which has been deleted.
+            // A Workflow that got further before had its Workspace, which has been deleted.
             let (wait, left) = match conditions::find(&o.status.conditions, READY) {
-                // What has been said to need a person still does.
+                // What was reported as stalled stays stalled.
                 Some(_) if conditions::is_true(&o.status.conditions, conditions::STALLED) => (Wait::Stalled, None),
                 Some(ready) if !ARRIVING.contains(&ready.reason.as_str()) => (Wait::Stalled, None),
                 Some(_) | None => Wait::for_missing(o.created, now),
@@ -162,7 +161,7 @@ fn decide(o: &Observed, refused: Option<Duration>, now: Timestamp) -> Decision {
     observe(o, connection, now)
 }
 
-/// Whether the status speaks of this spec and nothing is wrong: then the inventory tells of changes.
+/// Whether the status is about this spec and nothing is wrong: then the inventory reports changes.
 fn is_up_to_date(o: &Observed) -> bool {
     o.status.observed_generation == o.generation
         && conditions::is_true(&o.status.conditions, READY)
@@ -170,7 +169,7 @@ fn is_up_to_date(o: &Observed) -> bool {
         && !o.memory.incomplete
 }
 
-/// Asks until all is known that the next decision needs.
+/// Reads until everything is known that the next decision needs.
 fn observe(o: &Observed, connection: &Connection, now: Timestamp) -> Decision {
     if let Change::Failed { fields, trouble } = &o.change {
         return change_failed(o, fields, trouble, now);
@@ -189,7 +188,7 @@ fn observe(o: &Observed, connection: &Connection, now: Timestamp) -> Decision {
     }
 }
 
-/// What the API has, against what the spec asks for.
+/// Compares the workflow at the API with the spec.
 fn compare(o: &Observed, connection: &Connection, workflow: &Workflow, now: Timestamp) -> Decision {
     let differing = fields::differing(&o.spec, workflow);
     if o.spec.management_policy == ManagementPolicy::Observe {
@@ -218,20 +217,20 @@ fn compare(o: &Observed, connection: &Connection, workflow: &Workflow, now: Time
     let (held, free): (Vec<Field>, Vec<Field>) =
         differing.iter().partition(|field| held_until(o, **field, workflow, now).is_some());
     if !free.is_empty() {
-        // A look may come at any time; a refused change is repeated only when that is due.
+        // A refresh may come at any time; a refused change is repeated only when that is due.
         if let Some(wait) = o.memory.retries.held(o.generation, connection, now)
             && let Some(refused) = was_refused(o)
         {
             let status = report::unready(o, Wait::Stalled, reason::CHANGE_REFUSED, refused, now);
             return settle(o, status, Requeue::Hold(wait));
         }
-        // One change a pass; and the API may keep a value otherwise than it was sent.
+        // One change per reconcile; and the API may store another value than it was sent.
         return match &o.change {
             Change::None => Decision::Act(change(o, workflow, &free)),
             Change::Made { fields: set, .. } | Change::Failed { fields: set, .. } => {
                 let message = format!("The workflow is being updated: {} to go.", fields::names(&free));
                 let status = report::unready(o, Wait::Working, reason::UPDATING, &message, now);
-                // What was just set and does not show may show in a while.
+                // A value that was just set may become visible later.
                 let soon = Requeue::Retry(backoff(o.memory.retries.in_a_row, &o.uid, 5, 60));
                 let unmoved = free.iter().any(|field| set.contains(field));
                 settle(o, status, if unmoved { soon } else { Requeue::After(Duration::ZERO) })
@@ -249,7 +248,7 @@ fn compare(o: &Observed, connection: &Connection, workflow: &Workflow, now: Time
     settle(o, status, Requeue::Retry(wait_until(due, now)))
 }
 
-/// The workflow is as it shall be, perhaps only since a moment ago and not for long.
+/// The workflow matches the spec, perhaps only for a short time.
 fn in_order(o: &Observed, mut status: Status, now: Timestamp) -> Decision {
     let still = |field: &Field| {
         let wanted = field.wanted(&o.spec);
@@ -273,36 +272,36 @@ fn held_until(o: &Observed, field: Field, workflow: &Workflow, now: Timestamp) -
     if let Some(until) = o.memory.contests.held_until(field, &wanted, &foreign, now) {
         return Some(until);
     }
-    // Contested before this process began.
+    // The field was contested before this process began.
     let known = o.was_contested(field) && !o.memory.contests.is_exhausted(field, &wanted);
     let since = conditions::find(&o.status.conditions, conditions::CONTESTED)?.last_transition_time.0;
     contest::hold_ends(since, now).filter(|_| known)
 }
 
-/// Out of the archive first and into it last: whether an archived workflow can be changed is not documented.
+/// Unarchives first and archives last: it is not documented whether an archived workflow can be changed.
 fn change(o: &Observed, workflow: &Workflow, free: &[Field]) -> Step {
     let id = workflow.id.clone();
     let rest: Vec<Field> = free.iter().copied().filter(|field| *field != Field::Archived).collect();
     match o.spec.archived.filter(|_| free.contains(&Field::Archived)) {
         Some(false) => Step::SetArchived(id, false),
-        // A field that the API refuses is no reason to leave the workflow out of the archive.
+        // A field that the API refuses must not keep the workflow out of the archive.
         Some(true) if rest.is_empty() || was_refused(o).is_some() => Step::SetArchived(id, true),
         Some(true) | None => Call::Update(id, rest).into(),
     }
 }
 
-/// What the API said when it last refused to set a field, if it was the last thing that happened.
+/// The API's message when it last refused to set a field, if nothing else has happened since.
 fn was_refused(o: &Observed) -> Option<&str> {
     let ready = conditions::find(&o.status.conditions, READY)?;
     (ready.reason == reason::CHANGE_REFUSED).then_some(ready.message.as_str())
 }
 
-/// Why the operator does not change this workflow, if it does not.
+/// Why the operator must not change this workflow; none if it may.
 fn not_ours(workflow: &Workflow, connection: &Connection) -> Option<(&'static str, String)> {
     let namespace = workflow.shared_namespace.as_deref().filter(|namespace| !namespace.is_empty());
     let elsewhere = match (&workflow.workspace_id, &connection.workspace_id) {
         (Some(theirs), Some(ours)) => !theirs.eq_ignore_ascii_case(ours),
-        // Whose it is cannot be told: what is shared may well be another's.
+        // The owner is not known: a shared workflow may belong to another workspace.
         (None, _) | (_, None) => namespace.is_some(),
     };
     if elsewhere {
@@ -329,7 +328,7 @@ fn not_found(o: &Observed, now: Timestamp) -> Decision {
     settle(o, status, Requeue::Retry(backoff(o.memory.retries.in_a_row, &o.uid, 15, 3600)))
 }
 
-/// A question met with trouble.
+/// A call failed.
 fn troubled(o: &Observed, trouble: &Trouble, now: Timestamp) -> Decision {
     let Trouble { kind, message, retry_after } = trouble;
     let patience = Requeue::Retry(backoff(o.memory.retries.in_a_row, &o.uid, 30, 300));
@@ -370,7 +369,8 @@ fn change_failed(o: &Observed, fields: &[Field], trouble: &Trouble, now: Timesta
     )
 }
 
-/// The resource is being deleted: archive the workflow if that is asked for, then let go, in bounded time.
+/// The resource is being deleted: archives the workflow if the spec asks for that, then releases the resource, in
+/// bounded time.
 fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
     if !o.finalizer {
         return settle(o, o.status.clone(), Requeue::OnChange);
@@ -386,7 +386,7 @@ fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
         return archiving(o, "its Workspace cannot be used", 10, now);
     };
     match (&o.change, &o.remote, &o.address) {
-        // What the last look found out will do: that it is there, and ours to change.
+        // The last refresh showed enough: the workflow exists, and is ours to change.
         (Change::None, Remote::NotAsked, _) if o.knows_it_is_ours() => {
             let id = o.status.workflow_id.clone().unwrap_or_default();
             Decision::Act(Step::SetArchived(id, true))
@@ -422,14 +422,14 @@ fn wait_until(due: Option<Timestamp>, now: Timestamp) -> Duration {
     due.and_then(|due| Duration::try_from(due.duration_since(now)).ok()).unwrap_or_default().max(Duration::from_secs(1))
 }
 
-/// Ends the pass. What a person should hear of is what was changed, and what changes in `Ready`.
+/// Ends the reconcile. People are notified of what was changed, and of what changes in `Ready`.
 fn settle(o: &Observed, status: Status, requeue: Requeue) -> Decision {
     let mut news = Vec::new();
     let old = conditions::find(&o.status.conditions, READY);
     if let Some(new) = conditions::find(&status.conditions, READY)
         && old.is_none_or(|old| old.reason != new.reason)
         && new.reason != reason::UPDATING
-        // Said already, when it was found out.
+        // This was reported already, when it was found.
         && !(new.reason == reason::CONTESTED && conditions::is_true(&o.status.conditions, conditions::CONTESTED))
     {
         let warning = conditions::is_true(&status.conditions, STALLED) || new.reason == reason::API_UNAVAILABLE;
@@ -447,7 +447,7 @@ fn settle(o: &Observed, status: Status, requeue: Requeue) -> Decision {
     Decision::Settle(Box::new(Settled { status, done: done(o), news, requeue }))
 }
 
-/// What this pass has changed, told apart by who had made it differ.
+/// What this reconcile has changed. Corrected drift is reported apart from new values of the spec.
 fn done(o: &Observed) -> Vec<Notice> {
     let Change::Made { fields, before } = &o.change else { return Vec::new() };
     let drifted = drifted(o);
@@ -471,14 +471,14 @@ fn done(o: &Observed) -> Vec<Notice> {
     notices
 }
 
-/// All names first: an Event is cut after 1 KiB.
+/// The names of all fields come first, because an Event is cut after 1 KiB.
 fn told(what: &str, fields: &[(Field, String)]) -> String {
     let names: Vec<&str> = fields.iter().map(|(field, _)| field.name()).collect();
     let values: Vec<&str> = fields.iter().map(|(_, value)| value.as_str()).collect();
     format!("{what} {} ({}).", names.join(", "), values.join("; "))
 }
 
-/// A value for a sentence.
+/// A value, shortened for a sentence.
 fn brief(value: &Value) -> String {
     let mut text = value.to_string();
     if text.len() > MAX_VALUE {
@@ -488,7 +488,7 @@ fn brief(value: &Value) -> String {
     text
 }
 
-/// The fields that this pass has set back after somebody else had changed them.
+/// The fields that this reconcile has set back after somebody else had changed them.
 pub fn drifted(o: &Observed) -> Vec<Field> {
     let Change::Made { fields, .. } = &o.change else { return Vec::new() };
     fields.iter().copied().filter(|field| o.had_been_set(*field)).collect()

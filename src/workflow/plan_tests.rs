@@ -1,4 +1,4 @@
-//! One table for each part of a workflow's way: what is known, and the step that follows.
+//! One table for each stage of a workflow: what is known, and the step that follows.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn workflow(fields: Value) -> Workflow {
     serde_json::from_value(all).unwrap()
 }
 
-/// With all questions answered.
+/// With all reads answered.
 fn answered(mut o: Observed, fields: Value) -> Observed {
     o.asked(Ok(workflow(fields)));
     o.registrations_read(Ok(Versions::default()));
@@ -83,7 +83,7 @@ fn ready(status: &WorkflowStatus) -> &str {
     find(&status.conditions, READY).map_or("", |ready| &ready.reason)
 }
 
-/// The next pass: with the status that the last one has written, and what it remembers.
+/// The next reconcile: with the status that the last one wrote, and what it remembers.
 fn next(o: &Observed, now: Timestamp) -> Observed {
     let Settled { status, requeue, .. } = settled(o, now);
     let mut last = o.clone();
@@ -149,7 +149,7 @@ fn out_of_the_archive_comes_first_and_into_it_last() {
     assert_eq!(step(&o, at(1)), Step::SetArchived(ID.into(), false));
     let mut o = answered(both(true), json!({}));
     assert_eq!(step(&o, at(1)), Call::Update(ID.into(), vec![Field::Tags]).into());
-    // One change a pass: the second comes with the next, at once.
+    // One change per reconcile: the second change follows at once, in the next reconcile.
     o.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["a"] })))), at(1));
     let first = settled(&o, at(1));
     assert_eq!((ready(&first.status), first.requeue), (reason::UPDATING, Requeue::After(Duration::ZERO)));
@@ -232,7 +232,7 @@ fn a_restart_does_not_begin_the_fight_anew() {
     let pass = |now| plan(&answered(restarted.clone(), json!({ "tags": ["theirs"] })), now);
     assert!(matches!(pass(at(600)), Decision::Settle(_)));
     assert!(matches!(pass(at(3900)), Decision::Act(Step::Call(Call::Update(..)))));
-    // Once set again after the hour, the next reversal finds it contested at once.
+    // Once the field is set again after the hour, the next reversal makes it contested at once.
     let mut last = answered(restarted.clone(), json!({ "tags": ["theirs"] }));
     last.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(3900));
     let o = answered(Observed { look: true, ..next(&last, at(3900)) }, json!({ "tags": ["theirs"] }));
@@ -329,7 +329,7 @@ fn a_refused_change_is_said_once_and_repeated_later_and_later() {
     assert!(find(&end.status.conditions, READY).unwrap().message.contains("tags"));
     let held = next(&o, at(1));
     assert!(matches!(settled(&held, at(2)).requeue, Requeue::Hold(_)));
-    // Nor by a look that comes before: what the API newly says is taken in, and that is all.
+    // Nor does a refresh before that repeat the change: it only takes in what is new at the API.
     let look = answered(Observed { look: true, ..held.clone() }, json!({ "active": false, "archived": true }));
     let taken_in = settled(&look, at(2));
     assert!(matches!(taken_in.requeue, Requeue::Hold(_)));
@@ -423,7 +423,7 @@ fn a_schema_that_the_api_server_spells_in_its_own_way_is_not_written_again() {
     };
     let mut o = wanting(json!({}));
     let written = read(&mut o, r#"{"type":"object","maxProperties":2}"#);
-    // As it comes back: another order.
+    // As it comes back: in another order.
     let mut next = Observed { look: true, ..wanting(json!({})) };
     next.status = serde_json::from_str(
         &serde_json::to_string(&written)
@@ -446,7 +446,7 @@ fn a_deep_schema_in_a_status_from_before_costs_nothing_but_itself() {
     let object: Resource = serde_json::from_str(&text).unwrap();
     let mut o = Observed { status: object.status.unwrap(), look: true, ..wanting(json!({})) };
     assert_eq!(o.status.definition.as_ref().unwrap().input_schema.as_ref().unwrap().text(), deep);
-    // It stays while nobody asks, and goes when somebody does.
+    // The schema stays until a refresh, which removes it.
     o.asked(Ok(workflow(json!({}))));
     o.registrations_read(Ok(Versions::default()));
     assert_eq!(settled(&o, at(1)).status.definition, None);
@@ -497,7 +497,7 @@ fn a_field_that_is_refused_does_not_keep_the_workflow_out_of_the_archive() {
     assert_eq!(step(&o, at(120)), Step::SetArchived(ID.into(), true));
 }
 
-/// A workflow that somebody fights for, at the time at which that is said.
+/// A workflow with a contested field, at the time at which that is reported.
 fn contested() -> Observed {
     let mut o = wanting(json!({ "tags": ["ours"] }));
     for minute in 0..4 {
@@ -520,7 +520,7 @@ fn an_edit_ends_the_contest_whichever_way_it_goes() {
         assert!(find(&end.status.conditions, CONTESTED).is_none() && end.status.contested_fields.is_empty(), "{spec}");
         assert_eq!(end.requeue, Requeue::OnChange);
     }
-    // A new wish is tried at once, also by a process that remembers nothing, and after trouble.
+    // A new value is set at once, also by a process that remembers nothing, and after trouble.
     let spec = wanting(json!({ "tags": ["new"] })).spec;
     let mut edited = Observed { generation: Some(2), spec, memory: Memory::default(), ..contested() };
     edited.asked(Err(Error::Transient { retry_after: None, message: "down".into() }));
@@ -539,7 +539,7 @@ fn registrations_that_could_not_be_read_are_read_again_soon() {
     let o = next(&o, at(1));
     assert!(matches!(settled(&o, at(2)).requeue, Requeue::Hold(_)));
     assert_eq!(step(&o, at(120)), Call::Get("invoices".into()).into());
-    // Where that is not allowed, it is not insisted on.
+    // If reading them is forbidden, the operator does not insist.
     let mut o = wanting(json!({}));
     o.asked(Ok(workflow(json!({}))));
     o.registrations_read(Err(Error::Rejected(refusal(403))));

@@ -1,4 +1,4 @@
-//! The words of a workflow's status: each function answers one situation with a whole status.
+//! Builds a workflow's status: each function returns the whole status for one situation.
 
 use std::collections::BTreeSet;
 
@@ -11,19 +11,19 @@ use crate::api::WorkflowStatus as Status;
 use crate::api::conditions::{self, ACTIVE, AMBIGUOUS, CONTESTED, Is, NEEDS_USER, Wait};
 use crate::mistral::wire::{MAX_DESCRIPTION, Workflow};
 
-/// Names of deployments that a message holds at most.
+/// Names of deployments in a message, at most.
 const MAX_DEPLOYMENTS: usize = 10;
 
 pub use crate::api::reasons::workflow as reason;
 
-/// The workflow is as it shall be, or only read.
+/// The workflow matches the spec, or is only read.
 pub fn ready(o: &Observed, workflow: &Workflow, reason: &str, message: &str, now: Timestamp) -> Status {
     let mut status = seen(o, workflow, now);
     conditions::ready(&mut status.conditions, reason, message, o.generation, now);
     status
 }
 
-/// Not as it shall be: why, and whether it will go on by itself.
+/// The workflow does not match the spec, or that is not known: why, and whether a person has to act.
 pub fn unready(o: &Observed, wait: Wait, reason: &str, message: &str, now: Timestamp) -> Status {
     let mut status = match &o.remote {
         Remote::Found(workflow) => seen(o, workflow, now),
@@ -34,7 +34,7 @@ pub fn unready(o: &Observed, wait: Wait, reason: &str, message: &str, now: Times
     status
 }
 
-/// Says which fields are contested, or that none is.
+/// Reports which fields are contested, or that none is.
 pub fn contested(status: &mut Status, o: &Observed, fields: &[Field], now: Timestamp) {
     status.contested_fields = fields.iter().map(|field| field.name().to_owned()).collect();
     if fields.is_empty() {
@@ -53,7 +53,7 @@ pub fn contested_message(fields: &[Field]) -> String {
     )
 }
 
-/// The status with what the API says.
+/// The status with the workflow's state at the API.
 fn seen(o: &Observed, workflow: &Workflow, now: Timestamp) -> Status {
     let mut status = base(o);
     let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
@@ -93,7 +93,7 @@ fn seen(o: &Observed, workflow: &Workflow, now: Timestamp) -> Status {
     status
 }
 
-/// Says it before an execution is refused for it (409).
+/// Reports this before an execution is refused because of it (409).
 fn ambiguous(status: &mut Status, o: &Observed, deployments: &BTreeSet<String>, now: Timestamp) {
     if deployments.len() < 2 {
         conditions::remove(&mut status.conditions, AMBIGUOUS);
@@ -109,7 +109,7 @@ fn ambiguous(status: &mut Status, o: &Observed, deployments: &BTreeSet<String>, 
     set(status, o, AMBIGUOUS, Is::True, reason::SEVERAL_DEPLOYMENTS, &message, now);
 }
 
-/// What was known stays to be read; nothing serves it.
+/// What was known stays readable; no worker serves the workflow.
 fn absent(o: &Observed, now: Timestamp) -> Status {
     let mut status = base(o);
     status.active = Some(false);
@@ -121,12 +121,12 @@ fn absent(o: &Observed, now: Timestamp) -> Status {
 fn base(o: &Observed) -> Status {
     let mut status = o.status.clone();
     if status.observed_generation != o.generation {
-        // It was what the spec said before that somebody contested.
+        // Somebody contested a value of the previous spec.
         status.contested_fields.clear();
         conditions::remove(&mut status.conditions, CONTESTED);
     }
     status.observed_generation = o.generation;
-    // An edit that changes nothing here has been seen all the same.
+    // An edit that changes nothing here is recorded as seen, too.
     status.conditions.iter_mut().for_each(|condition| condition.observed_generation = o.generation);
     status
 }

@@ -1,4 +1,4 @@
-//! The versions of one workflow: of thousands, each with its schemas, only what a status shows is kept.
+//! The versions of one workflow: there may be thousands, each with its schemas; only what a status shows is kept.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -15,34 +15,33 @@ const MAX_HANDLER: usize = 256;
 /// Bytes of schemas that a status holds at most.
 const MAX_SCHEMAS: usize = 32 << 10;
 
-/// What a status tells of them.
+/// What a status shows of the versions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Versions {
     /// Newest first.
     pub newest: Vec<RegistrationStatus>,
-    /// What the newest active one offers; the newest of all if none is active.
+    /// The definition of the newest active registration; of the newest of all if none is active.
     pub definition: Option<Box<Definition>>,
     /// The deployments that serve the workflow now.
     pub deployments: BTreeSet<String>,
 }
 
-/// Row by row, in any order.
+/// Collects registrations one by one, in any order.
 #[derive(Debug, Default)]
 pub struct Gathering {
     active: HashSet<String>,
-    /// By id: UUIDs of version 7 begin with the time.
+    /// By id: UUIDs of version 7 begin with the time, so this is the order of age.
     newest: BTreeMap<String, RegistrationStatus>,
     deployments: BTreeSet<String>,
     shown: Option<(bool, Registration)>,
 }
 
 impl Gathering {
-    /// None yet. A live worker serves the registrations with these ids.
+    /// Starts empty. A live worker serves the registrations with these ids.
     pub fn new(active: HashSet<String>) -> Self {
         Self { active, ..Self::default() }
     }
 
-    /// Takes one in.
     pub fn add(&mut self, row: Registration) {
         let active = self.active.contains(&row.id);
         let deployment = row.deployment_name.clone();
@@ -58,7 +57,7 @@ impl Gathering {
         }
     }
 
-    /// All rows have been taken in.
+    /// The result, once all rows have been added.
     pub fn versions(self) -> Versions {
         Versions {
             newest: self.newest.into_values().rev().collect(),
@@ -115,8 +114,8 @@ fn definition(registration: Registration) -> Definition {
     }
 }
 
-/// The same definition in the words of the status, where that has it already: the API server orders the fields of
-/// objects and spells numbers and texts in its own way, and another spelling is no reason to write.
+/// The definition, spelled as in the status where that holds the same: the API server orders the fields of objects and
+/// spells numbers and texts in its own way, and another spelling is no reason to write.
 pub fn as_written(definition: Definition, old: Option<&Definition>) -> Definition {
     let Some(old) = old else { return definition };
     let same = |new: Option<Json>, old: &Option<Json>| match (new, old) {
@@ -132,7 +131,7 @@ pub fn as_written(definition: Definition, old: Option<&Definition>) -> Definitio
 
 fn is_same(a: &Json, b: &Json) -> bool {
     use serde_json::Value;
-    // Bounded: both are shallow.
+    // The recursion is bounded: both values are shallow.
     fn same(a: &Value, b: &Value) -> bool {
         match (a, b) {
             (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
@@ -231,7 +230,7 @@ mod tests {
             let other = shown(&format!(r#"{{"input_schema":{other}}}"#));
             assert_eq!(as_written(other.clone(), Some(&written)), other);
         }
-        // One that an older version wrote is replaced.
+        // A schema that an older operator wrote is replaced.
         let deep = Json::from_text(format!("{}{}", "[".repeat(1000), "]".repeat(1000)));
         let old = Definition { input_schema: deep, ..written.clone() };
         assert_eq!(as_written(written.clone(), Some(&old)), written);

@@ -1,4 +1,4 @@
-//! What a resource may do with the Workspace that it names.
+//! Whether a resource may use the Workspace that it references.
 
 use std::collections::BTreeSet;
 
@@ -10,21 +10,19 @@ use super::connections::{Connections, Key, Live, State};
 use crate::api;
 use crate::api::conditions::Wait;
 
-/// The Workspace as the resources see it that name it.
+/// The Workspace as seen by the resources that reference it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Workspace {
-    /// Not looked at yet since this process began.
+    /// Not checked yet since this process started.
     Pending,
-    /// There is no such resource.
     NotFound,
-    /// It cannot be used: why, and whether that may pass by itself.
+    /// The Workspace cannot be used: why, and whether this may pass without intervention.
     NotReady(String, Wait),
-    /// It can be used.
     Ready(Connection),
 }
 
 impl Workspace {
-    /// Where calls go, if it can be used.
+    /// Where calls go, if the Workspace can be used.
     pub fn connection(&self) -> Option<&Connection> {
         match self {
             Self::Ready(connection) => Some(connection),
@@ -38,9 +36,9 @@ impl Workspace {
 pub struct Connection {
     /// Scheme, host and port.
     pub origin: String,
-    /// The Mistral workspace, when the API tells.
+    /// The Mistral workspace, if the API reports it.
     pub workspace_id: Option<String>,
-    /// Another number for each key: a corrected Secret is a reason to try again at once.
+    /// Differs for each key: a corrected Secret is a reason to retry at once.
     pub epoch: u64,
 }
 
@@ -50,13 +48,13 @@ impl From<&Live> for Connection {
     }
 }
 
-/// The names of the Secrets in which Workspaces of this namespace have their API keys.
+/// The names of the Secrets that hold the API keys of the Workspaces in this namespace.
 pub fn api_key_secrets(workspaces: &Store<Decoded<api::Workspace>>, namespace: &str) -> BTreeSet<String> {
     let all = workspaces.state().into_iter().filter(|workspace| workspace.namespace().as_deref() == Some(namespace));
     all.filter_map(|workspace| Some(workspace.0.as_ref().ok()?.spec.auth.api_key_secret_ref.name.clone())).collect()
 }
 
-/// What may be done with this Workspace, and with which connection.
+/// Whether this Workspace may be used, and with which connection.
 pub fn look(
     workspaces: &Store<Decoded<api::Workspace>>,
     connections: &Connections,

@@ -12,13 +12,12 @@ use crate::mistral::budget::Budget;
 use crate::mistral::calls::Calls;
 use crate::sync::lock;
 
-/// Where a key leads to, and which one it is, without telling it.
+/// Identifies an origin and a key without revealing the key.
 type Fingerprint = [u8; 32];
 
-/// All budgets.
 #[derive(Debug)]
 pub struct Budgets {
-    /// Calls a second that the operator lets through for one key.
+    /// The operator's limit for one key, in calls per second.
     cap: u32,
     calls: Calls,
     connections: Arc<Connections>,
@@ -37,7 +36,7 @@ struct Member {
     limit: u32,
 }
 
-/// Who says how many calls a second leave.
+/// Which setting limits the rate of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitOf {
     /// The Workspace itself.
@@ -49,12 +48,12 @@ pub enum LimitOf {
 }
 
 impl Budgets {
-    /// None yet. Workspaces whose calls begin to wait hear of that through `connections`.
+    /// Starts empty. When the calls of Workspaces begin to wait, the Workspaces are notified through `connections`.
     pub fn new(cap: u32, calls: Calls, connections: Arc<Connections>) -> Self {
         Self { cap, calls, connections, shared: Arc::default() }
     }
 
-    /// The budget of this key, which the Workspace uses from now on; what it wishes for holds for all that share it.
+    /// The budget of this key, which the Workspace uses from now on. Its `wish` counts for all that share the key.
     pub fn join(&self, key: &Key, address: &Url, token: &SecretString, wish: Option<u32>) -> Arc<Budget> {
         let of = fingerprint(address, token);
         let member = Member { of, limit: wish.unwrap_or(self.cap).min(self.cap) };
@@ -74,7 +73,8 @@ impl Budgets {
         budget
     }
 
-    /// How many calls a second this Workspace has, with those that share its key, and who says so.
+    /// The rate that this Workspace shares with others of the same key, in calls per second, and the setting that
+    /// limits it.
     pub fn limit(&self, key: &Key) -> (u32, LimitOf) {
         let shared = lock(&self.shared);
         let Some(member) = shared.members.get(key) else { return (self.cap, LimitOf::Operator) };
@@ -85,7 +85,7 @@ impl Budgets {
         }
     }
 
-    /// None but these Workspaces exist.
+    /// Forgets all Workspaces except those that exist.
     pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
         let mut shared = lock(&self.shared);
         let gone: Vec<Member> =
@@ -105,7 +105,7 @@ impl Budgets {
 }
 
 impl Shared {
-    /// The smallest wish of those that use the key; none if nobody does any more.
+    /// The lowest rate that the users of the key wish for; `None` if the key has no users any more.
     fn limit(&self, of: Fingerprint) -> Option<u32> {
         self.members.values().filter(|member| member.of == of).map(|member| member.limit).min()
     }
@@ -120,7 +120,7 @@ impl Shared {
 
 fn fingerprint(address: &Url, token: &SecretString) -> Fingerprint {
     let origin = address.origin().ascii_serialization();
-    // An origin has no line break.
+    // An origin has no line break, so the separator is unambiguous.
     Sha256::new().chain_update(origin).chain_update("\n").chain_update(token.expose_secret()).finalize().into()
 }
 
@@ -168,7 +168,7 @@ mod tests {
         join(&budgets, "c", address, "one", Some(3));
         assert_eq!(budgets.limit(&key("a")), (3, LimitOf::Other));
         assert_eq!(budgets.limit(&key("c")), (3, LimitOf::Workspace));
-        // With another key it has no say any more.
+        // With another key, its wish no longer counts for this one.
         join(&budgets, "c", address, "two", Some(3));
         assert_eq!(budgets.limit(&key("a")), (20, LimitOf::Workspace));
         budgets.forget_all_but(|key| key.name == "b");

@@ -1,4 +1,4 @@
-//! The connections that are in use, kept by the Workspace controller and read by the others.
+//! The connections in use. The Workspace controller maintains them, and the other controllers read them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,14 +21,12 @@ const STOPS_FOR: Duration = Duration::from_secs(600);
 /// Namespace and name of a Workspace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
 }
 
 impl Key {
-    /// The lane of its calls, which takes turns with those of the other Workspaces that use the same API key.
+    /// The flow of its calls. The flows of all Workspaces with the same API key are served in turn.
     pub fn lane(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
@@ -37,22 +35,22 @@ impl Key {
 /// A connection that has been checked.
 #[derive(Clone, Debug)]
 pub struct Live {
-    /// Calls the API, but for turns: whoever calls takes one.
+    /// Calls the API without a permit: callers have to take one.
     client: Client,
     /// Scheme, host and port.
     pub origin: String,
-    /// The Mistral workspace, when the API tells.
+    /// The Mistral workspace, if the API reports it.
     pub workspace_id: Option<String>,
-    /// How often to look for changes that were made at the API.
+    /// How often to detect changes that were made at the API.
     pub resync: Duration,
-    /// Another number for each connection that was made.
+    /// Unique for each connection that was made.
     pub epoch: u64,
-    /// Bounds how many calls leave a second and how many are under way, over all that use the same key.
+    /// Limits the rate of calls and the calls in flight, over all users of the same key.
     pub budget: Arc<Budget>,
 }
 
 impl Live {
-    /// Another connection.
+    /// Makes a connection with an epoch of its own.
     pub fn new(
         client: Client,
         budget: Arc<Budget>,
@@ -65,32 +63,32 @@ impl Live {
         Self { client, origin, workspace_id, resync, epoch, budget }
     }
 
-    /// The room for what is long that comes by way of its key.
+    /// The memory limit for long responses and inputs of this key.
     pub fn room(&self) -> &Room {
         self.client.room()
     }
 
-    /// A client whose calls are all of this turn.
+    /// A client that makes all its calls with this permit.
     pub fn in_turn(&self, turn: Arc<Turn>) -> Client {
         self.client.clone().in_turn(turn)
     }
 
-    /// A client each of whose calls waits for its turn: for tasks of this Workspace.
+    /// A client for tasks of this Workspace: each of its calls waits for a permit of its own.
     pub fn waiting(&self, class: Class, key: &Key) -> Client {
         self.waiting_in(class, key.lane())
     }
 
-    /// The same in a lane of its own: for calls that are made for several Workspaces.
+    /// The same in another flow: for calls on behalf of several Workspaces.
     pub fn waiting_in(&self, class: Class, lane: String) -> Client {
         self.client.clone().waiting(Arc::clone(&self.budget), class, lane)
     }
 
-    /// Whether another one calls the same address with the same key.
+    /// Whether `other` calls the same address with the same key.
     pub fn is_as(&self, other: &Self) -> bool {
         self.client.is_as(&other.client)
     }
 
-    /// Whether it calls this address with this key.
+    /// Whether this connection calls this address with this key.
     pub fn uses(&self, address: &Url, token: &SecretString) -> bool {
         self.client.uses(address, token)
     }
@@ -99,13 +97,13 @@ impl Live {
 /// What may be done with a Workspace.
 #[derive(Clone, Debug)]
 pub enum State {
-    /// Anything.
+    /// Everything is allowed.
     Ready(Live),
-    /// Nothing, for the reason given, which may pass by itself; perhaps what runs may still be stopped.
+    /// No new work is allowed: why, and whether this may pass without intervention. With a connection, runs may still
+    /// be stopped.
     NotReady(String, Wait, Option<Live>),
 }
 
-/// All connections.
 #[derive(Debug)]
 pub struct Connections {
     entries: Mutex<HashMap<Key, Entry>>,
@@ -116,25 +114,25 @@ pub struct Connections {
 
 #[derive(Debug)]
 struct Entry {
-    /// UID of the Workspace: one created again under the same name is another one.
+    /// UID of the Workspace: a Workspace created again under the same name is a different one.
     uid: String,
     state: State,
     since: Instant,
 }
 
 impl Connections {
-    /// None yet. All of `changed` hear of each connection that others may have waited for, `suspect` of
-    /// each that somebody had trouble with.
+    /// Starts empty. `changed` receive each Workspace whose connection others may have waited for, `suspect` each
+    /// Workspace whose connection had trouble.
     pub fn new(changed: Vec<UnboundedSender<Key>>, suspect: UnboundedSender<Key>) -> Self {
         Self { entries: Mutex::default(), suspects: Mutex::default(), changed, suspect }
     }
 
-    /// What may be done with this Workspace; none if it has not been checked yet.
+    /// What may be done with this Workspace; `None` if it has not been checked yet.
     pub fn get(&self, key: &Key) -> Option<State> {
         self.lock().get(key).map(|entry| entry.state.clone())
     }
 
-    /// Those of these Workspaces with which anything may be done.
+    /// Those of these Workspaces that can be used, with their connections.
     pub fn ready_among<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Vec<(Key, Live)> {
         let entries = self.lock();
         keys.filter_map(|key| match entries.get(key)?.state {
@@ -144,12 +142,12 @@ impl Connections {
         .collect()
     }
 
-    /// What may be done with the Workspace of this UID only.
+    /// Like `get`, but only for the Workspace with this UID.
     pub fn of(&self, key: &Key, uid: &str) -> Option<State> {
         self.lock().get(key).filter(|entry| entry.uid == uid).map(|entry| entry.state.clone())
     }
 
-    /// A connection for stopping runs: the present one, or one that was good not long ago.
+    /// A connection for stopping runs: the current one, or one that was good recently.
     pub fn for_stopping(&self, key: &Key) -> Option<Live> {
         match self.lock().get(key) {
             Some(Entry { state: State::Ready(live), .. }) => Some(live.clone()),
@@ -160,23 +158,23 @@ impl Connections {
         }
     }
 
-    /// A Workspace of this namespace whose connection may stop runs and is the wanted one.
+    /// A Workspace of this namespace whose connection may stop runs and is `wanted`.
     pub fn stopper_in(&self, namespace: &str, wanted: impl Fn(&Live) -> bool) -> Option<Key> {
         let keys: Vec<Key> = self.lock().keys().filter(|key| key.namespace == namespace).cloned().collect();
         keys.into_iter().find(|key| self.for_stopping(key).is_some_and(|live| wanted(&live)))
     }
 
-    /// Whether this Workspace's calls, if it may make any, are of that budget.
+    /// Whether this Workspace's calls, if it may make any, use this budget.
     pub fn calls_from(&self, key: &Key, budget: u64) -> bool {
         self.for_stopping(key).is_some_and(|live| live.budget.id() == budget)
     }
 
-    /// The Workspace can be used.
+    /// Records that the Workspace can be used.
     pub fn ready(&self, key: &Key, uid: &str, live: Live) {
         self.set(key, uid, State::Ready(live));
     }
 
-    /// The Workspace cannot be used. With `may_stop` its last good connection may still stop runs.
+    /// Records that the Workspace cannot be used. With `may_stop`, its last good connection may still stop runs.
     pub fn not_ready(&self, key: &Key, uid: &str, why: String, wait: Wait, may_stop: bool) {
         let before = self.get(key);
         let last = match before {
@@ -190,7 +188,7 @@ impl Connections {
         self.set(key, uid, State::NotReady(why, wait, last));
     }
 
-    /// The Workspace does not exist any more: nothing new is done with its connection.
+    /// Records that the Workspace no longer exists. Its connection takes no new work.
     pub fn gone(&self, key: &Key) {
         let mut entries = self.lock();
         if let Some(entry) = entries.get_mut(key)
@@ -203,13 +201,13 @@ impl Connections {
         }
     }
 
-    /// None but these Workspaces exist: whoever has not heard of that yet does now.
+    /// Records that only these Workspaces exist, and notifies the listeners of each that is newly gone.
     pub fn gone_all_but(&self, exists: impl Fn(&Key) -> bool) {
         let missing: Vec<Key> = self.lock().keys().filter(|key| !exists(key)).cloned().collect();
         missing.iter().for_each(|key| self.gone(key));
     }
 
-    /// Someone had trouble with this connection: it shall be checked soon.
+    /// Reports trouble with this connection, so that it is checked soon.
     pub fn suspect(&self, key: &Key) {
         if self.suspects().insert(key.clone()) {
             // A receiver that is gone means that the process is ending.
@@ -217,23 +215,23 @@ impl Connections {
         }
     }
 
-    /// There is news of the Workspace that its status does not tell yet.
+    /// Requests a reconcile: there is news of the Workspace that its status does not show yet.
     pub fn look_again(&self, key: &Key) {
         // A receiver that is gone means that the process is ending.
         let _ = self.suspect.send(key.clone());
     }
 
-    /// Whether someone had trouble with it since it was last checked.
+    /// Whether trouble with this connection was reported since it was last checked.
     pub fn is_suspect(&self, key: &Key) -> bool {
         self.suspects().contains(key)
     }
 
-    /// It is being checked now.
+    /// Records that the connection is being checked now.
     pub fn checking(&self, key: &Key) {
         self.suspects().remove(key);
     }
 
-    /// Forgets connections of Workspaces that are gone, once they may not stop runs any more.
+    /// Forgets connections of Workspaces that are gone, once they may no longer stop runs.
     pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
         self.lock().retain(|key, entry| exists(key) || entry.since.elapsed() < STOPS_FOR);
         self.suspects().retain(|key| exists(key));

@@ -1,4 +1,4 @@
-//! Reads a Workspace's Secret, checks the key, and keeps the connection for the others.
+//! Reads a Workspace's Secret, checks the key, and publishes the connection to the other controllers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -32,54 +32,51 @@ use crate::platform::requeue::{Failures, Refusal};
 use crate::workflow::discovery::Discovery;
 use crate::workflow::inventory::Inventory;
 
-/// How long a check waits for its turn. It has a lane of its own, so only an API that is to be left alone takes longer.
+/// How long a check waits for a permit. Checks have a flow of their own, so only a pause of the API takes longer.
 const TURN: Duration = Duration::from_secs(10);
-/// When a check that got no turn is tried again.
+/// When a check that got no permit is tried again.
 const NEXT_TURN: Duration = Duration::from_secs(15);
-/// The lane of the checks: behind all the starts of its Workspace, a refused key would go unnoticed.
+/// The flow of the checks. If they waited behind all starts of their Workspace, a refused key would go unnoticed.
 const LANE: &str = "(checks)";
-/// What lies between the first checks of two Workspaces: those of a thousand must not be made at once.
+/// The time between the first checks of two Workspaces: those of a thousand must not be made at once.
 const BETWEEN_FIRST_CHECKS: Duration = Duration::from_millis(10);
 
 /// What reconciles share.
 pub struct Context {
-    /// The cluster.
+    /// Of the Kubernetes API.
     pub client: Client,
-    /// Where connections are kept.
     pub connections: Arc<Connections>,
-    /// Knows how many workflows there are.
+    /// Knows how many workflows each Mistral workspace has.
     pub inventory: Arc<Inventory>,
-    /// Knows which of them have no resource.
+    /// Knows which workflows have no resource.
     pub discovery: Arc<Discovery>,
-    /// Events.
     pub publisher: Arc<Publisher>,
-    /// The addresses that may be called.
+    /// The API addresses that the operator may call.
     pub allowed: Vec<Url>,
     /// For how long this process may act.
     pub term: Term,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Passes in a row that failed.
+    /// Consecutive failed reconciles.
     pub failures: Failures,
     budgets: Budgets,
     first_checks: Arc<Line>,
     memory: Mutex<HashMap<Key, Memory>>,
 }
 
-/// What this process remembers of a Workspace.
+/// What this process remembers about a Workspace.
 #[derive(Clone, Debug, Default)]
 struct Memory {
     check: Option<Check>,
-    /// That of its key, kept also while the key cannot be checked.
+    /// The budget of the Workspace's key, kept also while the key cannot be checked.
     budget: Option<Arc<Budget>>,
-    /// Problems in a row.
+    /// Consecutive problems.
     retries: u32,
     /// The status that the API server refuses.
     refusal: Option<Box<Refusal>>,
 }
 
 impl Context {
-    /// Nothing remembered yet.
+    /// Starts with nothing remembered.
     #[expect(clippy::too_many_arguments, reason = "each is a different thing, and they are named where it is called")]
     pub fn new(
         client: Client,
@@ -122,7 +119,7 @@ impl Context {
     }
 }
 
-/// One pass over one Workspace.
+/// Reconciles one Workspace.
 ///
 /// # Errors
 /// When the Kubernetes API cannot be used.
@@ -192,14 +189,14 @@ fn key_of(workspace: &Workspace) -> Key {
     Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() }
 }
 
-/// Reads, and checks if that is due. Returns what is so, and when to look again.
+/// Reads the Secret, and checks the key if that is due. Returns the outcome, and when to reconcile again.
 async fn look(
     context: &Context,
     workspace: &Workspace,
     key: &Key,
     memory: &mut Memory,
 ) -> Result<(Result<Accepted, Problem>, Duration), Error> {
-    // Soon after a problem, then less often: whoever corrects it is probably at it.
+    // Soon after a problem, then less often: somebody is probably correcting it.
     let soon = Duration::from_secs(1 << memory.retries.min(4)).min(Duration::from_secs(15));
     let address = match plan::address(&workspace.spec, &context.allowed) {
         Ok(address) => address,
@@ -277,12 +274,13 @@ async fn read_secret(
     }
 }
 
-/// What is known of this key, if it has been checked before: that the API has no time now says nothing about it.
+/// The last outcome for this key, if it has been checked before: an API that takes no calls now says nothing about the
+/// key.
 fn known_or(last: Option<&Check>, of: &(Url, SecretString), problem: Problem) -> Result<Accepted, Problem> {
     last.filter(|last| last.is_of(of)).map_or(Err(problem), |last| last.outcome.clone())
 }
 
-/// What keeps this Workspace's calls waiting, if something does for long.
+/// Why this Workspace's calls wait, if they wait for long.
 fn strained(budgets: &Budgets, key: &Key, budget: &Budget) -> Option<Strained> {
     let (strain, lasts, waiting) = budget.strain()?;
     let (limit, limit_of) = budgets.limit(key);
@@ -293,7 +291,8 @@ fn strained(budgets: &Budgets, key: &Key, budget: &Budget) -> Option<Strained> {
 async fn check(client: Result<mistral::Client, Problem>, secret: &str) -> Result<Accepted, Problem> {
     let client = client?;
     let answer = match client.whoami().await {
-        // Not in every published description of the API; a list of one tells as well whether the key is good.
+        // Not every published description of the API has this route. A list of one workflow also shows whether the key
+        // is valid.
         Err(mistral::Error::NotFound(_) | mistral::Error::Rejected(_)) => {
             let filter = mistral::WorkflowFilter { limit: 1, ..mistral::WorkflowFilter::default() };
             client.list_workflows(&filter).await.map(|_| WhoAmI::default())
@@ -312,7 +311,7 @@ fn client(context: &Context, address: &Url, token: &SecretString) -> Result<mist
     })
 }
 
-/// Hands the connection to the others, if it is another one than they have.
+/// Publishes the connection to the other controllers, if it differs from theirs.
 fn connect(context: &Context, key: &Key, workspace: &Workspace, outcome: &Result<Accepted, Problem>, memory: &Memory) {
     let connections = &context.connections;
     let uid = &workspace.uid().unwrap_or_default();
@@ -331,7 +330,7 @@ fn connect(context: &Context, key: &Key, workspace: &Workspace, outcome: &Result
                 Err(problem) => connections.not_ready(key, uid, problem.message, Wait::Stalled, true),
             },
         },
-        // An API that is down for a while is no reason to give up a connection that was good.
+        // An API that is temporarily down is no reason to give up a connection that was good.
         (Err(problem), ..) if problem.passing && matches!(connections.of(key, uid), Some(State::Ready(_))) => {}
         (Err(problem), ..) => {
             let may_stop =

@@ -1,4 +1,4 @@
-//! A line in which namespaces take turns: a thousand of one namespace hold up only each other.
+//! A queue that serves namespaces in turn: a thousand waiters of one namespace hold up only each other.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::platform::turns::Turns;
 use crate::sync;
 
-/// Lets one go at a time, with a rest between two.
+/// Releases one waiter at a time, with a rest between two.
 #[derive(Debug)]
 pub struct Line {
     rest: Duration,
@@ -19,19 +19,19 @@ pub struct Line {
 #[derive(Debug, Default)]
 struct Waiting {
     turns: Turns<oneshot::Sender<()>>,
-    /// A task lets them go.
+    /// A task releases the waiters.
     is_moving: bool,
-    /// When the next may go.
+    /// When the next waiter may be released.
     next: Option<Instant>,
 }
 
 impl Line {
-    /// Nobody stands in it.
+    /// An empty queue.
     pub fn new(rest: Duration) -> Self {
         Self { rest, waiting: Mutex::default() }
     }
 
-    /// Waits until it is the turn of one more of this namespace. Whoever stops waiting leaves the line.
+    /// Waits for the next release of a waiter of this namespace. Dropping the future leaves the queue.
     pub async fn wait(self: &Arc<Self>, namespace: &str) {
         let (go, turn) = oneshot::channel();
         {
@@ -41,7 +41,7 @@ impl Line {
                 tokio::spawn(Arc::clone(self).let_go());
             }
         }
-        // That nobody lets go any more means that the process is ending.
+        // If nobody releases waiters any more, the process is ending.
         let _ = turn.await;
     }
 
@@ -56,7 +56,7 @@ impl Line {
                 waiting.is_moving = false;
                 return;
             };
-            // Those who have left cost the others no time.
+            // Waiters that have left cost the others no time.
             if go.send(()).is_ok() {
                 waiting.next = Some(Instant::now() + self.rest);
             }

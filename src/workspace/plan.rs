@@ -1,4 +1,4 @@
-//! What a Workspace's Secret and the API's answer mean. No I/O here.
+//! Judges a Workspace's Secret and the API's response to a check. No I/O here.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub const READ_EVERY: Duration = Duration::from_secs(50);
 const CHECK_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// How often a refused key is checked again: it may have been activated meanwhile.
 const RECHECK_REFUSED: SignedDuration = SignedDuration::from_mins(1);
-/// Suspicions that come closer than this to the last check have to wait.
+/// A suspicion that comes sooner than this after the last check has to wait.
 const CHECK_AT_MOST: SignedDuration = SignedDuration::from_secs(5);
 
 /// Why a Workspace cannot be used.
@@ -36,7 +36,7 @@ pub struct Problem {
     pub reason: &'static str,
     /// What is wrong and what to do.
     pub message: String,
-    /// It may pass without a person.
+    /// The problem may pass without intervention.
     pub passing: bool,
 }
 
@@ -45,14 +45,14 @@ impl Problem {
         Self { reason, message, passing: false }
     }
 
-    /// The same, of a Workspace that was created then: one manifest may well have the Workspace before its Secret.
+    /// Adapts the problem to the age of the Workspace: in one manifest, the Workspace may well come before its Secret.
     #[must_use]
     pub fn of_a_workspace_from(self, created: Timestamp, now: Timestamp) -> Self {
         let arrives = self.reason == reason::SECRET_NOT_FOUND && Wait::for_missing(created, now).0 == Wait::Working;
         Self { passing: self.passing || arrives, ..self }
     }
 
-    /// Whether it may pass without a person.
+    /// Whether the problem may pass without intervention.
     pub fn wait(&self) -> Wait {
         if self.passing { Wait::Working } else { Wait::Stalled }
     }
@@ -61,9 +61,9 @@ impl Problem {
 /// A connection whose key was accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
-    /// The Mistral workspace, when the API tells.
+    /// The Mistral workspace, if the API reports it.
     pub workspace_id: Option<String>,
-    /// The Mistral organization, when the API tells.
+    /// The Mistral organization, if the API reports it.
     pub customer_id: Option<String>,
 }
 
@@ -72,31 +72,27 @@ pub struct Accepted {
 pub struct Check {
     /// The address and key that were checked.
     pub of: (Url, SecretString),
-    /// When.
     pub at: Timestamp,
-    /// What came of it.
     pub outcome: Result<Accepted, Problem>,
 }
 
 impl Check {
-    /// Whether it was of this address and key.
+    /// Whether this address and key were checked.
     pub fn is_of(&self, of: &(Url, SecretString)) -> bool {
         self.of.0 == of.0 && self.of.1.expose_secret() == of.1.expose_secret()
     }
 }
 
-/// What keeps the calls of a Workspace waiting.
+/// Why the calls of a Workspace wait.
 #[derive(Clone, Debug)]
 pub struct Strained {
-    /// What.
     pub strain: Strain,
-    /// Since when.
     pub since: Timestamp,
-    /// How many wait now.
+    /// How many calls wait now.
     pub waiting: usize,
-    /// Calls a second at best.
+    /// The highest rate, in calls per second.
     pub limit: u32,
-    /// Who says so.
+    /// The setting that limits the rate.
     pub limit_of: LimitOf,
 }
 
@@ -127,48 +123,48 @@ impl Strained {
     }
 }
 
-/// Whether changes that are made to workflows at Mistral are seen.
+/// Whether changes to workflows that are made at Mistral are detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Drift {
-    /// It is not known since this process began: what the status says stays.
+    /// Not known yet since this process started: the status stays as it is.
     Unknown,
-    /// They are, or nothing is looked after.
+    /// They are detected, or there is nothing to watch.
     Seen,
     /// The lists cannot be read.
     Unseen {
-        /// When they last were; when they were first to be, if they never were.
+        /// When the lists were last read, or first due if they were never read.
         since: Timestamp,
-        /// The API's words.
+        /// The API's error.
         why: String,
     },
 }
 
-/// How discovery fares.
+/// The outcome of discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Discovered {
-    /// It is not known since this process began: what the status says stays.
+    /// Not known yet since this process started: the status stays as it is.
     Unknown,
-    /// All is there, or none of it is wanted.
+    /// Everything is done, or discovery is disabled.
     Complete,
-    /// Something is not as it should be.
+    /// Something could not be done.
     Incomplete {
         /// One of [`reason`].
         reason: &'static str,
-        /// How many, why for the first, and what to do.
+        /// How many are affected, why the first of them is, and what to do.
         message: String,
     },
 }
 
-/// A check that has to wait until calls may be made.
+/// The problem of a check that waits for a permit.
 pub fn no_turn() -> Problem {
     let message = "The key has not been checked yet: its calls wait for their turn, as the condition Throttled tells if that takes long; it is tried again.".into();
     Problem { reason: reason::API_UNAVAILABLE, message, passing: true }
 }
 
-/// The address to call, if the operator may.
+/// The address to call, if the operator may call it.
 ///
 /// # Errors
-/// When it is no address or not on the list.
+/// When it is not an address or not on the list.
 pub fn address(spec: &WorkspaceSpec, allowed: &[Url]) -> Result<Url, Problem> {
     let refuse = |why: &str| {
         let list: Vec<String> = allowed.iter().map(|url| url.origin().ascii_serialization()).collect();
@@ -190,7 +186,7 @@ pub fn address(spec: &WorkspaceSpec, allowed: &[Url]) -> Result<Url, Problem> {
 /// Reads an address of the API: scheme, host and port and nothing else.
 ///
 /// # Errors
-/// Says what is wrong with it, as the end of a sentence.
+/// What is wrong with the text, as the end of a sentence.
 pub fn parse_address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
     let bare = url.username().is_empty()
@@ -204,10 +200,10 @@ pub fn parse_address(text: &str) -> Result<Url, String> {
     if bare { Ok(url) } else { Err("has a user, path, query or fragment".into()) }
 }
 
-/// The key inside the Secret, without white space around it.
+/// The API key in the Secret, without white space around it.
 ///
 /// # Errors
-/// When there is no Secret, no such key in it, or nothing in it that can be sent as a key.
+/// When there is no Secret, no such entry in it, or nothing in the entry that can be sent as a key.
 pub fn api_key(secret: Option<&Secret>, at: &SecretKeyRef) -> Result<SecretString, Problem> {
     let SecretKeyRef { name, key } = at;
     let Some(secret) = secret else {
@@ -236,8 +232,8 @@ pub fn api_key(secret: Option<&Secret>, at: &SecretKeyRef) -> Result<SecretStrin
 /// The API key in a text, without white space around it.
 ///
 /// # Errors
-/// What a person has probably done, as the end of a sentence that never quotes the text: sent as it is, it would only be
-/// refused.
+/// The likely mistake, as the end of a sentence that never quotes the text. The API would only refuse the text as it
+/// is.
 pub fn bare_key(text: &str) -> Result<&str, &'static str> {
     const QUOTES: [char; 9] = ['"', '\'', '`', '“', '”', '„', '‘', '’', '«'];
     let text = text.trim();
@@ -273,7 +269,7 @@ pub fn bare_key(text: &str) -> Result<&str, &'static str> {
     Ok(text)
 }
 
-/// Whether the key has to be checked now; if not, when.
+/// Whether the key must be checked now; if not, how long to wait.
 pub fn check_due(
     last: Option<&Check>,
     of: &(Url, SecretString),
@@ -292,13 +288,13 @@ pub fn check_due(
         Err(_) => RECHECK_REFUSED,
     };
     match Duration::try_from((last.at + interval).duration_since(now)) {
-        // A longer wait than any is from a clock that has been set back since.
+        // A wait longer than the interval comes from a clock that has been set back since.
         Ok(wait) if !wait.is_zero() && wait <= interval.unsigned_abs() => Err(wait),
         _ => Ok(()),
     }
 }
 
-/// What the API's answer to the check means.
+/// What the API's response to the check means.
 ///
 /// # Errors
 /// When the key cannot be used.
@@ -328,7 +324,7 @@ pub fn judge(answer: Result<WhoAmI, Error>, secret: &str) -> Result<Accepted, Pr
     }
 }
 
-/// Status and reason of `Ready`, for whoever counts: words that are not known stay out.
+/// Status and reason of `Ready`, for the metrics. Unknown words are replaced.
 pub fn state(status: Option<&WorkspaceStatus>) -> (&'static str, &'static str) {
     let Some(ready) = status.and_then(|status| conditions::find(&status.conditions, READY)) else {
         return ("Unknown", "None");
@@ -337,7 +333,7 @@ pub fn state(status: Option<&WorkspaceStatus>) -> (&'static str, &'static str) {
     (is, reason::ALL.into_iter().find(|known| *known == ready.reason).unwrap_or("Other"))
 }
 
-/// The status, and what a person should hear of.
+/// The status, and the notices to publish.
 pub fn report(
     old: &WorkspaceStatus,
     generation: Option<i64>,
@@ -376,7 +372,7 @@ pub fn report(
     let mut notices: Vec<Notice> = notice.into_iter().collect();
     match strained.map(|strained| (strained.reason(), strained)) {
         Some((reason, strained)) => {
-            // The text has numbers that change all the time: it stays as it was first written.
+            // The message has numbers that change all the time, so the first message stays.
             let old = conditions::find(&old.conditions, THROTTLED).filter(|old| old.reason == reason);
             let message = old.map_or_else(|| strained.message(), |old| old.message.clone());
             if old.is_none() {
@@ -400,7 +396,7 @@ pub fn report(
         Drift::Unknown => {}
         Drift::Seen => conditions::remove(all, DRIFT_UNSEEN),
         Drift::Unseen { since, why } => {
-            // The API's words may change with each attempt: they stay as they were first written.
+            // The API's error may change with each attempt, so the first message stays.
             let old = conditions::find(&old.conditions, DRIFT_UNSEEN).map(|old| old.message.clone());
             let message = old.clone().unwrap_or_else(|| unseen(*since, why));
             if old.is_none() {
@@ -471,7 +467,7 @@ mod tests {
         let (first, news) = report(&calm, Some(&strained(Strain::Refused, 7, LimitOf::Operator)));
         assert!(conditions::is_true(&first.conditions, READY) && conditions::is_true(&first.conditions, THROTTLED));
         assert_eq!(news.iter().map(|notice| notice.reason.as_str()).collect::<Vec<_>>(), [reason::RATE_LIMITED]);
-        // Other numbers are no reason to write.
+        // Different numbers are no reason to write.
         assert_eq!(report(&first, Some(&strained(Strain::Refused, 900, LimitOf::Operator))), (first.clone(), vec![]));
         let (second, news) = report(&first, Some(&strained(Strain::Queued, 900, LimitOf::Operator)));
         assert_eq!(news.iter().map(|notice| notice.reason.as_str()).collect::<Vec<_>>(), [reason::AT_LIMIT]);
@@ -518,7 +514,7 @@ mod tests {
         for words in ["since 1970-01-01T00:00:00Z", "An error occurred (HTTP 503)", "tries again every minute"] {
             assert!(said.contains(words), "{words} in: {said}");
         }
-        // Other words are no reason to write.
+        // A different error is no reason to write.
         assert_eq!(report(&first, &unseen("timed out")), (first.clone(), vec![]));
         assert_eq!(report(&first, &Drift::Unknown), (first.clone(), vec![]), "after a restart");
         assert_eq!(report(&first, &Drift::Seen), (calm, vec![]));

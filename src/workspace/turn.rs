@@ -1,4 +1,4 @@
-//! A resource's turn to call the API: asked for by a pass, which ends without it, and is woken once it has come.
+//! A resource's permit to call the API. A reconcile requests it, ends without it, and is woken when it is granted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +7,11 @@ use super::connections::{Key, Live};
 use crate::mistral::Client;
 use crate::mistral::budget::{Budget, Caller, Class, Turn, Wake};
 
-/// When a pass that waits for its turn comes back by itself: a deadline of its resource may pass meanwhile, and a wake
-/// may get lost.
+/// When the reconcile of a queued resource is repeated without a wake: a deadline of the resource may pass meanwhile,
+/// and a wake may get lost.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// A pass over one resource, as the budget of its key sees it. Whoever ends a pass without having asked in vain wants
-/// nothing any more, and leaves the queue.
+/// One reconcile of a resource, as a requester of permits. Dropping this without a pending request leaves the queue.
 #[derive(Debug)]
 pub struct Place {
     caller: Caller,
@@ -22,18 +21,18 @@ pub struct Place {
 }
 
 impl Place {
-    /// Of a resource of this Workspace that uses this connection.
+    /// For a resource of this Workspace that uses this connection.
     pub fn new(live: Option<&Live>, kind: &str, key: &Key, name: &str) -> Self {
         let caller = Caller { lane: key.lane(), object: format!("{kind} {}/{name}", key.namespace) };
         Self { caller, budget: live.map(|live| Arc::clone(&live.budget)), turn: None, waits: false }
     }
 
-    /// The pass goes on without its turn.
+    /// Gives back the permit. The reconcile goes on without it.
     pub fn give_back(&mut self) {
         self.turn = None;
     }
 
-    /// Waits for its turn, within a pass that has something else to wait for as well. It may be given up.
+    /// Waits for a permit, within a reconcile that waits for something else as well. The future may be dropped.
     pub async fn wait(&mut self, live: &Live, class: Class) -> Client {
         let turn = match self.turn.take() {
             Some(turn) => turn,
@@ -42,13 +41,13 @@ impl Place {
         live.in_turn(Arc::clone(self.turn.insert(turn)))
     }
 
-    /// Whether the pass has its turn.
+    /// Whether the reconcile holds a permit.
     pub fn has_turn(&self) -> bool {
         self.turn.is_some()
     }
 
-    /// A client for this pass, which keeps its turn to its end. If there is none now, the resource stands in the queue,
-    /// `wake` is called when its turn has come, and the pass ends.
+    /// A client for this reconcile, which keeps its permit to the end. If no permit is free, the resource is queued,
+    /// the reconcile ends, and `wake` is called when the permit is granted.
     pub fn take(&mut self, live: &Live, class: Class, wake: impl FnOnce() -> Wake) -> Option<Client> {
         if self.turn.is_none() {
             self.turn = live.budget.ask(class, &self.caller, wake).map(Arc::new);

@@ -1,4 +1,4 @@
-//! What the API server itself refuses and keeps, by the CRDs alone: no operator runs here.
+//! What the API server refuses and stores with the CRDs alone: no operator runs in these tests.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -11,7 +11,7 @@ use crate::support::*;
 const REGISTRATION: &str = "0198f3a2-6c1e-7c55-8a53-1f0f6d1c2b3a";
 const OTHER_REGISTRATION: &str = "0198f3a2-6c1e-7c55-8a53-1f0f6d1c2b3b";
 
-/// WorkflowExecutions without this version's types, which would hide what the API server does.
+/// WorkflowExecutions as dynamic objects: the types of this version would hide what the API server does.
 fn executions(world: &World) -> Api<DynamicObject> {
     Api::namespaced_with(world.client.clone(), &world.namespace, &execution_resource())
 }
@@ -35,7 +35,7 @@ async fn merge(api: &Api<DynamicObject>, name: &str, patch: Value) -> kube::Resu
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
 }
 
-/// Fails unless the API server called the object invalid, in these words.
+/// Fails unless the API server refused the object as invalid, with these words.
 fn assert_refused(case: &str, outcome: kube::Result<DynamicObject>, words: &str) {
     match outcome {
         Err(kube::Error::Api(status)) => {
@@ -149,7 +149,7 @@ async fn a_spec_that_cannot_run_is_refused_in_words() {
 #[tokio::test]
 async fn what_was_asked_for_can_neither_change_nor_appear_nor_vanish() {
     let world = World::bare("immutable").await;
-    // A field, what is there at first, and patches of the spec, each of which must be refused.
+    // The field, its initial value, and new values that the API server must all refuse.
     let set = |value: Value| Some(value);
     let cases = [
         ("workspaceRef", set(json!({ "name": "team" })), vec![json!({ "name": "other" }), Value::Null]),
@@ -160,7 +160,7 @@ async fn what_was_asked_for_can_neither_change_nor_appear_nor_vanish() {
         ("input", None, vec![json!({}), json!({ "a": 1 })]),
         ("deploymentName", set(json!("a")), vec![json!("b"), Value::Null]),
         ("deploymentName", None, vec![json!("b")]),
-        // A map with a schema for its values: a renamed key is seen, too.
+        // A map with a schema for its values, so a renamed key is detected too.
         (
             "customTracingAttributes",
             set(json!({ "a": "1" })),
@@ -261,7 +261,7 @@ async fn a_null_in_an_optional_field_is_as_good_as_an_absent_one() {
         "activeDeadlineSeconds": null, "terminationGracePeriodSeconds": null, "ttlSecondsAfterFinished": null,
     }));
     assert_eq!(world.execute("null", nulls.clone()).await.spec, absent.spec);
-    // Also in an edit: a whole new version, as `kubectl replace` sends it.
+    // The same in an edit that replaces the whole object, as `kubectl replace` does.
     let manifest = |name: &str| {
         json!({
             "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
@@ -270,7 +270,7 @@ async fn a_null_in_an_optional_field_is_as_good_as_an_absent_one() {
     };
     let edited = serde_json::from_value(manifest("absent")).unwrap();
     executions(&world).replace("absent", &PostParams::default(), &edited).await.unwrap();
-    // And with kubectl, whose client-side apply makes a patch of the manifest.
+    // The same with kubectl, whose client-side apply turns the manifest into a patch.
     let file = tempfile::NamedTempFile::new().unwrap();
     for name in ["absent", "null", "applied", "applied"] {
         let mut manifest = manifest(name);
@@ -287,7 +287,7 @@ async fn a_null_is_as_good_as_an_absent_field_in_server_side_apply_too() {
     let world = World::bare("ssa-nulls").await;
     let absent = world.execute("absent", echo(json!({}))).await;
     let parameters = PatchParams::apply("somebody").force();
-    // `applied` is new, the second time an edit; `absent` was made without the nulls.
+    // `applied` is created first and edited the second time. `absent` was created without the nulls.
     for name in ["applied", "applied", "absent"] {
         let manifest = json!({
             "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution", "metadata": { "name": name },
@@ -298,7 +298,7 @@ async fn a_null_is_as_good_as_an_absent_field_in_server_side_apply_too() {
     }
 }
 
-/// Each of the nulls stands in an object of its own, so that no other one hides it.
+/// Each null has an object of its own, so that no null hides another.
 #[tokio::test]
 async fn a_null_inside_of_a_field_that_may_not_change_is_no_change() {
     let world = World::bare("inner-nulls").await;
@@ -335,7 +335,7 @@ async fn a_null_inside_of_a_field_that_may_not_change_is_no_change() {
                     let (said, same) = world.kubectl(&["diff", "-f", path]).await;
                     assert!(same, "{name}: {spec}: {said}");
                 }
-                // What may not change still may not.
+                // Changes of immutable fields are still refused.
                 for (case, change) in [
                     ("the result", json!({ "result": { "to": { "configMap": { "name": "other" }, "secret": null } } })),
                     ("its length", json!({ "result": { "maxBytes": 6 } })),
@@ -360,7 +360,7 @@ async fn the_api_server_has_nothing_to_say_about_the_crds() {
     let world = World::bare("crd-warnings").await;
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/crds/workflows.mistral.ai.yaml")).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
-    // Under other names they are new, which is when the API server looks at them.
+    // The API server checks CRDs when they are created, so these get new names.
     std::fs::write(file.path(), text.replace("workflows.mistral.ai", "warnings.example.com")).unwrap();
     let path = file.path().to_str().unwrap();
     let (said, well) = world.kubectl(&["create", "--dry-run=server", "-f", path]).await;
@@ -383,7 +383,7 @@ async fn an_input_survives_as_it_was_written() {
     assert_eq!(kept.data["spec"]["input"], input);
     assert_eq!(kept.data["spec"]["extensions"], input);
     assert_eq!(executions(&world).get("empty").await.unwrap().data["spec"]["input"], json!({}));
-    // And as the operator reads it.
+    // The operator reads the same values.
     let typed = world.executions().get("run").await.unwrap();
     assert_eq!(typed.spec.input.unwrap(), input);
     assert_eq!(world.executions().get("empty").await.unwrap().spec.input.unwrap(), json!({}));
@@ -418,9 +418,9 @@ async fn an_edited_input_is_refused() {
 async fn a_renamed_key_of_the_input_passes_the_api_server() {
     let world = World::bare("renamed").await;
     create_execution(&world, "run", echo(json!({ "input": { "b": 2 } }))).await.unwrap();
-    // Where nothing says what the fields are, the API server compares as many fields and the values
-    // of those that both have. The fingerprint in the claim sees what slips through here: the run
-    // goes on with the input it was started with, and the condition `Edited` says so.
+    // Without a schema for the fields, the API server compares only the number of fields and the values of those fields
+    // that both objects have. The fingerprint in the claim detects an edit that passes here: the run keeps the input
+    // that it was started with, and the condition `Edited` says so.
     let patch = json!({ "spec": { "input": { "b": null, "c": 2 } } });
     let edited = merge(&executions(&world), "run", patch).await.unwrap();
     assert_eq!(edited.data["spec"]["input"], json!({ "c": 2 }));
@@ -556,7 +556,7 @@ async fn generate_name_makes_a_new_run_of_each_creation() {
     assert_ne!(names[0], names[1]);
 }
 
-/// The header and the other lines of what `kubectl get` printed, blanks squeezed.
+/// The lines that `kubectl get` printed, header first, with single spaces.
 fn table(text: &str) -> Vec<String> {
     text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
@@ -604,7 +604,7 @@ async fn kubectl_get_shows_whether_it_is_well_and_what_it_does() {
     );
 }
 
-/// Every object in the schema that has fields of its own, as `kubectl explain` calls it, and its fields.
+/// Collects every object in the schema that has fields: its path for `kubectl explain`, and its fields.
 fn objects(path: &str, schema: &JSONSchemaProps, found: &mut Vec<(String, Vec<String>)>) {
     let Some(properties) = &schema.properties else { return };
     found.push((path.to_owned(), properties.keys().cloned().collect()));

@@ -1,4 +1,4 @@
-//! How many calls leave with a key, in which order, and who has to wait for whom.
+//! How many calls the operator sends with a key, in which order, and which calls wait for others.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::*;
 const EXECUTE: (&str, &str) = ("POST", "/v1/workflows/{workflow_identifier}/execute");
 const CANCEL: (&str, &str) = ("POST", "/v1/workflows/executions/{execution_id}/cancel");
 
-/// Creates so many executions of `workflow`, several at a time.
+/// Creates `number` executions with this spec, several at a time.
 async fn execute_many(world: &World, prefix: &str, number: usize, spec: Value) {
     let creating = (0..number).map(|n| {
         let spec = spec.clone();
@@ -25,7 +25,8 @@ async fn limit(world: &World, workspace: &str, requests_per_second: u32) {
     world.workspaces().patch(workspace, &PatchParams::default(), &patch).await.unwrap();
 }
 
-/// What the API's books said all the time until `done`: how long it took to answer, and how many calls had come by then.
+/// Samples of the simulator's ledger until `done`: the time when the ledger answered, and the calls that had arrived by
+/// then.
 struct Arrivals(Vec<(Duration, u64)>);
 
 impl Arrivals {
@@ -44,8 +45,8 @@ impl Arrivals {
         }
     }
 
-    /// Never were there more calls than these a second, but for what may leave at once. From when it was quiet on: calls
-    /// that are late do not look like too many then.
+    /// Asserts that there were never more than `per_second` calls a second, apart from a burst of `at_once`. Counts
+    /// from a quiet start, so that late calls do not look like too many.
     fn assert_at_most(&self, per_second: f64, at_once: f64) {
         for (after, calls) in &self.0 {
             let most = at_once + per_second * after.as_secs_f64();
@@ -95,7 +96,7 @@ async fn a_stop_gets_through_within_seconds_while_hundreds_of_starts_wait() {
     let took = begun.elapsed();
     let starts = world.api.arrivals(Some(EXECUTE)).await;
     println!("the stop came after {took:?}; {starts} of 201 had started by then");
-    // Behind the starts it would have come after a minute and a half.
+    // Behind the starts, the stop would have taken a minute and a half.
     assert!(took < Duration::from_secs(30), "the stop came after {took:?}");
     assert!(starts < 150, "nothing waited: {starts} had started");
     world.wait_until_gone("first", SOON).await;
@@ -112,7 +113,7 @@ async fn after_a_429_no_call_of_that_key_leaves_before_retry_after_and_all_compl
     world.execute("first", json!({ "workflowIdentifier": "echo" })).await;
     until(SOON, "the refusal", async || (world.api.arrivals(Some(EXECUTE)).await > 0).then_some(())).await;
     let refused = Instant::now();
-    // The answer is on its way.
+    // The answer is still on its way.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let calls = world.api.arrivals(None).await;
     execute_many(&world, "run", 30, json!({ "workflowIdentifier": "echo" })).await;

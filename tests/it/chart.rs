@@ -1,4 +1,4 @@
-//! The chart: what it renders is accepted by the API server, holds what the operator needs, and not more.
+//! The chart: the API server accepts what it renders, and it has what the operator needs and nothing more.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-/// Everything that the chart can render, at once.
+/// Values that make the chart render everything at once.
 const EVERYTHING: &str = "
 commonLabels: { team: platform }
 imagePullSecrets: [{ name: registry }]
@@ -59,7 +59,8 @@ fn chart() -> PathBuf {
     repository("charts/mistral-workflows-operator")
 }
 
-/// Helm and its like. Without Go to build them, and outside CI, what needs them is skipped, for all to see.
+/// Helm and similar tools. Outside CI, a machine without Go to build them skips the tests that need them, with a
+/// visible notice.
 pub async fn tools() -> Option<&'static GitOps> {
     static TOOLS: OnceLock<Option<GitOps>> = OnceLock::new();
     let find = || match GitOps::find_or_build(&Environment::of_process()) {
@@ -67,7 +68,7 @@ pub async fn tools() -> Option<&'static GitOps> {
         Err(error @ (Error::GoMissing { .. } | Error::GoTooOld { .. })) if std::env::var_os("CI").is_none() => {
             let line = "=".repeat(100);
             let text = format!("\n{line}\nSKIPPED: nothing is known about the chart.\n{error}\n{line}\n");
-            // Past libtest, which hides what a test that passes has printed.
+            // Written past libtest, which hides the output of a passing test.
             let _ = std::io::stderr().lock().write_all(text.as_bytes());
             None
         }
@@ -76,7 +77,7 @@ pub async fn tools() -> Option<&'static GitOps> {
     tokio::task::spawn_blocking(move || TOOLS.get_or_init(find).as_ref()).await.unwrap()
 }
 
-/// Runs a program to its end with this on its standard input.
+/// Runs a program to its end with `input` on its standard input.
 pub fn run(command: &mut std::process::Command, input: &str) -> Output {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
@@ -84,12 +85,12 @@ pub fn run(command: &mut std::process::Command, input: &str) -> Output {
     let input = input.to_owned();
     let writing = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().unwrap();
-    // A program need not read all of it.
+    // A program may end without reading all of its input.
     let _ = writing.join().unwrap();
     output
 }
 
-/// What a program that has to succeed wrote to standard output.
+/// The standard output of a program that must succeed.
 pub fn succeed(command: &mut std::process::Command, input: &str) -> String {
     let output = run(command, input);
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -109,7 +110,7 @@ fn helm(tools: &GitOps, kubeconfig: &Path, arguments: &[&str]) -> std::process::
     command
 }
 
-/// What the chart renders with these values, hooks and tests included.
+/// The objects that the chart renders with these values, including hooks and tests.
 pub fn render(tools: &GitOps, namespace: &str, values: &str, more: &[&str]) -> Vec<Value> {
     let chart = chart();
     let arguments = ["template", "release", chart.to_str().unwrap(), "--namespace", namespace, "--values", "-"];
@@ -209,7 +210,7 @@ async fn the_api_server_accepts_all_that_the_chart_renders_and_the_examples() {
     ] {
         assert!(kinds.contains(kind), "no {kind} in {kinds:?}");
     }
-    // Of these the API server knows nothing.
+    // The test cluster has no CRDs of the Prometheus Operator.
     rendered.retain(|object| object["apiVersion"] != "monitoring.coreos.com/v1");
     for file in std::fs::read_dir(repository("examples")).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
@@ -217,7 +218,7 @@ async fn the_api_server_accepts_all_that_the_chart_renders_and_the_examples() {
     }
     for object in rendered {
         let mut kubectl = control_plane().kubectl_command();
-        // A name that the API server completes cannot be applied.
+        // An object with `generateName` cannot be applied.
         let verb = if object["metadata"]["name"].is_string() { "apply" } else { "create" };
         kubectl.args([verb, "--dry-run=server", "--validate=strict", "--namespace", &world.namespace, "-f", "-"]);
         succeed(&mut kubectl, &object.to_string());
@@ -245,7 +246,7 @@ async fn rendered_pods_fit_into_a_namespace_that_allows_only_restricted_ones() {
     assert_eq!(specs.len(), 4);
     for (number, spec) in specs.into_iter().enumerate() {
         let mut spec = spec.clone();
-        // Only the namespace's own account is there.
+        // Only the namespace's default service account exists.
         let fields = spec.as_object_mut().unwrap();
         fields.remove("serviceAccountName");
         let pod =
@@ -265,7 +266,7 @@ async fn namespaces_to_watch_are_the_only_ones_that_the_operator_has_rights_in()
         objects.iter().filter(of).map(|object| object["rules"].clone()).collect()
     };
     let everywhere = render(tools, &world.namespace, "", &[]);
-    // One that is named twice counts once.
+    // A namespace that is listed twice counts once.
     let here = render(tools, &world.namespace, "watchNamespaces: [team-b, team-a, team-b]", &[]);
     for part in ["release-mistral-workflows-operator", "release-finalizers"] {
         let [everything] = &rules(&everywhere, "ClusterRole", part)[..] else { panic!("one ClusterRole") };
@@ -305,7 +306,7 @@ async fn namespaces_to_watch_are_the_only_ones_that_the_operator_has_rights_in()
             }
         }
     }
-    // What results need, and no more than was asked for.
+    // The rights that results need, and no more than the values ask for.
     let writes = |values: &str| -> Vec<Value> {
         let objects = render(tools, &world.namespace, values, &[]);
         let rules = rules(&objects, "ClusterRole", "release-mistral-workflows-operator").remove(0);
@@ -359,7 +360,7 @@ async fn the_job_after_an_uninstall_may_reach_dns_and_the_api_server_and_its_pol
     assert!(annotation(policy, "helm.sh/hook-delete-policy").as_str().unwrap().contains("hook-succeeded"));
 }
 
-/// A kubeconfig of the service account, without any right of the administrator's.
+/// A kubeconfig with the token of the service account and no rights of the administrator.
 pub async fn kubeconfig_of(world: &World, account: &str) -> PathBuf {
     let (token, made) = world.kubectl(&["create", "token", account]).await;
     assert!(made, "{token}");
@@ -371,7 +372,7 @@ pub async fn kubeconfig_of(world: &World, account: &str) -> PathBuf {
     file
 }
 
-/// An operator with the rights that the chart grants with these values.
+/// Starts an operator with the rights that the chart grants with these values.
 async fn operator_with_rights(world: &World, tools: &GitOps, values: &str) -> Process {
     let values = format!("watchNamespaces: [{}]\n{values}", world.namespace);
     let mut rendered = render(tools, &world.namespace, &values, &[]);
@@ -393,7 +394,7 @@ async fn operator_with_rights(world: &World, tools: &GitOps, values: &str) -> Pr
     ])
 }
 
-/// What the API server refuses shows in the log, or in the status where it is a Secret.
+/// A refusal by the API server appears in the log, or in the status if the object is a Secret.
 #[tokio::test]
 async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
     let world = World::new("chart-life").await;
@@ -430,7 +431,7 @@ async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
     let to = json!({ "to": { "configMap": { "name": "out" } } });
     world.execute("whole", json!({ "workflowRef": { "name": "echo" }, "inputFrom": from, "result": to })).await;
     world.wait_for_reason("whole", "Completed").await;
-    // One whose input is not kept, but read again.
+    // An execution with a long input, which the cache leaves out and the operator reads again.
     let long = json!({ "text": "x".repeat(10_000) });
     world.execute("long", json!({ "workflowIdentifier": "echo", "input": long })).await;
     world.wait_for_reason("long", "Completed").await;
@@ -447,7 +448,7 @@ async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
 
     let refused = || process.log().lines().find(|line| line.contains("is forbidden")).map(str::to_owned);
     assert_eq!(refused(), None);
-    // The same search finds what it has to find: another Secret may not be read.
+    // Proves that the search finds a refusal: the operator may not read another Secret.
     world.secret("other", "api-key", KEY).await;
     let patch = json!({ "spec": { "auth": { "apiKeySecretRef": { "name": "other" } } } });
     let (said, done) =
@@ -492,7 +493,7 @@ async fn the_charts_rights_are_enough_for_results_in_secrets_where_it_allows_the
     let Some(tools) = tools().await else { return };
     world.secret("theirs", "result", KEY).await;
     let process = operator_with_rights(&world, tools, "results: { secrets: true, configMaps: false }").await;
-    // As a process leaves it that ends between the result and the status.
+    // The state after a process that ended between writing the result and writing the status.
     let made = world.execute("half", json!({ "workflowIdentifier": "echo", "input": { "n": 1 }, "suspend": true, "result": { "to": { "secret": { "name": "half" } } } })).await;
     let owner = json!({
         "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution", "name": "half",
@@ -521,7 +522,7 @@ async fn the_charts_rights_are_enough_for_results_in_secrets_where_it_allows_the
 async fn helm_installs_upgrades_and_uninstalls_and_the_resources_stay() {
     let _world = World::bare("chart-helm").await;
     let Some(tools) = tools().await else { return };
-    // The CRDs of the other tests' control plane are not Helm's.
+    // Helm does not own the CRDs of the shared control plane, so this test starts another one.
     let cluster = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap().unwrap();
     let chart = chart();
     let on_cluster = |arguments: &[&str]| {
@@ -561,7 +562,7 @@ async fn helm_installs_upgrades_and_uninstalls_and_the_resources_stay() {
             .then_some(())
     })
     .await;
-    // Whatever operator is still coming to its end has no rights left with which to undo what the hook does.
+    // An operator that is still shutting down has no rights left to undo the hook's work.
     let rights = [
         "get",
         "deployment,clusterrolebinding,rolebinding",
@@ -572,7 +573,7 @@ async fn helm_installs_upgrades_and_uninstalls_and_the_resources_stay() {
         "name",
     ];
     assert_eq!(kubectl(&rights, ""), "");
-    // There is no node on which the hook could run.
+    // The cluster has no node to run the hook on.
     let now = "2026-11-24T00:00:00Z";
     let condition = |name: &str| json!({ "type": name, "status": "True", "lastTransitionTime": now });
     let done = json!({ "status": {
@@ -590,7 +591,7 @@ async fn helm_installs_upgrades_and_uninstalls_and_the_resources_stay() {
     assert_eq!(left, "");
 }
 
-/// Ends with the test, also with one that fails.
+/// Ends `helm uninstall` with the test, even if the test fails.
 struct Uninstalling(std::process::Child);
 
 impl Drop for Uninstalling {
@@ -613,7 +614,7 @@ async fn every_metric_of_the_alerts_and_the_dashboard_is_documented() {
             used.insert(text[at..end].to_owned());
         }
     }
-    // A crate's name, in the log's directives.
+    // The crate's name appears in the log directives.
     used.remove("mistral_workflows_operator");
     assert!(used.len() > 10, "{used:?}");
     for metric in used {

@@ -16,8 +16,8 @@ const CANCEL: (&str, &str) = ("POST", "/v1/workflows/executions/{execution_id}/c
 const TERMINATE: (&str, &str) = ("POST", "/v1/workflows/executions/{execution_id}/terminate");
 const CLAIM: &str = "workflows.mistral.ai/claim";
 
-/// How often the objects have been written to since the first was created, on the way to their end: the
-/// removal of the finalizer after it does not count.
+/// The number of writes to the objects from the creation of the first one to their end. The later removal of the
+/// finalizer does not count.
 async fn writes(world: &World, first: &WorkflowExecution) -> usize {
     let since = first.resource_version().unwrap();
     let events = world.executions().watch(&WatchParams::default().timeout(2), &since).await.unwrap();
@@ -95,17 +95,17 @@ async fn a_hundred_executions_cost_few_calls_and_writes_and_nothing_once_finishe
     }
     assert_eq!(world.api.starts().await, 100);
     assert_eq!(world.api.executions().await.len(), 100);
-    // Some end while it is still waited for that, and save the second.
+    // Some runs end while the operator still waits for their end, which saves the second write.
     assert!((200..=300).contains(&written), "{written} writes: claim, started, finished");
-    // With single questions where a list would have served, 279.
+    // With GETs of single runs instead of lists, there were 279 calls.
     assert!(total <= 270, "{calls:#?}");
-    // The finalizers go when nobody is in a hurry.
+    // The operator removes the finalizers later, with a delay.
     until(Duration::from_secs(180), "the finalizers to go", async || {
         let all = world.executions().list(&Default::default()).await.unwrap();
         all.items.iter().all(|object| object.finalizers().is_empty()).then_some(())
     })
     .await;
-    // At rest: not a call, not a write.
+    // At rest, the operator makes no calls and no writes.
     world.api.forget_calls().await;
     let before = world.executions().list(&Default::default()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -132,7 +132,7 @@ async fn runs_that_end_at_once_take_two_writes_each() {
     }
     let written = writes(&world, &created[0]).await;
     println!("per short execution, of 50: {:.2} writes", written as f64 / 50.0);
-    // On a machine that is busy otherwise, a list may come too late for some.
+    // On a busy machine, a list may come too late for some runs.
     assert!(written < 125, "{written}");
     assert_eq!(world.api.starts().await, 50);
 }
@@ -284,7 +284,7 @@ async fn deletion_stops_the_run_as_the_policy_says() {
         world.wait_until_gone(name, Duration::from_secs(90)).await;
         assert_eq!(remote_status(&world, &id).await, end, "{name}");
     }
-    // Asked once each, not once a look.
+    // One call per run, not one per poll.
     assert_eq!(world.api.arrivals(Some(CANCEL)).await, 2);
     assert_eq!(world.api.arrivals(Some(TERMINATE)).await, 2);
 }
@@ -458,14 +458,14 @@ async fn a_restored_resource_finds_its_run_and_a_clone_elsewhere_needs_consent()
     let claim = done.annotations()[CLAIM].clone();
     world.delete("run").await;
     world.wait_until_gone("run", SOON).await;
-    // As a backup brings it back: without the status, with another UID.
+    // As a backup restores the resource: without the status, and with another UID.
     world.executions().create(&Default::default(), &serde_json::from_value(restored(&claim)).unwrap()).await.unwrap();
     let again = world.wait_for_reason("run", "Completed").await;
     assert_eq!(status(&again).execution_id, status(&done).execution_id);
     assert_eq!(world.api.starts().await, 1);
     world.delete("run").await;
     world.wait_until_gone("run", SOON).await;
-    // As it would be in another cluster, once the API has forgotten the run.
+    // As in another cluster, once the API has forgotten the run.
     let id = status(&done).execution_id.unwrap();
     world.api.forget(&id).await;
     let cluster: Value = serde_json::from_str(&claim).unwrap();

@@ -31,7 +31,7 @@ async fn a_finished_execution_is_deleted_when_its_time_is_over_and_an_unfinished
     assert!(is_finished(&world.wait_for_reason("kept", "Completed").await));
     assert!(!is_finished(&world.executions().get("unfinished").await.unwrap()));
     assert_eq!(world.api.starts().await, 5);
-    // A time that is set later counts from the end.
+    // A TTL that is set later counts from the end of the run.
     world.patch("kept", json!({ "spec": { "ttlSecondsAfterFinished": 1 } })).await.unwrap();
     world.wait_until_gone("kept", SOON).await;
 }
@@ -73,7 +73,7 @@ async fn what_argo_cd_or_flux_would_create_and_run_again_is_kept_and_says_so() {
         assert!(expired.message.contains("Remove it there"), "{}", expired.message);
     }
     assert_eq!(world.api.starts().await, 2);
-    // Once nobody would put it back, it goes.
+    // Without the mark, no tool would create the resource again, so the operator deletes it.
     let mark = json!({ "metadata": { "annotations": { "argocd.argoproj.io/tracking-id": null } } });
     let unmarked: WorkflowExecution = world.patch("argo", mark).await.unwrap();
     world.wait_until_gone(&unmarked.name_any(), SOON).await;

@@ -1,4 +1,4 @@
-//! What whoever reads the operator's log can find in it.
+//! What a reader of the operator's log can find in it.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ async fn no_body_of_an_answer_is_logged_at_any_level() {
     let world = World::new("bodies").await;
     let process = world.process_with(&["--log", "trace"], &[]);
     until(SOON, "readiness", async || process.ask("/readyz").await.filter(|(code, _)| *code == 200)).await;
-    // In an object that cannot be decoded, in its managedFields, in a result and in an error.
+    // The mark is in an object that cannot be decoded, in its managedFields, in a result, and in an error.
     let mark = format!("private-{}", world.namespace);
     let workflow = json!({ "name": "odd", "behaviour": { "raw_result": format!(r#"{{"{mark}": NaN}}"#) } });
     world.api.register(workflow).await;

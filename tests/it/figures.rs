@@ -11,19 +11,19 @@ use serde_json::json;
 use crate::idle::memory;
 use crate::support::*;
 
-/// How long a thousand may take on a busy machine.
+/// How long a thousand resources may take on a busy machine.
 const LONG: Duration = Duration::from_secs(900);
-/// Requests of the test itself at a time.
+/// The number of concurrent requests of the test itself.
 const AT_ONCE: usize = 16;
-/// So that it is not the budget that is measured.
+/// High enough that the budget does not limit the measurement.
 const FAST: [&str; 4] = ["--log", "info", "--max-requests-per-second", "1000"];
 
-/// Does this for each number below `count`, several at a time.
+/// Calls `what` for each number below `count`, several at a time.
 async fn each(count: usize, what: impl AsyncFn(usize)) {
     stream::iter(0..count).for_each_concurrent(AT_ONCE, async |n| what(n).await).await;
 }
 
-/// Calls to the API by route, so many for each of `count`.
+/// Prints the calls to the API by route, in total and for each of `count`.
 async fn calls(world: &World, count: usize) {
     for call in world.api.calls().await {
         let arrivals = call["arrivals"].as_u64().unwrap();
@@ -65,8 +65,8 @@ async fn print_writes_since(world: &World, before: &BTreeMap<String, u64>, count
     }
 }
 
-/// Looks every other second whether so many are as they should be: a list of a thousand costs the API server as much as
-/// what is measured.
+/// Checks every two seconds whether `number` has reached `count`. A list of a thousand costs the API server as much as
+/// the operation that is measured.
 async fn wait_for(what: &str, count: usize, number: impl AsyncFn() -> kube::Result<usize>) {
     let begun = Instant::now();
     loop {
@@ -96,7 +96,7 @@ async fn in_sync(world: &World) -> kube::Result<usize> {
     Ok(all.iter().filter(is_in_sync).count())
 }
 
-/// So many Workflows in a Mistral workspace that has no others: at rest, and after a change of each.
+/// `count` Workflows in a Mistral workspace without other workflows: at rest, and after a change of each.
 async fn workflows(count: usize) {
     println!("--- {count} Workflows");
     let world = World::new("figures-workflows").await;
@@ -136,7 +136,7 @@ async fn workflows(count: usize) {
     print_writes_since(&world, &before, count).await;
     print_memory(&process, "after that");
 
-    // What is compared with lists from before the last change is over.
+    // Until then, sweeps may still compare with lists from before the last change.
     tokio::time::sleep(Duration::from_secs(10)).await;
     world.resync("10s").await;
     let swept = async || world.api.arrivals(Some(("GET", "/v1/workflows/registrations"))).await > 0;
@@ -158,7 +158,7 @@ async fn figures_of_workflows() {
     }
 }
 
-/// So many executions of one workflow, all healthy, until the finalizers are off.
+/// `count` executions of one workflow, all healthy, until their finalizers are removed.
 async fn executions(count: usize, workflow: &str) {
     println!("--- {count} executions of {workflow}");
     let world = World::new("figures-executions").await;

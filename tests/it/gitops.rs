@@ -1,4 +1,4 @@
-//! What GitOps tools make of the resources: the customizations of docs/how-to/gitops.md, run by the tools' own libraries.
+//! How GitOps tools judge the resources: the customizations of docs/how-to/gitops.md, run by the tools' own libraries.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::chart::{succeed, tools};
 use crate::support::*;
 
-/// The blocks of YAML in docs/how-to/gitops.md, each as a file.
+/// The YAML blocks of docs/how-to/gitops.md, each as a file.
 struct Documented {
     argocd: PathBuf,
     flux: PathBuf,
@@ -34,7 +34,7 @@ fn documented() -> Documented {
     Documented { argocd, flux, _folder: folder }
 }
 
-/// What Argo CD, Flux and kstatus call the resource; a dash where one cannot tell.
+/// The health of the resource according to Argo CD, Flux and kstatus. A dash where a tool cannot tell.
 fn health(tools: &GitOps, documented: &Documented, object: &Value) -> [String; 3] {
     let (argocd, flux) = (documented.argocd.to_str().unwrap(), documented.flux.to_str().unwrap());
     [&["argocd", argocd][..], &["flux", flux], &["kstatus"]].map(|arguments| {
@@ -55,7 +55,7 @@ const HEALTHY: [&str; 3] = ["Healthy", "Current", "Current"];
 const AT_WORK: [&str; 3] = ["Progressing", "InProgress", "InProgress"];
 const TROUBLE: [&str; 3] = ["Degraded", "Failed", "Failed"];
 const SUSPENDED: [&str; 3] = ["Suspended", "InProgress", "InProgress"];
-/// kstatus takes a resource without a status for done, as docs/how-to/gitops.md says.
+/// kstatus counts a resource without a status as done, as docs/how-to/gitops.md says.
 const NEW: [&str; 3] = ["Progressing", "-", "Current"];
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn argo_cd_flux_and_kstatus_tell_work_success_and_trouble_apart() {
     let _operator = world.operator();
     world.wait_for_workspace("default", "SecretNotFound").await;
     world.wait_for_reason("done", "WorkspaceNotReady").await;
-    // It may be on its way.
+    // The Secret may still arrive.
     assert_eq!(is("workspace/default"), AT_WORK);
     world.secret("mistral", "api-key", KEY).await;
     world.wait_for_workspace("default", "Connected").await;
@@ -103,7 +103,7 @@ async fn argo_cd_flux_and_kstatus_tell_work_success_and_trouble_apart() {
         assert_eq!(is(&format!("workflowexecution/{name}")), expected, "{name}");
     }
 
-    // An edit is not done before it was looked at.
+    // An edit is not done before the operator has seen it.
     let mut edited = read(&world, "workflowexecution/done");
     edited["metadata"]["generation"] = json!(edited["metadata"]["generation"].as_i64().unwrap() + 1);
     assert_eq!(health(tools, &documented, &edited), AT_WORK);

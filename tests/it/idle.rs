@@ -1,4 +1,4 @@
-//! What an operator costs that has nothing to do.
+//! What an idle operator costs.
 
 use std::time::Duration;
 
@@ -6,10 +6,11 @@ use serde_json::json;
 
 use crate::support::*;
 
-/// Finalizers leave finished executions one and a half to two minutes after their end, twenty a second.
+/// The operator removes the finalizers of finished executions one and a half to two minutes after their end, twenty per
+/// second.
 const SETTLED: Duration = Duration::from_secs(150);
 const MEASURED: Duration = Duration::from_secs(60);
-/// What Linux counts a process's time in, per second.
+/// Linux counts the CPU time of a process in ticks. This is their number per second.
 const TICKS: f64 = 100.0;
 
 /// A line of /proc/PID/status, in MiB.
@@ -19,7 +20,7 @@ pub fn memory(pid: u32, name: &str) -> f64 {
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
 }
 
-/// The time that all threads of a process have worked, those that have ended included, in seconds.
+/// The CPU time of all threads of a process, including ended ones, in seconds.
 fn worked(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = text.rsplit_once(") ").unwrap();
@@ -27,7 +28,7 @@ fn worked(pid: u32) -> f64 {
     ticks.iter().sum::<f64>() / TICKS
 }
 
-/// One operator with so many resources at rest.
+/// Measures one operator with this many resources at rest.
 async fn measure(workflows: usize, executions: usize) {
     let world = if executions == 0 { World::bare("idle").await } else { World::new("idle").await };
     let lease = ["--log", "info", "--lease", "operator", "--lease-namespace", &world.namespace];
@@ -64,6 +65,6 @@ async fn idle_cost() {
     if cfg!(debug_assertions) {
         panic!("what a debug build takes means nothing: add --release");
     }
-    // Each is a process of its own.
+    // Each operator is a separate process.
     tokio::join!(measure(0, 0), measure(3, 10), measure(3, 1000));
 }

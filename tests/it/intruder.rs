@@ -1,4 +1,4 @@
-//! What somebody inside the cluster gets out of the operator's port, and out of its log.
+//! What an intruder in the cluster can get out of the operator's port and log.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-/// The operator with these arguments, after the shell has set limits.
+/// Starts the operator with these arguments, after the shell has set limits.
 fn limited(limits: &str, arguments: &[&str], kubeconfig: &Path, folder: &Path, name: &str) -> Process {
     let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = Command::new("/bin/sh");
@@ -29,7 +29,7 @@ fn limited(limits: &str, arguments: &[&str], kubeconfig: &Path, folder: &Path, n
     Process { child: Supervised::spawn(&command, &log).unwrap(), listen }
 }
 
-/// An API server that answers as told, and a kubeconfig that leads to it.
+/// An API server that gives these answers, and a kubeconfig for it.
 async fn api_server(answer: impl Fn(&Uri) -> Response + Clone + Send + Sync + 'static, folder: &Path) -> String {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -46,7 +46,7 @@ async fn api_server(answer: impl Fn(&Uri) -> Response + Clone + Send + Sync + 's
     file.to_str().unwrap().to_owned()
 }
 
-/// Opens connections that ask nothing, and closes those before the last 300, until told to stop.
+/// Opens connections that send nothing, and keeps the last 300 of them open, until told to stop.
 fn flood(address: SocketAddr, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<usize> {
     std::thread::spawn(move || {
         let (mut idle, mut opened) = (VecDeque::new(), 0);
@@ -69,7 +69,7 @@ async fn idle_connections_to_the_health_port_keep_the_operator_neither_from_answ
     let world = World::new("flood").await;
     let arguments = ["--namespace", &world.namespace, "--allow-base-url", &world.api.url, "--log", "info"];
     let (kubeconfig, folder) = (control_plane().kubeconfig(), control_plane().folder());
-    // No more than the idle connections alone would take.
+    // A limit that the idle connections alone would exhaust.
     let process = limited("ulimit -n 256", &arguments, kubeconfig, folder, &world.namespace);
     until(SOON, "readiness", async || process.ask("/readyz").await.filter(|(status, _)| *status == 200)).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -99,13 +99,13 @@ async fn the_operator_may_open_as_many_files_as_its_hard_limit_lets_it() {
     until(SOON, "the limit", async || process.log().contains("open files limit=200").then_some(())).await;
 }
 
-/// Where each answer has a text that no log may hold.
+/// Texts in the answers that no log may contain.
 const BODY: &str = "the-body-of-an-answer";
 const HEADER: &str = "the-header-of-an-answer";
 const DETAIL: &str = "the-detail-of-a-status";
 const PAGE: &str = "the-text-of-a-page";
 
-/// An API server that is at first in trouble of every kind, then lets the operator begin, and refuses its watches.
+/// An API server that first fails in every way, then lets the operator start, and refuses its watches.
 fn troubled(asked: &AtomicUsize, uri: &Uri) -> Response {
     let json = |code: StatusCode, body: Value| {
         let mut headers = HeaderMap::new();
@@ -132,7 +132,7 @@ fn troubled(asked: &AtomicUsize, uri: &Uri) -> Response {
         };
     }
     match (query.contains("watch=true"), query.contains("timeoutSeconds=1&") || query.ends_with("timeoutSeconds=1")) {
-        // Whether a watch would be allowed.
+        // The check whether a watch is allowed.
         (true, true) => (StatusCode::OK, [("x-header", HEADER)]).into_response(),
         (true, false) => refused(StatusCode::FORBIDDEN),
         (false, _) if query.contains("limit=1&") || query.ends_with("limit=1") => json(
@@ -158,7 +158,7 @@ async fn no_level_brings_the_body_of_an_answer_into_the_log() {
     let directives = "trace,kube_client=trace,kube_client::client=trace,kube_runtime::watcher=trace";
     let arguments = ["--namespace", "team", "--log", directives, "--log-format", "json"];
     let process = limited("true", &arguments, kubeconfig.as_ref(), folder.path(), "bodies");
-    // Four about the cluster, three pages, and one more: by then those before have been logged.
+    // Four requests about the cluster, three pages, and one more: by then, the answers before it have been logged.
     until(SOON, "all kinds of answers", async || (asked.load(Ordering::SeqCst) >= 8).then_some(())).await;
     let log = process.log();
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -171,7 +171,7 @@ async fn no_level_brings_the_body_of_an_answer_into_the_log() {
         let line = lines.iter().find(|line| !ours(line) && line.to_string().contains(secret));
         assert_eq!(line, None, "a library has logged {secret}");
     }
-    // What else these libraries tell stays.
+    // Other messages of these libraries stay in the log.
     for told in ["requesting", "failed with status 500"] {
         assert!(log.contains(told), "{told} is missing in\n{log}");
     }

@@ -1,8 +1,8 @@
-//! Killed and stopped at the worst moments: one start all the same.
+//! Operators that are killed or stopped at the worst moments: each run still starts once.
 //!
-//! Each test waits for an observed fact (a held request, a process that ended or stopped), never for
-//! time to pass. What takes long is the operator's own caution: a call that may have been sent is not
-//! repeated before the API has had time to show its run.
+//! Each test waits for an observed fact (a held request, a process that ended or stopped), never for time to pass. The
+//! delays come from the operator's own caution: it repeats a call that may have been sent only after the API has had
+//! time to show its run.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-/// The doubt about a call (90 s), a retry's distance, and a busy machine.
+/// Allows for the 90 s in which the outcome of a call may be unknown, the delay of a retry, and a busy machine.
 const AFTER_DOUBT: Duration = Duration::from_secs(180);
 const EXECUTE: (&str, &str) = ("POST", "/v1/workflows/{workflow_identifier}/execute");
 
@@ -105,7 +105,7 @@ async fn stopped_between_claim_and_call_the_first_wakes_to_a_finished_run_and_se
         first.log().contains("the claim grew too old before the call could be sent").then_some(())
     })
     .await;
-    // It goes on to work: it notices and runs the next one, or the second does.
+    // The first operator continues to work: it runs the next execution, or the second operator does.
     world.execute("next", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("next", "Completed").await;
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 2);

@@ -1,4 +1,4 @@
-//! Several operators and one Lease: one acts, another takes over soon, and the first does nothing more.
+//! Several operators share one Lease: one acts, another takes over soon, and the former leader does nothing more.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -19,18 +19,18 @@ use crate::support::*;
 
 const EXECUTE: (&str, &str) = ("POST", "/v1/workflows/{workflow_identifier}/execute");
 const LEASE: &str = "operator";
-/// The doubt about a call (90 s), the other's takeover, and a busy machine.
+/// Allows for the 90 s in which the outcome of a call may be unknown, the takeover, and a busy machine.
 const AFTER_DOUBT: Duration = Duration::from_secs(200);
-/// Fifteen seconds, and a busy machine.
+/// Allows for fifteen seconds and a busy machine.
 const AFTER_KILL: Duration = Duration::from_secs(20);
-/// Two seconds, and a busy machine.
+/// Allows for two seconds and a busy machine.
 const AFTER_STOP: Duration = Duration::from_secs(5);
 
 fn leases(world: &World) -> Api<Lease> {
     Api::namespaced(world.client.clone(), &world.namespace)
 }
 
-/// A world in which the Lease is there and free: where there is none, the first operator is careful for ten seconds.
+/// A world with a Lease that nobody holds. Without a Lease, the first operator would wait for ten seconds.
 async fn world(name: &str) -> World {
     let world = World::new(name).await;
     let lease = json!({ "metadata": { "name": LEASE, "labels": { "kept": "yes" } }, "spec": { "holderIdentity": "" } });
@@ -57,7 +57,7 @@ async fn leader(world: &World, environment: &[(&str, &str)]) -> Process {
     process
 }
 
-/// One that stands by, and says who leads.
+/// An operator on standby, which reports the leader.
 async fn standby(world: &World, environment: &[(&str, &str)]) -> Process {
     let process = candidate(world, environment);
     let holder = leases(world).get(LEASE).await.unwrap().spec.unwrap().holder_identity.unwrap();
@@ -74,7 +74,7 @@ async fn ends_with_failure(process: &mut Process, limit: Duration) {
     assert_eq!(end.code(), Some(1), "{}", process.log());
 }
 
-/// How long it takes until an execution that is created now has started.
+/// How long a new execution takes until it has started.
 async fn time_to_act(world: &World, name: &str, limit: Duration) -> Duration {
     let begun = Instant::now();
     world.execute(name, json!({ "workflowIdentifier": "echo" })).await;
@@ -183,7 +183,7 @@ async fn a_leader_stopped_for_longer_than_its_term_sends_nothing_although_its_cl
     let mut first = leader(&world, &[("OPERATOR_FAILPOINTS", "failpoint-claimed=stop")]).await;
     world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
     until(SOON, "the process to stop", async || is_stopped(first.child.pid()).then_some(())).await;
-    // Its term is over after 7 seconds; the claim would let it send for 15.
+    // The term ends after 7 seconds, while the claim would still allow the call for 15.
     tokio::time::sleep(Duration::from_secs(8)).await;
     first.child.signal("CONT").unwrap();
     ends_with_failure(&mut first, SOON).await;
@@ -196,7 +196,7 @@ async fn a_run_left_in_doubt_is_started_by_leaders_of_which_none_outlives_the_do
     let mut first = leader(&world, &[("OPERATOR_FAILPOINTS", "failpoint-claimed=kill")]).await;
     world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
     until(SOON, "the first to be killed", async || first.child.wait_exit(Duration::ZERO).unwrap()).await;
-    // Ten seconds until it leads, and less than the 90 s that a call may be under way.
+    // Ten seconds until it leads, and then less than the 90 s that a call may be in flight.
     let life = Duration::from_secs(50);
     let mut started = false;
     for _ in 0..5 {
@@ -239,17 +239,17 @@ async fn a_leader_whose_lease_somebody_else_writes_ends_at_once_and_so_does_one_
     leases(&world).delete(LEASE, &DeleteParams::default()).await.unwrap();
     ends_with_failure(&mut second, Duration::from_secs(5)).await;
     assert!(second.log().contains("it was deleted"), "{}", second.log());
-    // There is none now: the next one makes it.
+    // The Lease is gone, so the next operator creates it.
     let third = leader(&world, &[]).await;
     assert!(leads(&third).await);
 }
 
-/// Leads to the API server until it is cut.
+/// A TCP proxy to the API server that can be cut.
 struct Wire {
     kubeconfig: PathBuf,
-    /// None once it is cut.
+    /// `None` once the proxy is cut.
     ends: Arc<Mutex<Option<Vec<TcpStream>>>>,
-    /// How often it has gone silent: what was connected before stays open, and nothing comes through.
+    /// How often the proxy has gone silent. Earlier connections stay open, but pass no more data.
     silences: Arc<AtomicUsize>,
 }
 
@@ -349,7 +349,7 @@ async fn the_lease_is_renewed_on_connections_of_its_own() {
 async fn an_operator_whose_watches_fall_silent_sees_again_within_two_minutes() {
     let world = World::new("leader-silent").await;
     let wire = Wire::new();
-    // Without an election: a leader may also notice by its Lease, but only if that takes the same connections.
+    // Without leader election: a leader may also notice by its Lease, but only if the Lease uses the same connections.
     let _process = world.process(&[("KUBECONFIG", wire.kubeconfig.to_str().unwrap())]);
     time_to_act(&world, "before", SOON).await;
     wire.fall_silent();

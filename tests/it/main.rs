@@ -1,7 +1,7 @@
-//! The operator against a real API server and, for the remote end, the simulator over HTTP.
+//! The operator against a real API server, with the simulator as the Mistral API, over HTTP.
 //!
-//! One binary, one control plane, a namespace and a simulator for each test. The operator under test
-//! watches that namespace only; where a test has to kill it, it is a process of its own.
+//! All tests share one binary and one control plane. Each test has a namespace and a simulator. The operator under test
+//! watches that namespace only. Where a test has to kill the operator, it is a separate process.
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the reason")]
 

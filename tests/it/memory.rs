@@ -1,10 +1,10 @@
-//! What one tenant can make the operator keep in memory.
+//! How much memory one tenant can make the operator use.
 
 use serde_json::json;
 
 use crate::support::*;
 
-/// The most memory that a process has taken so far, in MiB; none where the system does not tell.
+/// The peak memory of a process so far, in MiB. `None` where the system does not report it.
 fn peak(process: &Process) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.pid())).ok();
     let Some(status) = status else {
@@ -32,11 +32,11 @@ async fn long_inputs_of_executions_that_are_held_back_are_not_kept() {
     for n in 0..10 {
         world.wait_for_reason(&format!("held-{n}"), "Suspended").await;
     }
-    // 540 MiB when they were decoded and kept.
+    // Inputs that were decoded and kept took 540 MiB.
     if let Some(peak) = peak(&process) {
         assert!(peak < 150, "{peak} MiB");
     }
-    // What was left out is read again for the start.
+    // The operator reads the omitted input again for the start.
     world.patch("held-3", json!({ "spec": { "suspend": false, "result": { "maxBytes": 32768 } } })).await.unwrap();
     let done = world.wait("held-3", SOON, |object| is_true(object, "Complete")).await;
     assert_eq!(status(&done).result_bytes, Some(1_400_007));

@@ -1,4 +1,4 @@
-//! Some namespaces, not all: those are worked on, one that is missing is named, and it holds up no other.
+//! Several namespaces instead of all: the operator serves them. A missing one is reported, and holds up no other.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn wait_for_readiness(process: &Process, status: u16, text: &str) {
     until(SOON, &format!("{status} {text}"), holds).await;
 }
 
-/// An operator for these worlds; the first has what it is started with.
+/// Starts an operator for all of these worlds, with the settings of the first one.
 fn operator_of(worlds: &[&World], more: &[&str], environment: &[(&str, &str)]) -> Process {
     let others = worlds[1..]
         .iter()
@@ -40,7 +40,7 @@ async fn is_untouched(world: &World, name: &str) -> bool {
         && calls == 0
 }
 
-/// The chart's account and its rights in these namespaces.
+/// Creates the chart's account, with its rights in these namespaces.
 async fn grant(namespace: &str, watched: &[&World]) {
     let tools = tools().await.unwrap();
     let watched: Vec<&str> = watched.iter().map(|world| world.namespace.as_str()).collect();
@@ -81,7 +81,7 @@ async fn of_three_namespaces_two_are_worked_on_with_the_charts_rights_and_the_th
     process.child.signal("TERM").unwrap();
     until(SOON, "its end", async || process.child.wait_exit(Duration::ZERO).unwrap()).await;
 
-    // Named before there are any rights in it.
+    // The third namespace is configured before the operator has any rights in it.
     let process = operator_of(&[&a, &b, &c], &[], &environment);
     let lacking = format!("the right to list workspaces in the namespace {}", c.namespace);
     wait_for_readiness(&process, 503, &lacking).await;
@@ -95,8 +95,8 @@ async fn of_three_namespaces_two_are_worked_on_with_the_charts_rights_and_the_th
     c.wait_for_reason("run", "Completed").await;
     wait_for_readiness(&process, 200, "ready\n").await;
 
-    // With the chart's rights, too, one that is gone is told from one without rights.
-    // The rights go with the namespace, so what the operator holds has to go first.
+    // With the chart's rights too, the operator distinguishes a deleted namespace from one without rights. The rights
+    // are deleted with the namespace, so resources with the operator's finalizers have to go first.
     let (said, deleted) = c.kubectl(&["delete", "workflowexecutions,workflows", "--all", "--timeout=60s"]).await;
     assert!(deleted, "{said}");
     let (said, deleted) = c.kubectl(&["delete", "namespace", &c.namespace, "--timeout=60s"]).await;
@@ -124,7 +124,7 @@ async fn a_namespace_that_does_not_exist_is_named_and_holds_up_only_ids_that_som
     namespaces.create(&PostParams::default(), &namespace).await.unwrap();
     wait_for_readiness(&process, 200, "ready\n").await;
     world.wait_for_reason("explicit", "Completed").await;
-    // Each list is told of by the name of its namespace, and one that was named twice counts once.
+    // The log names the namespace of each list, and a namespace that is given twice counts once.
     for kind in ["Workspace", "Workflow", "WorkflowExecution"] {
         assert!(!process.log().contains(&format!("watching for {kind}s")), "{}", process.log());
     }

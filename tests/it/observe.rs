@@ -1,4 +1,4 @@
-//! What the operator tells beside the status: metrics, Events, and a log that can be followed.
+//! What the operator reports besides the status: metrics, Events, and a log that shows the course of each resource.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ async fn metrics(process: &Process) -> String {
     until(SOON, "the metrics", async || process.ask("/metrics").await.filter(|(status, _)| *status == 200)).await.1
 }
 
-/// The value of a series, whose labels stand in the order in which they are written.
+/// The value of a series, whose labels must be in the order of the exposition.
 fn value(text: &str, series: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("mistral_workflows_{series} ")))?;
     Some(line.parse().unwrap())
@@ -51,7 +51,7 @@ async fn the_metrics_tell_what_happened_and_name_nothing() {
     world.wait_for_reason("specimen-waits", "TargetNotFound").await;
     world.wait_for_reason("specimen-runs", "Running").await;
 
-    // The status is written a moment before it is counted and comes back by the watch.
+    // The operator writes the status a moment before the metrics count it, and the status returns by the watch.
     let text = until(SOON, "all to be counted", async || {
         let text = metrics(&process).await;
         let all = value(&text, r#"executions{status="RUNNING",reason="Running"}"#) == Some(1.0)
@@ -76,7 +76,7 @@ async fn the_metrics_tell_what_happened_and_name_nothing() {
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
     }
-    // Nothing ran, so there is nothing to measure.
+    // Nothing ran, so there is no duration.
     assert_eq!(value(&text, r#"execution_duration_seconds_count{outcome="InputRejected"}"#), Some(0.0));
     let route = r#"route="/v1/workflows/{workflow_identifier}/execute",method="POST""#;
     for (status, calls) in [("200", 20.0), ("422", 1.0), ("404", 1.0)] {
@@ -146,7 +146,7 @@ async fn what_flaps_is_told_once_and_an_object_with_ever_new_facts_is_cut_short(
         world.patch("run", json!({ "spec": { "suspend": suspend } })).await.unwrap();
         world.wait_for_reason("run", reason).await;
     };
-    // Two facts, ten times each.
+    // Two facts, reported ten times each.
     for _ in 0..10 {
         suspend(true, "Suspended").await;
         suspend(false, "WorkspaceNotReady").await;
@@ -177,7 +177,7 @@ async fn what_flaps_is_told_once_and_an_object_with_ever_new_facts_is_cut_short(
     })
     .await;
     let events = world.events("run").await;
-    // One is given back every five minutes.
+    // The limit allows one more Event every five minutes.
     assert!((25..=26).contains(&events.len()), "{} Events, {dropped} dropped", events.len());
     let log = process.log();
     let told =
@@ -248,7 +248,7 @@ async fn a_secret_is_found_wherever_it_may_have_got_to() {
     let world = World::new("planted").await;
     let _process = world.process(&[]);
     world.wait_for_workspace("default", "Connected").await;
-    // A namespace that no test is searched for in the end.
+    // No test searches this namespace at its end.
     let (client, namespace) = (&world.client, "default");
     assert_eq!(canary::in_objects(client, &world.namespace).await, [""; 0]);
 
@@ -271,7 +271,7 @@ async fn a_secret_is_found_wherever_it_may_have_got_to() {
     let executions: Api<mistral_workflows_operator::api::WorkflowExecution> =
         Api::namespaced(client.clone(), namespace);
     executions.create(&PostParams::default(), &serde_json::from_value(planted).unwrap()).await.unwrap();
-    // As a Secret's data would have it.
+    // Encoded as in a Secret's data.
     let status = json!({ "status": { "result": serde_json::to_value(k8s_openapi::ByteString(KEY.into())).unwrap() } });
     executions.patch_status("planted", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     let found = canary::in_objects(client, namespace).await;
@@ -337,7 +337,7 @@ async fn the_metrics_are_rendered_once_a_second_however_often_they_are_asked_for
     let process = world.process(&[]);
     world.execute("run", json!({ "workflowIdentifier": "hang" })).await;
     world.wait_for_reason("run", "Running").await;
-    // An age, which each rendering tells anew.
+    // An age, which differs in each rendering.
     let age = r#"last_complete_sweep_age_seconds{kind="runs"}"#;
     until(SOON, "a run that is looked at", async || value(&metrics(&process).await, age)).await;
     let begun = Instant::now();
@@ -345,7 +345,7 @@ async fn the_metrics_are_rendered_once_a_second_however_often_they_are_asked_for
     for _ in 0..30 {
         told.insert(metrics(&process).await);
     }
-    // One that was there, and one for each second that has begun.
+    // One cached rendering, and one for each second that has begun.
     let most = 2 + begun.elapsed().as_secs();
     assert!(u64::try_from(told.len()).unwrap() <= most, "{} renderings in {:?}", told.len(), begun.elapsed());
 }

@@ -1,4 +1,4 @@
-//! What is too deep, too long or too odd to be decoded costs only itself.
+//! Objects that are too deep, too long or too odd to be decoded harm only themselves.
 
 use cluster::ControlPlane;
 use kube::Resource;
@@ -8,12 +8,12 @@ use serde_json::json;
 use crate::setup::move_to;
 use crate::support::*;
 
-/// An object that is nested so deep, as text.
+/// An object with this many levels, as text.
 fn nested(levels: usize) -> String {
     format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels))
 }
 
-/// Creates an execution whose input is this text, which no type here could hold.
+/// Creates an execution with this input. Sent as text, because no type here could hold the input.
 async fn create(world: &World, name: &str, workflow: &str, input: &str, suspend: bool) {
     let text = format!(
         r#"{{"apiVersion":"workflows.mistral.ai/v1alpha1","kind":"WorkflowExecution","metadata":{{"name":"{name}"}},
@@ -24,7 +24,7 @@ async fn create(world: &World, name: &str, workflow: &str, input: &str, suspend:
     world.client.request_text(request).await.unwrap();
 }
 
-/// The execution as text, which no type here could hold.
+/// The execution as text, because no type here could hold it.
 async fn text(world: &World, name: &str) -> Option<String> {
     let resource = Request::new(WorkflowExecution::url_path(&(), Some(&world.namespace)));
     world.client.request_text(resource.get(name, &Default::default()).unwrap()).await.ok()
@@ -62,7 +62,7 @@ async fn an_execution_of_any_depth_keeps_no_other_from_being_run_before_and_afte
     world.execute("after", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("after", "Completed").await;
     assert!(!process.log().contains(&nested(60)[..200]), "the log holds an input");
-    // One is started: the API's own decoder may refuse it, and then that is said.
+    // Some executions are started. The API's own decoder may refuse one, which the status then says.
     let start = json!({ "spec": { "suspend": false } }).to_string();
     for (levels, reason) in [(60, "Completed"), (120, "Completed"), (4900, "InputRejected")] {
         let name = format!("held-{levels}");
@@ -79,8 +79,8 @@ async fn an_execution_of_any_depth_keeps_no_other_from_being_run_before_and_afte
     }
 }
 
-/// Fills the first namespace with executions of any depth, and has an operator for both serve the second, before and
-/// after it starts anew.
+/// Fills the first namespace with deeply nested executions. An operator for both namespaces has to serve the second
+/// one, before and after a restart.
 async fn serve_beside_poison(poisoned: &World, beside: &World, environment: &[(&str, &str)]) -> String {
     let others = ["--namespace", &beside.namespace, "--allow-base-url", &beside.api.url];
     for levels in [120, 130, 4900] {
@@ -95,7 +95,7 @@ async fn serve_beside_poison(poisoned: &World, beside: &World, environment: &[(&
         for levels in [120, 4900] {
             create(poisoned, &format!("{time}-{levels}"), "echo", &nested(levels), true).await;
         }
-        // The poison itself is told that it is suspended, and something that is not, beside it, runs.
+        // The nested execution itself is reported as suspended, and an ordinary one beside it runs.
         let name = format!("{time}-4900");
         until(SOON, "a condition", async || text(poisoned, &name).await.filter(|it| it.contains(r#""Suspended""#)))
             .await;
@@ -156,7 +156,7 @@ async fn an_execution_of_any_depth_is_listed_in_pages_and_released() {
     assert!(output.status.success() && said.contains("WorkflowExecutions: 2 released"), "{said}");
 }
 
-/// The end of a run with this result, as text, and what the ConfigMap beside it holds.
+/// Runs a workflow with this raw result, stored in the ConfigMap `to` if given. Returns the finished execution.
 async fn ended_with(world: &World, name: &str, raw: &str, to: Option<&str>) -> WorkflowExecution {
     let workflow = json!({ "name": name, "behaviour": { "duration_ms": 0, "raw_result": raw } });
     world.api.register(workflow).await;
@@ -206,7 +206,7 @@ async fn a_run_that_can_never_be_read_ends_as_the_list_says_and_its_deletion_doe
     assert!(is_true(&ended, "Complete"), "{:?}", status(&ended).conditions);
     let said = condition(&ended, "ResultNotWritten").unwrap();
     assert_eq!(said.reason, "ResultUnreadable", "{}", said.message);
-    // Another one beside it that goes on, and is stopped when it is deleted.
+    // Another run continues, and is stopped when its resource is deleted.
     world.execute("going-on", json!({ "workflowIdentifier": "hang" })).await;
     world.wait_for_reason("going-on", "Running").await;
     world

@@ -1,4 +1,4 @@
-//! The operator as a process: its health, its end, its logs, its flags, and what it keeps to itself.
+//! The operator as a process: its health, shutdown, logs and flags, and that it leaks no secrets.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -26,12 +26,12 @@ async fn wait_for_line(process: &Process, text: &str) {
     until(SOON, text, async || process.log().contains(text).then_some(())).await;
 }
 
-/// How the process ends, without holding up what else this test's runtime serves.
+/// The exit status of the process. Does not block the other tasks of this test's runtime.
 async fn wait_for_end(process: &mut Process, limit: Duration) -> ExitStatus {
     until(limit, "the operator's end", async || process.child.wait_exit(Duration::ZERO).unwrap()).await
 }
 
-/// Passes connections on to this port of the loopback interface, as long as the tests run.
+/// Forwards connections to this port of the loopback interface while the tests run.
 fn forward(listener: TcpListener, port: u16) {
     let pass = |mut from: TcpStream, mut to: TcpStream| {
         std::thread::spawn(move || {
@@ -48,7 +48,7 @@ fn forward(listener: TcpListener, port: u16) {
     });
 }
 
-/// A proxy that answers 502 to everything, and the first line of each request to it.
+/// A proxy that answers every request with 502, and the first line of each request.
 fn refusing_proxy() -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -66,7 +66,7 @@ fn refusing_proxy() -> (SocketAddr, mpsc::Receiver<String>) {
     (address, requests)
 }
 
-/// Runs the program to its end: whether that was a success, and what it said.
+/// Runs the program to its end. Returns whether it succeeded, and its error output.
 async fn run_to_the_end(arguments: &[&str], environment: &[(&str, &str)]) -> (bool, String) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
     command.args(arguments).envs(environment.iter().copied()).kill_on_drop(true);
@@ -75,7 +75,7 @@ async fn run_to_the_end(arguments: &[&str], environment: &[(&str, &str)]) -> (bo
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Everything that people and programs of this namespace can read, but the Secret itself.
+/// Everything that people and programs can read in this namespace, except the Secret itself.
 async fn readable(world: &World) -> String {
     let events: Api<Event> = Api::namespaced(world.client.clone(), &world.namespace);
     let all = ListParams::default();
@@ -120,7 +120,7 @@ async fn a_call_that_is_answered_after_sigterm_is_recorded_before_the_end() {
     until(SOON, "the call", async || (world.api.held().await.len() == 1).then_some(())).await;
     process.child.signal("TERM").unwrap();
     wait_for_line(&process, "stopping").await;
-    // It waits for the call.
+    // The process waits for the call.
     assert_eq!(process.child.wait_exit(Duration::ZERO).unwrap(), None);
     world.api.heal().await;
     let end = wait_for_end(&mut process, Duration::from_secs(10)).await;
@@ -139,7 +139,7 @@ async fn an_idle_operator_is_healthy_and_ready_and_ends_at_once_when_asked() {
         wait_until_ready(&process).await;
         assert_eq!(process.ask("/healthz").await, Some((200, "alive\n".into())));
         world.wait_for_workspace("default", "Connected").await;
-        // Something to look after, at times.
+        // A run that the operator polls from time to time.
         world.execute(&signal.to_lowercase(), json!({ "workflowIdentifier": "hang" })).await;
         world.wait_for_reason(&signal.to_lowercase(), "Running").await;
         process.child.signal(signal).unwrap();
@@ -152,7 +152,7 @@ async fn an_idle_operator_is_healthy_and_ready_and_ends_at_once_when_asked() {
 #[tokio::test]
 async fn without_the_kubernetes_api_it_is_alive_and_says_what_it_waits_for_until_the_api_is_there() {
     let world = World::new("no-kubernetes").await;
-    // Bound and not listening: connections are refused, and nobody else gets the port.
+    // Bound but not listening: connections are refused, and no other program gets the port.
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let (kubeconfig, port) = kubeconfig_with_port(closed.local_addr().unwrap().port());
@@ -224,7 +224,7 @@ async fn a_healthy_object_is_not_mentioned_in_the_logs_of_a_restarted_operator()
 
 #[tokio::test]
 async fn a_flag_that_makes_no_sense_is_refused_with_a_sentence() {
-    // None of these gets as far as the cluster.
+    // None of these commands reaches the cluster.
     let nowhere = [("KUBECONFIG", "/nonexistent/kubeconfig")];
     for (flag, value, sentence) in [
         ("--allow-base-url", "https://api.mistral.ai/v1", "has a user, path, query or fragment"),
@@ -260,7 +260,7 @@ async fn log_directives_that_cannot_be_read_are_refused_rather_than_ignored() {
 async fn every_address_means_those_of_ipv4_and_of_ipv6() {
     let world = World::bare("listen-all").await;
     let (ipv4, ipv6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
-    // Without IPv6, what is left of it.
+    // A machine without IPv6 has only the IPv4 address.
     let addresses = if TcpListener::bind((ipv6, 0)).is_ok() { vec![ipv4, ipv6] } else { vec![ipv4] };
     let port = TcpListener::bind((ipv4, 0)).unwrap().local_addr().unwrap().port();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
@@ -287,12 +287,12 @@ async fn an_address_in_use_is_named() {
     assert!(!success && said.contains(&sentence) && said.contains("in use"), "{said}");
 }
 
-/// What stands before `secret`, if it is in the text: enough to find out how it got there.
+/// The text before `secret`, if `text` contains it: enough to find out how the secret got there.
 fn before<'a>(text: &'a str, secret: &str) -> Option<&'a str> {
     text.find(secret).map(|at| &text[text.floor_char_boundary(at.saturating_sub(300))..at])
 }
 
-/// An API that repeats the key in all kinds of errors.
+/// Makes the API repeat the key in various errors.
 async fn let_the_api_repeat(world: &World, key: &str) {
     let fault = |workflow: &str, status: u16, body: Value| json!({ "route": format!("/v1/workflows/{workflow}/execute"), "kind": { "error": { "status": status, "body": body } } });
     let faults = json!({ "faults": [
@@ -323,7 +323,7 @@ async fn the_key_is_neither_in_logs_nor_in_events_nor_in_objects_also_when_the_a
     world.execute("well", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("well", "Completed").await;
     let_the_api_repeat(&world, KEY).await;
-    // The Workspace's own check as well, which a refused start brings about.
+    // The same for the Workspace's own check, which a refused start triggers.
     let refusal = json!({ "error": { "status": 401, "body": { "detail": format!("no such key: {KEY}") } } });
     world.api.faults(json!({ "faults": [{ "kind": refusal }] })).await;
     world.execute("refused", json!({ "workflowIdentifier": "echo" })).await;
@@ -345,7 +345,7 @@ async fn a_long_answer_does_not_let_the_beginning_of_the_key_through() {
     let world = World::new("cut").await;
     let process = world.process_with(&["--log", "trace"], &[]);
     world.wait_for_workspace("default", "Connected").await;
-    // Of what the API says, 1 KiB is passed on: that ends in the middle of the key.
+    // The operator passes on 1 KiB of the API's text, which ends in the middle of the key.
     let detail = format!("{}{KEY}", "x".repeat(1010));
     let refusal = json!({ "error": { "status": 422, "body": { "detail": detail } } });
     world.api.faults(json!({ "faults": [{ "route": EXECUTE, "kind": refusal }] })).await;
@@ -386,7 +386,7 @@ async fn what_the_operator_writes_bears_its_name() {
     world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
     let done = world.wait_for_reason("run", "Completed").await;
     let of_the_operator = done.managed_fields().iter().filter(|entry| {
-        // Which GitOps tools can be told to ignore.
+        // GitOps tools can be told to ignore this manager.
         entry.manager.as_deref() == Some("mistral-workflows-operator")
     });
     let subresources: Vec<_> = of_the_operator.map(|entry| entry.subresource.as_deref()).collect();

@@ -1,4 +1,4 @@
-//! Writes that the API server refuses for good: said, bounded, tried again less and less often, and overcome.
+//! Writes that the API server refuses for good: reported, bounded, retried less and less often, and overcome.
 
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,14 @@ use crate::support::*;
 
 const GET: (&str, &str) = ("GET", "/v1/workflows/executions/{execution_id}");
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// What is to happen at once, and not only with the next retry.
+/// The limit for what must not wait for the next retry.
 const AT_ONCE: Duration = Duration::from_secs(20);
-/// Long enough for many retries of every five seconds, and for a few that grow.
+/// Long enough for many retries every five seconds, or for a few with growing delays.
 const MANY_RETRIES: Duration = Duration::from_secs(50);
-/// The longest that a retry is put off, and a busy machine.
+/// The longest delay of a retry, and a busy machine.
 const NEXT_RETRY: Duration = Duration::from_secs(150);
 
-/// A policy of this world's namespace that refuses requests about these resources unless the expression holds.
+/// A policy in this world's namespace. It refuses requests for these resources unless the expression holds.
 struct Refusing {
     name: String,
     policies: Api<Policy>,
@@ -59,9 +59,9 @@ impl Refusing {
         Self { name, policies, bindings }
     }
 
-    /// Policies come into force a little after they are written.
+    /// Policies take effect a little after they are written.
     async fn wait_until_in_force(&self, world: &World, resources: &[&str]) {
-        // A resource that no operator works on: its Workspace does not exist, and it is gone soon.
+        // No operator acts on this resource: its Workspace does not exist. It is deleted soon.
         let (kind, plural) = match resources[0].split('/').next().unwrap() {
             "workflows" => ("Workflow", "workflows"),
             "workspaces" => ("Workspace", "workspaces"),
@@ -114,7 +114,7 @@ impl Refusing {
     }
 }
 
-/// So many Events about this object have this reason; and the note of the first.
+/// The number of Events about this object with this reason, and the note of the first one.
 async fn told(world: &World, name: &str, reason: &str) -> (usize, String) {
     let events = world.events(name).await;
     let notes: Vec<&String> = events.iter().filter(|(it, _)| it == reason).map(|(_, note)| note).collect();
@@ -161,7 +161,7 @@ async fn annotations_without_room_for_the_claim_start_nothing_and_say_what_to_do
     let still = world.executions().get("run").await.unwrap();
     assert_eq!(still.metadata.resource_version, refused.metadata.resource_version, "written to while it waited");
     assert_eq!(world.api.arrivals(Some(("POST", "/v1/workflows/{workflow_identifier}/execute"))).await, 0);
-    // The next retry is more than half a minute away, and a change does not wait for it.
+    // The next retry is more than half a minute away, but a change takes effect before.
     let changed = Instant::now();
     world.patch("run", json!({ "metadata": { "annotations": { LAST_APPLIED: null } } })).await.unwrap();
     world.wait("run", AT_ONCE, |object| is_true(object, "Complete")).await;
@@ -200,7 +200,7 @@ async fn an_execution_that_can_never_be_claimed_is_refused_at_its_creation_by_th
     let refusal = until(SOON, "the policy to be in force", async || create("run", long(262_144)).await.err()).await;
     let words = refusal.to_string();
     assert!(words.contains("no room for the claim") && words.contains("--server-side"), "{words}");
-    // Bytes count, not characters, and those of all annotations.
+    // The policy counts bytes, not characters, and those of all annotations.
     let half = "ü".repeat((262_144 - ROOM) / 4);
     assert!(create("run", json!({ "a": half, "b": half })).await.is_err());
     assert!(create("run", long(262_144 - ROOM + 1)).await.is_err());
@@ -245,7 +245,7 @@ async fn a_finished_execution_that_may_not_be_deleted_when_its_time_is_over_says
         assert!(expired.message.contains(expected), "{expected:?} is not in {:?}", expired.message);
     }
     assert!(is_true(&kept, "Complete") && is_true(&kept, "Ready"));
-    // Tried again and again, and written once.
+    // The operator retries the deletion, and writes the status once.
     tokio::time::sleep(Duration::from_secs(20)).await;
     let still = world.executions().get("run").await.unwrap();
     assert_eq!(still.metadata.resource_version, kept.metadata.resource_version, "written to while it waited");
@@ -305,7 +305,7 @@ async fn a_run_whose_status_is_refused_is_asked_about_less_and_less_and_told_onc
     for name in ["ends", "runs"] {
         assert_eq!(told(&world, name, "StatusRefused").await.0, 1, "{name}: {:#?}", world.events(name).await);
     }
-    // Every five seconds, they were some twenty.
+    // Polling every five seconds would have taken some twenty calls.
     let asked = world.api.arrivals(Some(GET)).await;
     assert!(asked <= 8, "{asked} questions: {:#?}", world.api.calls().await);
     policy.lift().await;
@@ -353,7 +353,7 @@ async fn a_result_that_the_object_has_no_room_for_is_left_out_and_the_run_is_com
     assert_eq!(world.api.starts().await, 1);
 }
 
-/// Refuses only what changes annotations: a person may still edit the spec.
+/// Refuses only changes of annotations: a person may still edit the spec.
 const ANNOTATIONS_STAY: &str = "(has(object.metadata.annotations) ? object.metadata.annotations : {}) == \
                                 (has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {})";
 
@@ -409,7 +409,7 @@ async fn a_workflow_whose_status_or_finalizer_is_refused_is_told_once_and_left_a
     for reason in ["FinalizerRefused", "StatusRefused"] {
         assert_eq!(told(&world, "echo", reason).await.0, 1, "{:#?}", world.events("echo").await);
     }
-    // The tag is set, whatever becomes of the status.
+    // The tag is set, although the status is refused.
     let asked = world.api.arrivals(Some(("GET", "/v1/workflows/{workflow_identifier}"))).await;
     assert!((1..=6).contains(&asked), "{asked} questions: {:#?}", world.api.calls().await);
     policy.lift().await;

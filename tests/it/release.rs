@@ -1,4 +1,4 @@
-//! `release-finalizers`: resources can be deleted when no operator is there to do it.
+//! `release-finalizers`: resources can be deleted when no operator is left.
 
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::*;
 
-/// Runs the command: whether it went well, and what it said.
+/// Runs the command. Returns whether it succeeded, and its output.
 async fn release(kubeconfig: &std::path::Path, arguments: &[&str]) -> (bool, String) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
     command.arg("release-finalizers").args(arguments).env("KUBECONFIG", kubeconfig).kill_on_drop(true);
@@ -15,7 +15,7 @@ async fn release(kubeconfig: &std::path::Path, arguments: &[&str]) -> (bool, Str
     (output.status.success(), text)
 }
 
-/// Of this kind and name in the namespace, with finalizers and perhaps more.
+/// Creates a resource with this finalizer and somebody else's.
 async fn held(world: &World, kind: &str, name: &str, finalizer: &str, spec: serde_json::Value) {
     let object = json!({
         "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": kind, "spec": spec,
@@ -81,7 +81,7 @@ async fn of_several_namespaces_one_that_cannot_be_listed_is_named_and_does_not_k
         assert!(said.contains(&sentence), "{said}");
         said.contains("WorkflowExecutions: 2 released").then_some(())
     };
-    // The API server may hear of the rights a moment later.
+    // The API server may learn of the rights a moment later.
     until(SOON, "both rights", async || {
         let may = async |world: &World| {
             world.kubectl(&["auth", "can-i", "patch", "workflowexecutions", "--as", &account.user()]).await.1
@@ -106,7 +106,7 @@ async fn without_a_cluster_or_the_permission_it_fails_and_says_why() {
     let account = Account::new(&world).await;
     let (well, said) = release(&account.kubeconfig, &["--namespace", &world.namespace]).await;
     assert!(!well && said.contains("forbidden"), "{said}");
-    // It may list, but not write.
+    // The account may list, but not write.
     account
         .may(&[("workflows.mistral.ai", "workflows", "list"), ("workflows.mistral.ai", "workflowexecutions", "list")])
         .await;

@@ -1,4 +1,4 @@
-//! What an installation may lack: it is waited for, and said.
+//! What an installation may lack: the operator waits for it and reports it.
 
 use cluster::ControlPlane;
 use k8s_openapi::api::core::v1::Namespace;
@@ -17,7 +17,7 @@ async fn wait_for_readiness(process: &Process, status: u16, text: &str) {
     .await;
 }
 
-/// Moves a world to a control plane that has its namespace and nothing else.
+/// Moves a world to a control plane that has nothing but the world's namespace.
 pub async fn move_to(world: &mut World, plane: &ControlPlane) {
     world.client = plane.client().await.unwrap();
     let namespace = json!({ "metadata": { "name": world.namespace } });
@@ -42,7 +42,7 @@ async fn crds_that_come_later_are_waited_for_by_name_and_then_all_starts() {
         world.namespace
     );
     wait_for_readiness(&process, 503, &one).await;
-    // Said once for each, however often it was looked for.
+    // Reported once for each CRD, however often the operator checked.
     assert_eq!(process.log().matches("it is missing; apply").count(), 3, "{}", process.log());
     assert_eq!(process.ask("/healthz").await, Some((200, "alive\n".into())));
     install_crds_into(&world.client, |_| true).await;
@@ -53,7 +53,7 @@ async fn crds_that_come_later_are_waited_for_by_name_and_then_all_starts() {
     world.wait_for_reason("run", "Completed").await;
     assert!(!process.log().contains("is asked for pages"), "{}", process.log());
 
-    // One that is deleted later is missed as well, until it is there again.
+    // A CRD that is deleted later is reported too, until it exists again.
     let crds: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> =
         Api::all(world.client.clone());
     crds.delete("workflows.workflows.mistral.ai", &Default::default()).await.unwrap();
@@ -91,7 +91,7 @@ async fn an_api_server_that_sends_no_lists_as_streams_is_asked_for_pages() {
     world.execute("after", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("after", "Completed").await;
     let log = process.log();
-    // Once for each kind, and no trouble.
+    // Once for each kind, and without errors.
     assert_eq!(log.matches("is asked for pages").count(), 3, "{log}");
     assert!(log.contains("sendInitialEvents is forbidden for watch"), "{log}");
     assert!(!log.contains("met with trouble"), "{log}");
@@ -111,7 +111,7 @@ async fn missing_permissions_are_named_and_the_documented_ones_are_enough() {
     wait_for_readiness(&process, 503, &right("list")).await;
     let (lease, others): (Vec<_>, Vec<_>) =
         documented_permissions().into_iter().partition(|(group, ..)| *group == "coordination.k8s.io");
-    // Without it all would look well, and nothing new be seen.
+    // Without the right to watch, everything would look fine, but the operator would see no changes.
     let (watch, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|(.., verb)| *verb == "watch");
     account.may(&others).await;
     wait_for_readiness(&process, 503, &right("watch")).await;

@@ -1,4 +1,4 @@
-//! Runs that are to end: because somebody says so, because time is up, or because their resource is being deleted.
+//! Runs that have to end: because a person says so, because time is up, or because their resource is being deleted.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const EXECUTE: (&str, &str) = ("POST", "/v1/workflows/{workflow_identifier}/exec
 const CANCEL: (&str, &str) = ("POST", "/v1/workflows/executions/{execution_id}/cancel");
 const TERMINATE: (&str, &str) = ("POST", "/v1/workflows/executions/{execution_id}/terminate");
 
-/// A simulator that has workflows which take a cancel in other ways than `hang`, which stops at once.
+/// A world with workflows that react to a cancel in other ways than `hang`, which stops at once.
 async fn world(name: &str) -> World {
     let world = World::new(name).await;
     for (name, behaviour) in [
@@ -58,7 +58,7 @@ async fn shutdown_stops_a_run_however_it_takes_it_and_keeps_the_resource() {
             "{name}"
         );
     }
-    // Asked once each, not once a look.
+    // One call per run, not one per poll.
     assert_eq!((world.api.arrivals(Some(CANCEL)).await, world.api.arrivals(Some(TERMINATE)).await), (4, 2));
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 5);
 }
@@ -164,7 +164,7 @@ async fn everything_deleted_at_once_still_stops_the_run_with_the_last_good_key()
     let _operator = world.operator();
     world.execute("run", json!({ "workflowIdentifier": "hang" })).await;
     let running = world.wait_for_reason("run", "Running").await;
-    // As a namespace does that is being deleted, in the worst order.
+    // As in the deletion of a namespace, in the worst order.
     let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> =
         kube::Api::namespaced(world.client.clone(), &world.namespace);
     secrets.delete("mistral", &Default::default()).await.unwrap();
@@ -224,7 +224,7 @@ async fn a_deletion_that_takes_the_finalizer_with_it_in_the_moment_of_the_claim_
         });
         world.execute(name, spec).await;
         until(SOON, "the held call", async || world.api.held().await.pop()).await;
-        // What the API server does when both arrive at once: the finalizer goes with the resource.
+        // What the API server does when both arrive at once: it removes the finalizer together with the resource.
         world.patch(name, json!({ "metadata": { "finalizers": null } })).await.unwrap();
         world.delete(name).await;
         world.wait_until_gone(name, SOON).await;
@@ -251,7 +251,7 @@ async fn a_resource_that_is_replaced_in_the_moment_of_the_claim_leaves_no_run_be
     world.execute("run", json!({ "workflowIdentifier": "hang" })).await;
     until(SOON, "the held call", async || world.api.held().await.pop()).await;
     let first = world.api.executions().await[0]["execution_id"].clone();
-    // As `kubectl replace --force` does.
+    // `kubectl replace --force` does the same.
     world.patch("run", json!({ "metadata": { "finalizers": null } })).await.unwrap();
     world.delete("run").await;
     world.wait_until_gone("run", SOON).await;

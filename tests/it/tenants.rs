@@ -1,4 +1,4 @@
-//! Many tenants in one operator, each with a namespace and a key: what happens to one is its own trouble.
+//! Many tenants in one operator, each with a namespace and a key. Trouble of one tenant must not affect the others.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -18,14 +18,15 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 const EXECUTE: (&str, &str) = ("POST", "/v1/workflows/{workflow_identifier}/execute");
-/// How long a call may take before the operator gives it up: what a tenant whose API hangs would cost the others.
+/// How long a call may take before the operator gives up: the delay that a tenant with a hanging API could cause the
+/// others.
 const HANG: Duration = Duration::from_secs(30);
 
 /// A namespace with a key, and a Workspace `default` that uses it.
 struct Tenant {
     client: Client,
     namespace: String,
-    /// The Mistral workspace of its key.
+    /// The Mistral workspace that the key belongs to.
     at_the_api: String,
 }
 
@@ -82,7 +83,7 @@ impl Tenant {
         stream::iter(names).for_each_concurrent(8, async |name| self.execute(&name, workflow).await).await;
     }
 
-    /// The reason of this condition of its Workspace.
+    /// The reason of this condition of the tenant's Workspace.
     async fn says(&self, type_: &str) -> Option<String> {
         let status = self.api::<Workspace>().get("default").await.unwrap().status?;
         status.conditions.into_iter().find(|condition| condition.type_ == type_).map(|condition| condition.reason)
@@ -122,11 +123,12 @@ async fn arrivals(world: &World) -> HashMap<(String, String), Timestamp> {
     started.collect()
 }
 
-/// How long it took from before the creation of a resource to the arrival of its call.
+/// The times from just before the creation of a resource to the arrival of its call.
 struct Latencies(Vec<Duration>);
 
 impl Latencies {
-    /// Of executions of these tenants, which take turns, so many rounds, at a steady pace whatever becomes of them.
+    /// Measures executions of these tenants in turn, for this many rounds. They are created at a steady pace, whatever
+    /// their progress.
     async fn measure(world: &World, tenants: &[Tenant], rounds: usize, prefix: &str) -> Self {
         const EVERY: Duration = Duration::from_millis(60);
         let begun = Instant::now();
@@ -197,7 +199,7 @@ async fn of_fifty_tenants_one_that_hangs_one_refused_and_one_throttled_slow_down
     let hold = json!({ "workspace": hangs.at_the_api, "kind": { "hold": "before_effect" } });
     world.api.faults(json!({ "faults": [hold, refuse] })).await;
     hangs.execute_many("stuck", 120, "echo").await;
-    // As many starts as one key may have under way.
+    // The maximum number of starts in flight with one key.
     until(SOON, "calls that hang", async || (world.api.held().await.len() >= 96).then_some(())).await;
     let before = (calls_of(&world, refused).await, calls_of(&world, throttled).await, Instant::now());
     let beside = Latencies::measure(&world, healthy, 5, "beside").await;
@@ -208,10 +210,10 @@ async fn of_fifty_tenants_one_that_hangs_one_refused_and_one_throttled_slow_down
     println!("beside three that hang, are refused and throttled: {beside}");
     println!("in these {took:.1?}: {held} calls hang, {of_refused} are refused, {of_throttled} throttled");
     assert!(held > 0, "nothing hung all the time");
-    // Waiting for one that hangs would take half a minute.
+    // Waiting for a hanging call would take half a minute.
     assert!(beside.quantile(1.0) < HANG / 2, "{beside}");
     assert!(beside.quantile(0.5) < 3 * alone.quantile(0.5) + Duration::from_secs(1), "{alone}; {beside}");
-    // Nor is the API asked more often than makes sense.
+    // The operator does not call the API more often than necessary.
     assert!(of_refused <= 2 + took.as_secs() / 15, "{of_refused} calls with a key that is refused, in {took:?}");
     assert!(of_throttled <= 12 * (2 + took.as_secs() / 5), "{of_throttled} calls after a 429, in {took:?}");
     for tenant in healthy {
@@ -221,7 +223,7 @@ async fn of_fifty_tenants_one_that_hangs_one_refused_and_one_throttled_slow_down
     }
     assert_eq!(refused.says("Ready").await.as_deref(), Some("CredentialRefused"));
 
-    // Another key, and an API that answers again: all goes on in the same process.
+    // With another key, and an API that answers again, everything continues in the same process.
     world.api.admit("canary-tenant-1-next", &refused.at_the_api).await;
     refused.set_key("canary-tenant-1-next").await;
     world.api.heal().await;
@@ -261,7 +263,7 @@ async fn of_two_workspaces_with_one_key_the_one_that_wants_little_does_not_wait_
     let meanwhile = starts("much").await - before;
     println!("beside 10 starts of one namespace {meanwhile} of another one with the same key; {before} before");
     assert!(before + meanwhile < 250, "nothing waited");
-    // One each in turn; the creation of ten takes a moment, too.
+    // The Workspaces take turns, one start each, but creating ten executions takes a moment too.
     assert!(meanwhile <= 40, "{meanwhile} of the others left before 10");
     assert!(world.api.arrivals(Some(EXECUTE)).await >= 10);
 }
@@ -301,7 +303,7 @@ async fn workspaces_with_one_key_take_turns_also_in_one_namespace() {
     assert!(meanwhile <= 40, "{meanwhile} of the others left before 10");
 }
 
-/// How often each object has been written to since then.
+/// The number of writes to each object since this resource version.
 async fn writes<K>(api: Api<K>, since: &str) -> HashMap<String, usize>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
@@ -358,7 +360,7 @@ async fn resources_of_a_deleted_workspace_say_so_once_and_rest_until_there_is_on
         let message = &condition(&told, "Ready").unwrap().message;
         assert!(message.contains("\"default\"") && message.contains("create"), "{message}");
     }
-    // What was under way when it went.
+    // Lets the calls finish that were in flight at the deletion.
     tokio::time::sleep(Duration::from_secs(2)).await;
     world.api.forget_calls().await;
     let before = passes(&process).await;

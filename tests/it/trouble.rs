@@ -1,4 +1,4 @@
-//! Bad input and an API in trouble: said, bounded, and overcome.
+//! Bad input and a failing API: reported, bounded, and overcome.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 const EXECUTE: (&str, &str) = ("POST", "/v1/workflows/{workflow_identifier}/execute");
-/// The doubt about a call (90 s), a retry's distance, and a busy machine.
+/// Allows for the 90 s in which the outcome of a call may be unknown, the delay of a retry, and a busy machine.
 const AFTER_DOUBT: Duration = Duration::from_secs(180);
-/// What a retry of something that a person has to correct may take: half a minute at first.
+/// How long the retry of something that a person has to correct may take. The delay is half a minute at first.
 const RETRY: Duration = Duration::from_secs(90);
 
 fn execute_fault(kind: Value) -> Value {
@@ -38,7 +38,7 @@ async fn an_unknown_workflow_waits_with_few_calls_and_runs_once_it_is_registered
     let waiting = world.wait_for_reason("run", "TargetNotFound").await;
     assert!(message(&waiting).contains("workflow \"later\"") && message(&waiting).contains("WF_1100"));
     assert!(is_true(&waiting, "Stalled") && !is_finished(&waiting));
-    // A minute of waiting, measured.
+    // Measures a minute of waiting.
     tokio::time::sleep(Duration::from_secs(60)).await;
     let calls = world.api.arrivals(None).await;
     assert!(calls <= 6, "{calls} calls in a minute: {:#?}", world.api.calls().await);
@@ -159,7 +159,7 @@ async fn a_start_that_failed_without_effect_is_repeated_only_once_that_is_sure()
     let doubt = world.wait_for_reason("run", "OutcomeUnknown").await;
     assert_eq!(condition(&doubt, "Started").unwrap().status, "Unknown");
     runs_once(&world, AFTER_DOUBT).await;
-    // 15 s to send, 30 s for the call, 30 s to show, 15 s for clocks.
+    // 15 s to send, 30 s for the call, 30 s until the run is visible, and 15 s of margin for clocks.
     assert!(begun.elapsed() >= Duration::from_secs(85), "repeated after {:?}", begun.elapsed());
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 2);
 }
@@ -185,7 +185,7 @@ async fn an_api_that_is_down_loses_nothing() {
     world.api.faults(json!({ "faults": [everything] })).await;
     world.execute("during", json!({ "workflowIdentifier": "echo" })).await;
     world.wait("during", SOON, |object| ready_reason(object).is_some()).await;
-    // Its end falls into the time without an API.
+    // The run ends while the API is down.
     until(SOON, "the end of the run", async || {
         world.api.executions().await.iter().any(|run| run["status"] == "COMPLETED").then_some(())
     })
@@ -216,7 +216,7 @@ async fn a_run_that_the_api_forgot_is_never_started_again() {
     world.execute("run", json!({ "workflowIdentifier": "hang" })).await;
     let running = world.wait_for_reason("run", "Running").await;
     world.api.forget(&status(&running).execution_id.unwrap()).await;
-    // A new run may be unknown for half a minute; only then it is missing.
+    // A new run may be unknown to the API for half a minute. Only after that is it missing.
     let missing = world.wait("run", RETRY, |object| is_true(object, "Missing")).await;
     assert!(is_true(&missing, "Started") && !is_finished(&missing));
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 1);
@@ -229,11 +229,12 @@ async fn a_store_restored_under_a_running_operator_to_before_a_run_does_not_run_
     let world = World::new("restored").await;
     let _operator = world.operator();
     world.wait_for_workspace("default", "Connected").await;
-    // Creation times are cut to seconds: the operator has to be sure that it was there before.
+    // Creation timestamps are whole seconds: the operator has to be sure that it ran before the creation.
     tokio::time::sleep(Duration::from_secs(2)).await;
     world.execute("run", json!({ "workflowIdentifier": "echo", "deletionPolicy": "Orphan" })).await;
     world.wait_for_reason("run", "Completed").await;
-    // As the object was before it was claimed; in this order, nobody has a reason to put back what is gone.
+    // Restores the object to the state before its claim. In this order, the operator has no reason to restore what was
+    // removed.
     world.patch("run", json!({ "metadata": { "annotations": null } })).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let nothing = Patch::Merge(json!({ "status": null }));

@@ -1,4 +1,5 @@
-//! Resources that this version cannot read, as after a downgrade: told, skipped, deletable, and in nobody's way.
+//! Resources that this version cannot decode, as after a downgrade: reported, skipped, deletable, and harmless to
+//! others.
 
 use cluster::ControlPlane;
 use k8s_openapi::api::core::v1::Namespace;
@@ -9,7 +10,7 @@ use serde_json::json;
 
 use crate::support::*;
 
-/// A cluster whose CRD for executions lets everything through, as a newer one might let more through than we know.
+/// A cluster whose CRD for executions accepts everything, as a newer CRD may accept more than this version knows.
 async fn lenient(world: &mut World) -> ControlPlane {
     let plane = tokio::task::spawn_blocking(|| ControlPlane::start().unwrap()).await.unwrap();
     world.client = plane.client().await.unwrap();
@@ -59,7 +60,7 @@ async fn an_execution_that_cannot_be_decoded_is_told_once_and_its_run_stopped_wh
     })
     .await;
     assert!(told.1.contains("Hibernate") && told.1.contains("Upgrade"), "{}", told.1);
-    // The others go on.
+    // The other executions continue.
     world.execute("other", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("other", "Completed").await;
     let metrics = process.ask("/metrics").await.unwrap().1;

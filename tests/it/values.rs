@@ -1,4 +1,4 @@
-//! Input from ConfigMaps and Secrets, and results into them.
+//! Inputs from ConfigMaps and Secrets, and results in them.
 //!
 //! The Secrets of these tests hold canaries: each test ends with a search for them in logs, Events, metadata, status
 //! and metrics.
@@ -17,9 +17,9 @@ use crate::support::*;
 
 const EXECUTE: (&str, &str) = ("POST", "/v1/workflows/{workflow_identifier}/execute");
 const CLAIM: &str = "workflows.mistral.ai/claim";
-/// A doubt of 90 s, a retry's distance, and a busy machine.
+/// Allows for the 90 s in which the outcome of a start stays unknown, the delay of a retry, and a busy machine.
 const AFTER_DOUBT: Duration = Duration::from_secs(180);
-/// Hard to hide: with characters that JSON and Python write in other ways.
+/// Hard to redact: has characters that JSON and Python escape.
 const TOKEN: &str = "canary-in\"put'-é-\\-42";
 
 fn config_maps(world: &World) -> Api<ConfigMap> {
@@ -52,7 +52,6 @@ fn message<'a>(object: &'a WorkflowExecution, type_: &str) -> &'a str {
     &condition(object, type_).unwrap().message
 }
 
-/// The claim on it.
 fn claim(object: &WorkflowExecution) -> Value {
     serde_json::from_str(&object.annotations()[CLAIM]).unwrap()
 }
@@ -100,7 +99,7 @@ async fn values_of_config_maps_and_secrets_reach_the_run_and_those_of_secrets_no
     assert_eq!(run["input"], input(TOKEN, "canary-user", json!(12345678)));
     assert_eq!(result(&done), Some(input("[redacted]", "[redacted]", json!("[redacted]"))));
     assert!(message(&done, "Complete").contains("[redacted]"));
-    // The same goes for a result that anyone may read elsewhere.
+    // A result that others may read elsewhere is redacted too.
     let from = json!([from_secret("crm", "token", "/token")]);
     world
         .execute(
@@ -168,11 +167,11 @@ async fn what_is_missing_or_wrong_is_named_and_waited_for() {
         assert!(!waiting.annotations().contains_key(CLAIM), "{name}");
     }
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 0);
-    // Half a minute later it is looked at again.
+    // The operator checks again after half a minute.
     world.secret("absent", "k", TOKEN).await;
     let done = world.wait("no-secret", Duration::from_secs(90), is_finished).await;
     assert_eq!(result(&done), Some(json!({ "a": "[redacted]" })));
-    // Two of the large ones fit.
+    // Two of the large values fit.
     world.execute("fits", json!({ "workflowIdentifier": "echo", "inputFrom": [large(0), large(1)] })).await;
     let done = world.wait_for_reason("fits", "Completed").await;
     assert_eq!(status(&done).result_bytes, Some(1_600_000 + 15));
@@ -204,7 +203,7 @@ async fn the_api_key_of_a_workspace_is_no_input_also_where_the_workspace_comes_l
     let refused = world.wait_for_reason("later", "InputForbidden").await;
     assert!(message(&refused, "Ready").contains("\"later\" holds the API key"), "{}", message(&refused, "Ready"));
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 0);
-    // Nobody's key any more.
+    // No Workspace uses the Secret any more.
     world.workspaces().delete("other", &DeleteParams::default()).await.unwrap();
     let done = world.wait("later", AFTER_DOUBT, is_finished).await;
     assert_eq!(result(&done), Some(json!({ "a": "v", "b": "[redacted]" })));
@@ -268,7 +267,7 @@ async fn a_spec_whose_values_have_no_place_of_their_own_is_refused_in_words() {
             Ok(_) => panic!("{case}: accepted"),
         }
     }
-    // Neighbours are no relatives.
+    // Paths that share a prefix or a parent do not conflict.
     let neighbours = json!([entry("/a"), entry("/ab"), entry("/a~1b"), entry("/b/a"), entry("/b/c")]);
     let spec = json!({ "workflowIdentifier": "echo", "suspend": true, "inputFrom": neighbours, "result": result_to("configMap", "r") });
     world.execute("run", spec).await;
@@ -288,7 +287,7 @@ async fn a_spec_whose_values_have_no_place_of_their_own_is_refused_in_words() {
     let added = world.patch("plain", json!({ "spec": { "inputFrom": [entry("/a")] } })).await;
     assert!(added.unwrap_err().to_string().contains("inputFrom is immutable"));
 
-    // What CEL cannot see, the operator does.
+    // CEL cannot detect these conflicts, so the operator does.
     let _operator = world.operator();
     for (name, input) in [("taken", json!({ "a": { "b": 1 } })), ("through", json!({ "a": [1] }))] {
         let spec = json!({ "workflowIdentifier": "echo", "input": input, "inputFrom": [entry("/a/b")] });
@@ -302,7 +301,7 @@ async fn a_spec_whose_values_have_no_place_of_their_own_is_refused_in_words() {
 #[tokio::test]
 async fn a_refusal_that_quotes_a_secret_is_told_without_it() {
     let world = World::new("values-refused").await;
-    // Long enough for the end of the text that is passed on to fall into it.
+    // Long enough that the operator cuts the API's text in the middle of the value.
     let long = format!("{TOKEN}-{}", "canary-".repeat(300));
     let schema = json!({ "type": "object", "properties": { "token": { "type": "integer" } } });
     world.api.register(json!({ "name": "strict", "input_schema": schema })).await;
@@ -348,7 +347,7 @@ async fn after_a_restart_a_result_is_told_only_if_its_secrets_can_still_be_left_
         world.execute(name, spec).await;
         ids.push(status(&world.wait_for_reason(name, "Running").await).execution_id.unwrap());
     }
-    // One more for the words of a failure.
+    // One more execution, for the text of a failure.
     world.secret("lost", "k", TOKEN).await;
     let spec = json!({ "workflowIdentifier": "hang", "inputFrom": [from_secret("lost", "k", "/token")] });
     world.execute("lost", spec).await;
@@ -395,7 +394,7 @@ async fn a_value_that_changes_while_it_is_not_known_whether_it_was_sent_starts_n
     let waiting = world.wait("run", AFTER_DOUBT, is_changed).await;
     assert!(message(&waiting, "Ready").contains("ConfigMap \"changed\""));
     assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 0);
-    // A person may decide.
+    // A person can decide to start the run.
     let id = claim(&waiting)["executionId"].clone();
     let consent = json!({ "metadata": { "annotations": { "workflows.mistral.ai/take-over": id } } });
     world.patch("run", consent).await.unwrap();
@@ -425,7 +424,7 @@ async fn a_result_is_where_the_spec_wants_it_when_the_run_completes() {
     let world = World::new("result-to").await;
     let _operator = world.operator();
     world.wait_for_workspace("default", "Connected").await;
-    // Larger than status would take.
+    // Larger than the limit of status.result.
     let input = json!({ "rows": vec!["x".repeat(1000); 500], "none": null });
     for (name, kind) in [("map", "configMap"), ("secret", "secret")] {
         let spec = json!({ "workflowIdentifier": "echo", "input": input, "result": result_to(kind, &format!("{name}-result")) });
@@ -446,7 +445,7 @@ async fn a_result_is_where_the_spec_wants_it_when_the_run_completes() {
         assert_eq!(status(&done).result_bytes, Some(i64::try_from(input.to_string().len()).unwrap()));
         assert!(message(&done, "Complete").contains(&format!("\"{name}-result\"")));
     }
-    // The object goes with its resource, and the next one of that name gets it anew.
+    // The object is deleted with its resource, and the next execution of that name creates it again.
     world.delete("map").await;
     world.wait_until_gone("map", SOON).await;
     let spec = json!({ "workflowIdentifier": "echo", "input": { "second": true }, "result": result_to("configMap", "map-result") });
@@ -456,7 +455,7 @@ async fn a_result_is_where_the_spec_wants_it_when_the_run_completes() {
     assert_eq!(result_in_config_map(&world, "map-result").await, json!({ "second": true }));
 }
 
-/// Whoever waits for `Complete` is woken by the very write that sets it.
+/// A client that waits for `Complete` is woken by the write that sets it, so the result has to exist before.
 #[tokio::test]
 async fn nobody_sees_a_completed_run_whose_result_is_not_there_yet() {
     let world = World::new("result-first").await;
@@ -502,7 +501,7 @@ async fn an_object_of_somebody_else_is_left_alone_and_the_run_completes() {
     }
     assert_eq!(config_maps(&world).get("theirs").await.unwrap().data.unwrap()["result"], "mine");
     assert_eq!(secrets(&world).get("theirs").await.unwrap().data.unwrap()["result"].0, b"canary-theirs");
-    // Nor is that of another execution.
+    // The same applies to the object of another execution.
     for name in ["first", "second"] {
         let spec =
             json!({ "workflowIdentifier": "echo", "input": { "n": name }, "result": result_to("configMap", "shared") });
@@ -516,7 +515,7 @@ async fn an_object_of_somebody_else_is_left_alone_and_the_run_completes() {
 async fn a_result_that_no_object_can_hold_is_said_to_be_too_large() {
     let world = World::new("result-large").await;
     let _operator = world.operator();
-    // {"a":"…"} of exactly a mebibyte, and one byte more.
+    // `{"a":"…"}` of exactly one mebibyte, and of one byte more.
     for (name, size) in [("fits", (1 << 20) - 8), ("large", (1 << 20) - 7)] {
         let behaviour = json!({ "duration_ms": 0, "result": { "a": "x".repeat(size) } });
         world.api.register(json!({ "name": name, "behaviour": behaviour })).await;
@@ -572,7 +571,7 @@ async fn a_result_object_that_was_changed_before_the_end_is_left_as_it_is_and_th
     assert_eq!(secrets(&world).get("out").await.unwrap().data.unwrap()["more"].0, b"kept");
 }
 
-/// The API server fails for as long as it cannot ask a webhook.
+/// The API server returns errors while it cannot call a webhook.
 #[tokio::test]
 async fn an_api_server_in_trouble_delays_the_end_and_loses_nothing() {
     let world = World::new("result-trouble").await;
@@ -592,7 +591,7 @@ async fn an_api_server_in_trouble_delays_the_end_and_loses_nothing() {
     let gvk = kube::core::GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration");
     let webhooks: Api<DynamicObject> = Api::all_with(world.client.clone(), &kube::api::ApiResource::from_gvk(&gvk));
     webhooks.create(&PostParams::default(), &serde_json::from_value(webhook).unwrap()).await.unwrap();
-    // The API server learns of it a moment later.
+    // The API server learns of the webhook a moment later.
     until(SOON, "the webhook to work", async || {
         let probe = ConfigMap { metadata: kube::core::ObjectMeta { generate_name: Some("probe-".into()), ..Default::default() }, ..Default::default() };
         matches!(config_maps(&world).create(&PostParams::default(), &probe).await, Err(kube::Error::Api(status)) if status.code == 500).then_some(())

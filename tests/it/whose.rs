@@ -1,4 +1,4 @@
-//! Whose run it is: ids that were used before, claims that come back, answers that are not the API's.
+//! Who owns a run: ids that were used before, claims that come back, and answers that are not the API's.
 
 use std::time::Duration;
 
@@ -86,7 +86,8 @@ async fn a_404_of_a_gateway_starts_nothing() {
     assert_eq!(world.api.starts().await, 1);
 }
 
-/// The claim of a running execution is exchanged for this one; it is put back, and a deletion stops the run.
+/// Replaces the claim of a running execution with a changed one. The operator has to restore the claim, and a deletion
+/// has to stop the run.
 async fn comes_back(name: &str, change: fn(&mut Value)) {
     let world = World::new(name).await;
     let _operator = world.operator();

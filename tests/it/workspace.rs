@@ -1,4 +1,4 @@
-//! A Workspace: what makes it ready, what it says when it is not, and what it costs.
+//! A Workspace: what makes it ready, what it reports when it is not, and what it costs.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use crate::support::*;
 
 const WHOAMI: &str = "/v1/workflows/workers/whoami";
 const EXECUTE: &str = "/v1/workflows/{workflow_identifier}/execute";
-/// Another key that the simulator lets in.
+/// Another key that the simulator accepts.
 const NEXT: &str = "canary-next-77ab";
 
-/// Creates a Workspace that takes `api-key` from this Secret.
+/// Creates a Workspace that reads `api-key` from this Secret.
 async fn workspace_of(world: &World, name: &str, url: &str, secret: &str) {
     let workspace = json!({
         "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "Workspace", "metadata": { "name": name },
@@ -29,7 +29,7 @@ async fn workspace_of(world: &World, name: &str, url: &str, secret: &str) {
     world.workspaces().create(&PostParams::default(), &serde_json::from_value(workspace).unwrap()).await.unwrap();
 }
 
-/// Makes a Secret hold this and nothing else.
+/// Makes a Secret hold this value and nothing else.
 async fn secret_of(world: &World, name: &str, key: &str, value: &[u8]) {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name },
@@ -42,7 +42,7 @@ fn secrets(world: &World) -> Api<Secret> {
     Api::namespaced(world.client.clone(), &world.namespace)
 }
 
-/// An operator in this process that may call other addresses than the world's own.
+/// An operator in this process that may call only these addresses.
 fn operator_allowing(world: &World, urls: &[String]) -> DropGuard {
     let stop = CancellationToken::new();
     let config = operator::Config {
@@ -57,7 +57,7 @@ fn operator_allowing(world: &World, urls: &[String]) -> DropGuard {
     stop.drop_guard()
 }
 
-/// What the API says of the key: organization and workspace.
+/// The organization and the workspace that the API reports for the key.
 async fn whoami(world: &World) -> (String, String) {
     let me = world.api.call("GET", WHOAMI, None).await;
     let (customer, workspace) = me["namespace"].as_str().unwrap().split_once(':').unwrap();
@@ -81,19 +81,19 @@ fn conditions(workspace: &Workspace) -> Vec<(String, String, String)> {
     all
 }
 
-/// As kstatus understands them: ready.
+/// kstatus reads these conditions as ready.
 fn assert_current(workspace: &Workspace) {
     assert_eq!(conditions(workspace), [("Ready".into(), "True".into(), "Connected".into())]);
 }
 
-/// As kstatus understands them: failed until somebody acts.
+/// kstatus reads these conditions as failed until a person acts.
 fn assert_stalled(workspace: &Workspace, reason: &str) {
     let expected =
         [("Ready".into(), "False".into(), reason.into()), ("Stalled".into(), "True".into(), reason.to_owned())];
     assert_eq!(conditions(workspace), expected);
 }
 
-/// As kstatus understands them: in progress.
+/// kstatus reads these conditions as in progress.
 fn assert_reconciling(workspace: &Workspace, reason: &str) {
     let expected =
         [("Ready".into(), "False".into(), reason.into()), ("Reconciling".into(), "True".into(), reason.to_owned())];
@@ -106,7 +106,7 @@ fn assert_mentions(text: &str, words: &[&str]) {
     }
 }
 
-/// The reasons of the Events about this Workspace, once there is one.
+/// The reasons of the Events about this Workspace, once one exists.
 async fn event_reasons(world: &World, name: &str) -> Vec<String> {
     until(SOON, "an Event", async || {
         let events = world.events(name).await;
@@ -144,7 +144,7 @@ async fn a_ready_workspace_costs_no_write_and_hardly_a_call() {
     let calls = world.api.arrivals(None).await;
     assert!(calls <= 2, "{calls} calls in 70 s");
     assert_eq!(event_reasons(&world, "default").await, ["Connected"]);
-    // The operator was there all the time.
+    // Proves that the operator ran all the time.
     world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("run", "Completed").await;
 }
@@ -155,7 +155,7 @@ async fn a_missing_secret_is_named_and_taken_up_within_a_minute() {
     let _operator = world.operator();
     world.workspace("default", &world.api.url).await;
     let workspace = world.wait_for_workspace("default", "SecretNotFound").await;
-    // It may be on its way.
+    // The Secret may still arrive.
     assert_reconciling(&workspace, "SecretNotFound");
     assert_mentions(&ready(&workspace).message, &["\"mistral\"", "\"api-key\""]);
     let stalled = until(Duration::from_secs(60), "a person to be asked for", async || {
@@ -181,7 +181,7 @@ async fn a_secret_of_another_namespace_does_not_help() {
     world.workspace("default", &world.api.url).await;
     let _operator = world.operator();
     let before = world.wait_for_workspace("default", "SecretNotFound").await;
-    // The Secret is looked for some more times meanwhile.
+    // The operator checks for the Secret several times meanwhile.
     tokio::time::sleep(Duration::from_secs(8)).await;
     let after = world.workspaces().get("default").await.unwrap();
     assert_eq!(after.resource_version(), before.resource_version());
@@ -224,7 +224,7 @@ async fn a_secret_without_a_usable_key_is_invalid_until_it_has_one() {
 #[tokio::test]
 async fn white_space_around_the_key_is_not_part_of_it() {
     let world = World::bare("trim").await;
-    // Only the very key leads to this workspace.
+    // Only the exact key leads to this workspace.
     world.api.admit(KEY, "mine").await;
     for (name, value) in [("newline", format!("{KEY}\n")), ("blanks", format!(" \t{KEY} \r\n\n"))] {
         secret_of(&world, name, "api-key", value.as_bytes()).await;
@@ -316,7 +316,7 @@ async fn a_rotated_key_serves_the_next_calls_as_soon_as_the_old_one_is_revoked()
     world.api.finish(&id, json!({ "outcome": "complete" })).await;
     world.wait_for_reason("going", "Completed").await;
     assert_eq!(world.api.starts().await, 2);
-    // Nobody heard of a refused key, since the Secret had a good one.
+    // The refused key is not reported, because the Secret already had a valid one.
     assert_eq!(event_reasons(&world, "default").await, ["Connected"]);
 }
 
@@ -346,7 +346,7 @@ async fn a_changed_or_removed_secret_is_noticed_within_a_minute_though_all_goes_
 async fn an_address_that_is_not_allowed_is_never_called() {
     let world = World::bare("forbidden").await;
     world.secret("mistral", "api-key", KEY).await;
-    // Hears of every connection, not only of requests.
+    // Notices every connection, not only requests.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -371,7 +371,7 @@ async fn an_address_that_is_not_allowed_is_never_called() {
 async fn an_api_in_trouble_is_waited_for() {
     let world = World::bare("down").await;
     world.secret("mistral", "api-key", KEY).await;
-    // Bound and not listening: connections are refused, and nobody else gets the port.
+    // Bound but not listening: connections are refused, and no other program gets the port.
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let down = closed.local_addr().unwrap();

@@ -21,20 +21,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the examples on a control plane of their own, against a simulated Mistral API, and check what came of it.
+    /// Run the examples against a simulated Mistral API, on a control plane of their own, and check the results.
     Demo(demo::Options),
-    /// Start many executions while processes are killed and the API fails, and check that each has run exactly once.
+    /// Run many executions while processes are killed and the API fails, and check that each runs exactly once.
     Chaos(chaos::Options),
-    /// Measure what executions and workflows cost the operator, beside the least that any controller has to do.
+    /// Measure what executions and workflows cost the operator, compared with the least that any controller must do.
     Bench(bench::Options),
-    /// The least that any controller has to do for an execution; what the bench compares with.
+    /// The baseline of the bench: the least that any controller must do for an execution.
     #[command(hide = true)]
     Floor(bench::floor::Options),
-    /// Give everything that reads bytes from outside bytes that nobody would send on purpose.
+    /// Give malformed and hostile input to every part that reads external data.
     Fuzz(fuzz::Options),
-    /// Write the pages and pictures that are made from other files, and check links and tables of all pages.
+    /// Generate the pages and pictures that derive from other files, and check links and tables of all pages.
     Docs(docs::Options),
-    /// Install the chart on a node of its own (Linux, as root), upgrade it, kill its leader, uninstall it, and check what came of it.
+    /// Install the chart on a node of its own (Linux, as root), upgrade it, kill its leader, uninstall it, and check
+    /// the results.
     E2e(e2e::Options),
 }
 
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nThe {name} failed: {error}");
-            // So that a script can tell what is wrong from what cannot be done here.
+            // The exit code lets scripts tell a failure from a machine that cannot run the test.
             if error.is::<e2e::NotHere>() { ExitCode::from(e2e::NOT_HERE) } else { ExitCode::FAILURE }
         }
     }

@@ -1,16 +1,16 @@
-//! The short forms of `cargo xtask chaos`: on a seed that is always the same, on a random one, and without safeguards.
+//! Short forms of `cargo xtask chaos`: on a fixed seed, on a random seed, and without safeguards.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::Write;
 use std::process::Command;
 
-/// Runs it with these arguments: whether all was well, and what it said.
+/// Runs the command. Returns whether it succeeded, and its output.
 fn chaos(arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     let output = command.arg("chaos").args(arguments).output().unwrap();
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    // libtest hides what is printed, but not what is written to the handle itself: the seed is for all to see.
+    // libtest hides printed output, but not what is written to the handle itself: the seed must always show.
     let seed = text.lines().find(|line| line.starts_with("Seed ")).unwrap_or_default();
     writeln!(std::io::stderr().lock(), "chaos: {seed}").unwrap();
     (output.status.success(), text)

@@ -1,4 +1,4 @@
-//! The documents are what `cargo xtask docs` would write, and their links and tables are in order.
+//! The documents match the output of `cargo xtask docs`, and their links and tables are correct.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

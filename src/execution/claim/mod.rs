@@ -1,8 +1,8 @@
-//! The claim: the note on a resource that says a run of it may exist.
+//! The claim: the annotation on a resource that says that a run of it may exist.
 //!
-//! It is written, conditional on the resource version, before the call that starts the run. So it
-//! survives a crash, a failover and a restore that drops the status, and of two operators with the
-//! same wish only one gets to write it.
+//! The operator writes the claim before the call that starts the run, conditional on the resource version. So the claim
+//! survives a crash, a failover, and a restore that drops the status. If two operators want to start the same run, only
+//! one of them gets to write it.
 
 pub mod reservations;
 pub mod unlisted;
@@ -22,13 +22,13 @@ use crate::json::Json;
 
 /// The annotation that holds the claim.
 pub const CLAIM: &str = "workflows.mistral.ai/claim";
-/// The annotation by which a person lets this resource own a run that another one claimed. Its value
-/// is the execution id, so that a copied consent does not cover another run.
+/// The annotation by which a person lets this resource own a run that another resource claimed. Its value is the
+/// execution id, so that a copied consent does not cover another run.
 pub const TAKE_OVER: &str = "workflows.mistral.ai/take-over";
 /// The finalizer that lets the operator stop a run before its resource goes.
 pub const FINALIZER: &str = "workflows.mistral.ai/stop-run";
 
-/// The version that this operator writes and understands.
+/// The version of the claim format that this operator writes and understands.
 const VERSION: u32 = 1;
 /// How long after the claim the call may be sent.
 pub const SEND_WITHIN: SignedDuration = SignedDuration::from_secs(15);
@@ -38,67 +38,67 @@ pub const VISIBILITY: SignedDuration = SignedDuration::from_secs(30);
 pub(crate) const CALL: SignedDuration =
     SignedDuration::from_secs(crate::mistral::REQUEST_TIMEOUT.as_secs().cast_signed());
 
-/// From when a call is sent at the latest until its run shows, by any clock of the cluster.
+/// The longest time from sending a call until its run shows, by any clock of the cluster.
 pub(crate) const SENT_TO_SHOWN: SignedDuration =
     SignedDuration::from_secs(CALL.as_secs() + VISIBILITY.as_secs() + CLOCK_SKEW.as_secs());
 
-/// From a claim until its run shows at the latest.
+/// The longest time from a claim until its run shows.
 pub(crate) const DOUBT: SignedDuration = SignedDuration::from_secs(SEND_WITHIN.as_secs() + SENT_TO_SHOWN.as_secs());
 
-/// That a run of this id may exist, and on whose behalf.
+/// States that a run with this id may exist, and on whose behalf.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Claim {
-    /// Of the format.
+    /// The version of the format.
     pub version: u32,
-    /// Identity of the run at the API.
+    /// The id of the run at the API.
     pub execution_id: String,
-    /// 1 for the first call, counted up for each further one.
+    /// 1 for the first call, incremented for each further one.
     pub attempt: u32,
-    /// Counted up with each write of the annotation: one that comes back over a newer one is told by it.
+    /// Incremented with each write of the annotation. It exposes an old claim that comes back over a newer one.
     #[serde(default)]
     pub revision: u32,
     /// The operator process that claimed.
     pub claimant: String,
-    /// When the call was claimed: a run that began before was not started by it.
+    /// When the call was claimed. A run that began earlier was not started by this call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// The claimant sends the call before this moment or not at all.
     pub send_before: Timestamp,
-    /// Where the call goes.
+    /// Scheme, host and port that the call goes to.
     pub origin: String,
-    /// The Mistral workspace, when the API tells.
+    /// The Mistral workspace, if the API names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<String>,
-    /// The resource that it speaks of.
+    /// The resource that the claim speaks of.
     pub owner: Owner,
-    /// UID of the resource that it was written on: another one's comes with a backup or an export.
+    /// UID of the resource that the claim was written on. Another UID comes with a backup or an export.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
-    /// Fingerprint of what is started, to notice an edit that slipped through.
+    /// Fingerprint of what is started. It reveals an edit that slipped through.
     pub digest: String,
     /// The objects that the input was read from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputVersion>,
-    /// The call of this attempt was definitely refused or never sent: it left no run behind.
+    /// The call of this attempt was definitely refused or never sent, so it left no run behind.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
-    /// The run was found, not started by this resource: it is read, never stopped or repeated.
+    /// The claim is read-only: the run was found, not started by this resource. It is never stopped or repeated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reading: bool,
-    /// When the operator set out to stop the run.
+    /// When the operator decided to stop the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_since: Option<Timestamp>,
-    /// Why, unless it is for a deletion.
+    /// Why the run is stopped, unless it is for a deletion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_for: Option<StopFor>,
 }
 
-/// What a process remembers of the newest claim that it has written or seen, to put it back if it is lost; the rest is
-/// known from the resource.
+/// What a process remembers of the newest claim that it has written or seen, to restore that claim if it is lost. The
+/// rest is known from the resource.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Known {
-    /// See [`Claim::execution_id`]; none if it is the one that follows from the resource.
+    /// See [`Claim::execution_id`]. None if it is the id derived from the resource.
     pub execution_id: Option<String>,
     /// See [`Claim::attempt`].
     pub attempt: u32,
@@ -106,13 +106,13 @@ pub struct Known {
     pub revision: u32,
     /// See [`Claim::since`].
     pub since: Option<Timestamp>,
-    /// See [`Claim::send_before`]: it tells one call from another.
+    /// See [`Claim::send_before`]. It distinguishes one call from another.
     pub send_before: Timestamp,
     /// When this process first knew of that call.
     pub first: Instant,
-    /// It was this process that claimed it, so that it knows of every call before.
+    /// Whether this process made the claim, so that it knows of every earlier call.
     pub own: bool,
-    /// This process has seen that the call started nothing: a claim that says so may have been made by hand.
+    /// Whether this process has seen that the call started nothing. A claim that says so may have been edited by hand.
     pub refused: bool,
     /// See [`Claim::digest`].
     pub digest: String,
@@ -127,7 +127,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// Of a claim on a resource whose run would have the id `derived` without it.
+    /// The memory of a claim. `derived` is the id that the run would have without the claim.
     pub fn of(claim: &Claim, derived: &str) -> Self {
         Self {
             execution_id: (claim.execution_id != derived).then(|| claim.execution_id.clone()),
@@ -156,14 +156,12 @@ pub enum StopFor {
     Deadline,
 }
 
-/// A resource, told apart from its copies in other clusters and namespaces and under other names.
+/// A resource, distinguished from its copies in other clusters and namespaces and under other names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Owner {
     /// UID of the namespace `kube-system`.
     pub cluster: String,
-    /// Namespace of the resource.
     pub namespace: String,
-    /// Name of the resource.
     pub name: String,
 }
 
@@ -173,22 +171,20 @@ pub struct Owner {
 pub struct InputVersion {
     /// ConfigMap or Secret.
     pub kind: Kind,
-    /// Name of the object.
     pub name: String,
-    /// Tells it from others of the same name, before and after.
+    /// Distinguishes the object from earlier and later ones with the same name.
     pub uid: String,
-    /// Another one for each change.
+    /// Changes with each change of the object.
     pub resource_version: String,
 }
 
-/// What a resource's annotation says.
+/// What the claim annotation of a resource says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
-    /// There is none.
     Absent,
     /// A claim of the version that this operator writes.
     Claim(Box<Claim>),
-    /// Something else: a newer operator's, or made by hand.
+    /// Something else: written by a newer operator, or by hand.
     Unreadable,
 }
 
@@ -239,19 +235,19 @@ impl Claim {
         }
     }
 
-    /// From when on a 404 proves that this claim's call started nothing: the latest moment to send,
-    /// the longest call, the longest time until a run shows, and clocks apart.
+    /// The time from which a 404 proves that this claim's call started nothing: the latest moment to send, plus the
+    /// longest call, the longest time until a run shows, and the clock skew.
     pub fn doubt_ends(&self) -> Timestamp {
         if self.refused { Timestamp::MIN } else { later(self.send_before, SENT_TO_SHOWN) }
     }
 
-    /// Whether a run that began then cannot be the one that this claim's call started.
+    /// Whether a run with this start cannot be the one that this claim's call started.
     pub fn is_younger_than(&self, start: Timestamp) -> bool {
         self.since.is_some_and(|since| later(start, CLOCK_SKEW) < since)
     }
 
-    /// Whether it speaks of this Mistral workspace. Where the API has told the id only once, a run that
-    /// has started is looked for all the same; nothing is started on a guess.
+    /// Whether the claim is for this Mistral workspace. If the API no longer names the workspace, a run that has
+    /// started is still polled, but nothing is started on a guess.
     pub fn is_for(&self, origin: &str, workspace_id: Option<&str>, started: bool) -> bool {
         let same_workspace = match (self.workspace_id.as_deref(), workspace_id) {
             (Some(claimed), Some(present)) => claimed == present,
@@ -261,13 +257,13 @@ impl Claim {
         self.origin == origin && same_workspace
     }
 
-    /// As the annotation's value.
+    /// The claim as the value of the annotation.
     pub fn to_annotation(&self) -> String {
         json!(self).to_string()
     }
 }
 
-/// From when on no call can be under way that was claimed before `now`.
+/// The time from which no call claimed before `now` can be in flight.
 pub fn doubt_of_earlier_calls(now: Timestamp) -> Timestamp {
     later(now, DOUBT)
 }
@@ -279,7 +275,7 @@ pub struct Claimant<'a> {
     pub instance: &'a str,
     /// Scheme, host and port of the API.
     pub origin: &'a str,
-    /// The Mistral workspace, when the API tells.
+    /// The Mistral workspace, if the API names it.
     pub workspace_id: Option<&'a str>,
 }
 
@@ -298,19 +294,19 @@ pub fn digest(spec: &WorkflowExecutionSpec) -> String {
         json!(spec.custom_tracing_attributes).to_string(),
         normal(&spec.extensions),
     ];
-    // Claims from before there was a workflowRef keep their fingerprint.
+    // Claims from before `workflowRef` existed keep their fingerprint.
     what.extend(spec.workflow_ref.as_ref().map(|named| json!(named).to_string()));
     what.extend(spec.input_from.as_ref().map(|inputs| json!(inputs).to_string()));
     let hash = Sha256::digest(format!("[{}]", what.join(",")));
     hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether the API takes it for an execution id. Annotations are not checked by the API server.
+/// Whether the API accepts this as an execution id. The API server does not check annotations.
 fn is_execution_id(id: &str) -> bool {
     (1..=256).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// The id of a run whose resource names none: readable, and new for each resource that is created.
+/// The id of a run whose resource names none. It is readable, and new for each resource that is created.
 pub fn derived_id(name: &str, uid: &str) -> String {
     let name: String = name
         .chars()
@@ -341,7 +337,7 @@ mod tests {
         let owner = Owner { cluster: uid.into(), namespace: "n".into(), name: "x".into() };
         let by = Claimant { instance: "", origin: "http://a", workspace_id: None };
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        // An id of the spec's own may be shorter than a derived one.
+        // An explicit id may be shorter than a derived one.
         let shortest = Claim::new("i".into(), 1, by, owner, "0".repeat(32), now);
         let shortest = Claim { uid: Some(uid.into()), ..shortest };
         let all = CLAIM.len() + shortest.to_annotation().len();

@@ -1,4 +1,4 @@
-//! Explicit execution ids: several resources may name the same one, and one of them may call.
+//! Explicit execution ids: several resources may name the same one, but only one of them may call.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -12,13 +12,13 @@ use crate::execution::claim::{Claim, Note};
 use crate::execution::controller::Guarded;
 use crate::sync;
 
-/// How long a reservation is kept after it has ended: longer than any pass takes.
+/// How long a reservation is kept after it has ended: longer than any reconcile takes.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
 
-/// What the API tells runs apart by: origin, Mistral workspace, execution id.
+/// What identifies a run at the API: origin, Mistral workspace, execution id.
 type Identity = (String, Option<String>, String);
 
-/// Ids for which a call may be under way: whose, by UID, and until when. A reservation outlives its
+/// Ids for which a call may be in flight: the UID of the calling resource, and until when. A reservation outlives its
 /// resource, which may be deleted and created again meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
@@ -26,9 +26,12 @@ pub(crate) struct Reservations {
 }
 
 impl Reservations {
-    /// Reserves an id for the call of this claim. The API has said that no run has the id, to a question that was sent
-    /// after `asked`. If another resource's call may have been under way after that moment, says until when. Claims of other operators,
-    /// and from before a restart, are known as far as the watch has brought them; until `unheard` there may be others.
+    /// Reserves an id for the call of this claim. The API has said that no run has the id, in answer to a request that
+    /// was sent after `asked`.
+    ///
+    /// If the call of a conflicting claim may have been in flight after `asked`, returns until when. Claims of other
+    /// operators, and from before a restart, are known only as far as the watch has delivered them. Until `unheard`
+    /// there may be others.
     pub(crate) fn reserve(
         &self,
         uid: &str,
@@ -55,7 +58,7 @@ impl Reservations {
         Ok(())
     }
 
-    /// The call of this claim started nothing.
+    /// Releases the id, since the call of this claim started nothing.
     pub(crate) fn release(&self, uid: &str, claim: &Claim) {
         let mut held = self.lock();
         if held.get(&identity(claim)).is_some_and(|(whose, _)| whose == uid) {
@@ -63,7 +66,7 @@ impl Reservations {
         }
     }
 
-    /// Drops what nobody asks about any more: a pass may go by an answer that is some minutes old.
+    /// Drops reservations that no reconcile needs any more. A reconcile may act on an answer that is some minutes old.
     pub(crate) fn forget(&self) {
         let now = Timestamp::now();
         self.lock().retain(|_, (_, until)| later(*until, REMEMBERED) > now);

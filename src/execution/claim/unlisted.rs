@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::execution::claim::doubt_of_earlier_calls;
 
-/// Until when a call may be under way whose claim this process has not seen.
+/// Until when a call may be in flight whose claim this process has not seen.
 #[derive(Clone, Debug)]
 pub struct UnlistedClaims {
     listed: Vec<CancellationToken>,

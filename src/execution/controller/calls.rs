@@ -1,4 +1,4 @@
-//! The calls to the API that a pass makes, each folded into what is known.
+//! The calls to the API that a reconcile makes. Each outcome is added to what is known.
 
 use serde::de::DeserializeOwned;
 
@@ -9,13 +9,13 @@ use crate::execution::tracker::Word;
 use crate::json::Json;
 use crate::mistral::wire::{Execution, StartEvent};
 
-/// Pages of events that are read for the text of one failure.
+/// Maximum pages of events read for one failure text or one comparison.
 const MAX_EVENT_PAGES: usize = 5;
-/// Events a page; what the API gives at most.
+/// Events per page: the maximum of the API.
 const EVENTS_PAGE: u16 = 1000;
 
 impl Pass<'_> {
-    /// Makes one call to the API and folds its outcome into what is known.
+    /// Makes one call to the API and adds its outcome to what is known.
     pub(crate) async fn call(&mut self, client: &mistral::Client, call: Call) {
         let client = &input::hidden_from(client, &self.observed);
         let id = self.observed.execution_id();
@@ -70,10 +70,10 @@ impl Pass<'_> {
         let outcome = client.execute(target(&self.observed), &request).await;
         failpoint::reach!("failpoint-answered");
         match &outcome {
-            // Once the status has it, that it has started is told for everyone to hear.
+            // At debug level only: once the status has the start, an Event reports it.
             Ok(_) => tracing::debug!(execution_id = request.execution_id, "started"),
             Err(error) => {
-                // As a string, whose line breaks are escaped: the words are the API's.
+                // Logged as a string, which escapes line breaks: the text is from the API.
                 let (execution_id, error) = (&request.execution_id, error.to_string());
                 tracing::info!(execution_id, error, "the start met with trouble");
             }
@@ -84,8 +84,9 @@ impl Pass<'_> {
         self.observed.sent(outcome);
     }
 
-    /// Waits for a moment whether the run that was just accepted ends, as the tracker finds out for many with one list.
-    /// Within the pass, since the status that it writes also tells whether the resource is still there.
+    /// Waits briefly for the run that was just accepted to end. The tracker finds that out for many runs with one list.
+    /// The wait is part of the reconcile, since the status write that follows also shows whether the resource still
+    /// exists.
     pub(crate) async fn linger(&mut self) {
         let Sent::Accepted(run) = &self.observed.sent else { return self.observed.lingered(None) };
         let workflow = target(&self.observed).name().to_owned();
@@ -113,14 +114,14 @@ impl Pass<'_> {
                 None => break,
             };
             self.observed.memory.listed(row);
-            // Starts may stand in the queue; then it is as if the run had not ended yet.
+            // Queued starts may take all of the time. The run then counts as not ended yet.
             let Some(live) = self.connection.clone() else { break };
             let turn = self.place.wait(&live, Class::Watch);
             let Some(Ok(client)) = stop.run_until_cancelled(tokio::time::timeout_at(until.into(), turn)).await else {
                 break;
             };
             let answer = Box::pin(client.get_execution(&execution_id)).await;
-            // A single run is asked about, not looked for in a list: it may go on.
+            // If only this run is due, it is fetched instead of listed, so it may still be in progress.
             let goes_on = answer.as_ref().is_ok_and(|run| !is_terminal(run.status.as_deref()));
             outcome = Some(answer);
             if !goes_on {
@@ -138,7 +139,7 @@ impl Pass<'_> {
     }
 }
 
-/// What is to be run.
+/// The workflow or registration to run.
 pub(crate) fn target(observed: &Observed) -> ExecuteTarget<'_> {
     match (&observed.referent, &observed.spec.workflow_identifier, &observed.spec.registration_id) {
         (Referent::Ready { workflow, .. }, ..) => ExecuteTarget::Workflow(&workflow.id),
@@ -148,7 +149,7 @@ pub(crate) fn target(observed: &Observed) -> ExecuteTarget<'_> {
 }
 
 impl Pass<'_> {
-    /// Whether the run that was found under an explicit id is what the spec asks for.
+    /// Whether the run found under an explicit id is what the spec asks for.
     async fn compare(&mut self, client: &mistral::Client) -> Comparison {
         let Remote::Found(run) = &self.observed.remote else { return Comparison::NotTried };
         match other_workflow(client, &self.observed, run).await {
@@ -169,7 +170,7 @@ impl Pass<'_> {
     }
 }
 
-/// The workflow that the run is of, if the spec names a registration of another one.
+/// The workflow of the run, if the spec names a registration of another workflow.
 async fn other_workflow(
     client: &mistral::Client,
     observed: &Observed,
@@ -186,7 +187,7 @@ async fn other_workflow(
     Ok((!is_it).then_some(name))
 }
 
-/// What the newest run of this id was called with, as its first event tells; none if no event does.
+/// The arguments of the newest run with this id, from its first event. None if no event has them.
 async fn read_arguments(client: &mistral::Client, execution_id: &str) -> Result<Option<Json>, mistral::Error> {
     let events: Vec<StartEvent> =
         read_pages(client, execution_id, |event: &StartEvent| event.event_type == "WORKFLOW_EXECUTION_STARTED").await?;
@@ -205,7 +206,7 @@ async fn read_events(client: &mistral::Client, execution_id: &str) -> Result<Vec
     read_pages(client, execution_id, |event: &Event| event.event_type.ends_with("_FAILED")).await
 }
 
-/// The events of interest among the first ones of an execution.
+/// The events of interest within the first pages of an execution.
 async fn read_pages<E: DeserializeOwned>(
     client: &mistral::Client,
     execution_id: &str,

@@ -1,4 +1,4 @@
-//! What a pass does beside its calls to the Mistral API.
+//! What a reconcile does besides its calls to the Mistral API.
 
 pub mod objects;
 pub mod orphan;

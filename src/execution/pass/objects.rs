@@ -1,4 +1,4 @@
-//! Reads what an execution wants from ConfigMaps and Secrets, and writes its result into one.
+//! Reads an execution's input from ConfigMaps and Secrets, and writes its result into one.
 
 use std::collections::BTreeMap;
 
@@ -22,13 +22,13 @@ use crate::platform::leader::lease::Term;
 use crate::room::{Held, Room};
 use crate::text::truncate;
 
-/// How often a write is tried that somebody else was in the way of.
+/// Attempts to create an object that exists at the create and is gone at the get after it.
 const TRIES: usize = 3;
 
-/// Reads the objects that the spec names, each once and only of this namespace, and takes room for what is long.
+/// Reads the objects that the spec names, each once and only from this namespace. Reserves memory for long values.
 ///
 /// # Errors
-/// When the Kubernetes API cannot be used. That an object is missing, too long or not to be read is an answer.
+/// When the Kubernetes API cannot be used. An object that is missing, too long or forbidden is an answer, not an error.
 pub async fn read(
     client: &Client,
     room: &Room,
@@ -69,7 +69,8 @@ pub async fn read(
     Ok((sources, held))
 }
 
-/// A ConfigMap or Secret, of which nothing else is read: its `managedFields` may be of any depth.
+/// The fields of a ConfigMap or Secret that are read. The rest is not decoded: `managedFields` may be nested to any
+/// depth.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Holder {
@@ -93,7 +94,7 @@ impl Holder {
         label.is_some_and(|label| label == "true")
     }
 
-    /// What it holds under these keys.
+    /// The values under these keys.
     pub fn source(self, kind: Kind, keys: &[String]) -> Source {
         let texts = |data: Option<BTreeMap<String, Json>>| {
             let wanted = data.unwrap_or_default().into_iter().filter(|(key, _)| keys.contains(key));
@@ -115,7 +116,7 @@ impl Holder {
     }
 }
 
-/// The spec of an execution whose cache leaves out what is long; none if there is no such execution any more.
+/// The whole spec of an execution whose cached copy leaves out long fields. None if that execution no longer exists.
 ///
 /// # Errors
 /// When the Kubernetes API cannot be used, or the spec cannot be decoded.
@@ -136,7 +137,7 @@ pub async fn read_spec(
         .map(|(object, room)| (object.spec, room)))
 }
 
-/// Writes the result of this execution.
+/// Creates the object that holds the result of this execution.
 pub async fn write(client: &Client, execution: &WorkflowExecution, wanted: &Wanted, term: &Term) -> Stored {
     let (namespace, text) = (execution.namespace().unwrap_or_default(), &wanted.text);
     match wanted.kind {
@@ -176,8 +177,9 @@ fn metadata(execution: &WorkflowExecution, wanted: &Wanted) -> ObjectMeta {
     }
 }
 
-/// Creates the object, or finds that it is this resource's and holds the result: a process may have ended right after it
-/// wrote that. An object that is there is never changed, so the operator needs no right to change any.
+/// Creates the object. An existing object counts as written if it belongs to this resource and holds the result, since
+/// a process may have ended right after creating it. It is never changed, so the operator needs no right to change
+/// objects.
 async fn put<K>(
     api: &Api<K>,
     execution: &WorkflowExecution,
@@ -218,14 +220,14 @@ where
     exists
 }
 
-/// The API server's words, or what happened to the call.
+/// The API server's message, or the error of the call itself.
 fn said(error: &Error) -> String {
     let mut said = error.refusal().map_or_else(|| error.to_string(), |status| status.message.clone());
     truncate(&mut said, 512);
     said
 }
 
-/// What will not go better another time, and what may.
+/// Separates permanent refusals from errors that may pass.
 fn judged(error: &Error, Wanted { kind, name, .. }: &Wanted) -> Stored {
     let said = said(error);
     let reason = match error.refusal() {

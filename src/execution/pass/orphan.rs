@@ -1,7 +1,8 @@
-//! Resources that are gone while their run has just been started.
+//! Orphaned runs: their resource disappears while they are being started.
 //!
-//! The API server looks for finalizers before it deletes: a deletion that arrives in the moment of the claim finds none,
-//! and takes the finalizer with it that has come meanwhile. Then nobody is left to stop the run but who started it.
+//! The API server checks for finalizers before it deletes. A deletion that arrives at the moment of the claim finds
+//! none, and also removes the finalizer that was added meanwhile. Then only the process that started the run can stop
+//! it.
 
 use std::time::Duration;
 
@@ -19,24 +20,25 @@ use crate::mistral::{Client, Error};
 use crate::platform::apiserver::list_metadata;
 use crate::platform::leader::lease::Term;
 
-/// For how long it is tried: as a deletion would be.
+/// How long to try: as long as a deletion would.
 const LIMIT: Duration = Duration::from_secs(300);
-/// How long to wait before the next try.
+/// Wait before the next attempt.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How to stop a run whose resource was gone when its start was to be recorded; none if it is to be left alone.
+/// How to stop an orphaned run: its resource was gone when its start was to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Overtaken {
     id: String,
     calls: Vec<StopCall>,
     grace: Duration,
-    /// From when on the API has no run of this start, if it does not know one.
+    /// From then on, a 404 proves that this start left no run.
     doubt_ends: Timestamp,
-    /// From when on a run of this id may be another resource's.
+    /// From then on, a run with this id may belong to another resource.
     ours_until: Timestamp,
 }
 
 impl Overtaken {
+    /// None if the run is to be left alone.
     pub(crate) fn new(o: &Observed) -> Option<Self> {
         let may_run = matches!(o.sent, Sent::Accepted(_) | Sent::Unknown(_)) && !o.is_reading();
         let calls = match o.spec.deletion_policy {
@@ -47,7 +49,7 @@ impl Overtaken {
         let grace = SignedDuration::from_secs(i64::from(o.spec.termination_grace_period_seconds.min(LONGEST_GRACE)));
         let Note::Claim(claim) = &o.note else { return None };
         let doubt_ends = claim.doubt_ends();
-        // Once the doubt is over another resource of the same explicit id may start its own.
+        // Once a 404 proves that there is no run, another resource with the same explicit id may start its own.
         let ours_until = match &o.sent {
             Sent::Unknown(_) if o.spec.execution_id.is_some() => later(doubt_ends, -CALL),
             _ => Timestamp::MAX,
@@ -55,8 +57,7 @@ impl Overtaken {
         may_run.then(|| Self { id: o.execution_id(), calls, grace: grace.unsigned_abs(), doubt_ends, ours_until })
     }
 
-    /// Stops the run if the resource is gone, which `known` says already or the API server is asked, for as long as it
-    /// does not tell.
+    /// Stops the run if the resource is gone. Either `known` says so, or the API server is asked until it answers.
     pub(crate) async fn stop_if_gone(
         self,
         known: Option<bool>,
@@ -66,14 +67,14 @@ impl Overtaken {
         term: Term,
     ) {
         let namespace = object.namespace.as_deref();
-        // A list of one: the right to get single ones is nowhere else needed.
+        // A list of one: nothing else needs the right to get single executions.
         let this = ListParams::default().fields(&format!("metadata.name={}", object.name.unwrap_or_default()));
         let began = Instant::now();
         let mut gone = known;
         let mut trouble = None;
         while gone.is_none() && began.elapsed() < LIMIT && !term.is_over() {
             match list_metadata::<WorkflowExecution>(&kubernetes, namespace, &this).await {
-                // Another one may have its name by now.
+                // Another resource may have its name by now.
                 Ok(present) => gone = Some(!present.items.iter().any(|it| it.metadata.uid == object.uid)),
                 Err(error) => {
                     trouble = Some(error);
@@ -95,12 +96,12 @@ impl Overtaken {
         }
     }
 
-    /// Whether a run of this id may be another resource's by now.
+    /// Whether a run with this id may belong to another resource by now.
     pub(crate) fn may_be_anothers(&self, now: Timestamp) -> bool {
         now >= self.ours_until
     }
 
-    /// Asks the run to stop, and ends it if it has not. A run that is not known may show later.
+    /// Cancels the run, and terminates it if it has not stopped. A run that the API does not know may appear later.
     async fn stop(self, client: Client, term: &Term) {
         let Self { id: execution_id, calls, grace, doubt_ends, .. } = &self;
         tracing::warn!(
@@ -113,7 +114,7 @@ impl Overtaken {
                 tokio::time::sleep(*grace).await;
             }
             loop {
-                // Another may lead since, and have started a run of this id for a new resource.
+                // Another process may lead by now, and may have started a run with this id for a new resource.
                 if term.is_over() {
                     tracing::warn!(
                         execution_id,
@@ -135,9 +136,9 @@ impl Overtaken {
                 };
                 match outcome {
                     Ok(()) => break,
-                    // It runs no longer.
+                    // The run has already ended.
                     Err(Error::Conflict(_)) => return,
-                    // There is none.
+                    // There is no such run.
                     Err(Error::NotFound(said)) if said.is_no_execution() && sent >= *doubt_ends => return,
                     Err(_) if began.elapsed() < LIMIT => tokio::time::sleep(AGAIN).await,
                     Err(error) => {
@@ -158,7 +159,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
 
-    /// The calls that reach the API while a run is stopped by a process whose term is over after `calls` of them.
+    /// Counts the calls that reach the API while a process stops a run and its term ends after `calls` of them.
     async fn calls_in_a_term_of(calls: usize) -> usize {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let api = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! When to try again: later each time, and not all resources at once.
+//! When to retry: later each time, and not all resources at once.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use crate::execution::state::Observed;
 use crate::mistral::Trouble;
 use crate::platform::requeue::{self, Requeue};
 
-/// Retries of something that a person has to correct: from half a minute to five.
+/// Retries of something that a person has to correct: after 30 s at first, at most 5 minutes apart.
 pub(crate) fn blocked_retry(o: &Observed) -> Requeue {
     Requeue::Retry(backoff(o, 30, 300))
 }
 
-/// Doubles from `first` to `last` seconds with the retries so far.
+/// Doubles from `first` to `last` seconds with each consecutive retry.
 pub(crate) fn backoff(o: &Observed, first: u64, last: u64) -> Duration {
     requeue::backoff(o.memory.retries.in_a_row, &o.uid, first, last)
 }

@@ -1,4 +1,4 @@
-//! What keeps a run from starting or from being read, in words: each function ends the pass with one obstacle.
+//! Reports what keeps a run from starting or from being read: each function ends the reconcile with one obstacle.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::platform::requeue::Requeue;
 /// How long the resources of one manifest may take to arrive.
 pub(crate) const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
 
-/// Why it cannot be told which workflow the resource means that the spec names, or not be run; if so.
+/// Reports why the Workflow that the spec names is unknown or cannot be run; none if it can be run.
 pub(crate) fn unresolved(o: &Observed, now: Timestamp) -> Option<Decision> {
     let name = o.spec.workflow_ref.as_ref().map(|named| named.name.as_str()).unwrap_or_default();
-    // The Workflow's own passes wake this one; the time is for what may get lost on the way.
+    // Reconciles of the Workflow wake this execution; the interval covers a lost wake-up.
     let requeue = Requeue::After(Duration::from_secs(300));
     match &o.referent {
         Referent::NotNamed | Referent::Ready { .. } => None,
-        // A manifest may well have the execution before its Workflow.
+        // A manifest may list the execution before its Workflow.
         Referent::NotFound if now < later(o.created, APPLIED_TOGETHER) => {
             Some(settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1))))
         }
@@ -40,12 +40,12 @@ pub(crate) fn unresolved(o: &Observed, now: Timestamp) -> Option<Decision> {
     }
 }
 
-/// Whether it cannot be told if a run that was found is one of the workflow that the spec means.
+/// Whether it is unknown which workflow the spec means, so that a run that was found cannot be matched with it.
 pub(crate) fn is_unresolved(o: &Observed) -> bool {
     o.referent != Referent::NotNamed && o.referent.workflow().is_none()
 }
 
-/// A start was sent, or may have been, and whether there is a run cannot be told yet.
+/// A start was or may have been sent, and whether a run exists is not known yet.
 pub(crate) fn in_doubt(o: &Observed, left: Duration, trouble: Option<&Trouble>, now: Timestamp) -> Decision {
     if let Some(trouble) = trouble
         && trouble.kind != TroubleKind::Unavailable
@@ -54,13 +54,13 @@ pub(crate) fn in_doubt(o: &Observed, left: Duration, trouble: Option<&Trouble>, 
     }
     let message = "A start was sent or may have been, and its outcome is not known yet; it is not repeated before the API has had time to show the run.".to_owned();
     let status = status::not_started(o, Wait::Working, reason::OUTCOME_UNKNOWN, message, now);
-    // Until the doubt ends, ask now and then; from then on, as for any API in trouble.
+    // Until the doubt ends, poll now and then; after that, back off as for any API in trouble.
     let wait =
         if left.is_zero() { backoff(o, 2, 60) } else { backoff(o, 2, 10).min(left + Duration::from_millis(100)) };
     settle(o, status, Requeue::Retry(wait.max(asked_to_wait(trouble))))
 }
 
-/// A question, or a start that was not made, met with trouble.
+/// A call failed and leaves no start in doubt.
 pub(crate) fn troubled(o: &Observed, trouble: &Trouble, now: Timestamp) -> Decision {
     let Trouble { kind, message, retry_after: _ } = trouble;
     match kind {
@@ -83,7 +83,7 @@ pub(crate) fn troubled(o: &Observed, trouble: &Trouble, now: Timestamp) -> Decis
     }
 }
 
-/// The API definitely started nothing.
+/// The API refused the start and definitely started nothing.
 pub(crate) fn refused(o: &Observed, refusal: &Refusal, now: Timestamp) -> Decision {
     let target = match (o.referent.workflow(), &o.spec.workflow_identifier, &o.spec.registration_id) {
         (Some(workflow), ..) => format!("workflow \"{}\"", workflow.name),
@@ -117,16 +117,16 @@ pub(crate) fn refused(o: &Observed, refusal: &Refusal, now: Timestamp) -> Decisi
     }
 }
 
-/// The run under this id is one of another workflow, as far as the API tells. That can only be so of an
-/// explicit id: a derived one has the resource's UID in it.
+/// Whether the run with this id belongs to another workflow, as far as the API reports. Only an explicit id can be
+/// taken: a derived id contains the resource's UID.
 pub(crate) fn is_taken(o: &Observed, run: &Execution) -> bool {
     if o.spec.execution_id.is_none() {
         return false;
     }
-    // Names are told apart by case; UUIDs are not.
+    // Names are case-sensitive; UUIDs are not.
     let is = |known: &String, asked: &str| known == asked || (is_uuid(asked) && known.eq_ignore_ascii_case(asked));
     if let Some(workflow) = o.referent.workflow() {
-        // Either will do: a workflow that was registered anew has another UUID.
+        // One match is enough: a workflow that was registered again has another UUID.
         let names = run.workflow_name.as_ref().map(|name| is(name, &workflow.name));
         let ids = run.workflow_id.as_ref().map(|id| is(id, &workflow.id));
         return !matches!((names, ids), (Some(true), _) | (_, Some(true)) | (None, None));
@@ -134,7 +134,7 @@ pub(crate) fn is_taken(o: &Observed, run: &Execution) -> bool {
     let Some(asked) = &o.spec.workflow_identifier else { return false };
     match (&run.workflow_name, &run.workflow_id) {
         (Some(name), Some(id)) => !is(name, asked) && !is(id, asked),
-        // The spec may name a UUID, which the API tells only later.
+        // The spec may name a UUID, which the API reports only later.
         (Some(name), None) => !is(name, asked) && !is_uuid(asked),
         (None, _) => false,
     }
@@ -144,7 +144,7 @@ fn is_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().filter(|byte| *byte == b'-').count() == 4
 }
 
-/// The run under the explicit id is one of this other workflow.
+/// The run with the explicit id belongs to this other workflow.
 pub(crate) fn taken(o: &Observed, workflow: Option<&str>, now: Timestamp) -> Decision {
     let message = format!(
         "Execution id \"{}\" belongs to a run of workflow \"{}\"; create another WorkflowExecution with another executionId.",
@@ -154,7 +154,7 @@ pub(crate) fn taken(o: &Observed, workflow: Option<&str>, now: Timestamp) -> Dec
     blocked(o, reason::EXECUTION_ID_TAKEN, message, Requeue::OnChange, now)
 }
 
-/// The run under the explicit id was started with another input.
+/// The run with the explicit id was started with another input.
 pub(crate) fn taken_with_other_input(o: &Observed, how: &str, now: Timestamp) -> Decision {
     let id = o.execution_id();
     let message = format!(
@@ -168,18 +168,18 @@ pub(crate) fn suspended(o: &Observed, now: Timestamp) -> Decision {
     settle(o, status::not_started(o, Wait::Working, reason::SUSPENDED, message, now), Requeue::OnChange)
 }
 
-/// A person has to act before this goes on.
+/// A person has to act before the execution goes on.
 pub(crate) fn blocked(o: &Observed, reason: &str, message: String, requeue: Requeue, now: Timestamp) -> Decision {
     waiting(o, Wait::Stalled, reason, message, requeue, now)
 }
 
-/// What the spec names is not there. For a while it may be on its way.
+/// Something that the spec names does not exist. For a while it may still arrive.
 pub(crate) fn missing(o: &Observed, reason: &str, message: String, requeue: Requeue, now: Timestamp) -> Decision {
     let (wait, left) = if was_complete(o) { (Wait::Stalled, None) } else { Wait::for_missing(o.created, now) };
     waiting(o, wait, reason, message, left.map_or(requeue, Requeue::After), now)
 }
 
-/// Whether all that the spec names was there before, so that what is missing now was deleted.
+/// Whether everything that the spec names existed before, so that what is missing now was deleted.
 fn was_complete(o: &Observed) -> bool {
     let arriving = [
         reason::SUSPENDED,
@@ -189,13 +189,13 @@ fn was_complete(o: &Observed) -> bool {
         reason::WORKFLOW_NOT_READY,
     ];
     let ready = conditions::find(&o.status.conditions, READY);
-    // What has been said to need a person still does.
+    // What was reported as stalled stays stalled.
     is_started(&o.status)
         || conditions::is_true(&o.status.conditions, STALLED)
         || ready.is_some_and(|ready| !arriving.contains(&ready.reason.as_str()))
 }
 
-/// This goes on once something else does.
+/// The execution cannot go on now; `wait` says whether a person has to act.
 pub(crate) fn waiting(
     o: &Observed,
     wait: Wait,

@@ -10,7 +10,7 @@ use crate::platform::requeue::Requeue;
 /// What a reconcile does next.
 pub type Decision = reconcile::Decision<Step, Settled>;
 
-/// One effect or question.
+/// One effect or request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Something in the cluster.
@@ -22,9 +22,8 @@ pub enum Step {
 /// A step that does not call Mistral's API.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClusterStep {
-    /// Write the claim and the finalizer, on condition that nobody changed the resource.
+    /// Write the claim and the finalizer, provided that nobody has changed the resource.
     WriteClaim {
-        /// What to write.
         claim: Box<Claim>,
         /// Whether the operator's finalizer is to be on the resource then.
         finalizer: bool,
@@ -37,7 +36,7 @@ pub enum ClusterStep {
     SetFinalizer(bool),
     /// Take the operator's finalizer off a resource that is being deleted.
     Release {
-        /// The run may go on: say so.
+        /// The run may go on, which is to be reported.
         abandoned: bool,
     },
     /// Read the ConfigMaps and Secrets that the input comes from.
@@ -57,13 +56,12 @@ pub enum Call {
     GetTarget,
     /// Get the run.
     GetRun,
-    /// Find out whether the run that was found is what the spec asks for.
+    /// Check whether the run that was found is the one that the spec asks for.
     Compare,
     /// Start the run. Only ever follows a claim with `send` in the same reconcile.
     Start,
     /// Read why the run failed.
     ReadFailure,
-    /// Stop the run.
     Stop(StopCall),
 }
 
@@ -82,10 +80,8 @@ impl From<Call> for Step {
 /// The end of a reconcile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
-    /// To be written if it differs from what is there.
+    /// Written if it differs from the current one.
     pub status: Status,
-    /// To be published.
     pub notices: Vec<Notice>,
-    /// When to come back.
     pub requeue: Requeue,
 }

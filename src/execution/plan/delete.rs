@@ -1,4 +1,4 @@
-//! The part of the plan that a deletion takes: stop the run, then let go, in bounded time.
+//! The deletion of a resource: stops the run, then releases the resource, in bounded time.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use crate::mistral::wire::is_terminal;
 use crate::mistral::{Error, TroubleKind};
 use crate::platform::requeue::Requeue;
 
-/// How long a deletion waits for a run to stop before it lets go.
+/// How long a deletion waits for a run to stop before it releases the resource.
 const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
-/// How long a canceled run may take at most before it is terminated: soon enough for the limit.
+/// Longest grace period in seconds between cancel and terminate: short enough for the limit.
 pub(crate) const LONGEST_GRACE: u32 = 240;
 
-/// The resource is being deleted: stop the run if it is ours, then let go.
+/// The resource is being deleted: stops the run if it is ours, then releases the resource.
 pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
     if !o.finalizer {
         return settle(o, o.status.clone(), Requeue::OnChange);
@@ -37,7 +37,7 @@ pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
     let claim = match standing(o) {
         Standing::Ours(claim) => claim,
         Standing::Reading(_) | Standing::Foreign(_) => return free,
-        // The claim is gone, but not the knowledge that there was one.
+        // The claim is gone, but something still shows that there was one.
         Standing::Unclaimed if o.has_lost_a_claim() => {
             return match &o.stop_with {
                 _ if too_long => Decision::Act(ClusterStep::Release { abandoned: !is_only_held(o) }.into()),
@@ -61,8 +61,8 @@ pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
     if o.is_elder(claim) {
         return of_which_life(o, connection, claim, now);
     }
-    // One that a deletion of long ago has left behind, as in a restored backup, is not this stop's beginning.
-    // By whichever clock is behind: the API server's has written when the deletion was asked for.
+    // A time left by an earlier deletion, as in a restored backup, is not when this stop began. The clock that is
+    // behind decides: the deletion time comes from the API server's clock.
     let asked_for = |at: &Timestamp| claim.stop_for.is_some() || *at >= later(since.min(now), -CLOCK_SKEW);
     let Some(stop_since) = stop::began(claim, now).filter(asked_for) else {
         return write(o, Claim { stop_since: Some(now), ..claim.clone() }, false);
@@ -73,7 +73,7 @@ pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         _ => false,
     };
     if is_unknown {
-        // A start may still be under way, or its run not be shown yet: being absent is no proof then.
+        // A start may still be in flight, or its run not visible yet: a missing run proves nothing then.
         let may_show = match &o.status.start_time {
             Some(start) if is_started(&o.status) => o.began < later(start.0, VISIBILITY),
             _ => !o.doubt(claim).is_zero(),
@@ -82,15 +82,16 @@ pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
     }
     match (&o.stopped, &o.remote) {
         (Some(Ok(())), _) => stopping(o, 2, now),
-        // It does not run, whatever else it is.
+        // The run is not running, whatever else its state is.
         (Some(Err(Error::Conflict(_))), Remote::Unknown(_)) => free,
         (None, Remote::Unknown(trouble)) if unreadable_end(o, trouble).is_some() => free,
-        // To stop a run takes no answer about it. What has started is ours; an id that was only claimed may be another's.
+        // Stopping a run needs no answer about it. A started run is ours; an id that was only claimed may be somebody
+        // else's.
         (None, Remote::Unknown(trouble)) if trouble.kind != TroubleKind::Unauthorized && is_started(&o.status) => {
             let call = call(o, stop_since, now);
             match (o.memory.has_stopped(call, now), call) {
                 (false, _) => Decision::Act(Call::Stop(call).into()),
-                // There is no more to do, and no more to learn.
+                // There is nothing more to do, and nothing more to learn.
                 (true, StopCall::Terminate) if o.memory.unanswered > 1 => free,
                 (true, _) => stopping(o, 5, now),
             }
@@ -98,7 +99,7 @@ pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
         (Some(Err(_)), _) | (None, Remote::Unknown(_) | Remote::Absent) => stopping(o, 5, now),
         (None, Remote::NotAsked) => Decision::Act(Call::GetRun.into()),
         (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) => free,
-        // Once started it is ours, whatever the spec's words mean by now.
+        // A started run is ours, whatever the spec resolves to by now.
         (None, Remote::Found(run)) if !is_started(&o.status) && is_taken(o, run) => free,
         (None, Remote::Found(_)) => {
             let call = call(o, stop_since, now);
@@ -107,8 +108,8 @@ pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision
     }
 }
 
-/// Whether the API server has refused to let the resource go: then its run had ended before, or has been told as left
-/// alone already. The status says so if this process does not know it.
+/// Whether the API server has refused to remove the finalizer before. If so, the run had ended, or was already reported
+/// as abandoned. The status records it for a process that does not remember.
 fn is_only_held(o: &Observed) -> bool {
     o.memory.refusals.finalizer.is_some() || ready_reason(&o.status) == Some(reason::FINALIZER_REFUSED)
 }

@@ -1,4 +1,4 @@
-//! What is left to do once a run has ended: take the finalizer off, and delete the resource when its time is over.
+//! What remains once a run has ended: removing the finalizer, and deleting the resource when it expires.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use crate::execution::state::Observed;
 use crate::execution::status;
 use crate::platform::requeue::{Requeue, jitter};
 
-/// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for. By then the doubt
-/// of its claim is over, 90 s after it was made, so that the claim leaves the memory with this last change.
+/// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for. The doubt of its
+/// claim is over by then, 90 s after the claim, so the claim leaves the operator's memory with this last change.
 const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_secs(95);
 
 /// What this process has seen of a run's end, by the monotonic clock: the wall clock may be set meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// How long ago.
+    /// Time since this process first saw the end.
     pub ago: Duration,
-    /// It wrote the end itself; else it found it written, and the end is older than that.
+    /// This process wrote the end. Otherwise it found the end written, and the end is older than `ago`.
     pub witnessed: bool,
 }
 
-/// Nothing more to ask or to start.
+/// The run has ended: nothing is polled or started any more.
 pub(crate) fn finished(o: &Observed, now: Timestamp) -> Decision {
     let expires = time_left(o, now);
     let (status, requeue) = match (expires, o.tracked_by.as_deref()) {
@@ -45,36 +45,37 @@ pub(crate) fn finished(o: &Observed, now: Timestamp) -> Decision {
         FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&o.uid) % 30)),
     );
     match Duration::try_from(due.duration_since(now)) {
-        // An end in the future, by a clock that was set back, keeps nobody waiting for long.
+        // An end in the future, after a clock was set back, must not delay this for long.
         Ok(wait) if !wait.is_zero() => settle(o, status, requeue.within(wait.min(Duration::from_secs(125)))),
         _ => Decision::Act(ClusterStep::SetFinalizer(false).into()),
     }
 }
 
-/// How long until the resource is to be deleted; none if it is not.
+/// How long until the resource is deleted; none if it stays.
 ///
-/// A process that saw the end counts by its monotonic clock alone. One that did not has to believe the times in the
-/// status, which are from other clocks: an end in their future counts from when it was first seen here.
+/// A process that wrote the end counts by its monotonic clock alone. Any other has to believe the times in the status,
+/// which come from other clocks: an end in the future counts from when this process first saw it.
 fn time_left(o: &Observed, now: Timestamp) -> Option<Duration> {
     let ttl = Duration::from_secs(u64::from(o.spec.ttl_seconds_after_finished?));
     let seen = o.ended.map_or(Duration::ZERO, |ended| ended.ago);
     if o.ended.is_some_and(|ended| ended.witnessed) {
         return Some(ttl.saturating_sub(seen));
     }
-    // The later of two clocks, the API's and the operator's that wrote the end.
+    // The later of two clocks: the API's, and that of the operator that wrote the end.
     let Some(end) = status::known_end(&o.status) else { return Some(ttl.saturating_sub(seen)) };
     let ago = Duration::try_from(now.duration_since(end)).unwrap_or_default();
     Some(ttl.saturating_sub(ago.max(seen)))
 }
 
-/// Who writes what Argo CD and Flux keep track of. Argo CD may track by a label that others use as well
-/// (`app.kubernetes.io/instance`); who wrote it tells.
+/// Field managers of Argo CD and Flux. Argo CD may track by a label that others use as well
+/// (`app.kubernetes.io/instance`); only the field manager shows that the label is Argo CD's.
 pub(crate) const MANAGERS: [(&str, &str); 3] =
     [("argocd-controller", "Argo CD"), ("kustomize-controller", "Flux"), ("helm-controller", "Flux")];
 
-/// By what they keep track, as their documentation has it: Argo CD's tracking annotation or label, the labels that Flux's
-/// two controllers set on what they apply, the annotation by which Helm owns a resource, the label of the members of an
-/// ApplySet, and the labels that kro and Crossplane set on what they make.
+/// Annotations and labels by which tools track a resource, according to their documentation: Argo CD's tracking
+/// annotation or label, the labels that Flux's two controllers set on what they apply, the annotation by which Helm
+/// owns a resource, the label of the members of an ApplySet, and the labels that kro and Crossplane set on what they
+/// make.
 pub(crate) const MARKS: [(&str, &str); 8] = [
     ("argocd.argoproj.io/tracking-id", "Argo CD"),
     ("argocd.argoproj.io/instance", "Argo CD"),
@@ -86,8 +87,8 @@ pub(crate) const MARKS: [(&str, &str); 8] = [
     ("crossplane.io/composite", "Crossplane"),
 ];
 
-/// Owners that create a resource once: they come to an end themselves. Any other controller would make it again. By API
-/// group and kind.
+/// Owners, by API group and kind, that run to completion and create a resource once. Any other controller would create
+/// it again.
 const RUN_TO_COMPLETION: [(&str, &str); 8] = [
     ("", "Pod"),
     ("batch", "Job"),
@@ -99,7 +100,7 @@ const RUN_TO_COMPLETION: [(&str, &str); 8] = [
     ("workflows.mistral.ai", "WorkflowExecution"),
 ];
 
-/// What keeps track of a resource and would create it again if it were deleted; none if nothing does.
+/// What tracks a resource and would create it again if it were deleted; none if nothing does.
 pub(crate) fn tracked_by(metadata: &ObjectMeta) -> Option<String> {
     let has = |key: &str| {
         let within = |map: &Option<std::collections::BTreeMap<String, String>>| {

@@ -1,4 +1,4 @@
-//! From the start of a run to its end, as the status tells of it.
+//! From the start of a run to its end, as the status reports it.
 
 use super::decision::{Call, ClusterStep, Decision};
 use super::stop;
@@ -21,16 +21,16 @@ use crate::platform::requeue::Requeue;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
-/// How often the events of a failed run are read until they have a text: they lag behind by seconds.
+/// How often the events of a failed run are read until they have a text: events lag by seconds.
 const READS_OF_A_FAILURE: u32 = 5;
 
-/// Questions in a row without an answer after which the status says so.
+/// Consecutive polls without an answer after which the status reports it.
 const SILENCE: u32 = 5;
 
 /// How long a run stays missing before it is given up.
 const LOST_AFTER: SignedDuration = SignedDuration::from_hours(24);
 
-/// The run is somebody else's: read it, touch nothing.
+/// The run is somebody else's: reads it and changes nothing.
 pub(crate) fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -> Decision {
     if is_started(&o.status) {
         return running(o, now);
@@ -62,7 +62,8 @@ pub(crate) fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -
     }
 }
 
-/// A run was found under an explicit id. If the spec asks for something else, the status says so and shows no result.
+/// A run was found under an explicit id. If the spec asks for another workflow or input, the status says so and shows
+/// no result.
 pub(crate) fn compared(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
     match &o.comparison {
         Comparison::NotTried => input::comparable(o).unwrap_or(Decision::Act(Call::Compare.into())),
@@ -79,7 +80,7 @@ pub(crate) fn running(o: &Observed, now: Timestamp) -> Decision {
         return Decision::Act(ClusterStep::SetFinalizer(wants).into());
     }
     match &o.remote {
-        // What the status says may be out of date for another reason than the run's own progress.
+        // The status may be outdated for reasons other than the run's own progress.
         Remote::NotAsked if o.look || ready_reason(&o.status) != Some(reason::RUNNING) || stop::is_due(o, now) => {
             Decision::Act(Call::GetRun.into())
         }
@@ -87,7 +88,7 @@ pub(crate) fn running(o: &Observed, now: Timestamp) -> Decision {
         Remote::Found(run) => observe(o, run, now),
         Remote::Absent => gone(o, now),
         Remote::Unknown(trouble) if let Some(run) = unreadable_end(o, trouble) => observe(o, &run, now),
-        // To stop a run takes no answer about it.
+        // Stopping a run needs no answer about it.
         Remote::Unknown(trouble)
             if trouble.kind != TroubleKind::Unauthorized
                 && let Some(decision) = stop::stop(o, &unread(o), now) =>
@@ -95,7 +96,7 @@ pub(crate) fn running(o: &Observed, now: Timestamp) -> Decision {
             decision
         }
         Remote::Unknown(trouble) => match trouble.kind {
-            // The tracker asks again, and slower; a flapping API is the Workspace's condition to tell.
+            // The tracker polls again, less often. The Workspace's condition reports a flapping API.
             TroubleKind::Unavailable if o.memory.unanswered < SILENCE => settle(o, o.status.clone(), Requeue::OnChange),
             TroubleKind::Unavailable => {
                 let message = format!("The run has started, and its state cannot be read: {}", trouble.message);
@@ -106,15 +107,15 @@ pub(crate) fn running(o: &Observed, now: Timestamp) -> Decision {
     }
 }
 
-/// The end of a run that the list of runs tells of, while the API gives no answer of use about the run itself: a result
-/// may be such that nobody can read it, and whoever waits for the end is not to wait for ever.
+/// The end of a run according to the list of runs, while the API gives no usable answer about the run itself. Perhaps
+/// nobody can read its result, and clients that wait for the end must not wait forever.
 pub(crate) fn unreadable_end(o: &Observed, trouble: &Trouble) -> Option<Execution> {
     let enough = trouble.kind != TroubleKind::Unauthorized && o.memory.unanswered >= SILENCE;
     let row = o.memory.listed_end.as_deref().filter(|row| enough && is_terminal(row.status.as_deref()))?;
     (!is_taken(o, row)).then(|| Execution { result_unread: Some(trouble.message.clone()), ..row.clone() })
 }
 
-/// What the API says of the run goes into the status.
+/// Puts the API's answer about the run into the status.
 pub(crate) fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
     if !is_terminal(run.status.as_deref()) {
         return stop::stop(o, run, now).unwrap_or_else(|| settle(o, status::running(o, run, now), Requeue::OnChange));
@@ -128,7 +129,7 @@ pub(crate) fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision
     match &o.failure {
         FailureText::NotAsked => Decision::Act(Call::ReadFailure.into()),
         FailureText::Read(None) if o.memory.failure_reads < READS_OF_A_FAILURE => {
-            // Not before, whoever wakes it: lists go on telling that it has ended.
+            // Being woken does not shorten this wait: lists go on reporting the end.
             settle(o, status::ending(o, run, now), Requeue::Retry(Duration::from_secs(2)))
         }
         FailureText::Read(text) => {
@@ -143,7 +144,7 @@ pub(crate) fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision
     }
 }
 
-/// The API does not know a run that had started.
+/// The API no longer knows a run that had started.
 pub(crate) fn gone(o: &Observed, now: Timestamp) -> Decision {
     let started = o.status.start_time.as_ref().map_or(o.created, |time| time.0);
     if o.began < later(started, VISIBILITY) {
@@ -159,7 +160,7 @@ pub(crate) fn gone(o: &Observed, now: Timestamp) -> Decision {
     }
 }
 
-/// The run, of which the API tells nothing.
+/// Stands for a run about which the API reports nothing.
 pub(crate) fn unread(o: &Observed) -> Execution {
     Execution { execution_id: o.execution_id(), ..Execution::default() }
 }

@@ -1,10 +1,10 @@
-//! How a run proceeds: the next step, from what is known. No I/O here.
+//! Decides the next step of a run from what is known. No I/O here.
 //!
-//! A pass calls [`plan`], carries out the step, folds its outcome into [`Observed`] and calls it
-//! again, until it settles. A pass changes at most one thing at the API. What keeps a run from
-//! happening twice: nothing is sent without a claim written in the same pass; and unless this process
-//! has seen the resource from its creation, the API is asked first, and believed that there is no run
-//! only once no earlier call can still be under way.
+//! A reconcile calls [`plan`], carries out the step, folds its outcome into [`Observed`] and calls [`plan`] again,
+//! until it settles. A reconcile changes at most one thing at the API. Two rules keep a run from starting twice.
+//! Nothing is sent without a claim written in the same reconcile. Unless this process has seen the resource since its
+//! creation, it first gets the run from the API, and believes that there is none only once no earlier call can still be
+//! in flight.
 
 pub mod backoff;
 pub mod blocked;
@@ -80,7 +80,7 @@ fn decide(o: &Observed, now: Timestamp) -> Decision {
     }
     let connection = match (&o.workspace, &o.stop_with) {
         (Workspace::Ready(connection), _) => connection,
-        // What has started is stopped with a key that was good not long ago.
+        // A run that has started is stopped with a key that worked until recently.
         (_, Some(connection)) if is_started(&o.status) && stop::is_due(o, now) => connection,
         (workspace, _) => return without_workspace(o, workspace, now),
     };
@@ -118,7 +118,7 @@ fn decide(o: &Observed, now: Timestamp) -> Decision {
             blocked(o, reason::WORKSPACE_CHANGED, message, Requeue::OnChange, now)
         }
         Standing::Ours(_) if is_started(&o.status) => running(o, now),
-        // As after a restore: from now on it is known when it was seen here.
+        // As after a restore: writing the claim again records when it was seen on this resource.
         Standing::Ours(claim) if o.is_of_another_life(claim) && o.refusal(Write::Claim, now).is_none() => {
             write(o, claim.clone(), false)
         }
@@ -138,7 +138,7 @@ fn without_workspace(o: &Observed, workspace: &Workspace, now: Timestamp) -> Dec
     let name = &o.spec.workspace_ref.name;
     match workspace {
         Workspace::Ready(_) | Workspace::Pending => settle(o, o.status.clone(), Requeue::OnChange),
-        // A manifest may well have the execution before its Workspace.
+        // A manifest may list the execution before its Workspace.
         Workspace::NotFound if now < later(o.created, APPLIED_TOGETHER) => {
             settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)))
         }
@@ -155,7 +155,8 @@ fn without_workspace(o: &Observed, workspace: &Workspace, now: Timestamp) -> Dec
 
 pub(crate) fn write(o: &Observed, claim: Claim, send: bool) -> Decision {
     let finalizer = o.deleted.is_some() || (o.wants_finalizer() && !claim.reading);
-    // Whatever was written before is older, and so is what was written on another resource of this name.
+    // The new revision is above all that were written on this resource. Claims of another resource of this name count
+    // as older, whatever their revision.
     let there = match &o.note {
         Note::Claim(claim) if !o.is_of_another_life(claim) => claim.revision,
         Note::Claim(_) | Note::Absent | Note::Unreadable => 0,
@@ -166,9 +167,9 @@ pub(crate) fn write(o: &Observed, claim: Claim, send: bool) -> Decision {
     Decision::Act(ClusterStep::WriteClaim { claim: Box::new(claim), finalizer, send, consent }.into())
 }
 
-/// Ends the pass. What a person should hear of is what changes in `Ready`.
+/// Ends the reconcile. People are notified of what changes in `Ready`.
 pub(crate) fn settle(o: &Observed, mut status: Status, requeue: Requeue) -> Decision {
-    // An edit that changes nothing here has been seen all the same: who waits for that looks at these.
+    // An edit that changes nothing here is recorded as seen, too: tools that wait for that read these generations.
     if !status.conditions.is_empty() && o.deleted.is_none() {
         status.observed_generation = o.generation;
         status.conditions.iter_mut().for_each(|condition| condition.observed_generation = o.generation);

@@ -1,7 +1,6 @@
-//! The promise that a run happens exactly once, tried against a model of the world that fails in
-//! every way it can: crashes at any step, answers lost, effects that come late, runs that show late,
-//! two operators with clocks apart and stale caches, edits that drop the claim or the status, an API server that refuses
-//! what is to be written.
+//! Tests the promise that a run happens exactly once, against a model of the world that fails in every way it can:
+//! crashes at any step, lost answers, late effects, runs that become visible late, two operators with different clocks
+//! and stale caches, edits that drop the claim or the status, and an API server that refuses writes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,19 +29,19 @@ use crate::platform::refused::{Cause, Refused};
 use crate::platform::requeue::Requeue;
 use crate::workspace::access::{Connection, Workspace};
 
-/// More steps than any pass needs.
+/// More steps than any reconcile needs.
 const MAX_STEPS: usize = 16;
 
-/// A source of choices that runs dry: then nothing fails any more.
+/// A finite source of choices: once it is empty, nothing fails any more.
 struct Fate(std::vec::IntoIter<u8>);
 
 impl Fate {
-    /// One of `n`; the first once the choices have run dry.
+    /// One of `n`; the first once no choices are left.
     fn choose(&mut self, n: u8) -> u8 {
         self.0.next().map_or(0, |byte| byte % n)
     }
 
-    /// Up to so many seconds, and the worst of them more often than any other.
+    /// Up to `worst` seconds; 0 and `worst` more often than any other.
     fn at_most(&mut self, worst: u8) -> SignedDuration {
         match self.choose(3) {
             0 => seconds(0),
@@ -61,7 +60,7 @@ impl Fate {
     }
 }
 
-/// The API: at most one run of the only id at a time, and a new one for each start after its end.
+/// The API: at most one run of its only id at a time, and a new run for each start after the end of one.
 #[derive(Default)]
 struct Api {
     id: String,
@@ -83,13 +82,13 @@ struct World {
     operators: [Operator; 2],
     /// Whether people may ask to stop the run.
     may_stop: bool,
-    /// How far the API server's clock is off; none if it is right and those of the operators may be set.
+    /// How far the API server's clock is off; none if it is right and the operators' clocks may be set.
     api_server_skew: Option<SignedDuration>,
     /// Version of the Secret that the input may come from.
     secret: u32,
     /// Whether a policy refuses claims and finalizers, and whether one refuses the status.
     refuses: (bool, bool),
-    /// What happened, for whoever has to find out why a promise broke.
+    /// What happened, to find out why a promise broke.
     story: Vec<String>,
 }
 
@@ -102,12 +101,12 @@ struct Operator {
     api_server_skew: SignedDuration,
     /// How often it has crashed: each process has a name of its own.
     crashes: u32,
-    /// The call that it knows of, by its moment to be sent, and since when.
+    /// The call that it knows of, by the time before which it is sent; and since when it knows of the call.
     knows: Option<(Timestamp, Timestamp)>,
 }
 
 impl Operator {
-    /// How long it has known of the call that it knows of by now.
+    /// How long it has known of the call that it knows of now.
     fn known_for(&mut self, now: Timestamp) -> Duration {
         let call = self.memory.claim.as_ref().map(|known| known.send_before);
         if self.knows.map(|(call, _)| call) != call {
@@ -142,7 +141,7 @@ impl Api {
         Ok(self.execution(at))
     }
 
-    /// The effect of a stop. A workflow may take a cancel as it likes.
+    /// The effect of a stop. A workflow may ignore a cancel, or take its time.
     fn stop(&mut self, call: StopCall, now: Timestamp, fate: &mut Fate) -> Result<(), Error> {
         self.get(now)?;
         let (start, end) = self.run.unwrap();
@@ -252,7 +251,7 @@ impl World {
         self.story.push(format!("{at:>4} s: {what}"));
     }
 
-    /// A conditional write; false when somebody else came first.
+    /// A conditional write; false if somebody else wrote first.
     fn write(&mut self, version: &mut String, change: impl FnOnce(&mut WorkflowExecution)) -> bool {
         if self.object.metadata.resource_version.as_ref() != Some(version) {
             return false;
@@ -271,7 +270,7 @@ impl World {
         operator.knows = None;
         operator.crashes += 1;
         operator.api_server_skew = self.api_server_skew.unwrap_or_default();
-        // Since when, by the API server's clock.
+        // `since` is by the API server's clock.
         operator.instance =
             Instance { name: format!("operator-{who}-{}", operator.crashes), since: self.now, api_server_time: None };
     }
@@ -279,7 +278,7 @@ impl World {
     fn observed(&self, who: usize, seen: &WorkflowExecution, referent: Referent, look: bool) -> Observed {
         let connection = Connection { origin: "https://api".into(), workspace_id: None, epoch: 0 };
         let Operator { memory, instance, skew, api_server_skew, .. } = &self.operators[who];
-        // It has whole seconds, and began a moment ago.
+        // The time is cut to whole seconds and was read a moment ago.
         let api_server_time = Some(self.now - seconds(1) + *api_server_skew);
         let instance = Instance { api_server_time, ..instance.clone() };
         let (workspace, stop_with) = (Workspace::Ready(connection.clone()), Some(connection));
@@ -287,7 +286,7 @@ impl World {
         Observed::new(seen, "cluster", instance, memory.clone(), surroundings, look, self.now + *skew)
     }
 
-    /// One pass of one operator, which anything may befall. Returns when the next is due.
+    /// One reconcile of one operator, in which anything may fail. Returns when the next one is due.
     fn pass(&mut self, who: usize, look: bool, fate: &mut Fate) -> Option<SignedDuration> {
         let stale = if fate.seldom() { usize::from(fate.choose(3)) } else { 0 };
         let seen = match stale {
@@ -341,7 +340,7 @@ impl World {
                             assert!(observed.fresh, "sent without a claim of this pass");
                             remote_changes += 1;
                             assert_eq!(remote_changes, 1, "more than one change at the API in a pass");
-                            // Up to the last moment, or past it.
+                            // Up to the latest moment to send, or past it.
                             let delay = if fate.choose(4) == 3 { fate.at_most(14) } else { fate.at_most(40) };
                             self.advance(delay, fate);
                             if send_before.is_some_and(|before| self.now < before) {
@@ -453,7 +452,7 @@ impl World {
         panic!("the plan does not settle:\n{}", self.story.join("\n"));
     }
 
-    /// The Secret that the input comes from: it comes and goes, too.
+    /// The Secret that the input comes from. At times it is missing or forbidden.
     fn sources(&self, fate: &mut Fate) -> Sources {
         let found = Source::Found {
             uid: "secret".into(),
@@ -468,7 +467,7 @@ impl World {
         Sources::from([((Kind::Secret, "s".to_owned()), source)])
     }
 
-    /// The call that starts the run; none when the operator does not live to see the answer.
+    /// The call that starts the run; none if the operator crashes before the answer.
     fn send(&mut self, who: usize, fate: &mut Fate) -> Option<Result<Execution, Error>> {
         let timeout = SignedDuration::try_from(REQUEST_TIMEOUT).unwrap();
         let outcome = match fate.choose(12) {
@@ -476,7 +475,7 @@ impl World {
             2 => self.api.start(self.now, fate).and(Err(unknown())),
             3 => Err(unknown()),
             4 | 5 => {
-                // On its way for as long as a call may take.
+                // In flight for as long as a call may take.
                 let late = fate.at_most(30).min(timeout);
                 self.api.under_way.push(self.now + late);
                 self.tell(format!("operator {who} sent, effect in {late:?}"));
@@ -512,7 +511,7 @@ impl World {
             1 => {
                 self.apply(None, false);
             }
-            // A restore: the status is dropped, the annotations stay. Who loses all has no books left.
+            // A restore: the status is dropped, the annotations stay. A resource that loses both has no record left.
             2 => {
                 self.apply(self.object.metadata.annotations.clone(), true);
             }
@@ -523,19 +522,19 @@ impl World {
                 let shutdown = if what == 4 { Shutdown::Cancel } else { Shutdown::Terminate };
                 self.edit(|spec| spec.shutdown = Some(shutdown));
             }
-            // Too late to take it back, once it is recorded.
+            // This is too late once the stop is recorded.
             6 => {
                 self.edit(|spec| spec.shutdown = None);
             }
             7 => self.secret += 1,
             8 => self.refuses.0 = !self.refuses.0,
             9 => self.refuses.1 = !self.refuses.1,
-            // A clock is set, and set right later.
+            // A clock is set wrong, and set right later.
             10 => {
                 let who = usize::from(fate.choose(2));
                 let hours = SignedDuration::from_hours(6);
                 let skew = [seconds(0), hours, -hours][usize::from(fate.choose(3))];
-                // One of two clocks has to be right.
+                // One of the two clocks has to be right.
                 match &mut self.api_server_skew {
                     Some(of_api_server) => *of_api_server = skew,
                     None => self.operators[who].skew = skew,
@@ -569,7 +568,7 @@ impl World {
                     }
                 }
             }
-            // A tool puts back who wrote what, as it was in a backup: as if the API server's clock were wrong.
+            // A tool restores `managedFields` from a backup, as if the API server's clock were wrong.
             15 if self.api_server_skew.is_some() => {
                 let created = self.object.metadata.creation_timestamp.clone();
                 if let Some([ours]) = self.object.metadata.managed_fields.as_deref_mut() {
@@ -588,7 +587,7 @@ impl World {
         });
     }
 
-    /// Applies annotations, unless nothing was left of the books then. Returns whether it has.
+    /// Applies annotations, unless that would leave no record of the run. Returns whether it did.
     fn apply(&mut self, annotations: Option<BTreeMap<String, String>>, empties_status: bool) -> bool {
         let mut version = self.object.metadata.resource_version.clone().unwrap();
         let status = self.object.status.as_ref().filter(|_| !empties_status);
@@ -598,8 +597,9 @@ impl World {
         {
             return false;
         }
-        // A claim that one of two leaders at once has made, and that is replaced before the other has seen it, is not looked
-        // at: the other takes its own last word for the last.
+        // An operator that remembers a claim sees the present one before it is replaced. So the model leaves out one
+        // case: of two simultaneous leaders, the claim of one is replaced before the other has seen it. The other would
+        // then take its own last claim for the newest.
         for who in 0..2 {
             if self.operators[who].memory.claim.is_some() {
                 self.operators[who].memory = self.observed(who, &self.object, Referent::NotNamed, false).memory;
@@ -607,7 +607,7 @@ impl World {
         }
         self.tell(format!("applied: {annotations:?}, status emptied: {empties_status}"));
         self.write(&mut version, |object| {
-            // Who writes what is there already changes nothing.
+            // Writing what is there already changes no field manager.
             if object.metadata.annotations != annotations {
                 object.metadata.managed_fields = None;
             }
@@ -628,7 +628,7 @@ fn refused() -> Refused {
     Refused { cause: Cause::Rule, said: "no".into() }
 }
 
-/// What the Workflow resource says, if the spec names one: it comes and goes.
+/// What the Workflow resource says, if the spec names one. At times it is missing or not ready.
 fn referent(object: &WorkflowExecution, fate: &mut Fate) -> Referent {
     let named = |id: &str| Named { id: id.into(), name: "w".into() };
     if object.spec.workflow_ref.is_none() {
@@ -662,7 +662,7 @@ fn set_finalizer(object: &mut WorkflowExecution, present: bool) {
 fn live(spec: &Value, choices: Vec<u8>) {
     let (world, status) = to_the_end(spec, choices, false);
     if has_changed_input(&status) {
-        // Nothing but a Secret that changed at the wrong time may lead there, and only where nothing has run.
+        // Only a Secret that changed at the wrong time may lead here, and only if nothing has run.
         assert!(world.secret > 1 && world.object.spec.input_from.is_some(), "{}", world.story.join("\n"));
         assert_eq!(world.api.starts, 0, "{status:#?}\n{}", world.story.join("\n"));
         return;
@@ -672,7 +672,7 @@ fn live(spec: &Value, choices: Vec<u8>) {
     assert!(status.conditions.iter().any(|condition| condition.reason == reason::COMPLETED));
 }
 
-/// With stops, and deadlines in the spec: whatever the status ends with is what happened, and nothing goes on.
+/// With stops, and deadlines in the spec: the final status says what happened, and no run goes on.
 fn live_and_be_stopped(spec: &Value, choices: Vec<u8>) {
     let (world, status) = to_the_end(spec, choices, true);
     let story = world.story.join("\n");

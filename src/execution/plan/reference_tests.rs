@@ -66,7 +66,7 @@ fn claimed(mut o: Observed) -> Observed {
     o
 }
 
-/// The reason of `Ready` with which the pass ends.
+/// The reason of `Ready` with which the reconcile ends.
 fn reason_of(o: &Observed, now: Timestamp) -> String {
     match plan(o, now) {
         Decision::Settle(settled) => find(&settled.status.conditions, READY).unwrap().reason.clone(),
@@ -99,7 +99,7 @@ fn a_run_under_an_explicit_id_is_adopted_only_if_it_is_known_to_be_of_this_workf
     }
     assert_eq!(reason_of(&found(ready(OLD, "w"), theirs()), at(60)), reason::EXECUTION_ID_TAKEN);
     assert_eq!(reason_of(&found(not_ready(Some(named(OLD, "w"))), theirs()), at(60)), reason::EXECUTION_ID_TAKEN);
-    // Registered anew it has another UUID, and at first the API tells only the name.
+    // A workflow that is registered again has another UUID, and at first the API reports only the name.
     for ours in [run("id", Some(NEW), "w", "RUNNING"), run("id", None, "w", "RUNNING")] {
         let o = found(ready(OLD, "w"), ours);
         assert!(matches!(plan(&o, at(60)), Decision::Act(Step::Cluster(ClusterStep::WriteClaim { send: false, .. }))));

@@ -1,17 +1,18 @@
-//! Writes that the API server refuses for good: how the plan goes on without them, reports them and repeats them.
+//! Writes that the API server refuses for good: how the plan goes on without them, reports them and retries them.
 //!
-//! Each kind of write has a wait of its own, which grows to five minutes and ends when somebody else changes the
-//! resource. Until then a step that would write is answered from memory.
+//! Each kind of write has its own backoff. It grows to five minutes and ends when somebody else changes the resource.
+//! Until then a step that would write is answered from memory.
 //!
 //! - A claim whose call would follow: nothing is started, and the condition says why.
-//! - Any other claim records what has happened already. This process goes by it all the same, and writes it when that is
-//!   due. So a stop that cannot be recorded is sent: somebody wants the run to end, and to ask twice does no harm. What
-//!   a restart loses is when the stop began, so that the grace is counted anew, and a stop whose wish was taken back.
-//!   Only a run of somebody else is not told as started before its claim is recorded: a restart would take it for ours.
-//! - The finalizer: the run goes on without it; a resource that is being deleted waits for it and nothing else.
-//! - The deletion of a resource whose time is over: the resource stays, and a condition says why.
-//! - The status: a smaller one, and if that is refused too, Events. A run that has ended is not asked about until the
-//!   API server takes a status again.
+//! - Any other claim records what has already happened. This process acts on the claim anyway, and writes it when the
+//!   retry is due. So a stop that cannot be recorded is sent: somebody wants the run to end, and a second request does
+//!   no harm. A restart loses when the stop began, so the grace period starts again, and loses a stop whose request was
+//!   withdrawn. Only a run of somebody else is not reported as started before its claim is recorded: a restart would
+//!   take it for ours.
+//! - The finalizer: the run goes on without it. A resource that is being deleted waits for this write and nothing else.
+//! - The deletion of an expired resource: the resource stays, and a condition says why.
+//! - The status: a smaller one is written, and if that is refused too, Events. A run that has ended is not polled until
+//!   the API server accepts a status again.
 
 use std::time::Duration;
 
@@ -30,54 +31,47 @@ use crate::platform::refused::{Cause, Refused};
 use crate::platform::requeue::{Refusal, Requeue};
 use crate::text::truncate;
 
-/// Bytes that each text of a smaller status has at most.
+/// Bytes of each text in a smaller status, at most.
 const SHORT: usize = 300;
 
-/// What the API server refuses to write of one resource, as far as this process remembers.
+/// The writes of one resource that the API server refuses, as far as this process remembers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Refusals {
-    /// The claim.
     pub claim: Option<Box<Refusal>>,
-    /// The finalizer.
     pub finalizer: Option<Box<Refusal>>,
-    /// The status.
     pub status: Option<Box<Refusal>>,
-    /// The deletion.
     pub deletion: Option<Box<Refusal>>,
-    /// The claim that could not be recorded, and what the resource said then.
+    /// The claim that could not be recorded, and the annotation at that time.
     pub unrecorded: Option<Box<(Claim, Note)>>,
-    /// The end that the status could not say.
+    /// The end that the status could not report.
     pub end: Option<Box<End>>,
-    /// The reason that was last told in an Event for want of a status.
+    /// The reason last reported in an Event because the status could not be written.
     pub(crate) told: Option<String>,
 }
 
-/// An end that the status could not say.
+/// An end that the status could not report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct End {
-    /// What the status is to say next.
+    /// The status to write next.
     status: Status,
-    /// The claim that this process went by then: by another one a run may have started since.
+    /// The claim that this process acted on then: under another claim a run may have started since.
     over: Note,
-    /// The generation of the spec that it ended by.
+    /// Generation of the spec at that end.
     generation: Option<i64>,
 }
 
 /// A write that may be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// The claim.
     Claim,
-    /// The finalizer.
     Finalizer,
-    /// The status.
     Status,
-    /// The deletion of a resource whose time is over.
+    /// The deletion of an expired resource.
     Deletion,
 }
 
 impl Refusals {
-    /// The claim that this process goes by.
+    /// The claim that this process acts on: the unrecorded one, unless the annotation has changed since.
     pub(crate) fn note(&self, recorded: &Note) -> Note {
         match self.unrecorded.as_deref() {
             Some((claim, over)) if over == recorded => Note::Claim(Box::new(claim.clone())),
@@ -96,7 +90,7 @@ impl Refusals {
 }
 
 impl Observed {
-    /// The refusal because of which this write is not tried now, and for how long not.
+    /// The refusal that holds this write back, and for how much longer; none if the write may be tried.
     pub fn refusal(&self, write: Write, now: Timestamp) -> Option<(&Refusal, Duration)> {
         let refusals = &self.memory.refusals;
         let refusal = match write {
@@ -108,15 +102,15 @@ impl Observed {
         Some((refusal, refusal.left(&self.version, now)?))
     }
 
-    /// The API server has refused this write.
+    /// Remembers that the API server has refused this write.
     pub fn refused(&mut self, write: Write, refused: Refused, now: Timestamp) {
         let last = self.memory.refusals.of(write);
         let next = Refusal::once_more(last.as_deref(), refused, &self.version, &self.uid, now);
         *last = Some(Box::new(next));
     }
 
-    /// This claim is not on the resource, since the API server refuses it. One whose call would follow is dropped; any
-    /// other is gone by all the same.
+    /// The API server refuses this claim, so it is not on the resource. A claim whose call would follow is dropped; any
+    /// other is acted on anyway.
     pub fn unclaimed(&mut self, claim: Claim, send: bool) {
         if !send {
             self.memory.claim = Some(Box::new(self.known(&claim)));
@@ -125,7 +119,7 @@ impl Observed {
         }
     }
 
-    /// Whether the claim that is gone by is not on the resource.
+    /// Whether the claim that this process acts on is not on the resource.
     pub(crate) fn is_unrecorded(&self) -> bool {
         matches!(self.memory.refusals.unrecorded.as_deref(), Some((_, over)) if *over == self.recorded)
     }
@@ -140,16 +134,16 @@ impl Observed {
         version.clone_into(&mut self.version);
     }
 
-    /// The finalizer was set.
+    /// The finalizer was added or removed.
     pub fn finalizer_set(&mut self, present: bool) {
         self.finalizer = present;
         self.memory.refusals.finalizer = None;
     }
 
-    /// The status was written, or says all already.
+    /// The status was written, or was up to date already.
     pub fn told(&mut self, status: &Status) {
         let refusals = &mut self.memory.refusals;
-        // A word ahead of an end that is still to come, and may be refused again.
+        // This status only announces an end that is still to be written and may be refused again.
         let ahead = refusals.end.take().is_some() && !is_finished(status);
         match &mut refusals.status {
             Some(refusal) if ahead => refusal.make_due(),
@@ -157,11 +151,11 @@ impl Observed {
         }
     }
 
-    /// The status cannot be written. What is to be told in Events instead: once for each reason.
+    /// The status cannot be written. Returns what to publish in Events instead, once for each reason.
     pub fn untold(&mut self, settled: &Settled, now: Timestamp) -> Vec<Notice> {
         if is_finished(&settled.status) && !is_finished(&self.status) {
             let end = match &settled.status.result {
-                // It may be long: the API is asked for it again once it can be written.
+                // The result may be long: it is read from the API again once it can be written.
                 Some(_) => status::end_pending(self, &settled.status, now),
                 None => settled.status.clone(),
             };
@@ -182,7 +176,7 @@ impl Observed {
     }
 }
 
-/// What an Event says of a claim that was refused and that nothing waits for.
+/// The Event about a refused claim that nothing waits for.
 pub(crate) fn unrecorded(refused: &Refused) -> Notice {
     let note = format!(
         "The API server refuses to record on this resource what has become of its run. The operator goes by it all the same, until it restarts: a run that is to be stopped is stopped. {} The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
@@ -192,7 +186,7 @@ pub(crate) fn unrecorded(refused: &Refused) -> Notice {
     Notice::warning(reason::CLAIM_REFUSED, note)
 }
 
-/// The API server refuses the claim, and so nothing is started.
+/// Reports that nothing is started because the API server refuses the claim; none if the claim may be written.
 pub(crate) fn claim_refused(o: &Observed, now: Timestamp) -> Option<Decision> {
     let (refusal, left) = o.refusal(Write::Claim, now)?;
     let refused = &refusal.refused;
@@ -223,10 +217,9 @@ fn advice(refused: &Refused) -> &'static str {
     }
 }
 
-/// What does not go on while the status is refused: to ask about a run again and again would tell nobody anything. A
-/// stop goes on.
+/// Pauses polling while the status is refused: its answers could not be reported. A stop goes on.
 pub(crate) fn status_refused(o: &Observed, now: Timestamp) -> Option<Decision> {
-    // Without a claim it is seen from the resource alone, and may be the end of one that has lost its claim meanwhile.
+    // Without a claim, the plan finds the end again from the resource alone; and the claim may have been lost since.
     let end = o.memory.refusals.end.as_deref().filter(|_| o.claim_exists());
     let end = end.filter(|end| end.over == o.note && end.generation == o.generation).map(|end| &end.status);
     if let Some((_, left)) = o.refusal(Write::Status, now)
@@ -240,7 +233,8 @@ pub(crate) fn status_refused(o: &Observed, now: Timestamp) -> Option<Decision> {
     })
 }
 
-/// What a resource says that is being deleted and of which only the finalizer is left, which cannot be taken off.
+/// Reports a deletion that waits only for the finalizer, which the API server refuses to remove; none if that may be
+/// tried.
 pub(crate) fn release_refused(o: &Observed, now: Timestamp) -> Option<Decision> {
     let (refusal, left) = o.refusal(Write::Finalizer, now)?;
     let status = if is_finished(&o.status) {
@@ -256,14 +250,14 @@ pub(crate) fn release_refused(o: &Observed, now: Timestamp) -> Option<Decision> 
     Some(settle(o, status, Requeue::After(left)))
 }
 
-/// When a write that nothing waits for is due again; none if there is no such write.
+/// How long until a write that nothing waits for is due again; none if there is no such write.
 pub(crate) fn next_retry(o: &Observed, now: Timestamp) -> Option<Duration> {
     let claim = o.refusal(Write::Claim, now).filter(|_| o.is_unrecorded());
     let finalizer = o.refusal(Write::Finalizer, now);
     claim.into_iter().chain(finalizer).map(|(_, left)| left).min()
 }
 
-/// The same end of a pass in fewer words, and without the result; none if that would be the same.
+/// The same settlement with shorter texts and without the result; none if that changes nothing.
 pub fn smaller(o: &Observed, settled: &Settled, refused: &Refused, now: Timestamp) -> Option<Settled> {
     let mut status = settled.status.clone();
     for condition in &mut status.conditions {
@@ -291,8 +285,8 @@ fn shorten(text: &mut String) {
     }
 }
 
-/// Whether nothing goes on before the API server takes the claim: a start, or the news that a run of somebody else was
-/// found.
+/// Whether the execution waits until the API server accepts the claim: for a start, or to report that somebody else's
+/// run was found.
 pub(crate) fn waits_for_claim(o: &Observed) -> bool {
     !is_started(&o.status) && (!o.is_unrecorded() || o.is_reading())
 }

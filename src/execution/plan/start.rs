@@ -1,4 +1,4 @@
-//! From no claim to a run that has started, or to the word that none has.
+//! From no claim to a started run, or to the report that none was started.
 
 use super::decision::{Call, ClusterStep, Decision};
 use super::follow::{observe, unread};
@@ -20,11 +20,11 @@ use crate::workspace::access::Connection;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
-/// How long after its doubt a claim is still this cluster's present: from then on it may come from a
-/// backup, and the API may have forgotten a run that ended long ago.
+/// How long a claim is trusted after its doubt has ended. An older claim may come from a backup, and the API may have
+/// forgotten a run that ended long ago.
 const CLAIM_GOES_STALE: SignedDuration = SignedDuration::from_hours(24);
 
-/// No claim yet: make one, unless one was lost.
+/// There is no claim: makes one, or restores one that was lost.
 pub(crate) fn begin(o: &Observed, connection: &Connection, now: Timestamp) -> Decision {
     if o.has_lost_a_claim() {
         return write(o, restored(o, connection, now), false);
@@ -42,15 +42,15 @@ pub(crate) fn begin(o: &Observed, connection: &Connection, now: Timestamp) -> De
         Remote::Found(run) if is_taken(o, run) => taken(o, run.workflow_name.as_deref(), now),
         Remote::Found(_) => {
             let claim = o.claim(connection, 1, now);
-            // A derived id has the resource's UID in it: nobody else can have started that run.
+            // A derived id contains the resource's UID, so nobody else can have started that run.
             let reading = o.spec.execution_id.is_some();
             write(o, Claim { reading, ..claim }, false)
         }
     }
 }
 
-/// Claims, so that the call follows in this pass; unless another resource here has just claimed the same
-/// explicit id: its run may not show yet, and once ended it would be no obstacle to a second one.
+/// Writes a claim whose call follows in this reconcile. Waits if another resource here has just claimed the same
+/// explicit id: that run may not be visible yet, and once it has ended, the API would accept a second one.
 pub(crate) fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32, now: Timestamp) -> Decision {
     if let Some(decision) = stop::barred(o, now) {
         return decision;
@@ -58,7 +58,7 @@ pub(crate) fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32
     if let Some(decision) = unresolved(o, now) {
         return decision;
     }
-    // One that only records what has happened may have been refused in this very pass.
+    // A claim that only records what has happened may have been refused in this very reconcile.
     if let Some(decision) = refused_writes::claim_refused(o, now) {
         return decision;
     }
@@ -76,8 +76,8 @@ pub(crate) fn claim_and_send(o: &Observed, connection: &Connection, attempt: u32
     }
 }
 
-/// The claim that was here once: `kubectl replace` drops annotations but not the status. Another
-/// operator may have claimed after what this one remembers, so it is as doubtful as a call made now.
+/// Rebuilds a lost claim: `kubectl replace` drops annotations but not the status. Another operator may have claimed
+/// after the claim that this process remembers, so the rebuilt claim is as doubtful as a call made now.
 pub(crate) fn restored(o: &Observed, connection: &Connection, now: Timestamp) -> Claim {
     let adopted =
         conditions::find(&o.status.conditions, STARTED).is_some_and(|started| started.reason == reason::ADOPTED);
@@ -96,8 +96,8 @@ pub(crate) fn restored(o: &Observed, connection: &Connection, now: Timestamp) ->
     }
 }
 
-/// A claim from an earlier life of this resource, as after a restore; or one that came over a claim of this life, as an
-/// exported manifest does, in a moment when nothing else was left of it. Only the API knows.
+/// The claim was written on an earlier resource of this name. Either a restore brought it back, or an exported manifest
+/// replaced this resource's own claim at a moment when nothing else was left of that. Only the API knows.
 pub(crate) fn of_which_life(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) -> Decision {
     match &o.remote {
         Remote::NotAsked => Decision::Act(Call::GetRun.into()),
@@ -111,7 +111,7 @@ pub(crate) fn of_which_life(o: &Observed, connection: &Connection, claim: &Claim
     }
 }
 
-/// Our claim, and no word yet that the run started.
+/// The claim is ours, and the status does not report a start yet.
 pub(crate) fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) -> Decision {
     match &o.sent {
         Sent::Nothing if o.fresh => return Decision::Act(Call::Start.into()),
@@ -125,7 +125,7 @@ pub(crate) fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: 
                 Remote::NotAsked | Remote::Absent | Remote::Unknown(_) => observe(o, run, now),
             };
         }
-        // Our own earlier calls are proven to have started nothing: it is somebody else's run.
+        // Our own earlier calls provably started nothing, so the run is somebody else's.
         Sent::AlreadyStarted if o.spec.execution_id.is_some() => {
             return write(o, Claim { reading: true, ..claim.clone() }, false);
         }
@@ -137,11 +137,11 @@ pub(crate) fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: 
         Sent::NotStarted(trouble) => return troubled(o, trouble, now),
         Sent::Refused(refusal) => return refused(o, refusal, now),
     }
-    // An earlier process has said why nothing was started, and whether that is the last word shows later.
+    // An earlier process reported why nothing was started. Whether that is final is known once the doubt has ended.
     if claim.refused && !o.is_refused(claim) && !o.doubt(claim).is_zero() && ready_reason(&o.status).is_some() {
         return settle(o, o.status.clone(), Requeue::After(o.doubt(claim)));
     }
-    // A workflow that did not exist is looked for by one cheap question, not by claiming again.
+    // One cheap request checks whether the missing workflow exists now, instead of another claim.
     if ready_reason(&o.status) == Some(reason::TARGET_NOT_FOUND)
         && o.is_refused(claim)
         && matches!(o.referent, Referent::NotNamed | Referent::Ready { .. })
@@ -155,14 +155,14 @@ pub(crate) fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: 
     }
     match &o.remote {
         Remote::NotAsked => Decision::Act(Call::GetRun.into()),
-        // Under a refused claim of an explicit id somebody else has started it meanwhile, or before the claim.
+        // Somebody else started the run of this explicit id, before the claim or after its call was refused.
         Remote::Found(run) if o.spec.execution_id.is_some() && is_anothers(claim, run) => {
             write(o, Claim { reading: true, ..claim.clone() }, false)
         }
         Remote::Found(run) if is_taken(o, run) => taken(o, run.workflow_name.as_deref(), now),
         Remote::Found(run) => observe(o, run, now),
         Remote::Unknown(trouble) if claim.refused => troubled(o, trouble, now),
-        // The run is there and cannot be read. Its id has this resource's UID in it, so it is ours, and is looked after.
+        // The run exists and cannot be read. Its id contains this resource's UID, so it is ours and is followed.
         Remote::Unknown(_) if o.memory.seen && o.memory.unanswered > 1 && o.spec.execution_id.is_none() => {
             settle(o, status::running(o, &unread(o), now), Requeue::OnChange)
         }
@@ -171,18 +171,18 @@ pub(crate) fn resume(o: &Observed, connection: &Connection, claim: &Claim, now: 
             Sent::Unknown(trouble) => in_doubt(o, o.doubt(claim), Some(trouble), now),
             _ => in_doubt(o, o.doubt(claim), None, now),
         },
-        // The API has said before that it exists: it is forgotten, not unknown.
+        // The API has reported this run before, so it has forgotten the run.
         Remote::Absent if o.memory.seen => settle(o, status::missing(o, now), Requeue::OnChange),
         Remote::Absent => start_again(o, connection, claim, now),
     }
 }
 
-/// Whether a run under a claimed explicit id was not started by the claim's call.
+/// Whether the run of a claimed explicit id was started by something other than the claim's call.
 pub(crate) fn is_anothers(claim: &Claim, run: &Execution) -> bool {
     claim.refused || run.start_time.is_some_and(|start| claim.is_younger_than(start))
 }
 
-/// No run exists, and no call can be under way: the start may be made anew, if nothing speaks against it.
+/// No run exists, and no call can be in flight: starts again unless something forbids it.
 pub(crate) fn start_again(o: &Observed, connection: &Connection, claim: &Claim, now: Timestamp) -> Decision {
     if let Some(decision) = stop::barred(o, now) {
         return decision;
@@ -205,7 +205,7 @@ pub(crate) fn start_again(o: &Observed, connection: &Connection, claim: &Claim, 
     claim_and_send(o, connection, claim.attempt.saturating_add(1), now)
 }
 
-/// The claim on a run of someone else that a person lets this resource own.
+/// The claim on somebody else's run, if a person consents that this resource takes it over.
 pub(crate) fn consented(o: &Observed) -> Option<&Claim> {
     match standing(o) {
         Standing::Reading(claim) | Standing::Foreign(claim) => Some(claim).filter(|claim| is_consent(o, claim)),
@@ -217,7 +217,7 @@ pub(crate) fn is_consent(o: &Observed, claim: &Claim) -> bool {
     o.take_over.as_ref() == Some(&claim.execution_id)
 }
 
-/// A person has consented: the claim becomes this resource's, with all doubts that it carries.
+/// A person has consented: the claim becomes this resource's, and keeps its doubt.
 pub(crate) fn take_over(o: &Observed, claim: &Claim) -> Decision {
     let claim = Claim {
         owner: o.owner.clone(),

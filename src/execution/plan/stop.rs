@@ -1,8 +1,8 @@
-//! Stops while the resource stays: `shutdown`, and the two deadlines.
+//! Stops a run while its resource stays: for `shutdown` and for the two deadlines.
 //!
-//! A run that has not started is kept from starting; one that has is asked to stop, and terminated when it does not.
-//! That it is to be stopped is recorded in the claim before the first call, so it outlives this process and the wish:
-//! a cancel that has reached the run cannot be taken back.
+//! A run that has not started is kept from starting. A started run is canceled, and terminated if it does not end. The
+//! claim records the stop before the first call, so the stop outlives this process and a withdrawn request: a cancel
+//! that has reached the run cannot be taken back.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::mistral::wire::Execution;
 use crate::mistral::{Error, Trouble, TroubleKind};
 use crate::platform::requeue::Requeue;
 
-/// Why nothing may be started any more, as the end that it is; if so.
+/// Ends the execution without a run if nothing may be started any more; none if a start is allowed.
 pub(crate) fn barred(o: &Observed, now: Timestamp) -> Option<Decision> {
     let (reason, message) = match o.spec.shutdown {
         Some(Shutdown::Cancel) => (reason::CANCELED, "spec.shutdown was set before the run started.".to_owned()),
@@ -34,7 +34,7 @@ pub(crate) fn barred(o: &Observed, now: Timestamp) -> Option<Decision> {
             if let Some(obstacle) = ready.filter(|ready| ready.reason != reason::STARTING_DEADLINE_EXCEEDED) {
                 message = format!("{message} What kept it: {}", obstacle.message);
             } else if let Some(refusal) = &o.memory.refusals.claim {
-                // The status that would have said so may be refused as well.
+                // The status that would have reported this may have been refused as well.
                 message = format!("{message} What kept it: the API server refused the claim: {}", refusal.refused.said);
             }
             (reason::STARTING_DEADLINE_EXCEEDED, message)
@@ -44,36 +44,36 @@ pub(crate) fn barred(o: &Observed, now: Timestamp) -> Option<Decision> {
     Some(settle(o, status::ended_without_run(o, reason, &message, now), Requeue::OnChange))
 }
 
-/// When this resource has to be looked at again for a deadline, whatever else happens; none if for none.
+/// How long until a deadline needs a reconcile, whatever else happens; none if no deadline does.
 pub(crate) fn next_deadline(o: &Observed, status: &Status, now: Timestamp) -> Option<Duration> {
     if is_finished(status) || o.deleted.is_some() {
         return None;
     }
     let deadline = if is_started(status) { active_deadline(o, status)? } else { starting_deadline(o)? };
-    // One that has passed is acted upon already, or cannot be now.
+    // A deadline that has passed was acted on already, or cannot be acted on now.
     Duration::try_from(deadline.duration_since(now)).ok().filter(|left| !left.is_zero())
 }
 
-/// Whether this run is to be stopped, or is being stopped, so that its state must be known now.
+/// Whether this run is to be stopped or is being stopped, so that its state is needed now.
 pub(crate) fn is_due(o: &Observed, now: Timestamp) -> bool {
     matches!(standing(o), Standing::Ours(claim) if why(o, claim, &o.status, now).is_some())
 }
 
-/// Whether somebody has asked to stop the run, or the operator has set out to.
+/// Whether somebody has requested a stop, or the operator has recorded one.
 pub(crate) fn is_asked_for(o: &Observed) -> bool {
     o.spec.shutdown.is_some() || matches!(standing(o), Standing::Ours(claim) if claim.stop_for.is_some())
 }
 
-/// The next step towards the end of a run that goes on; none if it may go on.
+/// The next step of stopping a run; none if the run may go on.
 pub(crate) fn stop(o: &Observed, run: &Execution, now: Timestamp) -> Option<Decision> {
     let Standing::Ours(claim) = standing(o) else { return None };
-    // First the status says that it started, which wakes the resource again.
+    // The status reports the start first, and that write wakes the resource again.
     if o.sent != Sent::Nothing {
         return None;
     }
     let status = status::running(o, run, now);
     let cause = why(o, claim, &status, now)?;
-    // One that a deletion of long ago has left behind, as in a restored backup, is not this stop's beginning.
+    // A time left by an earlier deletion, as in a restored backup, is not when this stop began.
     let Some(since) = began(claim, now).filter(|_| claim.stop_for.is_some()) else {
         let claim = Claim { stop_since: Some(now), stop_for: Some(cause), ..claim.clone() };
         return Some(write(o, claim, false));
@@ -84,7 +84,7 @@ pub(crate) fn stop(o: &Observed, run: &Execution, now: Timestamp) -> Option<Deci
     let trouble = match &o.stopped {
         None if o.memory.has_stopped(call, now) => None,
         None => return Some(Decision::Act(Call::Stop(call).into())),
-        // No longer running, or not yet shown: the next question tells.
+        // The run has ended, or is not visible yet: the next poll tells which.
         Some(Ok(()) | Err(Error::NotFound(_) | Error::Conflict(_))) => None,
         Some(Err(error)) => Some(Trouble::from(error.clone())),
     };
@@ -110,12 +110,14 @@ pub(crate) fn stop(o: &Observed, run: &Execution, now: Timestamp) -> Option<Deci
     Some(settle(o, status::stopping(o, status, &message, now), requeue))
 }
 
-/// When the stop began that the claim tells of. One in the future is by another clock, and would never come to its end.
+/// When the stop that the claim records began. A time in the future comes from another clock, and its grace period
+/// would never end, so it does not count.
 pub(crate) fn began(claim: &Claim, now: Timestamp) -> Option<Timestamp> {
     claim.stop_since.filter(|since| *since <= later(now, CLOCK_SKEW))
 }
 
-/// Often at first, then less: a workflow may take its time to clean up. At the end of its grace in any case.
+/// Polls often at first, then less, since a workflow may take its time to clean up; and once when the grace period
+/// ends.
 fn next_look(since: Timestamp, grace: Timestamp, terminating: bool, now: Timestamp) -> Duration {
     let (shortest, longest) = (Duration::from_secs(2), Duration::from_secs(30));
     let so_far = Duration::try_from(now.duration_since(since)).unwrap_or_default();
@@ -138,14 +140,14 @@ fn starting_deadline(o: &Observed) -> Option<Timestamp> {
 }
 
 fn active_deadline(o: &Observed, status: &Status) -> Option<Timestamp> {
-    // Somebody else's run keeps its own time.
+    // The deadline does not apply to somebody else's run.
     let seconds = o.spec.active_deadline_seconds.filter(|_| !o.is_reading())?;
     let start = began_running(o, status)?;
     Some(later(start, SignedDuration::from_secs(i64::from(seconds))))
 }
 
-/// When the run began: as the API's clock says, but not before it was claimed and its resource created, nor after the
-/// status said that it had started. The API's clock may be wrong.
+/// When the run began by the API's clock. That clock may be wrong, so the time is limited: not before the claim or the
+/// resource's creation, whichever is earlier, and not after the status reported the start.
 fn began_running(o: &Observed, status: &Status) -> Option<Timestamp> {
     let start = status.start_time.as_ref()?.0;
     let not_before = match standing(o) {
@@ -153,7 +155,7 @@ fn began_running(o: &Observed, status: &Status) -> Option<Timestamp> {
         _ => o.created,
     };
     let told = conditions::find(&status.conditions, STARTED).filter(|it| it.status == "True");
-    // The condition has whole seconds.
+    // The condition's time is cut to whole seconds.
     let not_after =
         told.map_or(Timestamp::MAX, |started| later(started.last_transition_time.0, SignedDuration::from_secs(1)));
     Some(start.min(not_after).max(not_before))

@@ -1,14 +1,14 @@
-//! Whether a run that was found under an explicit id is the one that the spec asks for.
+//! Whether a run found under an explicit id is the one that the spec asks for.
 
 use crate::execution::claim::{self, Note};
 use crate::execution::controller::Guarded;
 use crate::execution::state::{Comparison, Observed};
 use crate::json::{Json, MAX_DEPTH};
 
-/// Characters of the place of a difference that are told.
+/// Maximum characters of the path to a difference in a message.
 const MAX_PLACE: usize = 200;
 
-/// Whether another resource here has claimed the same run for the very same things.
+/// Whether another resource in this cluster has claimed the same run with the same digest.
 pub(crate) fn is_claimed_alike(o: &Observed, other: &Guarded) -> bool {
     let (Note::Claim(ours), Ok(other)) = (&o.note, &other.0) else { return false };
     if other.metadata.uid.as_ref() == Some(&o.uid) {
@@ -25,9 +25,9 @@ pub(crate) fn is_claimed_alike(o: &Observed, other: &Guarded) -> bool {
     }
 }
 
-/// Compares what is asked for with the arguments that the run's first event tells of.
+/// Compares the input that the spec asks for with the arguments in the first event of the run.
 ///
-/// A worker may add what has a default, so only what is asked for has to be there.
+/// A worker may add fields that have defaults, so only fields that the spec asks for have to be there.
 pub(crate) fn with_arguments(asked: Option<&Json>, arguments: Option<&Json>) -> Comparison {
     let unknown = |why: &str| Comparison::Unknown(why.to_owned());
     let Some(arguments) = arguments else { return unknown("no event tells of it") };
@@ -54,7 +54,8 @@ pub(crate) fn with_arguments(asked: Option<&Json>, arguments: Option<&Json>) -> 
     }
 }
 
-/// Where what is asked for is not what is there; none if it is. As deep as the shallower of the two.
+/// The path of the first difference; none if the arguments contain all that is asked for. Recurses as deep as the
+/// shallower of the two.
 fn difference(asked: &Json, there: &Json, place: &mut String) -> Option<String> {
     if let (Some(asked), Some(there)) = (asked.fields(), there.fields()) {
         return asked.iter().find_map(|(name, asked)| {
@@ -97,7 +98,7 @@ fn number(json: &Json) -> Option<&str> {
     Some(json.text()).filter(|text| text.starts_with(|first: char| first == '-' || first.is_ascii_digit()))
 }
 
-/// A worker may write a number otherwise: 1E2 as 100.0. Two long integers are compared as they are spelled.
+/// A worker may write a number differently: 1E2 as 100.0. Two long integers are compared by their spelling.
 fn is_same_number(asked: &str, there: &str) -> bool {
     let is_float = |text: &str| text.contains(['.', 'e', 'E']);
     let value = |text: &str| text.parse::<f64>().ok().filter(|value| value.is_finite());

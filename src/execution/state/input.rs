@@ -1,4 +1,4 @@
-//! The input that stands in ConfigMaps and Secrets: what is read becomes a part of it, or an obstacle in words.
+//! Input from ConfigMaps and Secrets. What is read becomes part of the input, or a message about what is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,15 +27,14 @@ use crate::platform::requeue::Requeue;
 
 /// The longest input that the API takes, in bytes of compact JSON: the 2 MB of its documentation, read generously.
 pub(crate) const MAX_INPUT: usize = 2 << 20;
-/// The most values of Secrets that texts are searched for: a search must not take long.
+/// Maximum number of Secret values to search texts for: a search must not take long.
 const MAX_SECRET_VALUES: usize = 256;
 
-/// What the spec wants from ConfigMaps and Secrets.
+/// The ConfigMaps and Secrets that the spec names.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Not read in this pass.
+    /// Not read in this reconcile.
     NotRead,
-    /// As it was found.
     Read(Arc<Sources>),
 }
 
@@ -45,49 +44,45 @@ pub type Sources = BTreeMap<(Kind, String), Source>;
 /// A ConfigMap or Secret, as it was found.
 #[derive(Debug)]
 pub enum Source {
-    /// It exists.
     Found {
-        /// Its identity.
         uid: String,
-        /// Its version.
         resource_version: String,
-        /// What it holds under the keys that the spec names; ConfigMaps are not told apart from Secrets here.
+        /// The values under the keys that the spec names. Those of ConfigMaps are held like those of Secrets.
         values: BTreeMap<String, SecretSlice<u8>>,
     },
-    /// There is none.
     Absent,
     /// The operator may not read it.
     Forbidden,
     /// It holds a Workspace's API key, and was not read.
     ApiKey,
-    /// It lacks the label that the operator asks for.
+    /// It lacks the label that the operator requires.
     Unlabelled,
-    /// With what it holds the values are longer than any input may be.
+    /// With its values, the input would be longer than the API takes.
     TooLarge,
 }
 
-/// The label of Secrets that may be inputs where the operator asks for one; it has to be `true`.
+/// The label that a Secret needs to be an input, if the operator requires one. Its value has to be `true`.
 pub const INPUT_LABEL: &str = "workflows.mistral.ai/input";
 
-/// Which Secrets may be inputs: whoever creates executions reads them through a workflow's result.
+/// Which Secrets may be inputs: anyone who can create executions can read them through a workflow's result.
 #[derive(Clone, Debug, Default)]
 pub struct Admission {
-    /// The Secrets that hold API keys of Workspaces; none of them may.
+    /// Secrets that hold API keys of Workspaces. None of them may be an input.
     pub api_keys: BTreeSet<String>,
-    /// Only those with [`INPUT_LABEL`] may.
+    /// Whether only Secrets with [`INPUT_LABEL`] may be inputs.
     pub labelled_only: bool,
 }
 
 /// Why the input is not complete.
 #[derive(Debug, PartialEq)]
 pub struct Lacking {
-    /// Of the condition.
+    /// The reason of the condition.
     pub reason: &'static str,
-    /// What is wrong, and what to do; never a value.
+    /// What is wrong, and what to do. Never contains a value.
     pub message: String,
 }
 
-/// Before a claim: the versions of what the input consists of, to be written into it; else how the pass goes on.
+/// Checks the input before a claim. Returns the versions of its objects for the claim, or else the next decision.
 pub(crate) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, Box<Decision>> {
     if o.spec.left_out.is_some() {
         return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into())));
@@ -103,7 +98,7 @@ pub(crate) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, B
     }
     let Input::Read(sources) = &o.input else { return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into()))) };
     if let Err(Lacking { reason, message }) = compose(&o.spec, sources) {
-        // A manifest may well have the execution before its ConfigMap.
+        // A manifest may well create the execution before its ConfigMap.
         if reason == reason::INPUT_NOT_FOUND && now < later(o.created, APPLIED_TOGETHER) {
             return Err(Box::new(settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)))));
         }
@@ -111,8 +106,8 @@ pub(crate) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, B
     }
     let present = versions(&o.spec, sources);
     match standing(o) {
-        // A call with other values may have been sent. One that was definitely refused, or never sent, counts for
-        // nothing; and of a claim that was lost, with its versions, nothing is left to compare with.
+        // A call with other values may have been sent. A call that was definitely refused or never sent does not count.
+        // A claim that was lost has lost its versions too, so there is nothing to compare with.
         Standing::Ours(claim)
             if !o.is_refused(claim) && !claim.inputs.is_empty() && claim.inputs != present && !is_consent(o, claim) =>
         {
@@ -127,25 +122,23 @@ pub(crate) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, B
     }
 }
 
-/// Before a run that was found is compared with the spec: what has to be read for that, if anything.
+/// What has to be read before a run that was found can be compared with the spec, if anything.
 pub(crate) fn comparable(o: &Observed) -> Option<Decision> {
     let has_to = o.spec.left_out.is_some() || !entries(&o.spec).is_empty();
     (has_to && matches!(o.input, Input::NotRead)).then_some(Decision::Act(ClusterStep::ReadInput.into()))
 }
 
-/// What must not show in a text that the API gave.
+/// What has to be redacted in a text from the API.
 pub(crate) enum Hiding {
-    /// Nothing.
     Nothing,
-    /// These values.
     These(Mask),
     /// The Secrets have to be read first.
     NotRead,
-    /// It cannot be told, and why.
+    /// The values are not known, for this reason.
     Unknown(String),
 }
 
-/// What must not show in a text that the API gave about this run.
+/// What has to be redacted in a text from the API about this run.
 pub(crate) fn hiding(o: &Observed) -> Hiding {
     let secrets: Vec<&KeyRef> = entries(&o.spec).iter().filter_map(|entry| entry.secret_key_ref.as_ref()).collect();
     if secrets.is_empty() {
@@ -185,7 +178,7 @@ pub(crate) fn hiding(o: &Observed) -> Hiding {
     Hiding::These(mask(&o.spec, sources))
 }
 
-/// The whole input.
+/// Composes the whole input.
 ///
 /// # Errors
 /// What is missing or wrong, in words.
@@ -228,14 +221,14 @@ pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option
     Ok(Some(input))
 }
 
-/// The values of Secrets, to be kept out of what the API says.
+/// The redaction of Secret values in texts from the API.
 pub fn mask(spec: &WorkflowExecutionSpec, sources: &Sources) -> Mask {
     let mut values = Vec::new();
     for entry in entries(spec).iter().filter(|entry| entry.secret_key_ref.is_some()) {
         if let Ok(value) = value(entry, sources) {
             value.leaves(|leaf| {
                 values.push(leaf.to_owned());
-                // A workflow that reads a number may write it otherwise.
+                // A workflow may write a number differently from how it was read.
                 values.extend(serde_json::from_str::<serde_json::Number>(leaf).map(|number| number.to_string()));
             });
         }
@@ -243,7 +236,7 @@ pub fn mask(spec: &WorkflowExecutionSpec, sources: &Sources) -> Mask {
     Mask::new(values.iter().map(String::as_str))
 }
 
-/// The call that starts the run; none without all of its input.
+/// The call that starts the run. None if a part of its input is missing.
 pub fn request(o: &Observed) -> Option<ExecuteRequest> {
     let spec = &o.spec;
     let input = match &o.input {
@@ -259,7 +252,7 @@ pub fn request(o: &Observed) -> Option<ExecuteRequest> {
     })
 }
 
-/// The client, in whose errors no value of a Secret is quoted that was read in this pass.
+/// A client whose errors quote no Secret value that was read in this reconcile.
 pub fn hidden_from(client: &Client, o: &Observed) -> Client {
     match &o.input {
         Input::Read(sources) => client.clone().hiding(mask(&o.spec, sources)),
@@ -267,7 +260,7 @@ pub fn hidden_from(client: &Client, o: &Observed) -> Client {
     }
 }
 
-/// The objects that the spec names, and of each the keys.
+/// The objects that the spec names, each with its keys.
 pub fn wanted(spec: &WorkflowExecutionSpec) -> BTreeMap<(Kind, String), Vec<String>> {
     let mut wanted: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for (kind, at) in entries(spec).iter().filter_map(InputFrom::source) {
@@ -280,27 +273,27 @@ fn entries(spec: &WorkflowExecutionSpec) -> &[InputFrom] {
     spec.input_from.as_deref().unwrap_or_default()
 }
 
-/// Whether each path has a place beside what the spec itself says; that no manifest but another can cure.
+/// Checks that each path fits into `spec.input`. Only another manifest can resolve a collision.
 fn skeleton(spec: &WorkflowExecutionSpec) -> Result<(), String> {
     let mut input = Part::of(spec.input.as_ref());
     let null = Json::from(&Value::Null);
     entries(spec).iter().try_for_each(|entry| insert(&mut input, &entry.path, null.clone()))
 }
 
-/// A part of an input that is put together: taken apart only along the paths where something is put in. All the rest
-/// stays text, so that numbers stay as they are spelled and no depth is too deep.
+/// A part of an input that is being composed. Only the paths where values are inserted are parsed. The rest stays text,
+/// so numbers keep their spelling and no nesting is too deep.
 enum Part {
     Text(Json),
     Object(Vec<(String, Part)>),
 }
 
 impl Part {
-    /// An input to put values into; one that is not there is an empty object.
+    /// An input to insert values into. A missing input is an empty object.
     fn of(input: Option<&Json>) -> Self {
         input.map_or_else(|| Self::Object(Vec::new()), |input| Self::Text(input.clone()))
     }
 
-    /// Its fields; none where it is no object.
+    /// Its fields. None if it is not an object.
     fn fields(&mut self) -> Option<&mut Vec<(String, Part)>> {
         if let Self::Text(json) = self {
             let fields = json.fields()?;
@@ -315,7 +308,7 @@ impl Part {
     fn write(&self, text: &mut String) {
         match self {
             Self::Text(json) => text.push_str(json.text()),
-            // As deep as the longest path, which the CRD bounds.
+            // Recurses as deep as the longest path, which the CRD limits.
             Self::Object(fields) => {
                 text.push('{');
                 for (n, (name, part)) in fields.iter().enumerate() {
@@ -332,12 +325,12 @@ impl Part {
     fn json(self) -> Json {
         let mut text = String::new();
         self.write(&mut text);
-        // Put together from JSON it is JSON.
+        // Composed of JSON, the text is JSON.
         Json::from_text(text).unwrap_or_else(|| Json::from(&Value::Null))
     }
 }
 
-/// Puts a value where a JSON Pointer points to, and makes the objects on the way.
+/// Inserts a value where a JSON Pointer points, and creates the objects on the way.
 fn insert(input: &mut Part, path: &str, value: Json) -> Result<(), String> {
     let names = path.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
     let names: Vec<String> = names.collect();
@@ -367,7 +360,7 @@ fn insert(input: &mut Part, path: &str, value: Json) -> Result<(), String> {
     Ok(())
 }
 
-/// One value, as the input has it.
+/// The value of one entry, as JSON.
 fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, Lacking> {
     let Some((kind, KeyRef { name, key })) = entry.source() else {
         return Err(invalid("an entry of spec.inputFrom names no source".into()));
@@ -414,7 +407,7 @@ fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, Lacking> {
     };
     match entry.format {
         Format::String => Ok(Json::from(&Value::from(text))),
-        // Where, not what: the parser's own words could quote the value.
+        // Reports only the position: the parser's message could quote the value.
         Format::Json => serde_json::from_str::<&RawValue>(text).map(|raw| Json::from(raw.to_owned())).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             invalid(format!(
@@ -428,7 +421,7 @@ fn invalid(what: String) -> Lacking {
     Lacking { reason: reason::INPUT_INVALID, message: format!("The input cannot be put together: {what}.") }
 }
 
-/// The versions of all objects that are there, in the order of their names.
+/// The versions of all objects that exist, in the order of their names.
 fn versions(spec: &WorkflowExecutionSpec, sources: &Sources) -> Vec<InputVersion> {
     let found = |(kind, name): (Kind, String)| match sources.get(&(kind, name.clone())) {
         Some(Source::Found { uid, resource_version, .. }) => {
@@ -441,7 +434,7 @@ fn versions(spec: &WorkflowExecutionSpec, sources: &Sources) -> Vec<InputVersion
     wanted(spec).into_keys().filter_map(found).collect()
 }
 
-/// The first object that is another one than it was, in words.
+/// Names the first object that differs from before.
 fn changed(before: &[InputVersion], now: &[InputVersion]) -> String {
     let other = now.iter().find(|input| !before.contains(input));
     other.map_or_else(|| "The input".into(), |input| format!("{} \"{}\"", input.kind, input.name))
@@ -453,7 +446,7 @@ mod tests {
 
     use super::*;
 
-    /// Kind, name, and what is in it.
+    /// Kind, name and contents.
     type Object<'a> = (Kind, &'a str, &'a [(&'a str, &'a [u8])]);
 
     fn spec(input: Value, from: Value) -> WorkflowExecutionSpec {

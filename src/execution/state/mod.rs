@@ -1,4 +1,4 @@
-//! What is known about one execution during one pass, and how the outcome of a step adds to it.
+//! What is known about one execution during one reconcile, and how the outcome of a step adds to it.
 
 pub mod comparison;
 pub mod input;
@@ -27,141 +27,127 @@ pub use memory::{Instance, Memory};
 pub use outcomes::failure_text;
 pub use workflow_ref::{Named, Referent};
 
-/// Everything that [`plan`](crate::execution::plan::plan) may look at.
+/// Everything that [`plan`](crate::execution::plan::plan) may use.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// What was asked for.
     pub spec: WorkflowExecutionSpec,
     /// The status as last written.
     pub status: WorkflowExecutionStatus,
-    /// Which resource this is.
     pub owner: Owner,
-    /// UID of the resource.
     pub uid: String,
-    /// Generation of the spec.
     pub generation: Option<i64>,
     /// When the resource was created, by the API server's clock.
     pub created: Timestamp,
-    /// When its deletion was asked for.
+    /// When its deletion was requested.
     pub deleted: Option<Timestamp>,
-    /// Whether our finalizer is on it.
+    /// Whether the operator's finalizer is on the resource.
     pub finalizer: bool,
-    /// The claim on it; or the one that the API server refuses to record, and that this process goes by all the same.
+    /// The claim that this process goes by: the one on the resource, or one that the API server refuses to record.
     pub note: Note,
-    /// The claim that is on it.
+    /// The claim on the resource.
     pub recorded: Note,
-    /// The version of it that the next write refers to.
+    /// The resource version on which the next write depends.
     pub version: String,
-    /// The resource came with a claim that speaks of another one.
+    /// The claim on the resource speaks of another resource, or is older than one written since.
     pub copied: bool,
-    /// The execution id for which a person lets this resource take over another's claim.
+    /// The execution id of another resource's claim that a person lets this resource take over.
     pub take_over: Option<String>,
-    /// What this process remembers of earlier passes.
+    /// What this process remembers of earlier reconciles.
     pub memory: Memory,
-    /// When the pass began: each of its questions was sent later, however long the answer took.
+    /// When the reconcile began. All its requests were sent later, however long the answers took.
     pub began: Timestamp,
-    /// How long this process had known of the claim's call when the pass began, by the monotonic clock: the wall clock
-    /// may be set, and the machine suspended, while the call is under way.
+    /// How long this process had known the claim's call when the reconcile began. By the monotonic clock: the wall
+    /// clock may be set, and the machine suspended, while the call is in flight.
     pub known_for: Duration,
-    /// How long ago an operator wrote the claim that is on the resource, by the API server's clock; none if somebody else
-    /// has changed it since, so that it may be an older one that came back.
+    /// How long ago an operator wrote the claim on the resource, by the API server's clock. None if somebody else has
+    /// changed the claim since: it may then be an older one that came back.
     pub claim_age: Option<Duration>,
-    /// This process.
     pub instance: Instance,
-    /// The connection.
     pub workspace: Workspace,
-    /// What the Workflow resource says that the spec names.
+    /// The state of the Workflow resource that the spec names.
     pub referent: Referent,
     /// A connection that may still be used to stop the run, even if its Workspace or Secret is gone.
     pub stop_with: Option<Connection>,
-    /// Whether to ask the API about a run that is not known to have ended.
+    /// Whether to get a run that is not known to have ended.
     pub look: bool,
-    /// What this process has seen of the run's end, if it has ended.
+    /// What this process has seen of the run's end, if the run has ended.
     pub ended: Option<Ended>,
-    /// What keeps track of the resource and would create it again.
+    /// The tool that tracks the resource and would create it again.
     pub tracked_by: Option<String>,
 
-    /// Until when a call of another resource with the same explicit id may be under way.
+    /// Until when the call of a conflicting claim (another resource, same explicit id) may be in flight.
     pub rival: Option<Timestamp>,
-    /// The claim was written in this pass, so its call may be sent in it.
+    /// The claim was written in this reconcile, so its call may be sent in it.
     pub fresh: bool,
-    /// The answer to the call that starts the run.
+    /// The outcome of the call that starts the run.
     pub sent: Sent,
-    /// It was waited for whether the run that was just accepted ends at once.
+    /// The reconcile has already waited for the accepted run to end.
     pub lingered: bool,
-    /// What the API knows of the run.
     pub remote: Remote,
-    /// Whether what is to be run exists.
     pub target: Target,
-    /// What the spec wants from ConfigMaps and Secrets.
     pub input: Input,
-    /// The text of a failure.
     pub failure: FailureText,
-    /// What became of the result that goes to an object.
     pub stored: Stored,
-    /// The answer to a stop.
+    /// The answer to the call that stops the run.
     pub stopped: Option<Result<(), Error>>,
-    /// Whether the run that was found is what the spec asks for.
     pub comparison: Comparison,
 }
 
-/// What the API knows of the run: not known is not the same as not there.
+/// What the API knows about the run. Unknown is not the same as absent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Remote {
-    /// Not asked in this pass.
+    /// Not fetched in this reconcile.
     NotAsked,
-    /// It exists.
+    /// The run exists.
     Found(Box<Execution>),
-    /// The API says that there is none.
+    /// The API says that there is no such run.
     Absent,
-    /// There was no answer that tells.
+    /// No answer was conclusive.
     Unknown(Trouble),
 }
 
-/// Whether a run that was found under an explicit id is what the spec asks for.
+/// Whether a run found under an explicit id is what the spec asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Comparison {
-    /// Not compared in this pass.
+    /// Not compared in this reconcile.
     NotTried,
-    /// It is.
+    /// The run matches the spec.
     Same,
-    /// It is a run of this other workflow.
+    /// The run is of this other workflow.
     OtherWorkflow(String),
-    /// Its input differs, here.
+    /// The input of the run differs at this place.
     OtherInput(String),
-    /// Its input is not known, and why.
+    /// The input of the run is not known, for this reason.
     Unknown(String),
 }
 
 /// Whether the workflow or registration to be run exists.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
-    /// Not asked in this pass.
+    /// Not checked in this reconcile.
     NotAsked,
-    /// It exists.
     Exists,
-    /// It does not.
     Absent,
-    /// There was no answer that tells.
+    /// No answer was conclusive.
     Unknown(Trouble),
 }
 
-/// What became of the call that starts the run.
+/// The outcome of the call that starts the run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sent {
-    /// Nothing was sent in this pass.
+    /// Nothing was sent in this reconcile.
     Nothing,
-    /// The claim had grown too old to send on it.
+    /// The claim was too old to send its call.
     TooLate,
-    /// The run exists.
+    /// The API accepted the call, and the run exists.
     Accepted(Box<Execution>),
-    /// A run of this id exists and has not ended.
+    /// A run with this id exists and has not ended.
     AlreadyStarted,
-    /// Nothing was started, and the same call will fare no better until something changes.
+    /// Nothing was started, and the same call will not succeed until something changes.
     Refused(Refusal),
-    /// Nothing was started; later may be better.
+    /// Nothing was started. A later attempt may succeed.
     NotStarted(Trouble),
-    /// Something may have been started.
+    /// A run may have been started.
     Unknown(Trouble),
 }
 
@@ -172,7 +158,7 @@ pub enum Refusal {
     TargetNotFound(ApiError),
     /// Several deployments own the workflow.
     Ambiguous(ApiError),
-    /// The input, or something else in the request, is wrong for good (HTTP 422).
+    /// The input, or something else in the request, is permanently wrong (HTTP 422).
     Input(ApiError),
     /// Any other refusal.
     Other(ApiError),
@@ -181,7 +167,7 @@ pub enum Refusal {
 /// The text of a failure.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FailureText {
-    /// Not asked in this pass.
+    /// Not read in this reconcile.
     NotAsked,
     /// What the events say, if anything.
     Read(Option<String>),
@@ -190,25 +176,23 @@ pub enum FailureText {
 /// How to stop a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopCall {
-    /// Ask it to.
+    /// Ask the run to stop.
     Cancel,
-    /// End it.
+    /// End the run.
     Terminate,
 }
 
-/// What the other resources here say that this one names.
+/// The state of the resources in this cluster that the execution names.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// The connection.
     pub workspace: Workspace,
     /// A connection that may still be used to stop the run.
     pub stop_with: Option<Connection>,
-    /// The Workflow.
     pub referent: Referent,
 }
 
 impl Observed {
-    /// What a resource says by itself, before any step.
+    /// What is known before any step.
     pub fn new(
         object: &WorkflowExecution,
         cluster: &str,
@@ -270,13 +254,13 @@ impl Observed {
         observed
     }
 
-    /// Remembers the claim on the resource: should an older one come back, this process knows of the newer.
+    /// Remembers the claim on the resource. If an older claim comes back, this process knows the newer one.
     fn learn(&mut self) {
         if let Note::Claim(claim) = &self.note
             && claim.owner == self.owner
             && !self.is_of_another_life(claim)
             && !self.is_void(claim)
-            // Of most that had ended before this process began, there is nothing to remember.
+            // Most executions that had ended before this process began leave nothing to remember.
             && (self.memory.claim.is_some() || !is_finished(&self.status))
         {
             self.memory.claim = Some(Box::new(self.known(claim)));

@@ -9,12 +9,12 @@ use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
 
 impl Observed {
-    /// The pass ends: what it found out about when to come back is remembered.
+    /// The reconcile ends: remembers when the next retry is due.
     pub fn settled(&mut self, requeue: Requeue, now: Timestamp) {
         self.memory.retries.settled(requeue, self.workspace.connection(), self.generation, now);
     }
 
-    /// A claim was written; `fresh` when its call is to be sent in this pass.
+    /// A claim was written. `fresh` means that its call is to be sent in this reconcile.
     pub fn claimed(&mut self, claim: Claim, fresh: bool) {
         if self.execution_id() != claim.execution_id {
             // The answer was about another run.
@@ -43,7 +43,7 @@ impl Observed {
             Err(Error::NotFound(said)) => Sent::Refused(Refusal::TargetNotFound(said)),
             Err(Error::Rejected(said)) if said.status == 422 => Sent::Refused(Refusal::Input(said)),
             Err(Error::Rejected(said)) => Sent::Refused(Refusal::Other(said)),
-            // A conflict of a kind that is not known may be that the run exists.
+            // An unknown kind of conflict may mean that the run exists.
             Err(error @ (Error::Conflict(_) | Error::UnknownOutcome { .. } | Error::Unreadable { .. })) => {
                 Sent::Unknown(Trouble::from(error))
             }
@@ -59,26 +59,26 @@ impl Observed {
         }
     }
 
-    /// It was waited for whether the run ends at once; if it seems to have, the API was asked.
+    /// The reconcile has waited for the run to end, and fetched it (`outcome`) if it seemed to have ended.
     pub fn lingered(&mut self, outcome: Option<Result<Execution, Error>>) {
         self.lingered = true;
-        // What the API said before the start is no longer so.
+        // What the API said before the start no longer holds.
         self.remote = Remote::NotAsked;
         if let Some(outcome) = outcome {
             self.asked(outcome);
         }
     }
 
-    /// The claim had grown too old to send on it.
+    /// The claim was too old to send its call.
     pub fn too_late(&mut self) {
         self.fresh = false;
         self.sent = Sent::TooLate;
         self.started_nothing(true);
     }
 
-    /// The API was asked about the run.
+    /// The run was fetched from the API.
     pub fn asked(&mut self, outcome: Result<Execution, Error>) {
-        // What cannot be read is there.
+        // A run exists if its answer cannot be read.
         self.memory.seen |= matches!(outcome, Err(Error::Unreadable { .. }));
         self.remote = match outcome {
             Ok(execution) => Remote::Found(Box::new(execution)),
@@ -88,13 +88,13 @@ impl Observed {
         };
         match self.remote {
             Remote::Unknown(_) => self.memory.unanswered = self.memory.unanswered.saturating_add(1),
-            // A row is of use only where the run itself cannot be read.
+            // The row is needed only while the run itself cannot be read.
             _ => (self.memory.unanswered, self.memory.listed_end) = (0, None),
         }
         self.memory.seen |= matches!(self.remote, Remote::Found(_));
     }
 
-    /// The API was asked about the workflow or registration.
+    /// The workflow or registration was fetched from the API.
     pub fn probed(&mut self, outcome: Result<(), Error>) {
         self.target = match outcome {
             Ok(()) => Target::Exists,
@@ -103,7 +103,7 @@ impl Observed {
         };
     }
 
-    /// The events of a failed run were read; a text is a help, not a duty.
+    /// The events of a failed run were read. Errors are ignored, since the text is optional.
     pub fn failure_read(&mut self, outcome: Result<Vec<Event>, Error>) {
         self.memory.failure_reads = self.memory.failure_reads.saturating_add(1);
         self.failure = FailureText::Read(outcome.ok().and_then(|events| failure_text(&events)));
@@ -123,7 +123,8 @@ impl Observed {
     }
 }
 
-/// The workflow's own words; where it only says that an activity failed, the activity's as well.
+/// The workflow's failure message, followed by that of the last failed activity unless it contains it: a workflow may
+/// only say that an activity failed.
 pub fn failure_text(events: &[Event]) -> Option<String> {
     let last = |event_type: &str| {
         events

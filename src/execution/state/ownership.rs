@@ -1,4 +1,4 @@
-//! Whose run it is: what the claim on a resource says, and how far it is to be believed.
+//! Whose run it is: what the claim on a resource says, and how far it can be trusted.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::execution::claim::{self, Claim, Claimant, DOUBT, Known, Note, SENT_TO
 use crate::execution::status::is_started;
 use crate::workspace::access::Connection;
 
-/// Whose claim it is.
+/// Whose claim is on the resource.
 pub(crate) enum Standing<'a> {
-    /// None, or one that says nothing of this resource's run: see [`Observed::is_void`].
+    /// There is no claim, or it says nothing about the run of this resource: see [`Observed::is_void`].
     Unclaimed,
-    /// This resource's own.
+    /// The resource's own claim.
     Ours(&'a Claim),
-    /// The run is read only.
+    /// A read-only claim: the run belongs to somebody else.
     Reading(&'a Claim),
-    /// Another cluster's or namespace's: a restore or a clone.
+    /// A claim of another cluster or namespace, as after a restore or a clone.
     Foreign(&'a Claim),
-    /// Nobody can tell.
+    /// The claim cannot be read.
     Unreadable,
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn standing(o: &Observed) -> Standing<'_> {
 }
 
 impl Observed {
-    /// What is remembered of a claim. A call that is known already stays known since then.
+    /// What is remembered of a claim. For a call that is already known, the time of the first sighting stays.
     pub(crate) fn known(&self, claim: &Claim) -> Known {
         let known = Known::of(claim, &self.derived_id());
         let is_there = matches!(&self.note, Note::Claim(there) if there.send_before == claim.send_before);
@@ -49,8 +49,8 @@ impl Observed {
         }
     }
 
-    /// Whether a claim says nothing of this resource's run: it speaks of another resource, as in a copied manifest, or
-    /// is older than one that was written since, as in an exported one that was applied again.
+    /// Whether a claim says nothing about the run of this resource. It speaks of another resource, as in a copied
+    /// manifest, or is older than a later claim, as in an exported manifest that was applied again.
     pub(crate) fn is_void(&self, claim: &Claim) -> bool {
         if claim.owner.name != self.owner.name {
             return true;
@@ -64,20 +64,21 @@ impl Observed {
             })
     }
 
-    /// Whether a claim was written on a resource of this name that is no more.
+    /// Whether a claim was written on an earlier resource with this name.
     pub(crate) fn is_of_another_life(&self, claim: &Claim) -> bool {
         claim.uid.as_ref().is_some_and(|uid| *uid != self.uid)
     }
 
-    /// Whether the claim's call has definitely started nothing, and no other call has: the refused claim of an earlier
-    /// process may have come back over a newer one, and the API may have said that there is a run.
+    /// Whether the claim's call has definitely started nothing, and no other call has. The refused claim of an earlier
+    /// process may have come back over a newer one, so it does not count. Nor does a refusal once the API has shown a
+    /// run.
     pub(crate) fn is_refused(&self, claim: &Claim) -> bool {
         let known = self.memory.claim.as_deref().filter(|_| !self.memory.seen);
         let is_known = |known: &Known| known.own && known.refused && known.send_before == claim.send_before;
         claim.refused && known.is_some_and(is_known)
     }
 
-    /// How long a 404 still proves nothing: the claim's call may be under way, or the API may not show its run yet. The
+    /// How long a 404 still proves nothing: the claim's call may be in flight, or the API may not show its run yet. The
     /// refused claim of an earlier process proves nothing either, since that process may have written a newer one.
     pub(crate) fn doubt(&self, claim: &Claim) -> Duration {
         if self.is_refused(claim) {
@@ -87,32 +88,32 @@ impl Observed {
         DOUBT.unsigned_abs().saturating_sub(age)
     }
 
-    /// How long ago this claim was written, if it is the newest that any operator has written. By the API server's clock,
-    /// and only if this process's own clock agrees that the call is over: either may be wrong.
+    /// How long ago this claim was written, if it is the newest that any operator has written. By the API server's
+    /// clock, and only if this process's own clock agrees that the call is over: either clock may be wrong.
     fn age(&self, claim: &Claim) -> Option<Duration> {
         let is_there = matches!(&self.recorded, Note::Claim(there) if there.send_before == claim.send_before);
         let known = self.memory.claim.as_deref();
-        // Of its own call this process knows better, by the monotonic clock.
+        // This process times its own calls more reliably, by the monotonic clock.
         let is_own = known.is_some_and(|known| known.own && known.send_before == claim.send_before);
         let is_over = later(claim.send_before, SENT_TO_SHOWN) <= self.began;
         self.claim_age.filter(|_| is_there && !is_own && is_over)
     }
 
-    /// How long ago an operator wrote the claim that is on the resource, if it did so at this time by the API server's
-    /// clock.
+    /// How long ago an operator wrote the claim on the resource, if `written` is the time of that write by the API
+    /// server's clock.
     pub(crate) fn age_of_claim(&self, written: Option<Timestamp>) -> Option<Duration> {
         let Note::Claim(claim) = &self.recorded else { return None };
         if claim.uid.as_ref() != Some(&self.uid) || claim.owner != self.owner {
             return None;
         }
-        // What is older than its resource came with a backup.
+        // A claim older than its resource came with a backup.
         let written = written.filter(|written| *written >= self.created)?;
-        // It is cut to seconds.
+        // The API server cuts the time to whole seconds.
         let written = later(written, SignedDuration::from_secs(1));
         Duration::try_from(self.instance.api_server_time?.duration_since(written)).ok()
     }
 
-    /// From when on the API shows every run that was started before this process led.
+    /// The time from which the API shows every run that was started before this process led.
     pub(crate) fn earlier_calls_end(&self) -> Timestamp {
         later(self.instance.since, SENT_TO_SHOWN)
     }
@@ -129,7 +130,8 @@ impl Observed {
         derived_id(&self.owner.name, &self.uid)
     }
 
-    /// Whether the claim may be from an earlier life and have come over one of this life, of which nothing is left.
+    /// Whether the claim may be from an earlier resource, and may have replaced one of this resource, of which nothing
+    /// is left.
     pub(crate) fn is_elder(&self, claim: &Claim) -> bool {
         self.spec.execution_id.is_none()
             && self.status.execution_id.is_none()
@@ -138,7 +140,7 @@ impl Observed {
             && self.is_of_another_life(claim)
     }
 
-    /// Identity of the run: what the spec says, else the claim, else the status, else what this process remembers, else a
+    /// The id of the run: the first that exists of the spec's, the claim's, the status's, the remembered and the
     /// derived one.
     pub fn execution_id(&self) -> String {
         let claimed = self.claimed_by().filter(|claim| !self.is_elder(claim)).map(|claim| &claim.execution_id);
@@ -163,22 +165,22 @@ impl Observed {
         Claim::new(self.execution_id(), attempt, by, self.owner.clone(), digest, now)
     }
 
-    /// Whether a claim speaks of this resource, so that an execution id is settled.
+    /// Whether a claim speaks of this resource, so that the execution id is settled.
     pub(crate) fn claim_exists(&self) -> bool {
         !matches!(standing(self), Standing::Unclaimed | Standing::Unreadable)
     }
 
-    /// Whether the run belongs to someone else.
+    /// Whether the run belongs to somebody else.
     pub(crate) fn is_reading(&self) -> bool {
         matches!(standing(self), Standing::Reading(_) | Standing::Foreign(_))
     }
 
-    /// Whether the spec is not what was claimed.
+    /// Whether the spec differs from what was claimed.
     pub(crate) fn is_edited(&self) -> bool {
         matches!(standing(self), Standing::Ours(claim) if claim.digest != claim::digest(&self.spec))
     }
 
-    /// Whether a run may exist, so that it must be looked after even while starts are held back.
+    /// Whether a run may exist. It must then be looked after even while starts are on hold.
     pub(crate) fn may_have_started(&self) -> bool {
         is_started(&self.status)
             || match standing(self) {
@@ -188,14 +190,14 @@ impl Observed {
             }
     }
 
-    /// Whether there was a claim once, if there is none now: `kubectl replace` drops annotations but not the status, and
-    /// the finalizer comes with the first claim.
+    /// Whether there was a claim once, if there is none now. `kubectl replace` drops annotations but not the status,
+    /// and the finalizer comes with the first claim.
     pub(crate) fn has_lost_a_claim(&self) -> bool {
         self.memory.claim.is_some() || self.status.execution_id.is_some() || self.finalizer
     }
 
-    /// Whether this process has seen the resource from its creation and never claimed it: then, and
-    /// only then, no run can exist.
+    /// Whether this process has seen the resource from its creation and never claimed it. Only then is it certain that
+    /// no run can exist.
     pub(crate) fn is_new_to_the_world(&self) -> bool {
         self.spec.execution_id.is_none()
             && self.note == Note::Absent

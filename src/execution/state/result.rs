@@ -1,5 +1,5 @@
-//! Where the result of a run goes: into the status, or as a whole into an object of the spec's choice; and whose that
-//! object is.
+//! Where the result of a run goes: into the status, or whole into an object that the spec names; and who owns that
+//! object.
 
 use std::time::Duration;
 
@@ -23,81 +23,80 @@ use crate::platform::requeue::Requeue;
 
 /// The key under which an object holds a result.
 pub const KEY: &str = "result";
-/// The annotation that says in which way the API has encoded a result.
+/// The annotation that says how the API has encoded a result.
 pub const ENCODING: &str = "workflows.mistral.ai/result-encoding";
-/// The most that an object of Kubernetes holds, in bytes.
+/// Maximum size of the contents of a Kubernetes object, in bytes.
 const MAX_OBJECT: usize = 1 << 20;
-/// Writes in a row that fail before the status says so: most are over with the next.
+/// Consecutive failed writes before the status reports them: most succeed with the next attempt.
 const FAILURES_UNTOLD: u32 = 3;
-/// How long an object of a resource of the same name that is gone may take to go after it.
+/// How long the garbage collector may take to remove the object of an earlier resource with the same name.
 const COLLECTED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
 
-/// What became of the object that the result goes to.
+/// The outcome of writing the object for the result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stored {
-    /// Nothing was tried in this pass.
+    /// Nothing was tried in this reconcile.
     NotTried,
-    /// It holds the result.
+    /// The object holds the result.
     Written,
-    /// It belongs to an earlier resource of the same name, and is about to go.
+    /// The object belongs to an earlier resource with the same name, and is about to go.
     Predecessors,
-    /// It cannot be written now, in the API server's words; later may be better.
+    /// The object cannot be written now, but perhaps later. Holds the API server's message.
     NotNow(String),
-    /// It cannot be written, and trying again will not help.
+    /// The object cannot be written, and another attempt will not help.
     Refused {
-        /// Of the condition.
+        /// The reason of the condition.
         reason: &'static str,
         /// What is wrong, and what to do.
         message: String,
     },
 }
 
-/// An object as it should be.
+/// The object that is to hold a result.
 #[derive(Clone, PartialEq)]
 pub struct Wanted {
     /// ConfigMap or Secret.
     pub kind: Kind,
-    /// Its name.
     pub name: String,
     /// What it holds under [`KEY`].
     pub text: String,
-    /// How the API has encoded it, if it did.
+    /// How the API has encoded the result, if it has.
     pub encoding: Option<String>,
 }
 
-/// Without the result.
+/// Leaves out the result.
 impl std::fmt::Debug for Wanted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Wanted").field("kind", &self.kind).field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// Whose an object is that is there already.
+/// Who owns an existing object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// This resource's.
+    /// This resource.
     Ours,
-    /// A resource's of the same kind and name that is gone: it goes after it.
+    /// An earlier resource with the same kind and name, which is gone. The object will go as well.
     Predecessors,
-    /// Somebody else's.
+    /// Somebody else.
     Others,
 }
 
-/// What is to be done with a result.
+/// What to do with a result.
 enum Disposal {
-    /// There is none.
+    /// There is no result.
     None,
-    /// The Secrets that it may quote have to be read first.
+    /// The Secrets that the result may quote have to be read first.
     NotRead,
-    /// It may quote Secrets and cannot be shown; why.
+    /// The result may quote Secrets and cannot be shown, for this reason.
     Withheld(String),
-    /// Into the status, if it is short enough; and whether something is left out.
+    /// Into the status, if it is short enough. Also holds whether values were redacted.
     Status(Json, bool),
     /// Into an object.
     Object(Wanted),
 }
 
-/// What has to be done before the status says that the run has completed: whoever waits for that is to find the result.
+/// What has to happen before the status reports completion: clients that wait for that must find the result.
 pub(crate) fn next(o: &Observed, run: &Execution, now: Timestamp) -> Option<Decision> {
     match disposal(o, run) {
         Disposal::NotRead => Some(Decision::Act(ClusterStep::ReadInput.into())),
@@ -127,12 +126,12 @@ pub(crate) fn next(o: &Observed, run: &Execution, now: Timestamp) -> Option<Deci
     }
 }
 
-/// When it ended; before that where the API does not tell, so that nobody waits for ever.
+/// When the run ended; an earlier time if the API does not say, so that no wait is endless.
 fn ended(o: &Observed, run: &Execution) -> Timestamp {
     run.end_time.or(run.start_time).unwrap_or(o.created)
 }
 
-/// The object that this pass has to write.
+/// The object that this reconcile has to write.
 pub fn wanted(o: &Observed) -> Option<Wanted> {
     let run = match (&o.remote, &o.sent) {
         (Remote::Found(run), _) | (_, Sent::Accepted(run)) => run,
@@ -144,7 +143,7 @@ pub fn wanted(o: &Observed) -> Option<Wanted> {
     }
 }
 
-/// Says in the status where the result is, or has it there. Returns the same in words.
+/// Puts the result, or a reference to it, into the status. Returns a message that says where it is.
 pub(crate) fn keep(status: &mut Status, o: &Observed, run: &Execution, now: Timestamp) -> String {
     if let Some(why) = &run.result_unread {
         let message = format!(
@@ -206,12 +205,12 @@ pub(crate) fn keep(status: &mut Status, o: &Observed, run: &Execution, now: Time
     message
 }
 
-/// Whose an object is, by its metadata.
+/// Who owns an object, by its metadata.
 pub fn whose(object: &ObjectMeta, name: &str, uid: &str) -> Whose {
     let owners = object.owner_references.as_deref().unwrap_or_default();
     match owners.iter().find(|owner| owner.controller == Some(true)) {
         Some(owner) if owner.uid == uid => Whose::Ours,
-        // Of two of a name one is gone.
+        // Only one resource can have a name at a time, so the owner is gone.
         Some(owner)
             if owner.kind == WorkflowExecution::kind(&())
                 && owner.name == name
@@ -223,7 +222,7 @@ pub fn whose(object: &ObjectMeta, name: &str, uid: &str) -> Whose {
     }
 }
 
-/// That the object is this resource's, and goes with it.
+/// The owner reference by which the object belongs to this resource and is deleted with it.
 pub fn owner(name: &str, uid: &str) -> OwnerReference {
     OwnerReference {
         api_version: WorkflowExecution::api_version(&()).into_owned(),
@@ -235,14 +234,14 @@ pub fn owner(name: &str, uid: &str) -> OwnerReference {
     }
 }
 
-/// What to say of an object that is somebody else's.
+/// The message about an object that belongs to somebody else.
 pub fn not_ours(kind: Kind, name: &str) -> String {
     format!(
         "{kind} \"{name}\" is not this resource's and was left alone; name another in spec.result.to of the next WorkflowExecution"
     )
 }
 
-/// What to say of an object that is this resource's, and that somebody has changed.
+/// The message about an object that belongs to this resource, and that somebody has changed.
 pub fn changed(kind: Kind, name: &str) -> String {
     format!(
         "{kind} \"{name}\" is this resource's, but holds something else than the result, and the operator changes no object that is there; name another in spec.result.to of the next WorkflowExecution"
@@ -258,7 +257,7 @@ fn disposal(o: &Observed, run: &Execution) -> Disposal {
             Hiding::Nothing => None,
             Hiding::NotRead => return Disposal::NotRead,
             Hiding::Unknown(why) => return Disposal::Withheld(why),
-            // What is only Base64 or compressed cannot be searched, but anybody can read it.
+            // A result in Base64 or compressed cannot be searched for values, but anybody can read it.
             Hiding::These(_) if encoding(result).is_some_and(|how| !how.split(',').any(|it| it == "encrypted")) => {
                 return Disposal::Withheld("the API has encoded it".into());
             }
@@ -283,7 +282,7 @@ fn result(run: &Execution) -> Option<&Json> {
     run.result.as_ref().filter(|_| run.status.as_deref() == Some("COMPLETED"))
 }
 
-/// How the API has encoded a result: `encrypted`, `offloaded`, …; none where it is plain.
+/// How the API has encoded a result: `encrypted`, `offloaded`, …; none if it is plain.
 fn encoding(result: &Json) -> Option<String> {
     #[derive(Deserialize)]
     struct Encoded {

@@ -13,18 +13,16 @@ pub enum Referent {
     NotFound,
     /// Its workflow cannot be run now.
     NotReady {
-        /// Why.
         why: String,
-        /// Whether that may pass by itself.
+        /// Whether the obstacle may go away without intervention.
         wait: Wait,
-        /// Which one it is, as far as that is known.
+        /// The workflow, as far as it is known.
         workflow: Option<Named>,
     },
     /// Its workflow can be run.
     Ready {
-        /// Which one it is.
         workflow: Named,
-        /// Whether a live worker serves it, when the API tells.
+        /// Whether a live worker serves it. None if the API does not say.
         active: Option<bool>,
     },
 }
@@ -34,12 +32,11 @@ pub enum Referent {
 pub struct Named {
     /// UUID.
     pub id: String,
-    /// Name.
     pub name: String,
 }
 
 impl Referent {
-    /// What the resource says, if there is one.
+    /// Reads the resource, if there is one.
     pub fn read(resource: Option<&Workflow>, workspace: &str) -> Self {
         let Some(resource) = resource else { return Self::NotFound };
         let status = resource.status.clone().unwrap_or_default();
@@ -65,7 +62,7 @@ impl Referent {
         Self::NotReady { why, wait: if lasts { Wait::Stalled } else { Wait::Working }, workflow }
     }
 
-    /// The workflow, if it is known which one it is.
+    /// The workflow, if it is known.
     pub fn workflow(&self) -> Option<&Named> {
         match self {
             Self::Ready { workflow, .. } => Some(workflow),

@@ -1,7 +1,7 @@
-//! Watches the runs that go on: one sweep or a few questions per Workspace and interval, never a
-//! timer per object.
+//! Polls the runs in progress: per Workspace and interval one sweep or a few gets, never a timer per object. A sweep
+//! reads the list of runs that have ended.
 //!
-//! The tracker only ever wakes objects. What a run has come to, their own reconcile asks.
+//! The tracker only wakes objects. Their own reconcile gets the state of the run.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -22,32 +22,33 @@ use crate::mistral::{Client, Error, RunFilter};
 use crate::sync::lock;
 use crate::workspace::connections::{Connections, Key};
 
-/// How often the tracker looks what is due.
+/// How often the tracker checks what is due.
 const TICK: Duration = Duration::from_millis(250);
-/// What is due within this time is due now, if one list serves it all; so long a list waits for others at most.
+/// Runs due within this time count as due now, if one list serves them all. A list waits for other runs at most this
+/// long.
 const AHEAD: Duration = Duration::from_secs(1);
-/// When it looks at a new run for the first time.
+/// Age at which a new run is polled for the first time.
 const EARLY: Duration = Duration::from_millis(500);
-/// Pages that one sweep reads at most: other people's runs are listed too.
+/// Maximum pages per sweep: other people's runs are listed too.
 const MAX_PAGES: usize = 5;
-/// Rows a page; what the API gives at most.
+/// Rows per page: the maximum of the API.
 const PAGE_SIZE: u16 = 1000;
-/// How far a sweep reaches back behind the newest end it has seen: runs may show late.
+/// How far a sweep reaches back before the newest end that it has seen: runs may appear late.
 const OVERLAP: SignedDuration = SignedDuration::from_secs(60);
-/// How often a run is asked about of which complete sweeps tell: a row may be missing for good.
+/// How often a run is fetched even if complete sweeps cover it: its row may be permanently missing.
 const SEEN_BY_SWEEPS: Duration = Duration::from_mins(30);
-/// After so many sweeps and questions in a row without an answer, the Workspace is to be checked.
+/// After this many consecutive sweeps or gets without an answer, the Workspace is checked.
 const SUSPECT_AFTER: u32 = 3;
 
 type Ref = ObjectRef<Guarded>;
 
-/// The runs that go on.
+/// The runs in progress, by Workspace.
 #[derive(Debug)]
 pub struct Tracker {
     watched: Mutex<HashMap<Key, Watched>>,
-    /// Objects that were woken in order to ask, with the row if a sweep told of the end.
+    /// Objects that were woken to get their run, with the row if a sweep found the end.
     looks: Mutex<HashMap<Ref, Option<Box<Execution>>>>,
-    /// Passes that wait for that themselves.
+    /// Reconciles that wait for this themselves.
     waiting: Mutex<HashMap<Ref, Arc<Notify>>>,
     wake: UnboundedSender<Ref>,
 }
@@ -56,30 +57,29 @@ pub struct Tracker {
 #[derive(Debug, Default)]
 struct Watched {
     runs: HashMap<Ref, Run>,
-    /// When those that started of late were first seen, whether or not they have ended.
+    /// When the recently started runs were first seen, including those that have ended.
     starts: VecDeque<Instant>,
-    /// No run that ended before this (less an overlap) is still waited for; by the API's clock.
+    /// No run that is still tracked ended before this, less an overlap. By the clock of the API.
     swept_until: Option<Timestamp>,
-    /// Pages that the last sweep took.
+    /// Pages that the last sweep read.
     pages: usize,
     sweeping: bool,
     /// When the last sweep began.
     swept: Option<Instant>,
     troubles: u32,
-    /// Those whose question met with trouble since one was answered: a single bad run does not hold up
-    /// the others.
+    /// Objects whose get has failed since the last one that was answered: a single bad run does not hold up the others.
     troubled: HashSet<Ref>,
     paused_until: Option<Instant>,
 }
 
-/// What the API has just said of a run.
+/// What the API has just said about a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// It was not asked.
+    /// The run was not fetched.
     None,
-    /// It knows the run.
+    /// The API knows the run.
     Known,
-    /// It does not know it.
+    /// The API does not know the run.
     Unknown,
 }
 
@@ -87,46 +87,46 @@ pub enum Word {
 struct Run {
     execution_id: String,
     started: Timestamp,
-    /// When a sweep or a question is due.
+    /// When a sweep or a get is due.
     next_look: Instant,
-    /// When the API was last asked about it, or is to answer.
+    /// When the run was last fetched, or a get was last requested.
     asked: Instant,
-    /// When a complete sweep or an answer last told how it is.
+    /// When a complete sweep or a get last showed the state of the run.
     looked: Instant,
-    /// Questions about it in a row without an answer.
+    /// Consecutive gets of the run without an answer.
     unanswered: u32,
-    /// That sweeps do not tell of its end is no proof that it goes on: they have told of it, or it was not there when
-    /// it was last asked about, or never asked about in this life.
+    /// A sweep without the end of this run is no proof that it goes on: a sweep has reported the end, the last get
+    /// failed or did not find the run, or this process has never fetched it.
     doubtful: bool,
 }
 
-/// What a Workspace needs now.
+/// What is due in a Workspace.
 #[derive(Debug, PartialEq, Eq)]
 enum Due {
     Nothing,
-    /// Ask about these.
+    /// Get the runs of these objects.
     Questions(Vec<Ref>),
-    /// Sweep, and ask about these all the same.
+    /// Sweep, and also get the runs of these objects.
     Sweep(Vec<Ref>),
 }
 
 /// What a sweep found.
 struct Swept {
-    /// Those that ended, by execution id.
+    /// The tracked runs that ended, by execution id.
     ended: HashMap<String, Box<Execution>>,
     newest_end: Option<Timestamp>,
     pages: usize,
-    /// The list was read to its end.
+    /// The list was read to its end, and all rows could be read.
     complete: bool,
 }
 
 impl Tracker {
-    /// Tracks nothing yet; wakes objects through `wake`.
+    /// A tracker without runs. It wakes objects through `wake`.
     pub fn new(wake: UnboundedSender<Ref>) -> Self {
         Self { watched: Mutex::default(), looks: Mutex::default(), waiting: Mutex::default(), wake }
     }
 
-    /// A run goes on, as far as is known.
+    /// Tracks a run that is in progress as far as is known.
     pub fn track(&self, key: &Key, object: &Ref, execution_id: &str, started: Timestamp, word: Word) {
         let mut watched = lock(&self.watched);
         let watched = watched.entry(key.clone()).or_default();
@@ -149,7 +149,7 @@ impl Tracker {
                 watched.starts.push_back(now);
             }
         } else if !watched.runs.contains_key(object) {
-            // Known from an earlier life: it may have ended at any time since it started.
+            // An earlier process started the run, which may have ended at any time since.
             watched.swept_until = Some(watched.swept_until.map_or(started, |until| until.min(started)));
             let run = Run {
                 execution_id: execution_id.to_owned(),
@@ -164,7 +164,7 @@ impl Tracker {
         }
     }
 
-    /// The run has ended, or its object is gone.
+    /// Stops tracking a run that has ended, or whose object is gone.
     pub fn untrack(&self, key: &Key, object: &Ref) {
         if let Some(watched) = lock(&self.watched).get_mut(key) {
             watched.runs.remove(object);
@@ -172,12 +172,13 @@ impl Tracker {
         lock(&self.looks).remove(object);
     }
 
-    /// Whether the object was woken in order to ask; if so, with the row of a sweep that told of the end.
+    /// Whether the object was woken to get its run; if so, with the row if a sweep found the end.
     pub fn take_look(&self, object: &Ref) -> Option<Option<Box<Execution>>> {
         lock(&self.looks).remove(object)
     }
 
-    /// Waits within a pass until there is a reason to ask, instead of being woken; the row, if a sweep told.
+    /// Waits within a reconcile for a reason to get the run, instead of being woken. Returns the row if a sweep found
+    /// the end.
     pub async fn look(&self, object: &Ref) -> Option<Box<Execution>> {
         let waiting = Waiting::new(self, object);
         loop {
@@ -188,13 +189,13 @@ impl Tracker {
         }
     }
 
-    /// Wakes the object for another reason than to ask. False if nobody listens any more.
+    /// Wakes the object for another reason than to get its run. False if nothing listens any more.
     pub fn wake(&self, object: &Ref) -> bool {
         self.wake.send(object.clone()).is_ok()
     }
 
-    /// A question about this run met with trouble. If it is not the only one, the API is left alone for
-    /// a while. Returns whether the Workspace should be checked.
+    /// A get of this run failed. The API is then left alone for a while, unless this is the only failing one of several
+    /// runs and the API did not ask to wait. Returns whether the Workspace should be checked.
     pub fn had_trouble(&self, key: &Key, object: &Ref, retry_after: Option<Duration>) -> bool {
         let mut watched = lock(&self.watched);
         let watched = watched.entry(key.clone()).or_default();
@@ -210,18 +211,18 @@ impl Tracker {
         watched.pause(retry_after)
     }
 
-    /// The longest time for which a run that goes on was not looked at; none where no run goes on.
+    /// The longest time since the state of a run in progress was seen. None if no run is in progress.
     pub fn longest_unseen(&self) -> Option<Duration> {
         let watched = lock(&self.watched);
         watched.values().flat_map(|watched| watched.runs.values()).map(|run| run.looked.elapsed()).max()
     }
 
-    /// None but these Workspaces exist: what is known of others is dropped once nobody waits there.
+    /// Drops Workspaces that no longer exist, once no run is tracked there.
     pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
         lock(&self.watched).retain(|key, watched| exists(key) || watched.sweeping || !watched.runs.is_empty());
     }
 
-    /// Runs until `stop`, dropping objects that `exists` does not know any more.
+    /// Runs until `stop`, and drops objects that `exists` no longer knows.
     pub async fn run(
         self: Arc<Self>,
         connections: Arc<Connections>,
@@ -244,7 +245,7 @@ impl Tracker {
                     Due::Questions(objects) => self.wake_all(objects),
                     Due::Sweep(objects) => {
                         self.wake_all(objects);
-                        // On a task of its own: an API that hangs holds up its own Workspace only.
+                        // A separate task, so that an API that hangs holds up only its own Workspace.
                         let client = live.waiting(Class::Watch, &key);
                         tokio::spawn(Arc::clone(&self).sweep_safely(key, client, Arc::clone(&connections)));
                     }
@@ -260,7 +261,7 @@ impl Tracker {
         }
     }
 
-    /// There is a reason to ask.
+    /// Notifies the reconcile that waits for this object, or wakes the object.
     fn tell(&self, object: &Ref) {
         match lock(&self.waiting).get(object) {
             Some(pass) => pass.notify_one(),
@@ -270,7 +271,7 @@ impl Tracker {
         }
     }
 
-    /// A sweep that dies must not be the last one.
+    /// A sweep that panics must not be the last one.
     async fn sweep_safely(self: Arc<Self>, key: Key, client: Client, connections: Arc<Connections>) {
         let sweep = tokio::spawn(Arc::clone(&self).sweep(key.clone(), client, connections));
         if let Err(error) = sweep.await {
@@ -303,7 +304,7 @@ impl Tracker {
         watched.troubles = 0;
         watched.pages = swept.pages;
         let wall = Timestamp::now();
-        // A row from the future must not hide what ends until then.
+        // A row with an end in the future must not hide runs that end before that.
         watched.swept_until = watched.swept_until.max(swept.newest_end.map(|end| end.min(wall)));
         let apart = watched.sweeps_apart(Instant::now());
         for (object, run) in &mut watched.runs {
@@ -322,7 +323,7 @@ impl Tracker {
     }
 }
 
-/// A pass that waits for a reason to ask.
+/// A reconcile that waits for a reason to get its run.
 struct Waiting<'a> {
     tracker: &'a Tracker,
     object: &'a Ref,
@@ -340,7 +341,7 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         lock(&self.tracker.waiting).remove(self.object);
-        // Told at the last moment: whoever comes next asks.
+        // Notified at the last moment: the next reconcile gets the run.
         if lock(&self.tracker.looks).contains_key(self.object) {
             let _ = self.tracker.wake.send(self.object.clone());
         }
@@ -348,7 +349,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Run {
-    /// Whether a question is due, whatever sweeps say.
+    /// Whether a get is due, whatever sweeps report.
     fn is_questionable(&self, now: Instant, wall: Timestamp) -> bool {
         let since = |at: Instant| now.saturating_duration_since(at);
         let told = if self.doubtful { self.asked } else { self.asked.max(self.looked) };
@@ -356,8 +357,8 @@ impl Run {
             || since(self.asked) >= spread(SEEN_BY_SWEEPS, &self.execution_id)
     }
 
-    /// Whether a list from `since` on leaves no gap behind the last look: a sweep before this one may have
-    /// been cut short, and what it did not read is not in this one either.
+    /// Whether a list from `since` on leaves no gap after the run's state was last seen. An earlier sweep may have been
+    /// cut short, and this one does not contain what that one did not read.
     fn is_covered(&self, since: Option<Timestamp>, wall: Timestamp) -> bool {
         let unseen = SignedDuration::try_from(self.looked.elapsed()).unwrap_or(SignedDuration::MAX);
         let looked = earlier(wall, unseen);
@@ -369,7 +370,7 @@ impl Watched {
     /// Leaves the API alone for a while, longer each time. Returns whether this has gone on for long.
     fn pause(&mut self, retry_after: Option<Duration>) -> bool {
         let now = Instant::now();
-        // Questions that were under way together are one trouble.
+        // Gets that were in flight together count as one failure.
         if self.paused_until.is_none_or(|until| until <= now) {
             self.troubles = self.troubles.saturating_add(1);
         }
@@ -379,14 +380,15 @@ impl Watched {
         self.troubles >= SUSPECT_AFTER
     }
 
-    /// How long after a sweep the next one may begin, which is also when young runs are due again. One page is one call
-    /// for all of so many young ones: the more have started of late, the more often it is read, up to each tick, so that
-    /// none of them costs a fifth of a call in its first three seconds. Those that have ended count as well, so that the
-    /// last ones of many are not waited for longer than the others.
+    /// How long after a sweep the next one may begin, which is also when young runs are due again.
+    ///
+    /// If the list has one page, one call serves all young runs. The more have started recently, the more often it is
+    /// read, at most once per tick. So none of many runs costs a fifth of a call in its first three seconds. Runs that
+    /// have ended count as well, so that the last ones of many do not wait longer than the others.
     fn sweeps_apart(&mut self, now: Instant) -> Duration {
         self.forget_starts(now);
         let young = if self.pages == 1 { u32::try_from(self.starts.len()).unwrap_or(u32::MAX) } else { 1 };
-        // A sweep begins a little after its tick, and the next is to be due at a tick.
+        // A sweep begins a little after its tick, and the next one has to be due at a tick.
         (Duration::from_secs(25) / young.max(1)).clamp(TICK, AHEAD) - TICK / 2
     }
 
@@ -394,7 +396,7 @@ impl Watched {
         while self.starts.pop_front_if(|start| now.saturating_duration_since(*start) >= LINGER).is_some() {}
     }
 
-    /// The cheaper of one sweep and a question for each run that is due, or will be in a moment.
+    /// The cheaper of one sweep and a get for each run that is due, or will be in a moment.
     fn due(&mut self, now: Instant, wall: Timestamp) -> Due {
         if self.runs.is_empty() || self.sweeping || self.paused_until.is_some_and(|until| now < until) {
             return Due::Nothing;
@@ -402,7 +404,7 @@ impl Watched {
         let questions: Vec<Ref> = due_runs(&self.runs, |run| run.is_questionable(now, wall));
         let looks: Vec<Ref> = due_runs(&self.runs, |run| run.next_look <= now);
         let soon = self.runs.values().filter(|run| run.next_look <= now + AHEAD).count();
-        // Of a run that cannot be read a list may still tell the end.
+        // A list may still show the end of a run that cannot be read on its own.
         let unanswered = |object: &Ref| self.runs.get(object).is_some_and(|run| run.unanswered >= SUSPECT_AFTER);
         let sweep = !looks.is_empty() && (soon > self.pages.max(1) || looks.iter().any(unanswered));
         let apart = self.sweeps_apart(now);
@@ -412,7 +414,7 @@ impl Watched {
         let asked = if sweep && soon > self.pages.max(1) { questions } else { looks };
         for object in &asked {
             if let Some(run) = self.runs.get_mut(object) {
-                // Until the answer sets it anew; a question that gets lost is asked again.
+                // Valid until the answer sets the next time. A get that is lost is repeated.
                 let age = age(run.started, wall);
                 run.next_look = now + look_interval(age).max(Duration::from_secs(5));
                 run.asked = now;
@@ -434,18 +436,19 @@ fn due_runs(runs: &HashMap<Ref, Run>, is_due: impl Fn(&Run) -> bool) -> Vec<Ref>
     runs.iter().filter(|(_, run)| is_due(run)).map(|(object, _)| object.clone()).collect()
 }
 
-/// Slower with age: a run of an hour need not be noticed within the second. The first look is early: many runs are short.
+/// Polls slow down with age: the end of an hour-long run need not be noticed within a second. The first poll is early,
+/// since many runs are short.
 fn look_interval(age: Duration) -> Duration {
     let shortest = if age < EARLY { EARLY } else { Duration::from_secs(1) };
     (age / 10).clamp(shortest, Duration::from_secs(30))
 }
 
-/// Sweeps may miss an end (beyond the pages that are read), so each run that they do not tell of is asked about as well.
+/// Sweeps may miss an end beyond the pages that they read, so runs they do not cover are also fetched individually.
 fn question_interval(age: Duration) -> Duration {
     (age / 10).clamp(Duration::from_secs(60), Duration::from_secs(600))
 }
 
-/// Those that started together are not asked about together, but within half of the interval.
+/// Runs that started together are not fetched together, but spread over half of the interval.
 fn spread(interval: Duration, execution_id: &str) -> Duration {
     let share =
         execution_id.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte))) % 100;
@@ -477,7 +480,7 @@ async fn read_pages(client: &Client, since: Option<Timestamp>, ours: &HashSet<St
         unreadable += page.unreadable;
         for row in page.items {
             swept.newest_end = swept.newest_end.max(row.end_time);
-            // The newest run of an id comes first. Others' are many.
+            // The newest run with an id comes first. Other people's runs are skipped, since there are many.
             if ours.contains(&row.execution_id) {
                 swept.ended.entry(row.execution_id.clone()).or_insert_with(|| Box::new(row));
             }

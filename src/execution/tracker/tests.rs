@@ -1,4 +1,4 @@
-//! When runs are looked at and asked about, and who is told.
+//! When runs are swept and fetched, and who is notified.
 
 use super::*;
 
@@ -45,11 +45,11 @@ fn a_run_is_asked_about_now_and_then_whatever_sweeps_say_and_seldom_if_they_prov
             other => panic!("{other:?}"),
         }
     };
-    // Without a word of sweeps; with one each time; with one, but no proof.
+    // Sweeps never cover the run; cover it each time; cover it, but prove nothing.
     assert_eq!([due(59, 0, false), due(91, 0, false)], [0, 50]);
     assert_eq!([due(1799, 1790, false), due(2701, 2690, false)], [0, 50]);
     assert_eq!([due(59, 50, true), due(91, 80, true)], [0, 50]);
-    // Sweeps that fail for a while do not have all asked about at once.
+    // Sweeps that fail for a while do not make all gets due at once.
     assert_eq!(due(1000, 950, false), 0);
 }
 
@@ -66,7 +66,7 @@ fn no_sweep_proves_that_a_run_goes_on_which_is_told_of_or_unknown_or_in_trouble_
         track(name, word);
         assert_eq!(doubtful(name), doubt, "{name}");
     }
-    // The operator's own writes do not change that, and an answer ends it.
+    // The operator's own writes do not change that, and an answer ends the doubt.
     track("earlier", Word::None);
     assert!(doubtful("earlier"));
     track("earlier", Word::Known);
@@ -88,7 +88,7 @@ fn how_long_no_run_was_seen_is_told_only_where_one_goes_on() {
     };
     unseen_for(Duration::from_secs(30));
     assert_eq!(tracker.longest_unseen().map(|age| age.as_secs()), Some(30));
-    // The operator's own writes wake the resource: that is no look at the run.
+    // The operator's own writes wake the resource, but do not show the state of the run.
     tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, Word::None);
     assert_eq!(tracker.longest_unseen().map(|age| age.as_secs()), Some(30));
     tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, Word::Known);
@@ -162,7 +162,7 @@ async fn a_pass_that_waits_for_a_reason_to_ask_is_told_and_nobody_is_woken_besid
     };
     let (run_id, ()) = tokio::join!(tracker.look(&waits), told);
     assert_eq!((run_id, woken.try_recv().ok()), (None, Some(other)));
-    // One that has given up by then is woken, so that the reason is not lost.
+    // A reconcile that has stopped waiting is woken, so that the reason is not lost.
     {
         let mut look = std::pin::pin!(tracker.look(&waits));
         assert!(futures::poll!(look.as_mut()).is_pending());
@@ -211,7 +211,7 @@ fn a_run_that_is_due_waits_for_the_list_that_serves_others_too_instead_of_being_
     };
     assert_eq!(due(None, 900, 0), Due::Sweep(Vec::new()));
     assert_eq!([due(Some(0), 900, 500), due(Some(0), 900, 875)], [Due::Nothing, Due::Sweep(Vec::new())]);
-    // The others are due so late that they would be looked at again anyway.
+    // The other runs are due so late that they would be polled again anyway.
     assert!(matches!(due(Some(0), 2000, 500), Due::Questions(asked) if asked.len() == 1));
 }
 

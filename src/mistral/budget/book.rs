@@ -1,4 +1,4 @@
-//! Who may call: joins the bucket, the queue and the calls under way. No I/O here; the time is an argument.
+//! Decides who may call, from the bucket, the queue and the calls in flight. No I/O here; the time is an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -6,63 +6,64 @@ use std::time::{Duration, Instant};
 use super::bucket::Bucket;
 use super::queue::{Class, Queue, Spot};
 
-/// Turns that may be had at a time: ten thousand starts must not open ten thousand connections.
+/// The most permits at a time: ten thousand starts must not open ten thousand connections.
 pub const TURNS: usize = 128;
-/// So many of them are for stops only: slow calls of other kinds must not keep them all.
+/// Permits that only stops may use: slow calls of other kinds must not hold all of them.
 const FOR_STOPS: usize = 8;
-/// So many may one class have, but for stops: while a thousand starts wait, ends are still looked for.
+/// The most permits of any one priority level except stops: runs are polled even while a thousand starts wait.
 pub(super) const OF_A_CLASS: usize = 96;
-/// How long a turn is kept for whoever was told of it.
+/// How long a granted permit is kept for the notified requester.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(10);
-/// Whoever waits longer than this waits long.
+/// A request that waits longer than this waits long.
 const LONG: Duration = Duration::from_secs(10);
-/// How long after the last long wait it is over: what comes and goes within a minute or two is one and the same.
+/// How long after its last sign saturation ends. Saturation that returns within a minute or two is still the same.
 const CALM: Duration = Duration::from_secs(120);
 
-/// Somebody who wants to call.
+/// A requester of permits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
-    /// Lanes take turns within a class: a Workspace's, or one for calls that are made for several.
+    /// The flow of a Workspace, or one for calls on behalf of several. The flows of a priority level are served in
+    /// turn.
     pub lane: String,
-    /// What wants to call; it stands in the queue once.
+    /// What wants to call. An object is in the queue at most once.
     pub object: String,
 }
 
-/// What keeps calls waiting.
+/// Why calls wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strain {
     /// The API has refused calls because there were too many.
     Refused,
-    /// More is asked for than the limit lets through.
+    /// More calls are requested than the limit allows.
     Queued,
 }
 
-/// What the book-keeper does next.
+/// The outcome of trying to grant a permit.
 #[derive(Debug, PartialEq)]
 pub(super) enum Next {
-    /// It is this one's turn.
+    /// This object is granted a permit.
     Turn(String),
-    /// Nobody's before this.
+    /// No permit can be granted before this time.
     At(Instant),
-    /// Nobody's before a turn ends.
+    /// No permit can be granted before another one is returned.
     Full,
-    /// Nobody waits.
+    /// No request is queued.
     Idle,
 }
 
-/// All that is known of one key's calls. `W` is what a caller leaves behind to be told by.
+/// The state of one key's calls. `W` is the handle by which a waiting caller is notified.
 #[derive(Debug)]
 pub(super) struct Book<W> {
     bucket: Bucket,
     queue: Queue<String>,
     entries: HashMap<String, Entry<W>>,
-    /// Until when a turn is kept for whom, in this order; some may have come already.
+    /// Until when a granted permit is kept for which object, in this order. Some objects may have taken theirs already.
     kept: VecDeque<(Instant, String)>,
-    /// Turns that are had or kept for somebody, by class.
+    /// Permits that are held or kept for an object, by priority level.
     turns: [usize; Class::ALL.len()],
-    /// Since when, and when last, somebody waited long.
+    /// When requests first and last waited long.
     long: Option<(Instant, Instant)>,
-    /// Since when, and when last, it was slow for the API's sake.
+    /// When the API's refusals first and last slowed the bucket.
     refused: Option<(Instant, Instant)>,
 }
 
@@ -92,18 +93,18 @@ impl<W> Book<W> {
         &mut self.bucket
     }
 
-    /// Those who wait, and those who were told and have not come yet.
+    /// The number of queued objects and of notified ones that have not taken their permits yet.
     pub fn waiting(&self) -> usize {
         self.entries.len()
     }
 
-    /// Turns that are had or kept for somebody.
+    /// The number of permits that are held or kept for an object.
     pub fn turns(&self) -> usize {
         self.turns.iter().sum()
     }
 
-    /// Asks for a turn: whether there is one now. If not, the caller stands in the queue, in the first of the
-    /// classes that it has asked with. A turn begins with one token.
+    /// Requests a permit, and returns one if it is free. If not, the caller is queued at the highest priority level
+    /// that it has requested. A permit comes with one token.
     pub fn ask(&mut self, class: Class, caller: &Caller, now: Instant, waiter: impl FnOnce() -> W) -> Option<Asked<W>> {
         self.expire(now);
         if let Some(entry) = self.entries.get_mut(&caller.object) {
@@ -122,7 +123,7 @@ impl<W> Book<W> {
             }
             return None;
         }
-        // Those who cannot have one yet, because their class has as many as it may, do not stand in the way.
+        // Requests whose priority level has no permit left do not block the others.
         let nobody_before = !self.queue.has(|class| self.has_room_for(class));
         if nobody_before && self.has_room_for(class) && self.bucket.take(now).is_ok() {
             self.turns[class as usize] += 1;
@@ -134,7 +135,7 @@ impl<W> Book<W> {
         None
     }
 
-    /// Whose turn it is. It is kept for [`KEPT_FOR`].
+    /// Grants the next permit. It is kept for [`KEPT_FOR`].
     pub fn next(&mut self, now: Instant) -> Next {
         self.expire(now);
         if self.queue.is_empty() {
@@ -164,12 +165,12 @@ impl<W> Book<W> {
         }
     }
 
-    /// What the caller left behind.
+    /// The handle by which the caller is notified.
     pub fn waiter(&self, object: &str) -> Option<&W> {
         self.entries.get(object).map(|entry| &entry.waiter)
     }
 
-    /// Does not want to call any more.
+    /// Withdraws a request, and gives back the permit if one is kept for it.
     pub fn leave(&mut self, object: &str, now: Instant) {
         match self.entries.remove(object) {
             Some(Entry { kept_until: Some(_), spot, .. }) => self.ended(spot.class, true, now),
@@ -178,7 +179,7 @@ impl<W> Book<W> {
         }
     }
 
-    /// A turn that was asked for in this class has ended; `unused` if its token was not needed.
+    /// Returns a permit of this priority level. `unused` if its token was not needed.
     pub fn ended(&mut self, class: Class, unused: bool, now: Instant) {
         self.turns[class as usize] -= 1;
         if unused {
@@ -186,7 +187,8 @@ impl<W> Book<W> {
         }
     }
 
-    /// The API has refused a call because there are too many. Turns that nobody has taken up yet are put off.
+    /// Records that the API refused a call because there were too many. Permits that nobody has taken yet are revoked,
+    /// and their requests go back to the front of the queue.
     pub fn refused(&mut self, retry_after: Option<Duration>, now: Instant) {
         self.expire(now);
         for (until, object) in std::mem::take(&mut self.kept) {
@@ -200,7 +202,7 @@ impl<W> Book<W> {
         self.bucket.refused(retry_after, now);
     }
 
-    /// What keeps calls waiting, and since when.
+    /// Why calls wait, and since when.
     pub fn strain(&mut self, now: Instant) -> Option<(Strain, Instant)> {
         let since = self.queue.firsts().filter_map(|object| self.entries.get(object)).map(|entry| entry.since).min();
         if let Some(since) = since.filter(|since| now.duration_since(*since) >= LONG) {
@@ -222,7 +224,7 @@ impl<W> Book<W> {
         }
     }
 
-    /// Whoever did not come has something else to do, or is gone.
+    /// Withdraws the requests of callers that did not take their permits: they have other work, or are gone.
     fn expire(&mut self, now: Instant) {
         while let Some((until, object)) = self.kept.pop_front_if(|(until, _)| *until <= now) {
             if self.entries.get(&object).is_some_and(|entry| entry.kept_until == Some(until)) {
@@ -232,12 +234,12 @@ impl<W> Book<W> {
     }
 }
 
-/// A turn that was to be had.
+/// A granted permit.
 #[derive(Debug)]
 pub(super) struct Asked<W> {
     pub class: Class,
     pub waited: Duration,
-    /// What the caller left behind while it waited.
+    /// The handle by which the caller was to be notified.
     #[expect(dead_code, reason = "dropped with it, which counts one less that waits")]
     waiter: Option<W>,
 }

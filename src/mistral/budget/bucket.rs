@@ -1,51 +1,51 @@
-//! How fast calls may leave: a token bucket that slows down when the API says so, and recovers. No I/O here.
+//! The rate of calls: a token bucket that slows down when the API refuses calls, and recovers. No I/O here.
 
 use std::time::{Duration, Instant};
 
-/// A second's worth of calls over this may leave at once.
+/// The burst is the calls of one second, divided by this.
 const BURST_PART: f64 = 5.0;
-/// The slowest that an API's refusals make it, in calls a second.
+/// The lowest rate that refusals may cause, in calls per second.
 const FLOOR: f64 = 0.5;
-/// What is left of the rate after a refusal.
+/// The part of the rate that is left after a refusal.
 const REFUSED: f64 = 0.5;
-/// How fast the rate comes back, in calls a second per cubic second: as the congestion window of CUBIC does (RFC 9438),
-/// soon to where it was refused, there for a while, and only then further. From a half, 50 calls a second are back
-/// after 11 s and 10 after 6 s. What grows evenly, with minutes for all of it, never gets far where one call in a
-/// hundred is refused for no reason of ours.
+/// How fast the rate recovers, in calls per second per cubic second. Like the congestion window of CUBIC (RFC 9438),
+/// the rate soon returns to where it was refused, stays there for a while, and only then grows further. From one half,
+/// 50 calls per second are back after 11 s and 10 after 6 s. Even growth over minutes never gets far where one call in
+/// a hundred is refused for reasons that are not ours.
 const CURVE: f64 = 0.02;
-/// How long nothing is sent after a refusal that does not say.
+/// The pause after a refusal, if the API does not ask for a longer one.
 const PAUSE: Duration = Duration::from_secs(1);
-/// What is lost in computing with fractions.
+/// The tolerance for floating-point errors.
 const EPSILON: f64 = 1e-6;
 
-/// Tokens: one for each call.
+/// Tokens. Each call takes one.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    /// Calls a second at best.
+    /// The highest rate, in calls per second.
     limit: f64,
-    /// Calls a second now.
+    /// The current rate, in calls per second.
     rate: f64,
-    /// Below zero: calls that were made before their time.
+    /// Negative if calls have borrowed tokens.
     tokens: f64,
-    /// Up to when it has been filled.
+    /// The time up to which tokens have been added.
     at: Instant,
     paused_until: Option<Instant>,
     slowed: Option<Slowed>,
 }
 
-/// What is known of a limit of the API.
+/// What is known about a limit of the API.
 #[derive(Debug)]
 struct Slowed {
     /// When the first call was refused.
     since: Instant,
     /// The rate at the last refusal.
     refused_at: f64,
-    /// How long calls have been sent since then.
+    /// How long calls have been sent since then, without pauses.
     sending: Duration,
 }
 
 impl Slowed {
-    /// How many calls a second it makes by now.
+    /// The rate by now, in calls per second.
     fn rate(&self) -> f64 {
         let plateau = (self.refused_at * (1.0 - REFUSED) / CURVE).cbrt();
         self.refused_at + CURVE * (self.sending.as_secs_f64() - plateau).powi(3)
@@ -53,14 +53,14 @@ impl Slowed {
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     pub fn new(limit: f64, now: Instant) -> Self {
         let mut bucket = Self { limit, rate: limit, tokens: 0.0, at: now, paused_until: None, slowed: None };
         bucket.tokens = bucket.burst();
         bucket
     }
 
-    /// From now on so many calls a second at best.
+    /// Changes the highest rate, in calls per second.
     pub fn set_limit(&mut self, limit: f64, now: Instant) {
         self.advance(now);
         self.limit = limit;
@@ -68,7 +68,7 @@ impl Bucket {
         self.tokens = self.tokens.min(self.burst());
     }
 
-    /// Calls a second at best.
+    /// The highest rate, in calls per second.
     pub fn limit(&self) -> f64 {
         self.limit
     }
@@ -76,7 +76,7 @@ impl Bucket {
     /// Takes one token.
     ///
     /// # Errors
-    /// With the time at which there will be one.
+    /// If there is no token, with the time at which there will be one.
     pub fn take(&mut self, now: Instant) -> Result<(), Instant> {
         self.advance(now);
         if let Some(until) = self.paused_until {
@@ -90,22 +90,22 @@ impl Bucket {
         Ok(())
     }
 
-    /// Takes one token that may not be there yet: those who come later wait for it.
+    /// Takes one token, even if there is none yet. Later calls wait until it is repaid.
     pub fn borrow(&mut self, now: Instant) {
         self.advance(now);
         self.tokens -= 1.0;
     }
 
-    /// A token was not used.
+    /// Returns an unused token.
     pub fn put_back(&mut self, now: Instant) {
         self.advance(now);
         self.tokens = (self.tokens + 1.0).min(self.burst());
     }
 
-    /// The API has refused a call because there are too many.
+    /// Records that the API refused a call because there were too many.
     pub fn refused(&mut self, retry_after: Option<Duration>, now: Instant) {
         self.advance(now);
-        // Calls that were under way together are refused together: that is one refusal.
+        // Calls that were in flight together are refused together. They count as one refusal.
         if self.paused_until.is_none() {
             let since = self.slowed.as_ref().map_or(now, |slowed| slowed.since);
             self.slowed = Some(Slowed { since, refused_at: self.rate, sending: Duration::ZERO });
@@ -116,13 +116,13 @@ impl Bucket {
         self.tokens = self.tokens.min(0.0);
     }
 
-    /// How much longer nothing may be sent; none if something may.
+    /// How much longer nothing may be sent; `None` if calls may be sent.
     pub fn pause_left(&mut self, now: Instant) -> Option<Duration> {
         self.advance(now);
         self.paused_until.map(|until| until.duration_since(now))
     }
 
-    /// Since when it is slower than its limit for the API's sake.
+    /// Since when refusals have kept the rate below its limit.
     pub fn slowed_since(&mut self, now: Instant) -> Option<Instant> {
         self.advance(now);
         self.slowed.as_ref().map(|slowed| slowed.since)
@@ -145,7 +145,8 @@ impl Bucket {
         slowed.sending += passed;
         let rate = slowed.rate();
         self.rate = rate.clamp(FLOOR.min(self.limit), self.limit);
-        // Not before it is back where it was refused: the limit may have been lowered meanwhile, and be raised again.
+        // The slowdown ends only when the rate is back where it was refused: the limit may have been lowered since, and
+        // may be raised again.
         if rate >= self.limit.max(slowed.refused_at) - EPSILON {
             self.rate = self.limit;
             self.slowed = None;
@@ -161,7 +162,7 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    /// How many are to be had at this moment.
+    /// How many tokens are available at this moment.
     fn all(bucket: &mut Bucket, now: Instant) -> usize {
         std::iter::from_fn(|| bucket.take(now).ok()).count()
     }
@@ -175,7 +176,7 @@ mod tests {
             let next = bucket.take(start).unwrap_err();
             assert!(next.duration_since(start).abs_diff(seconds(1.0 / limit)) < seconds(0.001), "at {limit}");
             assert_eq!(all(&mut bucket, next), 1, "at {limit}");
-            // An hour's rest is worth no more than a moment's.
+            // An hour of rest is worth no more than a moment.
             assert_eq!(all(&mut bucket, start + seconds(3600.0)), burst, "at {limit}");
         }
     }
@@ -198,7 +199,7 @@ mod tests {
     fn nothing_leaves_before_retry_after_and_then_half_as_much_which_recovers() {
         let start = Instant::now();
         let mut bucket = Bucket::new(40.0, start);
-        // Forty calls under way are refused together.
+        // Forty calls in flight are refused together.
         (0..40).for_each(|_| bucket.refused(Some(seconds(10.0)), start));
         bucket.refused(None, start);
         for at in [0.0, 5.0, 9.99] {
@@ -220,7 +221,7 @@ mod tests {
         assert!((40..=48).contains(&last), "{last} a second at the end");
     }
 
-    /// How many calls of a minute's constant demand get through, and how many are refused, after a minute to settle.
+    /// How many calls the API accepts and refuses in a minute of constant demand, after a minute to settle.
     fn a_minute(limit: f64, mut refuses: impl FnMut(Duration) -> bool) -> (u32, u32) {
         let start = Instant::now();
         let mut bucket = Bucket::new(limit, start);
@@ -248,7 +249,7 @@ mod tests {
             calls % 100 == 0
         });
         assert!(accepted >= 60 * 50 / 4, "{accepted} in a minute where one in a hundred is refused");
-        // An API that takes ten a second, and a second's worth at once.
+        // An API that accepts ten calls per second, with a burst of ten.
         let (mut left, mut at) = (10.0, Duration::ZERO);
         let (accepted, refused) = a_minute(50.0, |since| {
             left = f64::min(10.0, left + 10.0 * (since - at).as_secs_f64()) - 1.0;

@@ -1,48 +1,48 @@
-//! Who is next: four classes by their weight, and the lanes of a class in turn. No I/O here.
+//! Decides which request is next: four priority levels by their weight, and the flows of a level in turn. No I/O here.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use prometheus_client::encoding::EncodeLabelValue;
 
-/// What a call is for. The first goes first.
+/// The priority level of a call, by its purpose. The highest comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
 pub enum Class {
-    /// Stops a run, or lets something go.
+    /// Stops a run, or lets a deletion proceed.
     Stop,
     /// Starts a run, or does something else that a person waits for.
     Start,
-    /// Looks at runs that go on.
+    /// Polls runs that have not ended.
     Watch,
-    /// Looks for changes that somebody may have made at the API.
+    /// Detects changes that somebody may have made at the API.
     Drift,
 }
 
 impl Class {
-    /// All of them, the first first.
+    /// All of them, the highest first.
     pub const ALL: [Self; 4] = [Self::Stop, Self::Start, Self::Watch, Self::Drift];
 }
 
-/// So many turns in a row may others have while a class waits: it gets a tenth at least.
+/// How many consecutive permits others may get while a priority level waits: each level gets at least a tenth.
 const PASSED_OVER: u32 = 9;
 
-/// Those who wait, each known by a key of its own.
+/// Queued requests, each with a unique key.
 #[derive(Debug)]
 pub(super) struct Queue<K> {
     classes: [Waiting<K>; Class::ALL.len()],
-    /// Where the next stands in its lane.
+    /// The last number that was given to a request. The numbers order the requests of a flow.
     next: i64,
 }
 
-/// Those of one class.
+/// The requests of one priority level.
 #[derive(Debug)]
 struct Waiting<K> {
-    /// By lane, in the order of their turns, each with somebody in it.
+    /// The flows with requests, in the order in which they are served.
     lanes: VecDeque<(String, BTreeMap<i64, K>)>,
-    /// Turns that others had since it had one, while somebody waited.
+    /// Permits that other levels got since this one got its last, while a request of this level waited.
     passed_over: u32,
 }
 
-/// Where somebody stands.
+/// The position of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Spot {
     pub class: Class,
@@ -61,13 +61,13 @@ impl<K> Queue<K> {
         self.classes.iter().all(|waiting| waiting.lanes.is_empty())
     }
 
-    /// Somebody comes, behind the others of its lane.
+    /// Adds a request, behind the others of its flow.
     pub fn push(&mut self, class: Class, lane: &str, key: K) -> Spot {
         self.next += 1;
         self.put(Spot { class, lane: lane.to_owned(), number: self.next }, key)
     }
 
-    /// Somebody comes back, before all others.
+    /// Puts a request back, before all others of its priority level.
     pub fn push_front(&mut self, spot: &Spot, key: K) -> Spot {
         self.next += 1;
         let spot = self.put(Spot { number: -self.next, ..spot.clone() }, key);
@@ -78,7 +78,6 @@ impl<K> Queue<K> {
         spot
     }
 
-    /// Somebody goes.
     pub fn remove(&mut self, spot: &Spot) {
         let waiting = &mut self.classes[spot.class as usize];
         if let Some((_, lane)) = waiting.lanes.iter_mut().find(|(lane, _)| *lane == spot.lane) {
@@ -87,7 +86,7 @@ impl<K> Queue<K> {
         waiting.tidy();
     }
 
-    /// Who is next of those whose class may have a turn.
+    /// Takes the next request of those priority levels that `may` have a permit.
     pub fn pop(&mut self, may: impl Fn(Class) -> bool) -> Option<K> {
         let class = self.next_class(may)?;
         for other in Class::ALL {
@@ -102,12 +101,12 @@ impl<K> Queue<K> {
         first.map(|(_, key)| key)
     }
 
-    /// Whether somebody waits whose class may have a turn.
+    /// Whether a request waits whose priority level `may` have a permit.
     pub fn has(&self, may: impl Fn(Class) -> bool) -> bool {
         self.next_class(may).is_some()
     }
 
-    /// The first of each lane: whoever has waited longest is one of them.
+    /// The first request of each flow. The request that has waited longest is one of them.
     pub fn firsts(&self) -> impl Iterator<Item = &K> {
         self.classes.iter().flat_map(|waiting| &waiting.lanes).filter_map(|(_, lane)| lane.values().next())
     }

@@ -1,4 +1,4 @@
-//! The budget with a clock of the test's own, and its shell with the real one.
+//! Tests of the budget: its decisions with a simulated clock, and its shell with the real one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ fn caller(lane: &str, object: &str) -> Caller {
     Caller { lane: lane.into(), object: object.into() }
 }
 
-/// A book, its clock, and who has a turn.
+/// A `Book` and its simulated clock.
 struct Desk {
     book: Book<()>,
     now: Instant,
@@ -31,7 +31,7 @@ impl Desk {
         self.book.ask(class, &caller(lane, object), self.now, || ()).is_some()
     }
 
-    /// Asks, and makes one call if there is a turn now.
+    /// Requests a permit, and makes one call if it is granted now.
     fn call(&mut self, class: Class, lane: &str, object: &str) -> bool {
         let asked = self.book.ask(class, &caller(lane, object), self.now, || ());
         asked.is_some_and(|Asked { class, .. }| {
@@ -40,7 +40,7 @@ impl Desk {
         })
     }
 
-    /// All asked in vain, so that nothing is left to be had at once.
+    /// A desk with no token left: calls have used them all.
     fn exhausted(limit: f64) -> Self {
         let mut desk = Self::new(limit);
         while desk.call(Class::Start, "", "first") {}
@@ -48,7 +48,7 @@ impl Desk {
         desk
     }
 
-    /// The clock goes on until it is somebody's turn, who then asks again and makes one call.
+    /// Advances the clock until a permit is granted. Its object then requests it again and makes one call.
     fn next(&mut self) -> Option<String> {
         loop {
             match self.book.next(self.now) {
@@ -181,7 +181,7 @@ fn what_keeps_calls_waiting_is_told_once_it_lasts_and_for_as_long_as_it_does() {
     let refused = end + Duration::from_secs(200);
     desk.book.refused(None, refused);
     assert_eq!(desk.book.strain(refused), Some((Strain::Refused, refused)));
-    // One call refused now and then, with a full recovery between, is one strain, not one each time.
+    // Single refusals with a full recovery between them are one saturation, not one each.
     let again = refused + Duration::from_secs(60);
     desk.book.refused(None, again);
     assert_eq!(desk.book.strain(again), Some((Strain::Refused, refused)));
@@ -210,8 +210,8 @@ fn act() -> impl Strategy<Value = Act> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens: nobody has a turn before all calls so far, those that were borrowed as well, fit the limit; none while the API wants none, and in the end
-    /// nobody waits and nothing is kept.
+    /// Whatever happens, a permit is granted only when all calls so far, including borrowed ones, fit the limit. None
+    /// is granted during a pause that the API asked for. In the end, no request waits and no permit is kept.
     #[test]
     fn never_too_many_calls_and_nothing_is_left_behind(limit in 1..60_u32, acts in proptest::collection::vec(act(), 1..300)) {
         let mut desk = Desk::new(f64::from(limit));
@@ -262,7 +262,7 @@ proptest! {
         prop_assert_eq!((desk.book.waiting(), desk.book.turns()), (0, 0));
     }
 
-    /// Of those classes that wait all the time, each gets a tenth, and the first of them the rest.
+    /// Of the priority levels that always wait, each gets a tenth, and the highest of them gets the rest.
     #[test]
     fn none_is_starved(waiting in proptest::sample::subsequence(Class::ALL.to_vec(), 1..=4)) {
         let mut desk = Desk::exhausted(1000.0);
@@ -328,7 +328,7 @@ async fn who_is_gone_when_its_turn_comes_holds_up_nobody() {
     let turn = budget.take(Class::Drift, "team").await;
     assert!(begun.elapsed() < Duration::from_secs(5), "a thousand that are gone were waited for");
     drop((spent, turn));
-    // A task is given its tenth before the last of them is looked at.
+    // The task gets its tenth of the permits before the last requester that is gone has been skipped.
     while budget.lock().book.waiting() > 0 {
         assert!(begun.elapsed() < Duration::from_secs(10), "some that are gone still wait");
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,5 +1,5 @@
-//! Which Events are written: each fact once, and not too many about one object. How many in all, and whose are next, is
-//! for the queue that they wait in: see [`events`](crate::platform::events).
+//! Decides which Events are written: each fact once, and not too many about one object. The queue limits how many are
+//! written in all, and decides whose are next: see [`events`](crate::platform::events).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -15,30 +15,30 @@ use governor::{Quota, RateLimiter};
 use crate::platform::events::Notice;
 use crate::sync;
 
-/// How long the same fact about the same object is not told again.
+/// How long the same fact about the same object is not reported again.
 const REPEAT_AFTER: Duration = Duration::from_secs(3600);
-/// Events about one object: so many at once, and one more each time; as the API server's own clients do.
+/// Limit of Events about one object, as in the API server's own clients: the burst, and the time per further Event.
 const PER_OBJECT: (u32, Duration) = (25, Duration::from_secs(300));
-/// How many decisions are made before what has lapsed is forgotten.
+/// Number of decisions after which expired entries are dropped.
 const FORGET_AFTER: u32 = 1000;
 
 /// Why an Event is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The fact has been told.
+    /// The fact was reported already.
     Repeated,
-    /// There are too many about this object.
+    /// There are too many Events about this object.
     Object,
 }
 
-/// A fact about an object, in short.
+/// A fact about an object, as a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fact(u64);
 
 type Keyed<C> = RateLimiter<u64, DefaultKeyedStateStore<u64>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
-/// Decides. What it remembers is bounded: facts by the pace at which Events are written, objects by the time
-/// that they take to recover their share.
+/// Decides which Events are written. Its memory is bounded: for facts by the rate of written Events, for objects by the
+/// time until their quota recovers.
 pub struct Limits<C: Clock = DefaultClock> {
     told: Mutex<Told<C::Instant>>,
     objects: Keyed<C>,
@@ -52,7 +52,7 @@ struct Told<I> {
 }
 
 impl<C: Clock + Clone> Limits<C> {
-    /// Nothing told yet.
+    /// Limits that have no fact on record.
     pub fn new(clock: C) -> Self {
         Self {
             told: Mutex::new(Told { facts: HashMap::new(), decisions: 0 }),
@@ -62,11 +62,11 @@ impl<C: Clock + Clone> Limits<C> {
         }
     }
 
-    /// Whether this is to be told about the object with this UID. What is dropped after all is to be
-    /// [forgotten](Self::forget): it may be told when it happens again.
+    /// Decides whether to report this notice about the object with this UID. A fact that is dropped later has to be
+    /// [forgotten](Self::forget): it may be reported when it happens again.
     ///
     /// # Errors
-    /// Why it is not.
+    /// Why the notice is not to be reported.
     pub fn check(&self, uid: &str, notice: &Notice) -> Result<Fact, Refusal> {
         let Notice { reason, note, .. } = notice;
         let now = self.clock.now();
@@ -87,7 +87,7 @@ impl<C: Clock + Clone> Limits<C> {
         Ok(Fact(fact))
     }
 
-    /// This was not told.
+    /// Takes back a fact that was not reported.
     pub fn forget(&self, Fact(fact): Fact) {
         sync::lock(&self.told).facts.remove(&fact);
     }

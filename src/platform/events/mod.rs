@@ -1,4 +1,4 @@
-//! Kubernetes Events: what a person should hear of once.
+//! Kubernetes Events: what a person should learn once.
 
 mod limits;
 
@@ -28,17 +28,18 @@ use crate::text::truncate;
 
 /// The longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
-/// Who reports.
+/// The reporting controller of the Events.
 const CONTROLLER: &str = "workflows.mistral.ai/operator";
-/// Events that may wait to be written: so many warnings, and as many others. Where there are more, those of the
-/// namespace give way of which most wait.
+/// Events that may queue: this many warnings, and as many others. If a queue is full, an Event of the namespace with
+/// the most is dropped.
 const QUEUE: usize = 1000;
-/// Time from one Event to the next. Thousands of runs make as many, and must not wait for the API server behind them.
+/// Time from one Event to the next. Thousands of runs make thousands of Events, and must not wait for the API server
+/// behind them.
 const PACE: Duration = Duration::from_millis(50);
-/// For how long Events are written that wait in the end: another operator waits for this one's Lease.
+/// How long queued Events are still written at shutdown: another operator waits for this one's Lease.
 const IN_THE_END: Duration = Duration::from_secs(3);
 
-/// Something that happened to a resource. A plan makes one per change, not one per pass.
+/// Something that happened to a resource. A plan makes one notice per change, not one per reconcile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// `Normal` or `Warning`.
@@ -50,22 +51,22 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// All is well.
+    /// A notice that all is well.
     pub fn normal(reason: &str, note: impl Into<String>) -> Self {
         Self { type_: "Normal", reason: reason.to_owned(), note: note.into() }
     }
 
-    /// Something is wrong.
+    /// A notice that something is wrong.
     pub fn warning(reason: &str, note: impl Into<String>) -> Self {
         Self { type_: "Warning", reason: reason.to_owned(), note: note.into() }
     }
 }
 
-/// Tells notices: in the log, and as Events as far as the limits let them. Namespaces take turns: one
-/// that makes thousands holds up its own.
+/// Publishes notices: in the log, and as Events within the limits. Namespaces take turns: a namespace that makes
+/// thousands of Events delays only its own.
 ///
-/// kube's own recorder tells Events apart without their note, so a second one of the same reason would
-/// repeat the first one's text.
+/// kube's own recorder ignores the note when it compares Events, so a second Event with the same reason would repeat
+/// the text of the first.
 pub struct Publisher {
     limits: Limits,
     metrics: Arc<Metrics>,
@@ -74,7 +75,7 @@ pub struct Publisher {
     count: AtomicU64,
 }
 
-/// What waits to be written.
+/// The Events that wait to be written.
 #[derive(Default)]
 struct Queue {
     waiting: Mutex<Waiting>,
@@ -89,7 +90,7 @@ struct Waiting {
 }
 
 impl Queue {
-    /// Puts one in. Returns the fact that is dropped for it, if one is.
+    /// Adds an Event. Returns the fact that is dropped to make room, if any.
     fn push(&self, event: Event, fact: Fact) -> Option<Fact> {
         let mut waiting = self.lock();
         if waiting.closed {
@@ -104,7 +105,7 @@ impl Queue {
         dropped.map(|(_, fact)| fact)
     }
 
-    /// The next one; none if there is none now. Warnings go first.
+    /// The next Event; none if the queue is empty. Warnings go first.
     fn pop(&self) -> Option<Event> {
         let mut waiting = self.lock();
         waiting.warnings.pop().or_else(|| waiting.normal.pop()).map(|(event, _)| event)
@@ -119,12 +120,12 @@ impl Queue {
     }
 }
 
-/// Writes the Events of one [`Publisher`], so that no pass waits for that.
+/// Writes the Events of one [`Publisher`], so that no reconcile waits for them.
 pub struct Writer {
     client: Client,
     metrics: Arc<Metrics>,
     queue: Arc<Queue>,
-    /// One is under way.
+    /// A write is in flight.
     writes: bool,
 }
 
@@ -137,10 +138,10 @@ pub fn publisher(client: Client, instance: String, metrics: Arc<Metrics>) -> (Pu
 }
 
 impl Publisher {
-    /// Tells notices about `about`. Each is logged, also where no Event can be written.
+    /// Publishes notices about `about`. Each notice is logged, even if no Event can be written.
     pub fn publish(&self, about: &ObjectReference, notices: Vec<Notice>) {
         for notice in notices {
-            // A workflow's own words may have several lines, even some that look like ours.
+            // A workflow's own text may have several lines, even some that look like the operator's.
             let line = notice.note.replace(char::is_control, " ");
             if notice.type_ == "Normal" {
                 tracing::info!(reason = notice.reason, "{line}");
@@ -163,7 +164,7 @@ impl Publisher {
         }
     }
 
-    /// Tells that an object cannot be decoded.
+    /// Reports that an object cannot be decoded.
     pub fn undecodable<K: Resource<DynamicType = ()>>(&self, object: &K, error: &str) {
         let note = format!(
             "This {} cannot be decoded and is skipped; was it written by a newer version of the operator? Upgrade this one, or correct the resource: {error}",
@@ -200,7 +201,7 @@ impl Publisher {
 }
 
 impl Writer {
-    /// Writes Events until `ended`, warnings first, and then what waits without a rest, as far as there is time.
+    /// Writes Events until `ended`, warnings first. Then writes the queued ones without pauses while time is left.
     pub async fn run(mut self, ended: impl Future<Output = ()> + Send) {
         let ended = ended.shared();
         let late = ended.clone().then(|()| tokio::time::sleep(IN_THE_END));
@@ -240,7 +241,7 @@ impl Writer {
         }
     }
 
-    /// Waits for the next one.
+    /// Waits for the next Event.
     async fn next(&self) -> Event {
         loop {
             if let Some(event) = self.queue.pop() {
@@ -250,7 +251,7 @@ impl Writer {
         }
     }
 
-    /// One that cannot be written, in a namespace that is going away, say, is dropped.
+    /// Writes an Event, or drops it if that fails, as in a terminating namespace.
     async fn write(&mut self, event: Event) {
         self.writes = true;
         let about = event.regarding.clone().unwrap_or_default();
@@ -284,12 +285,12 @@ mod tests {
         let _asked = silent.accept().await.unwrap();
         end.send(()).unwrap();
         writing.await.unwrap();
-        // None was waited for until it failed.
+        // The writer did not wait until the writes failed.
         let text = metrics.render();
         assert!(text.contains("events_dropped_total{reason=\"ended\"} 3"), "{text}");
     }
 
-    /// A notice about an object of this namespace.
+    /// Publishes a notice about an object of this namespace.
     fn publish(publisher: &Publisher, namespace: &str, n: usize, notice: fn(&str, String) -> Notice) {
         let (namespace, uid) = (Some(namespace.to_owned()), Some(format!("{namespace}-{n}")));
         let about = ObjectReference { namespace, uid, name: Some("run".into()), ..ObjectReference::default() };
@@ -322,7 +323,7 @@ mod tests {
         (0..1500).for_each(|n| publish(&publisher, "team", n, Notice::normal));
         publish(&publisher, "team", 2000, Notice::warning);
         assert_eq!(writer.queue.pop().unwrap().type_.as_deref(), Some("Warning"));
-        // Dropped is not told: it may be as soon as there is room.
+        // A dropped notice does not count as published: it may be published as soon as there is room.
         publish(&publisher, "team", 1400, Notice::normal);
         let text = metrics.render();
         assert!(text.contains("events_dropped_total{reason=\"repeated\"} 0"), "{text}");

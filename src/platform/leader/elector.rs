@@ -17,17 +17,15 @@ use crate::platform::leader::lease::{
     CALL, Candidate, LASTS, LOOK_EVERY, Lost, NOBODY, Next, RENEW_EVERY, Record, Term,
 };
 
-/// What readiness calls it.
+/// The name of the Lease in readiness.
 pub const LEASE: &str = "the Lease";
 
-/// Which Lease operators contend for.
+/// The Lease that operators contend for.
 #[derive(Clone)]
 pub struct LeaseConfig {
-    /// Its name.
     pub name: String,
-    /// Its namespace.
     pub namespace: String,
-    /// Connections for it alone: a renewal must not wait behind the passes.
+    /// Connections for the Lease alone: a renewal must not wait behind the reconciles.
     pub client: Client,
 }
 
@@ -37,12 +35,12 @@ pub struct Election {
     config: LeaseConfig,
     me: String,
     candidate: Candidate,
-    /// As last seen: what others put into it stays.
+    /// The Lease as last read: the values of others stay in it.
     lease: Lease,
 }
 
 impl Election {
-    /// Takes part as `me`, which no other process is called.
+    /// Takes part as `me`, a name that no other process has.
     pub fn new(config: LeaseConfig, me: String) -> Self {
         Self {
             api: Api::namespaced(config.client.clone(), &config.namespace),
@@ -53,7 +51,7 @@ impl Election {
         }
     }
 
-    /// Waits until this process leads; none if it is told to stop before.
+    /// Waits until this process leads; none if `stop` is cancelled before.
     pub async fn win(&mut self, stop: &CancellationToken, health: &Health) -> Option<Term> {
         let (lease, mut holder) = (format!("{}/{}", self.config.namespace, self.config.name), None);
         while !stop.is_cancelled() {
@@ -78,21 +76,21 @@ impl Election {
             self.candidate.forget();
             stop.run_until_cancelled(sleep(LOOK_EVERY)).await;
         }
-        // A write whose answer was lost may have made it ours.
+        // A write whose response was lost may have made this process the holder.
         self.release().await;
         None
     }
 
-    /// Renews until `ended`, and releases then.
+    /// Renews the Lease until `ended`, and then releases it.
     ///
     /// # Errors
-    /// When this process leads no longer.
+    /// When this process no longer leads.
     pub async fn keep(mut self, term: Term, ended: CancellationToken) -> Result<(), Lost> {
         loop {
             let Some(until) = self.candidate.until() else { return Err(Lost::Late) };
             let rest = if self.candidate.is_fresh() { RENEW_EVERY } else { LOOK_EVERY };
             if ended.run_until_cancelled(sleep(rest)).await.is_none() {
-                // Whatever may still be coming to its end has no effect any more.
+                // Reconciles that are still ending have no effect from here on.
                 term.end();
                 self.release().await;
                 return Ok(());
@@ -114,7 +112,7 @@ impl Election {
         }
     }
 
-    /// Looks if need be, and writes if that is what to do. Returns what was to be done.
+    /// Reads the Lease if necessary, and writes it if that is the next step. Returns the step that was due.
     async fn round(&mut self) -> Result<Next, Error> {
         if self.candidate.next(Instant::now()) == Next::Look {
             self.look().await?;
@@ -124,7 +122,7 @@ impl Election {
             Next::Create => {
                 self.candidate.forget();
                 match self.put(NOBODY, LASTS).await {
-                    // Somebody was faster. That there is no such namespace is another matter.
+                    // Another process was faster. A missing namespace, however, is an error.
                     Err(error) if error.is_conflict() => {}
                     created => drop(created?),
                 }
@@ -142,7 +140,7 @@ impl Election {
         Ok(())
     }
 
-    /// Takes or renews it, on condition that it is still the one last seen.
+    /// Takes or renews the Lease, provided that it has not changed since it was last read.
     async fn write(&mut self) -> Result<(), Error> {
         let sent = Instant::now();
         self.candidate.forget();
@@ -180,7 +178,7 @@ impl Election {
         }
     }
 
-    /// Lets the next one take it at once. If that does not work, the next one has to wait.
+    /// Lets the next process take the Lease at once. If that fails, the next process has to wait.
     async fn release(&mut self) {
         let known = self.candidate.is_fresh() || self.look().await.is_ok();
         if !known || self.candidate.holder() != self.me {
@@ -193,9 +191,9 @@ impl Election {
     }
 }
 
-/// From when on a creation timestamp says that a resource was created after this write of the Lease: those of resources
-/// and those of managed fields are the API server's time, cut to seconds. Several API servers may differ, as far as
-/// [`CLOCK_SKEW`]. If this time is not told, then nothing is taken for new.
+/// A resource with a creation timestamp from this time on was created after this write of the Lease. The creation
+/// timestamps of resources and the times of managed fields are the API server's time, cut to seconds. Several API
+/// servers may differ by up to [`CLOCK_SKEW`]. If the Lease has no time, no resource counts as new.
 pub fn begun(lease: &Lease) -> Timestamp {
     written(lease).map_or(Timestamp::MAX, |written| later(written, SignedDuration::from_secs(1) + CLOCK_SKEW))
 }
@@ -206,15 +204,15 @@ fn written(lease: &Lease) -> Option<Timestamp> {
     times.map(|time| time.0).max()
 }
 
-/// When an operator last wrote the Lease, by the API server's clock: somebody else's write may be of a time at which that
-/// clock was ahead.
+/// When an operator last wrote the Lease, by the API server's clock. The writes of others do not count: that clock may
+/// have been ahead then.
 fn written_by_us(lease: &Lease) -> Option<Timestamp> {
     let ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
     let mut ours = lease.metadata.managed_fields.iter().flatten().filter(ours);
     ours.next().and_then(|entry| entry.time.as_ref()).map(|time| time.0)
 }
 
-/// None where somebody was faster, or it was this process itself and the answer was lost: a look will tell.
+/// None if another process was faster, or if it was this process and the response was lost: the next read will show.
 fn unless_late(written: Result<Lease, Error>) -> Result<Option<Lease>, Error> {
     match written {
         Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),
@@ -222,7 +220,7 @@ fn unless_late(written: Result<Lease, Error>) -> Result<Option<Lease>, Error> {
     }
 }
 
-/// The Lease as far as [`lease`](crate::platform::leader::lease) judges it; none if there is no Lease.
+/// The part of the Lease that [`lease`](crate::platform::leader::lease) judges; the default if there is no Lease.
 pub fn record(lease: Option<&Lease>) -> Record {
     let Some(Lease { metadata, spec }) = lease else { return Record::default() };
     let spec = spec.clone().unwrap_or_default();

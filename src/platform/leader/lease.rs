@@ -1,13 +1,13 @@
-//! Who leads: what to do about the Lease, from what was seen of it. No I/O here; `elector.rs` has that.
+//! Decides who leads: what to do about the Lease, from what was read of it. This module does no I/O; `elector.rs` does.
 //!
-//! No wall clocks are compared. A candidate may take the Lease once nobody has changed it for as long as it
-//! says, measured from when this candidate first saw it so; and the leader stops acting
-//! [earlier than that](HELD_FOR), measured from when it sent its last write that succeeded. What it sent was seen
-//! by others only later, so the leader's time is over first, unless clocks run at speeds a sixth apart. Every write
-//! names the version that it replaces, so of two candidates one gets a conflict.
+//! No wall clocks are compared. A candidate may take the Lease once nobody has changed it for as long as the Lease
+//! says, measured from when this candidate first saw the present state. The leader stops acting
+//! [earlier than that](HELD_FOR), measured from when it sent its last successful write. Others see a write only after
+//! it was sent, so the leader's time is over first, unless the clocks' speeds differ by a sixth. Every write names the
+//! version that it replaces, so of two candidates one gets a conflict.
 //!
-//! The Lease keeps two operators from working on the same things. It cannot keep a call that has been sent from
-//! being carried out late: for that there are claims.
+//! The Lease keeps two operators from working on the same objects. It cannot keep a call that was sent from taking
+//! effect late; claims exist for that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,28 +16,28 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-/// For how long others leave a Lease alone that does not change.
+/// How long candidates leave an unchanged Lease alone.
 pub const LASTS: Duration = Duration::from_secs(10);
-/// For how long after it sent its last successful write the leader acts.
+/// How long the leader acts after it sent its last successful write.
 pub const HELD_FOR: Duration = Duration::from_secs(7);
-/// How long the leader rests between renewals.
+/// Time between the leader's renewals.
 pub const RENEW_EVERY: Duration = Duration::from_secs(2);
-/// How often a candidate looks, and the leader when a renewal failed.
+/// How often a candidate polls the Lease, and how often the leader retries a failed renewal.
 pub const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long one call about the Lease may take.
 pub const CALL: Duration = Duration::from_secs(2);
 
-/// The holder of a Lease that is new. It renews nothing, so its time is soon over.
+/// The holder of a new Lease. Nobody renews in this name, so the Lease is soon free.
 pub const NOBODY: &str = "nobody-yet";
 
-/// The Lease at one moment; the default is that there is none.
+/// The Lease at one moment. The default means that there is no Lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// Its resource version; none if there is no Lease.
+    /// The resource version; none if there is no Lease.
     pub version: Option<String>,
-    /// Who holds it; empty if nobody does.
+    /// Empty if nobody holds the Lease.
     pub holder: String,
-    /// For how long it is to be left alone, by its own word.
+    /// How long others are to leave the Lease alone, as the Lease states.
     pub lasts: Option<Duration>,
 }
 
@@ -46,46 +46,46 @@ pub struct Record {
 pub enum Next {
     /// Read the Lease.
     Look,
-    /// Create it in the name of [`NOBODY`], whom it is taken from later: where there is no Lease, somebody may have
-    /// deleted it, and its holder not know yet.
+    /// Create the Lease in the name of [`NOBODY`], from whom it is taken later. Where there is no Lease, somebody may
+    /// have deleted it, and its holder may not know yet.
     Create,
-    /// Write it, with this process as the holder, on condition that it is still what was last seen.
+    /// Write the Lease with this process as the holder, provided that it has not changed since it was last read.
     Write,
-    /// Another leads, or may: look again later.
+    /// Another process leads, or may lead: poll again later.
     Wait,
-    /// This process led and does so no longer.
+    /// This process led and no longer does.
     End(Lost),
 }
 
-/// Why this process leads no longer.
+/// Why this process no longer leads.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
-    /// It could not renew in time, or was stopped.
+    /// This process could not renew in time, or was suspended.
     #[error("it was not renewed for {} s", HELD_FOR.as_secs())]
     Late,
-    /// Somebody else wrote it.
+    /// Somebody else wrote the Lease.
     #[error("its holder is \"{0}\" now")]
     Taken(String),
-    /// Somebody deleted it.
+    /// Somebody deleted the Lease.
     #[error("it was deleted")]
     Deleted,
 }
 
-/// One process that leads or would.
+/// A process that leads or wants to lead.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     name: String,
     record: Record,
-    /// When the record was first seen as it is.
+    /// When the present state of the record was first seen.
     since: Instant,
-    /// Whether the record is known to be the Lease's latest state, as far as anybody can know.
+    /// Whether the record is the latest state of the Lease, as far as anybody can know.
     fresh: bool,
     /// Until when this process leads.
     until: Option<Instant>,
 }
 
 impl Candidate {
-    /// One who has seen nothing yet; `name` is nobody else's, also not that of this program's next process.
+    /// A candidate that has read nothing yet. No other process may have its name, not even a later one of this program.
     pub fn new(name: String, now: Instant) -> Self {
         Self { name, record: Record::default(), since: now, fresh: false, until: None }
     }
@@ -100,20 +100,20 @@ impl Candidate {
             Some(_) if self.record.version.is_none() => Next::End(Lost::Deleted),
             Some(_) => Next::End(Lost::Taken(self.record.holder.clone())),
             None if self.record.version.is_none() => Next::Create,
-            // It is ours where a write took effect whose answer was lost.
+            // The Lease is ours if a write took effect but its response was lost.
             None if ours || self.is_free(now) => Next::Write,
             None => Next::Wait,
         }
     }
 
-    /// Whether nobody acts on it: it was released, or not renewed.
+    /// Whether nobody acts on the Lease: it was released, or not renewed.
     fn is_free(&self, now: Instant) -> bool {
-        // Whatever it says: a leader acts for some seconds, and one that is dead is not waited for long.
+        // A leader acts for some seconds whatever the Lease says, and nobody waits long for a dead leader.
         let lasts = self.record.lasts.unwrap_or(LASTS).clamp(LASTS, LASTS * 6);
         self.record.holder.is_empty() || now.saturating_duration_since(self.since) >= lasts
     }
 
-    /// The Lease was read.
+    /// Records that the Lease was read.
     pub fn looked(&mut self, record: Record, now: Instant) {
         if self.record != record {
             self.since = now;
@@ -122,19 +122,19 @@ impl Candidate {
         self.fresh = true;
     }
 
-    /// Time has passed, or a call failed: the Lease may be another by now.
+    /// Records that time has passed or a call has failed: the Lease may have changed.
     pub fn forget(&mut self) {
         self.fresh = false;
     }
 
-    /// A write that was sent at `sent` has succeeded. Returns until when this process leads.
+    /// Records a successful write that was sent at `sent`. Returns until when this process leads.
     pub fn wrote(&mut self, record: Record, sent: Instant) -> Instant {
         let until = sent + HELD_FOR;
         (self.record, self.since, self.fresh, self.until) = (record, sent, true, Some(until));
         until
     }
 
-    /// Who holds it, as far as is known.
+    /// The holder, as far as is known.
     pub fn holder(&self) -> &str {
         &self.record.holder
     }
@@ -144,21 +144,21 @@ impl Candidate {
         self.until
     }
 
-    /// Whether the leader's last write succeeded, so that there is time until the next.
+    /// Whether the leader's last write succeeded, so that there is time until the next one.
     pub fn is_fresh(&self) -> bool {
         self.fresh
     }
 }
 
-/// The time for which this process may act. Whoever is about to have an effect looks whether it is over, after
-/// each await before: a process that was stopped does not notice otherwise.
+/// The time for which this process may act. Code checks whether the term is over before each effect, and after each
+/// await that precedes one: a process that was suspended does not notice otherwise.
 #[derive(Clone, Debug)]
 pub struct Term {
-    /// Set when the process is to end: nothing new is begun then.
+    /// Cancelled when the process is to end: nothing new is begun then.
     pub stop: CancellationToken,
-    /// What was created from then on, nobody but this process has worked on. By the API server's clock.
+    /// Only this process has worked on objects created after this time, by the API server's clock.
     pub since: Timestamp,
-    /// When the Lease was written with which the term began, by the API server's clock.
+    /// When the Lease write that began the term was made, by the API server's clock.
     written: Option<Timestamp>,
     origin: Instant,
     /// Milliseconds after `origin`.
@@ -166,20 +166,20 @@ pub struct Term {
 }
 
 impl Term {
-    /// One that ends with the process, where there is no election.
+    /// A term that ends with the process, for use without an election.
     pub fn unlimited(stop: CancellationToken, since: Timestamp) -> Self {
         Self { stop, since, written: None, origin: Instant::now(), until: Arc::new(AtomicU64::new(u64::MAX)) }
     }
 
-    /// One that lasts until `until`, if it is not [extended](Self::extend).
+    /// A term that lasts until `until`, unless it is [extended](Self::extend).
     pub fn until(stop: CancellationToken, since: Timestamp, until: Instant) -> Self {
         let term = Self::unlimited(stop, since);
         term.extend(until);
         term
     }
 
-    /// The Lease was renewed. Returns whether that was in time: passes have acted on a term that was over, and it
-    /// does not come back to life.
+    /// Extends the term after a renewal. Returns whether that was in time: a term that is over stays over, since
+    /// reconciles have acted on it.
     pub fn extend(&self, until: Instant) -> bool {
         if self.is_over() {
             return false;
@@ -189,25 +189,25 @@ impl Term {
         true
     }
 
-    /// What the API server's clock shows now at least; none if this process does not know. Without an election nothing was
-    /// written by which it could.
+    /// The earliest time that the API server's clock can show now. None if unknown: without an election, no write has
+    /// shown the time.
     pub fn api_server_time(&self) -> Option<Timestamp> {
         let written = self.written?;
         written.saturating_add(SignedDuration::try_from(self.origin.elapsed()).ok()?).ok()
     }
 
-    /// The Lease was written at this time by the API server's clock, before the term began.
+    /// Sets when the Lease was written before the term began, by the API server's clock.
     #[must_use]
     pub fn written(self, written: Option<Timestamp>) -> Self {
         Self { written, ..self }
     }
 
-    /// Another leads.
+    /// Ends the term because another process may lead.
     pub fn end(&self) {
         self.until.store(0, Ordering::Relaxed);
     }
 
-    /// Whether another may act by now, so that this process must not.
+    /// Whether another process may act by now, so that this one must not.
     pub fn is_over(&self) -> bool {
         self.origin.elapsed().as_millis() >= u128::from(self.until.load(Ordering::Relaxed))
     }

@@ -14,7 +14,7 @@ fn candidate(now: Instant) -> Candidate {
     Candidate::new("me".into(), now)
 }
 
-/// What it does after it has seen `seen` at the start, and again `later`.
+/// What the candidate does after it has seen `seen` at the start, and again `later`.
 fn after(seen: Record, later: Duration) -> Next {
     let start = Instant::now();
     let mut me = candidate(start);
@@ -32,11 +32,11 @@ fn a_lease_that_does_not_change_is_taken_when_its_own_time_is_over_and_a_release
     assert_eq!(after(long.clone(), 59 * SECOND), Next::Wait);
     assert_eq!(after(long, 60 * SECOND), Next::Write);
     assert_eq!(after(record(1, ""), Duration::ZERO), Next::Write);
-    // Nobody is kept waiting for ever by what somebody wrote into it, nor let in while the leader still acts.
+    // Whatever duration somebody writes into the Lease, nobody waits forever, or gets in while the leader still acts.
     let odd = |lasts| Record { lasts: Some(lasts), ..record(1, "other") };
     assert_eq!(after(odd(SECOND), LASTS - SECOND), Next::Wait);
     assert_eq!(after(odd(1_000_000 * SECOND), LASTS * 6), Next::Write);
-    // A write of its own that took effect although it was told otherwise.
+    // A write of its own that took effect although it was reported as failed.
     assert_eq!(after(record(1, "me"), Duration::ZERO), Next::Write);
 }
 
@@ -55,7 +55,7 @@ fn any_change_of_the_lease_begins_the_wait_anew() {
     me.looked(record(2, "other"), start + 9 * SECOND);
     assert_eq!(me.next(start + 18 * SECOND), Next::Wait);
     assert_eq!(me.next(start + 19 * SECOND), Next::Write);
-    // Who does not know whether it is still so looks first.
+    // A candidate that does not know the present state reads the Lease first.
     me.forget();
     assert_eq!(me.next(start + 60 * SECOND), Next::Look);
 }
@@ -80,7 +80,7 @@ fn the_leader_ends_when_it_is_late_and_as_soon_as_it_sees_that_the_lease_is_not_
 
 #[test]
 fn after_a_kill_another_leads_within_15_seconds_and_a_leader_has_time_for_two_tries() {
-    // It sees the last renewal, waits, looks once more and takes it; each call as slow as it may be.
+    // The candidate sees the last renewal, waits, polls again and takes the Lease, each call as slow as allowed.
     assert!(LOOK_EVERY + CALL + LASTS + LOOK_EVERY + CALL <= 15 * SECOND);
     assert!(RENEW_EVERY + CALL + LOOK_EVERY + CALL < HELD_FOR);
     assert!(HELD_FOR < LASTS);
@@ -103,18 +103,18 @@ fn a_term_is_over_when_its_time_is_and_not_before() {
 /// Milliseconds.
 type Moment = u64;
 
-/// What happens next to one process, or to what it sent.
+/// What happens next to one process, or to a request of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Happens {
-    /// It goes on with what it does.
+    /// The process takes its next step.
     Round,
-    /// Its question arrives at the server.
+    /// Its read arrives at the server.
     Asked,
-    /// Its write arrives; sent at this moment, in this round, on this version, by the process of this number.
+    /// Its write arrives: sent at this time, in this round, on this version, by the process of this number.
     Written { sent: Moment, round: u64, on: u64, by: u64 },
     /// Its creation of the Lease arrives.
     Created,
-    /// It gives up on an answer.
+    /// It stops waiting for a response.
     Timeout { round: u64 },
     /// A person deletes the Lease.
     Deleted,
@@ -122,18 +122,18 @@ enum Happens {
 
 struct Process {
     candidate: Candidate,
-    /// Another for each process that has stood here.
+    /// Differs for each process that has had this place.
     number: u64,
-    /// Seconds of its clock in one second.
+    /// Seconds on its clock per second.
     speed: f64,
-    /// Calls so far: an answer to an earlier one is not listened to.
+    /// Calls so far: the response to an earlier call is ignored.
     round: u64,
 }
 
-/// A server, three processes and the wire between them.
+/// A server, three processes and the network between them.
 struct World {
     start: Instant,
-    /// Version, holder; 0 if there is no Lease.
+    /// Version and holder; version 0 if there is no Lease.
     lease: (u64, String),
     versions: u64,
     processes: Vec<Process>,
@@ -179,7 +179,7 @@ impl World {
         drawn ^ (drawn >> 31)
     }
 
-    /// How long a call or a rest takes: mostly little, at times so long that the process might have been stopped.
+    /// How long a call or a rest takes: mostly short, at times so long that the process might have been suspended.
     fn delay(&mut self) -> Moment {
         match self.draw() % 20 {
             0 => self.draw() % 20_000,
@@ -193,7 +193,7 @@ impl World {
         self.queue.insert((moment, self.queued), (process, happens));
     }
 
-    /// The process's own clock.
+    /// The time on the process's own clock.
     fn clock(&self, process: usize, moment: Moment) -> Instant {
         self.start + Duration::from_millis(moment).mul_f64(self.processes[process].speed)
     }
@@ -222,7 +222,7 @@ impl World {
         let now = self.clock(n, moment);
         match happens {
             Happens::Round => {
-                // A leader that is told to stop releases it.
+                // A leader that is told to stop releases the Lease.
                 let stops = self.draw().is_multiple_of(20) && self.leads(n, moment);
                 let process = &mut self.processes[n];
                 process.round += 1;
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    /// The process ends, and another one takes its place, which is called otherwise.
+    /// The process ends, and another one with another name takes its place.
     fn restart(&mut self, moment: Moment, n: usize) {
         let now = self.clock(n, moment);
         let process = &mut self.processes[n];

@@ -1,4 +1,4 @@
-//! Leader election by a Lease: of several processes one acts.
+//! Leader election by a Lease: one of several processes acts.
 
 pub mod elector;
 pub mod lease;

@@ -17,11 +17,12 @@ use serde::de::DeserializeOwned;
 use crate::platform::apiserver;
 use crate::platform::watch::api;
 
-/// What there is of a kind and then what changes: as one stream, which the API server sends from its cache, while it may
-/// have to read the pages of a list from etcd. In pages where that fails, and from then on: an API server may have no
-/// such stream, as 1.33 by default, and one that has broken off may do so again, while a page is short.
+/// The existing objects of a kind, and then its changes. Both come in one stream, which the API server sends from its
+/// cache; pages of a list it may have to read from etcd. If the stream fails, pages are used from then on. An API
+/// server may have no such stream: 1.33 has none by default. A stream that has broken off may do so again, while a page
+/// is short.
 ///
-/// `client` leads to the API server, `namespace` is none for all, and `list` is what the log calls it.
+/// `namespace` is none for all namespaces. `list` is the name of the list in the log.
 pub fn watched<K>(
     client: &Client,
     namespace: Option<&str>,
@@ -41,13 +42,13 @@ where
         ready(goes_on)
     });
     let pages = watcher(api(&in_short_pages(client.clone()), namespace), apiserver::watching());
-    // That a list in pages begins is no sign of trouble being over, after which rests would be short again.
+    // The start of a paged list does not mean that the trouble is over, so it must not reset the backoff.
     let pages = pages.filter(|event| ready(!matches!(event, Ok(Event::Init)))).default_backoff();
-    // What came of the stream is not of the list that follows.
+    // What the stream has brought is not part of the list that follows.
     stream.chain(stream::once(ready(Ok(Event::Init)))).chain(pages)
 }
 
-/// How far a list has come that was asked for as a stream.
+/// The progress of a list that was requested as a stream.
 enum Streamed {
     Asked,
     Begun,
@@ -55,10 +56,10 @@ enum Streamed {
 }
 
 impl Streamed {
-    /// Whether what the watch brings leaves it with the stream: nothing failed before the list was complete.
+    /// Whether to stay with the stream after this event: nothing has failed before the list was complete.
     fn goes_on<K>(&mut self, event: &watcher::Result<Event<K>>) -> bool {
         let goes_on = match event {
-            // The stream had ended, and kube has begun another one.
+            // The stream has ended, and kube has begun another one.
             Ok(Event::Init) => !matches!(self, Self::Begun),
             Ok(_) => true,
             Err(_) => matches!(self, Self::Complete),
@@ -66,7 +67,7 @@ impl Streamed {
         match event {
             Ok(Event::Init) => *self = Self::Begun,
             Ok(Event::InitDone) => *self = Self::Complete,
-            // kube asks for a list next.
+            // kube requests a list next.
             Err(watcher::Error::WatchError(status)) if status.code == 410 => *self = Self::Asked,
             Ok(_) | Err(_) => {}
         }
@@ -74,10 +75,10 @@ impl Streamed {
     }
 }
 
-/// A client whose watches begin with what there is now, where they ask to begin with what there is.
+/// A client whose streams of existing objects begin with the newest state.
 ///
-/// kube's watcher asks for any version that the API server's cache happens to have (`resourceVersion=0`), which may lack
-/// the newest claims. An unset version stands for the newest:
+/// kube's watcher requests any version that the API server's cache happens to have (`resourceVersion=0`), which may
+/// lack the newest claims. An unset version stands for the newest:
 /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists>
 fn of_now(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
@@ -88,14 +89,14 @@ fn of_now(client: Client) -> Client {
     Client::new(tower::service_fn(ask), namespace)
 }
 
-/// Objects that the first page of a list has: each may be as long as an object can be.
+/// Objects in the first page of a list: each may be as long as an object can be.
 const FIRST_PAGE: usize = 16;
-/// Bytes that a page should have. What is read together is in memory together, as text.
+/// Target size of a page, in bytes: a page is in memory as a whole, as text.
 const PAGE_BYTES: usize = 4 << 20;
 
-/// A client whose lists have as many objects a page as [`PAGE_BYTES`] hold, by those of the page before.
+/// A client that requests as many objects a page as fit into [`PAGE_BYTES`], judging by the page before.
 ///
-/// The API server bounds pages by the number of objects only, and a hundred of the longest are 150 MB.
+/// The API server limits pages only by the number of objects, and a hundred of the longest are 150 MB.
 fn in_short_pages(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let size = Arc::new(AtomicUsize::new(FIRST_PAGE));
@@ -116,13 +117,13 @@ fn in_short_pages(client: Client) -> Client {
     Client::new(tower::service_fn(ask), namespace)
 }
 
-/// The same list with another number of objects a page; none for what is no list in pages.
+/// The same list with another number of objects a page; none for a request that is no paged list.
 fn with_limit(asked: &str, size: usize) -> Option<String> {
     let (before, after) = asked.split_once(&format!("limit={}", apiserver::PAGE))?;
     (after.is_empty() || after.starts_with('&')).then(|| format!("{before}limit={size}{after}"))
 }
 
-/// Objects of the next page, after one of so many that had so many bytes.
+/// The number of objects for the next page, after a page of `size` objects with `bytes` bytes in all.
 fn next_size(size: usize, bytes: usize) -> usize {
     let fitting = size.saturating_mul(PAGE_BYTES) / bytes.max(1);
     fitting.clamp(1, (size * 4).min(apiserver::PAGE as usize))
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!((next_size(FIRST_PAGE, FIRST_PAGE * 6_500), next_size(64, 64 * 6_500)), (64, 100));
     }
 
-    /// Answers a request with events or a list, after which the connection ends. Returns what was asked for.
+    /// Answers a request with events or a list, then closes the connection. Returns the request line.
     async fn answer(server: &TcpListener, lines: &[Value]) -> String {
         use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
         let (mut connection, _) = server.accept().await.unwrap();
@@ -216,8 +217,8 @@ mod tests {
         json!({ "type": "ADDED", "object": item(name, version) })
     }
 
-    /// Lists and watches until `api_server` has seen all that it expects. Returns whether the list was complete, and what
-    /// is in the store.
+    /// Lists and watches until `api_server` has seen all requests that it expects. Returns whether the list was
+    /// complete, and the names in the store.
     async fn kept(client: &Client, api_server: impl Future<Output = ()>) -> (bool, Vec<String>) {
         let (scopes, health) = (watch::scopes(&[]), Health::default());
         let (store, writer) = watch::store::<ConfigMap>();
@@ -241,7 +242,7 @@ mod tests {
         let api_server = async {
             let asked = answer(&server, &[added("gone-meanwhile", "7"), added("kept", "8")]).await;
             assert!(asked.contains(STREAM), "{asked}");
-            // kube begins anew before it says that a stream has ended.
+            // kube starts over before it reports that a stream has ended.
             let asked = answer(&server, &[]).await;
             assert!(asked.contains(STREAM), "{asked}");
             let list = json!({

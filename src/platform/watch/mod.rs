@@ -1,9 +1,9 @@
-//! What is watched: all namespaces, or some, in one store per kind.
+//! Watches resources in all namespaces, or in some, and fills one store per kind.
 //!
-//! Each of some namespaces has watches of its own. One that is missing, or that the operator's account has no rights
-//! in, is named by readiness and looked for again, while work in the others goes on: a tenant who is not there yet, or
-//! not any more, must not stop the others. Within a namespace a kind is listed once what it refers to has been: without
-//! the Workspaces, every execution would seem to lack its own.
+//! Each listed namespace has watches of its own. Readiness names a namespace that is missing, or in which the
+//! operator's account has no rights, and the operator keeps trying. Work in the others goes on: a tenant who is not
+//! there yet, or not any more, must not stop them. Within a namespace, a kind is listed after the kinds that it refers
+//! to: without the Workspaces, every execution would seem to lack its own.
 
 mod list;
 
@@ -29,12 +29,12 @@ use crate::platform::apiserver::{self, Error};
 use crate::platform::health::Health;
 use crate::text::truncate;
 
-/// The namespaces that are meant, each once; none stands for all of them.
+/// The namespaces to watch, each once; an empty list stands for all of them.
 ///
 /// # Errors
 /// A sentence about the first entry that cannot be a namespace.
 pub fn namespaces(given: &[String]) -> Result<Vec<String>, String> {
-    // An empty variable is as good as none.
+    // An empty environment variable counts as unset.
     if given.iter().all(|name| name.trim().is_empty()) && given.len() <= 1 {
         return Ok(Vec::new());
     }
@@ -72,12 +72,12 @@ where
     }
 }
 
-/// All namespaces or one of some, and how far its watches have come. Each token is cancelled once that is so.
+/// All namespaces or one of several, and how far its watches are. Each token is cancelled once its line is true.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// Its name; none for all namespaces.
+    /// None for all namespaces.
     namespace: Option<String>,
-    /// It is there, and its resources can be listed and watched.
+    /// The namespace exists, and its resources can be listed and watched.
     pub served: CancellationToken,
     /// Its Workspaces are listed.
     pub workspaces: CancellationToken,
@@ -85,11 +85,11 @@ pub struct Scope {
     pub workflows: CancellationToken,
     /// Its executions are listed.
     pub executions: CancellationToken,
-    /// One of its lists has met with trouble.
+    /// One of its lists has failed.
     pub troubled: CancellationToken,
 }
 
-/// One for each namespace, or one for all if none is named.
+/// One scope for each namespace, or one for all if no namespace is named.
 pub fn scopes(namespaces: &[String]) -> Vec<Scope> {
     if namespaces.is_empty() {
         return vec![Scope::default()];
@@ -98,17 +98,18 @@ pub fn scopes(namespaces: &[String]) -> Vec<Scope> {
 }
 
 impl Scope {
-    /// What readiness calls it.
+    /// The name of the scope in readiness.
     pub fn name(&self) -> String {
         self.namespace.as_ref().map_or_else(|| "all namespaces".into(), |name| format!("the namespace {name}"))
     }
 
-    /// What readiness calls the list of a kind.
+    /// The name of the list of a kind in readiness.
     pub fn list(&self, kind: &str) -> String {
         format!("the list of {kind}s in {}", self.name())
     }
 
-    /// Its executions are listed, or nobody can say when they will be: others do not wait for them any longer.
+    /// Waits until the executions are listed, or until a list has failed and nobody can say when they will be. Does not
+    /// wait for a namespace that is not served.
     pub async fn is_tried(&self) {
         if self.served.is_cancelled() {
             tokio::select! {
@@ -118,7 +119,7 @@ impl Scope {
         }
     }
 
-    /// Waits until all that is watched can be, and says what stands in the way.
+    /// Waits until all kinds can be watched, and reports to readiness what is missing.
     pub async fn prepare(self, client: Client, health: &Health) {
         self.exists(&client, health).await;
         futures::join!(
@@ -133,7 +134,8 @@ impl Scope {
     async fn exists(&self, client: &Client, health: &Health) {
         let Some(name) = &self.namespace else { return };
         let mut wait = FIRST_LOOK;
-        // Whoever may not ask hears of it by the lists: there are no rights in a namespace that does not exist.
+        // Without the right to get namespaces, the lists show the problem: there are no rights in a namespace that does
+        // not exist.
         while matches!(apiserver::get_metadata::<Namespace>(client, None, name).await, Ok(None)) {
             health.waits(&self.name(), "it does not exist; create it, or take it out of --namespace".into());
             rest(&mut wait).await;
@@ -181,18 +183,18 @@ impl Scope {
     }
 }
 
-/// The first rest between two looks at what is waited for.
+/// The first delay between two checks of something that is waited for.
 pub const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// The longest one.
+/// The longest delay.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Rests, and longer the next time.
+/// Waits, and doubles the next delay.
 pub async fn rest(wait: &mut Duration) {
     tokio::time::sleep(*wait).await;
     *wait = (*wait * 2).min(LOOK_AGAIN);
 }
 
-/// Tries both verbs that a watch needs: with the right to list alone it would see nothing new. Returns the one that
+/// Tries both verbs that a watch needs: with the right to list alone, it would see no changes. Returns the verb that
 /// failed.
 async fn may_watch<K>(client: &Client, namespace: Option<&str>) -> Result<(), (&'static str, Error)>
 where
@@ -201,12 +203,12 @@ where
     let listed = apiserver::list_metadata::<K>(client, namespace, &ListParams::default().limit(1)).await;
     listed.map_err(|error| ("list", error))?;
     let api = api::<K>(client, namespace);
-    // The answer's first line is enough; what would follow is dropped.
+    // The head of the response is enough; the rest is dropped.
     let watched = apiserver::call(api.watch_metadata(&WatchParams::default().timeout(1), "0")).await;
     watched.map(drop).map_err(|error| ("watch", error))
 }
 
-/// An empty store, which counts as complete: what refers to a kind is listed after it.
+/// An empty store that counts as complete from the start: kinds that refer to this one are listed later.
 pub fn store<K>() -> (Store<K>, Writer<K>)
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
@@ -217,9 +219,9 @@ where
     (store, writer)
 }
 
-/// Keeps the store of a kind as the API server has it, and tells of each object that appears, changes or goes. A watch
-/// that meets with trouble is told of once, tried again, and holds up no other. A namespace is listed once it is as far as
-/// `after`, and `listed` with that. `slim` takes out of each object what need not be kept.
+/// Keeps the store of a kind as the API server has it, and calls `tell` for each object that appears, changes or goes.
+/// A failing watch is logged once and retried, and delays no other. A namespace is listed once its `after` token is
+/// cancelled; the complete list cancels `listed`. `slim` removes from each object what need not be kept.
 pub async fn keep<K>(
     (client, scopes, health): (&Client, &[Scope], &Health),
     after: fn(&Scope) -> &CancellationToken,
@@ -243,8 +245,8 @@ pub async fn keep<K>(
         let begun = after(scope).clone().cancelled_owned();
         begun.map(|()| watch).flatten_stream().map(move |event| (number, event)).boxed()
     }));
-    // Of which scopes the kind is not served any more. A watch that begins again brings nothing until something changes, so
-    // they are asked.
+    // The scopes in which the kind is no longer served. A new watch brings nothing until something changes, so the
+    // operator checks when the kind is served again.
     let (mut lost, mut served_again) = (HashSet::new(), FuturesUnordered::new());
     loop {
         let (number, event) = tokio::select! {
@@ -261,7 +263,7 @@ pub async fn keep<K>(
         match event {
             Ok(mut event) => {
                 if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) = &mut event {
-                    // What has no name cannot be a resource of the cluster, nor be told of to anybody.
+                    // An object without a name cannot be a resource of the cluster, and cannot be referred to.
                     if object.meta().name.is_none() {
                         tracing::warn!("the API server sent a {kind} without a name, which is left out");
                         continue;
@@ -283,7 +285,7 @@ pub async fn keep<K>(
                         number
                     });
                 }
-                // If it was about a list, that begins anew.
+                // If the error was about a list, the list starts over.
                 watch.listing.clear();
                 let error = describe(&error);
                 if watch.trouble != error {
@@ -296,7 +298,7 @@ pub async fn keep<K>(
     }
 }
 
-/// Whether the API server does not know the kind: its CRD was deleted.
+/// Whether the API server does not know the kind, because its CRD was deleted.
 fn is_not_served(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
@@ -307,7 +309,7 @@ fn is_not_served(error: &watcher::Error) -> bool {
     }
 }
 
-/// What a watch met with, without what was answered.
+/// Describes an error of a watch without the response body.
 fn describe(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(error) => format!("the list failed: {}", apiserver::describe(error)),
@@ -324,14 +326,14 @@ fn describe(error: &watcher::Error) -> String {
     }
 }
 
-/// The names of what the operator itself writes into metadata begin so.
+/// The prefix of names that the operator itself writes into metadata.
 const OURS: &str = "workflows.mistral.ai/";
-/// The label that says who made an object.
+/// The label that names the creator of an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
-/// Takes out of an object what only the API server and kubectl need, and may be longer than all the rest: who wrote which
-/// field, but for the names of those `managers` that are asked for, and the annotations and labels of others, of which a
-/// few names are enough: `marks`, and one more, which shows that there are others.
+/// Removes from an object what only the API server and kubectl need, and which may be longer than all the rest. Of
+/// `managedFields`, only what `keep` returns stays. Of the annotations and labels of others, only a few names stay,
+/// without values: those that `marks` accepts, and one more, which shows that there are others.
 pub fn slim<K: Resource>(
     object: &mut K,
     keep: impl Fn(&ManagedFieldsEntry) -> Option<ManagedFieldsEntry>,
@@ -344,7 +346,7 @@ pub fn slim<K: Resource>(
             if name.starts_with(OURS) || name == MANAGED_BY {
                 return true;
             }
-            // That there is one stays: it shows that a person has applied it, or that a tool keeps track of it.
+            // The name stays: it shows that a person has applied the object, or that a tool keeps track of it.
             *value = String::new();
             marks(name) || {
                 others += 1;
@@ -353,7 +355,7 @@ pub fn slim<K: Resource>(
         });
     }
     if let Some(owners) = &mut meta.owner_references {
-        // The controller among them, wherever it stands.
+        // Keeps the controller, wherever it stands in the list.
         owners.sort_by_key(|owner| owner.controller != Some(true));
         owners.truncate(8);
     }
@@ -362,17 +364,17 @@ pub fn slim<K: Resource>(
     object.meta_mut().managed_fields = Some(kept).filter(|kept| !kept.is_empty());
 }
 
-/// Names an object, and no more than that: a list of tens of thousands is named in several queues at once.
+/// A reference with name and namespace only: several queues at once hold references to tens of thousands of objects.
 pub fn reference<K: Resource<DynamicType = ()>>(object: &impl Resource) -> ObjectRef<K> {
     ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
 }
 
-/// One watch of those that fill a store.
+/// One of the watches that fill a store.
 #[derive(Debug)]
 struct Watch<K: Resource<DynamicType = ()>> {
-    /// What a list has brought that is not complete yet.
+    /// The objects that an incomplete list has brought so far.
     listing: HashSet<ObjectRef<K>>,
-    /// The trouble that was last told of; empty while all is well.
+    /// The error that was last logged; empty while the watch works.
     trouble: String,
 }
 
@@ -383,8 +385,8 @@ impl<K: Resource<DynamicType = ()>> Default for Watch<K> {
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + 'static> Watch<K> {
-    /// Takes an event of this namespace's watch into the store of all, where a list replaces only what it is a list of.
-    /// Returns what it touched.
+    /// Applies an event of this watch to the store of all namespaces. A complete list replaces only the objects of its
+    /// own namespace. Returns the objects that the event touched.
     fn apply(&mut self, writer: &mut Writer<K>, namespace: Option<&str>, event: Event<K>) -> Vec<ObjectRef<K>> {
         self.trouble.clear();
         match event {
@@ -485,7 +487,7 @@ mod tests {
         }
         assert_eq!(names(&store), ["a/1", "a/2", "b/1", "b/2"]);
 
-        // A list that breaks off changes nothing but what it has brought.
+        // A list that breaks off changes only the objects that it has brought.
         of_a.apply(&mut writer, Some("a"), Event::InitApply(object("a", "2")));
         of_a.listing.clear();
         of_a.apply(&mut writer, Some("a"), Event::InitApply(object("a", "3")));

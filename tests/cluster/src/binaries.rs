@@ -6,7 +6,7 @@ use crate::go::{CONTROL_PLANE, GITOPS, Go, Module, NODE};
 use crate::progress::say;
 use crate::{Environment, Error};
 
-/// The programs that a control plane is made of.
+/// The programs of a control plane.
 #[derive(Debug, Clone)]
 pub struct Binaries {
     /// etcd.
@@ -21,9 +21,10 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// The programs in `KUBEBUILDER_ASSETS`, else those in the user's cache folder, built first where they are missing.
+    /// The programs in `KUBEBUILDER_ASSETS`. By default, those in the user's cache folder, where missing programs are
+    /// built first.
     ///
-    /// Several processes may ask at once: one builds, the others wait for it.
+    /// Several processes may call this at once: one builds, and the others wait.
     pub fn find_or_build(environment: &Environment) -> Result<Self, Error> {
         match &environment.assets {
             Some(folder) => Self::from_assets(folder),
@@ -31,7 +32,8 @@ impl Binaries {
         }
     }
 
-    /// The same for a [node](crate::Node): its pods come from Deployments, so no program may be missing.
+    /// Like [`find_or_build`](Self::find_or_build), but for a [node](crate::Node): its pods come from Deployments, so
+    /// kube-controller-manager must not be missing.
     pub fn find_or_build_for_node(environment: &Environment) -> Result<Self, Error> {
         let binaries = Self::find_or_build(environment)?;
         match &environment.assets {
@@ -77,24 +79,24 @@ impl Binaries {
     }
 }
 
-/// Programs that take resources from a chart or from Git into a cluster.
+/// Programs that bring resources from a chart or from Git into a cluster.
 #[derive(Debug, Clone)]
 pub struct GitOps {
     /// Helm.
     pub helm: PathBuf,
-    /// Says what GitOps tools make of a resource: see `gitops/health/main.go`.
+    /// Shows how GitOps tools judge a resource: see `gitops/health/main.go`.
     pub health: PathBuf,
 }
 
 impl GitOps {
-    /// The programs in the user's cache folder, built first where they are missing.
+    /// The programs in the user's cache folder. Missing programs are built first.
     pub fn find_or_build(environment: &Environment) -> Result<Self, Error> {
         let folder = built(&GITOPS, environment)?;
         Ok(Self { helm: folder.join("helm"), health: folder.join("health") })
     }
 }
 
-/// Programs that make a machine a node.
+/// Programs that turn a machine into a node.
 #[derive(Debug, Clone)]
 pub struct NodeBinaries {
     /// kube-scheduler.
@@ -103,12 +105,12 @@ pub struct NodeBinaries {
     pub kubelet: PathBuf,
     /// kube-proxy.
     pub kube_proxy: PathBuf,
-    /// A static program that does nothing, for the image of that name.
+    /// A static program that does nothing, for the pause image.
     pub pause: PathBuf,
 }
 
 impl NodeBinaries {
-    /// The programs in the user's cache folder, built first where they are missing.
+    /// The programs in the user's cache folder. Missing programs are built first.
     pub fn find_or_build(environment: &Environment) -> Result<Self, Error> {
         let folder = built(&NODE, environment)?;
         Ok(Self {
@@ -120,7 +122,7 @@ impl NodeBinaries {
     }
 }
 
-/// The folder with all programs of the module.
+/// The folder with all programs of the module. Missing programs are built first.
 fn built(module: &'static Module, environment: &Environment) -> Result<PathBuf, Error> {
     let cache = environment.cache.as_ref().ok_or(Error::NoCacheFolder)?;
     let folder = cache.join("mistral-workflows-operator").join(module.name).join(module.key());
@@ -128,7 +130,7 @@ fn built(module: &'static Module, environment: &Environment) -> Result<PathBuf, 
     if missing().next().is_some() {
         fs::create_dir_all(&folder).map_err(Error::io(format!("create {}", folder.display())))?;
         let _lock = lock(&folder.join("lock"))?;
-        // Asked again: another process may have built them while this one waited.
+        // Checked again: another process may have built the programs while this one waited.
         if missing().next().is_some() {
             let go = Go::find(environment, module)?;
             for (index, program) in missing() {
@@ -139,7 +141,7 @@ fn built(module: &'static Module, environment: &Environment) -> Result<PathBuf, 
     Ok(folder)
 }
 
-/// Takes the lock; it is given back when the file is closed, also by a process that dies.
+/// Takes the lock. Closing the file releases it, also when the process dies.
 fn lock(path: &Path) -> Result<File, Error> {
     let action = format!("lock {}", path.display());
     let file = File::create(path).map_err(Error::io(&action))?;

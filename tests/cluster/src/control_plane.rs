@@ -10,13 +10,14 @@ use crate::launch::{Launch, Ports, Running};
 use crate::progress::say;
 use crate::{Binaries, Environment, Error, Supervised};
 
-/// How often to start anew when another program takes a port that was free a moment ago.
+/// How many starts to attempt when another program takes a port that was free a moment ago.
 const ATTEMPTS: u32 = 4;
 
-/// A running control plane: stopped, and its data deleted, when it is dropped or its process ends.
+/// A running control plane. Dropping it, or ending its process, stops it and deletes its data.
 #[derive(Debug)]
 pub struct ControlPlane {
-    // Dropped in this order: an API server that has lost its etcd lingers, and so does a client of its.
+    // Dropped in this order: an API server without its etcd takes long to stop, and so does a client without its API
+    // server.
     pub(crate) controller_manager: Option<Supervised>,
     pub(crate) api_server: Supervised,
     pub(crate) etcd: Supervised,
@@ -29,10 +30,10 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Finds or builds the programs as the process's environment says, and starts them.
+    /// Finds or builds the programs according to the process's environment, and starts them.
     ///
-    /// Blocks until the API server is ready and has its first namespaces: seconds, and many minutes on the first use
-    /// on a machine.
+    /// Blocks until the API server is ready and its first namespaces exist. This takes seconds, and many minutes on the
+    /// first use on a machine.
     pub fn start() -> Result<Self, Error> {
         Self::start_with(&Binaries::find_or_build(&Environment::of_process())?)
     }
@@ -42,19 +43,19 @@ impl ControlPlane {
         Self::start_at(binaries, Ipv4Addr::LOCALHOST)
     }
 
-    /// The same as [`Self::start`], with a feature of the API server
-    /// [turned off](https://kubernetes.io/docs/reference/command-line-tools-reference/feature-gates/), as older ones have it.
+    /// Like [`Self::start`], but with a feature of the API server turned off, as in older API servers
+    /// ([feature gates](https://kubernetes.io/docs/reference/command-line-tools-reference/feature-gates/)).
     pub fn start_without(feature: &str) -> Result<Self, Error> {
         let binaries = Binaries::find_or_build(&Environment::of_process())?;
         Self::start_somewhere(&binaries, Ipv4Addr::LOCALHOST, Some(feature))
     }
 
-    /// Starts the given programs for nodes that reach this address, with all controllers.
+    /// Starts the given programs at an address that nodes can reach. Off the loopback interface, all controllers run.
     pub(crate) fn start_at(binaries: &Binaries, address: Ipv4Addr) -> Result<Self, Error> {
         Self::start_somewhere(binaries, address, None)
     }
 
-    /// On ports that are free.
+    /// Starts on free ports.
     fn start_somewhere(binaries: &Binaries, address: Ipv4Addr, without: Option<&str>) -> Result<Self, Error> {
         for _ in 0..ATTEMPTS {
             match Self::try_start(binaries, address, without) {
@@ -85,27 +86,27 @@ impl ControlPlane {
                 folder,
             }),
             Err(error) => {
-                // The error names the logs in it.
+                // The error refers to logs in this folder.
                 folder.disable_cleanup(!is_port_taken(&error));
                 Err(error)
             }
         }
     }
 
-    /// Ends the API server by `SIGKILL`. etcd and the controllers go on.
+    /// Ends the API server by `SIGKILL`. etcd and the controllers keep running.
     pub fn kill_api_server(&mut self) -> Result<(), Error> {
         self.api_server.kill().map_err(Error::io("kill kube-apiserver"))?;
         Ok(())
     }
 
-    /// Starts an API server that was killed: on the same data, at the same address, with the same certificate; and the
-    /// controllers, if they ended with it. Blocks until the API server is ready.
+    /// Restarts a killed API server with the same data, address and certificate. Restarts the controllers too if they
+    /// have ended with it. Blocks until the API server is ready.
     pub fn restart_api_server(&mut self) -> Result<(), Error> {
         let folder = self.folder.path();
         let without = self.without.as_deref();
         let launch = Launch { binaries: &self.binaries, folder, ports: self.ports, address: self.address, without };
         self.api_server = launch.restart_api_server(&mut self.etcd)?;
-        // Killed while the controllers were starting, it may have taken them along: they wait for it ten seconds.
+        // Controllers that are starting wait only ten seconds for the API server, so the kill may have ended them.
         let has_ended = |controllers: &mut Supervised| {
             controllers.wait_exit(Duration::ZERO).map_err(Error::io("look after kube-controller-manager"))
         };
@@ -117,7 +118,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// The API server's process id; another one after a restart.
+    /// The API server's process id. It changes with a restart.
     pub fn api_server_pid(&self) -> u32 {
         self.api_server.pid()
     }
@@ -127,7 +128,7 @@ impl ControlPlane {
         self.etcd.pid()
     }
 
-    /// An administrator's kubeconfig; valid as long as the control plane runs.
+    /// An administrator's kubeconfig, valid while the control plane runs.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
@@ -137,15 +138,15 @@ impl ControlPlane {
         &self.binaries.kubectl
     }
 
-    /// A kubectl that talks to this control plane, as its administrator, and keeps its cache out of the home folder.
+    /// A kubectl command with the administrator's kubeconfig, and with its cache outside of the home folder.
     pub fn kubectl_command(&self) -> Command {
         let mut command = Command::new(&self.binaries.kubectl);
         command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", self.folder.path().join("kubectl-cache"));
         command
     }
 
-    /// The folder with the data and the logs, deleted with the control plane; a place for logs of programs that work
-    /// with it.
+    /// The folder with the data and the logs. It is deleted with the control plane. Programs that work with the control
+    /// plane may log here too.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -154,16 +155,17 @@ impl ControlPlane {
     pub async fn config(&self) -> Result<kube::Config, Error> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
         let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        // Taken from the environment, and no use for an address of this machine.
+        // The proxy comes from the environment, and cannot reach an address of this machine.
         config.proxy_url = None;
         Ok(config)
     }
 
-    /// A kube-rs client for the administrator. It belongs to the tokio runtime it is made in: make one per runtime.
+    /// A kube-rs client for the administrator. A client belongs to the tokio runtime that created it: create one per
+    /// runtime.
     ///
-    /// Installs *ring* as the process's rustls provider unless there is one already.
+    /// Installs *ring* as the process's rustls provider if there is none yet.
     pub async fn client(&self) -> Result<kube::Client, Error> {
-        // Fails only if a provider is installed, and then that one is used.
+        // Fails only if a provider is installed, which then serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         kube::Client::try_from(self.config().await?).map_err(|error| Error::Client(Box::new(error)))
     }

@@ -2,14 +2,14 @@ use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What the process's environment says about where programs are and where built ones are kept.
+/// Variables of the process's environment that say where programs are, and where to keep built ones.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     /// `KUBEBUILDER_ASSETS`: a folder with ready programs.
     pub assets: Option<PathBuf>,
     /// The user's cache folder.
     pub cache: Option<PathBuf>,
-    /// `PATH`, in which `go` is looked for.
+    /// `PATH`, which is searched for `go`.
     pub path: Option<OsString>,
 }
 

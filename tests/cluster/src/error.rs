@@ -2,11 +2,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why there is no control plane. Each text says what to do.
+/// Why the control plane cannot start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no `go` in `PATH`.
+    /// `PATH` has no `go`.
     #[error(
         "Go is needed to build the test control plane, Helm and the like (kube-apiserver has no other source here): \
          install Go {needed} or newer from https://go.dev/dl, or set KUBEBUILDER_ASSETS to a folder with etcd, \
@@ -23,13 +23,13 @@ pub enum Error {
          install a newer one from https://go.dev/dl, or set KUBEBUILDER_ASSETS to a folder with ready programs"
     )]
     GoTooOld {
-        /// What `go env GOVERSION` answered.
+        /// The output of `go env GOVERSION`.
         found: String,
         /// The version that go.mod asks for.
         needed: String,
     },
 
-    /// `go` could not say its version.
+    /// `go env GOVERSION` failed.
     #[error("`go env GOVERSION` failed; repair the Go installation. It said:\n{output}")]
     GoBroken {
         /// What it wrote to stderr.
@@ -44,7 +44,7 @@ pub enum Error {
     Build {
         /// The program being built.
         program: &'static str,
-        /// The last lines of its output.
+        /// The last lines of the output.
         output: String,
     },
 
@@ -57,7 +57,7 @@ pub enum Error {
     NoSpace {
         /// The program being built.
         program: &'static str,
-        /// Where the built programs are kept.
+        /// The folder for built programs.
         cache: PathBuf,
     },
 
@@ -73,7 +73,7 @@ pub enum Error {
         program: &'static str,
     },
 
-    /// `KUBEBUILDER_ASSETS` names a folder without what makes pods of Deployments.
+    /// `KUBEBUILDER_ASSETS` names a folder without kube-controller-manager, which creates the pods of Deployments.
     #[error(
         "KUBEBUILDER_ASSETS is {folder}, which has no kube-controller-manager, so that no Deployment would ever get a \
          pod: put one there, or unset it to have all programs built"
@@ -83,7 +83,7 @@ pub enum Error {
         folder: PathBuf,
     },
 
-    /// It is not known where the user's caches are.
+    /// The user's cache folder is unknown.
     #[error("no home folder: set HOME or XDG_CACHE_HOME, so that the built control plane can be kept")]
     NoCacheFolder,
 
@@ -98,13 +98,13 @@ pub enum Error {
         tail: String,
     },
 
-    /// Ports that had just been free were taken by another program, several times in a row.
+    /// Other programs took ports that had just been free, on several consecutive attempts.
     #[error(
         "another program took the control plane's ports {attempts} times in a row: start again, \
          and if it happens again, look for a program that takes many local ports"
     )]
     PortTaken {
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
     },
 
@@ -114,7 +114,7 @@ pub enum Error {
          its logs are in {folder}, and kube-apiserver's ends with:\n{tail}"
     )]
     NotReady {
-        /// How long it was waited for.
+        /// How long the start was given.
         waited: Duration,
         /// The folder with the logs.
         folder: PathBuf,
@@ -122,19 +122,19 @@ pub enum Error {
         tail: String,
     },
 
-    /// A node needs programs that this machine lacks.
+    /// This machine lacks programs that a node needs.
     #[error("a node needs Linux, root, and {}; on Debian or Ubuntu: apt-get install {}", .missing.join(", "), .packages.join(" "))]
     NodeProgramsMissing {
         /// The programs.
         missing: Vec<&'static str>,
-        /// Debian's packages with them.
+        /// The Debian packages that contain the programs.
         packages: Vec<&'static str>,
     },
 
     /// The node's components run, but the node does not become ready.
     #[error("the node was not ready after {waited:?}; kubelet's log ends with:\n{tail}")]
     NodeNotReady {
-        /// How long it was waited for.
+        /// How long the start was given.
         waited: Duration,
         /// The last lines of kubelet's log.
         tail: String,
@@ -154,7 +154,7 @@ pub enum Error {
     Io {
         /// What was attempted.
         action: String,
-        /// The refusal.
+        /// The operating system's error.
         source: io::Error,
     },
 
@@ -168,7 +168,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err`: an I/O error with what was attempted.
+    /// For `map_err`: wraps an I/O error and says what was attempted.
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use crate::Error;
 
-/// The last lines of a log, for an error message; empty when it cannot be read.
+/// The last lines of a log, for an error message. Empty if the log cannot be read.
 pub(crate) fn tail(log: &Path) -> String {
     const LINES: usize = 15;
     let text = fs::read(log).unwrap_or_default();

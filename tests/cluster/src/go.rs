@@ -9,28 +9,28 @@ use crate::files::tail;
 use crate::progress::say;
 use crate::{Environment, Error, Supervised};
 
-/// Between two signs of life during a build.
+/// The interval of progress messages during a build.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Program {
     pub(crate) name: &'static str,
     package: &'static str,
-    /// How long the build takes on two cores when nothing is downloaded or compiled yet.
+    /// How long the build takes on two cores with empty caches.
     first_time: &'static str,
 }
 
 /// A Go module in this crate's folder. It pins the versions of the programs that are built from it.
 pub(crate) struct Module {
-    /// Its folder, here and in the cache.
+    /// The module's folder, in this crate and in the cache.
     pub(crate) name: &'static str,
     go_mod: &'static str,
-    /// What else decides what is built.
+    /// Other files that affect the built programs.
     others: &'static [&'static str],
-    /// What its programs take their version from, as go.mod names it.
+    /// The module that the programs take their version from, as go.mod names it.
     main: &'static str,
-    /// Where the linker puts that version.
+    /// The variable that the linker sets to that version.
     version_variable: &'static str,
-    /// In the order in which they are built: the later ones profit from what the earlier ones compiled.
+    /// In build order: later programs reuse packages compiled for earlier ones.
     pub(crate) programs: &'static [Program],
 }
 
@@ -52,7 +52,7 @@ pub(crate) const CONTROL_PLANE: Module = Module {
     ],
 };
 
-/// What a node runs besides the Debian packages that it needs; built only where a node is asked for.
+/// The programs that a node runs besides Debian's packages. Built only when a test needs a node.
 pub(crate) const NODE: Module = Module {
     programs: &[
         Program { name: "kube-scheduler", package: "k8s.io/kubernetes/cmd/kube-scheduler", first_time: "1 minute" },
@@ -76,9 +76,9 @@ pub(crate) const GITOPS: Module = Module {
 };
 
 impl Module {
-    /// A folder name for what the module builds: another one as soon as something changes that decides it.
+    /// A folder name for the built programs. The name changes with every input of the build.
     pub(crate) fn key(&self) -> String {
-        // FNV-1a, since the hashes of `std` may change with the compiler.
+        // FNV-1a, because the hashes of `std` may change with the compiler.
         let hash = [self.go_mod]
             .into_iter()
             .chain(self.others.iter().copied())
@@ -98,7 +98,7 @@ impl Module {
     }
 }
 
-/// A Go that is new enough.
+/// A Go installation that is new enough.
 pub(crate) struct Go {
     path: OsString,
     module: &'static Module,
@@ -124,12 +124,12 @@ impl Go {
         Ok(go)
     }
 
-    /// Builds one program into `folder`, where it appears only when it is complete.
+    /// Builds one program into `folder`. The program appears there only when it is complete.
     pub(crate) fn build(&self, index: usize, program: &Program, folder: &Path) -> Result<(), Error> {
         let Program { name, package, first_time } = *program;
         let partial = folder.join(format!("{name}.partial"));
         let log = folder.join(format!("{name}.log"));
-        // What an interrupted build may have left.
+        // An interrupted build may have left a log.
         let _ = fs::remove_file(&log);
 
         let mut command = self.command();
@@ -169,7 +169,7 @@ impl Go {
         Ok(())
     }
 
-    /// `go` in the module's folder, with the settings that would change what is built put out of action.
+    /// `go` in the module's folder. Overrides settings that would change the build.
     fn command(&self) -> Command {
         let mut command = Command::new("go");
         command
@@ -184,13 +184,13 @@ impl Go {
     }
 }
 
-/// Whether the disk has no room even for a log, in which case the log cannot say so.
+/// Whether the disk has no room even for the log, so that the log cannot mention it.
 fn is_full(log: &Path) -> bool {
     fs::write(log, [b'\n'; 1 << 16])
         .is_err_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
 }
 
-/// `go1.26.8`, `1.26.0`, `devel go1.27-0c1d2e3` and so on as numbers that can be compared.
+/// Parses `go1.26.8`, `1.26.0`, `devel go1.27-0c1d2e3` and so on into numbers that can be compared.
 fn release(version: &str) -> Vec<u32> {
     let start = version.rfind("go").map_or(0, |at| at + "go".len());
     version[start..]

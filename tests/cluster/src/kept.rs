@@ -19,7 +19,7 @@ impl ControlPlane {
     /// Lets the control plane outlive this process, together with `others` that work with it.
     pub fn keep(self, others: Vec<Supervised>) -> Result<KeptControlPlane, Error> {
         let folder = self.folder.path().to_owned();
-        // In the order in which they are to be stopped: no API server without its etcd.
+        // In the order in which to stop them: an API server must not lose its etcd.
         let programs: Vec<Supervised> =
             others.into_iter().chain(self.controller_manager).chain([self.api_server, self.etcd]).collect();
 

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use crate::files::{tail, write};
 use crate::{Binaries, Error, Supervised};
 
-/// Long enough for a machine that is busy compiling; a quiet one needs a few seconds.
+/// Long enough for a machine that is busy compiling. An idle machine needs a few seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
 const POLL: Duration = Duration::from_millis(100);
 
-/// The controllers that tests without nodes rely on; each of the others costs memory and requests.
+/// The controllers that tests without nodes rely on. Each further controller costs memory and requests.
 const CONTROLLERS: &str = "clusterrole-aggregation-controller,garbage-collector-controller,namespace-controller,\
                            root-ca-certificate-publisher-controller,serviceaccount-controller";
 
@@ -28,9 +28,9 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// Ports that are free now. Nothing reserves them until the components listen.
+    /// Finds ports that are free now. Nothing reserves them until the components listen.
     pub(crate) fn free() -> io::Result<Self> {
-        // All are held until all are found, so that they differ.
+        // All listeners stay open until all ports are found, so that the ports differ.
         let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let (etcd, etcd_peer, api_server) = (listen()?, listen()?, listen()?);
         Ok(Self {
@@ -53,9 +53,9 @@ pub(crate) struct Launch<'a> {
     pub(crate) binaries: &'a Binaries,
     pub(crate) folder: &'a Path,
     pub(crate) ports: Ports,
-    /// Where the API server listens. Off the loopback interface it is for nodes as well.
+    /// The address that the API server listens on. Outside of the loopback interface, it also serves nodes.
     pub(crate) address: Ipv4Addr,
-    /// A feature of the API server that is turned off.
+    /// A feature gate of the API server to turn off.
     pub(crate) without: Option<&'a str>,
 }
 
@@ -66,7 +66,7 @@ impl Launch<'_> {
         let mut etcd = self.spawn("etcd", &self.etcd_command())?;
         let mut api_server = self.spawn("kube-apiserver", &self.api_server_command())?;
         self.wait_until_ready(&mut etcd, &mut api_server)?;
-        // Only now: it gives up if the API server does not answer soon.
+        // Started last, because it gives up if the API server does not answer soon.
         let controller_manager = self.start_controller_manager()?;
         Ok(Running { etcd, api_server, controller_manager })
     }
@@ -76,7 +76,7 @@ impl Launch<'_> {
         command.map(|command| self.spawn("kube-controller-manager", &command)).transpose()
     }
 
-    /// The API server again, with the credentials and the data that it had.
+    /// Starts the API server again, with its credentials and data.
     pub(crate) fn restart_api_server(&self, etcd: &mut Supervised) -> Result<Supervised, Error> {
         let mut api_server = self.spawn("kube-apiserver", &self.api_server_command())?;
         self.wait_until_ready(etcd, &mut api_server)?;
@@ -85,7 +85,7 @@ impl Launch<'_> {
 
     fn spawn(&self, name: &str, command: &Command) -> Result<Supervised, Error> {
         let log = self.folder.join(format!("{name}.log"));
-        // Only etcd's watcher removes the folder: etcd is the one that would create files in it anew.
+        // Only etcd's watcher removes the folder: a running etcd would create files in it again.
         let remove = if name == "etcd" { self.folder } else { Path::new("") };
         Supervised::spawn_in(command, &log, remove).map_err(Error::io(format!("start {name}")))
     }
@@ -102,14 +102,14 @@ impl Launch<'_> {
             .arg(format!("--initial-advertise-peer-urls={peer}"))
             .arg(format!("--initial-cluster=default={peer}"))
             .arg("--log-level=warn")
-            // The data is deleted in the end anyway.
+            // The data is deleted at the end anyway.
             .arg("--unsafe-no-fsync");
         command
     }
 
     fn api_server_command(&self) -> Command {
-        // The server makes a certificate and its key in --cert-dir before it reads its other keys, so that this key
-        // can sign the service accounts' tokens as well.
+        // The server creates a certificate and its key in --cert-dir before it reads its other keys. So this key can
+        // sign the service accounts' tokens as well.
         let key = self.certificates().join("apiserver.key");
         let mut command = Command::new(&self.binaries.kube_apiserver);
         command
@@ -129,10 +129,10 @@ impl Launch<'_> {
             command.arg(format!("--feature-gates={feature}=false"));
         }
         if self.address.is_loopback() {
-            // The reconciler refuses such an address.
+            // The endpoint reconciler refuses a loopback address.
             command.arg("--endpoint-reconciler-type=none");
         } else {
-            // How it reaches kubelets, for the logs of their pods.
+            // How the API server reaches kubelets, for the logs of their pods.
             command.arg("--kubelet-preferred-address-types=InternalIP");
         }
         command
@@ -146,7 +146,7 @@ impl Launch<'_> {
             .arg("--leader-elect=false")
             .arg("--use-service-account-credentials=false")
             .arg("--profiling=false")
-            // It serves nothing that is needed here.
+            // Nothing here uses this port.
             .arg("--secure-port=0");
         if self.address.is_loopback() {
             command.arg(format!("--controllers={CONTROLLERS}"));
@@ -194,7 +194,7 @@ current-context: test
     fn wait_until_ready(&self, etcd: &mut Supervised, api_server: &mut Supervised) -> Result<(), Error> {
         let start = Instant::now();
         let certificate = self.certificates().join("apiserver.crt");
-        // Readiness does not include the namespaces; the server makes them a moment later.
+        // The server reports ready a moment before it creates the namespaces.
         let mut paths =
             ["/readyz", "/api/v1/namespaces/default", "/api/v1/namespaces/kube-system"].into_iter().peekable();
         while let Some(path) = paths.peek() {
@@ -216,7 +216,7 @@ current-context: test
         Ok(())
     }
 
-    /// Whether the API server answers a GET with success. kubectl asks, since it brings TLS and needs no runtime.
+    /// Whether the API server answers a GET with success. Uses kubectl, which brings TLS and needs no runtime.
     fn answers(&self, path: &str) -> Result<bool, Error> {
         let status = Command::new(&self.binaries.kubectl)
             .arg(flag_path("kubeconfig", &self.kubeconfig()))

@@ -9,11 +9,11 @@
 //! # }
 //! ```
 //!
-//! The programs come from the folder that `KUBEBUILDER_ASSETS` names; without it they are built, once per machine,
+//! The programs come from the folder in `KUBEBUILDER_ASSETS`. Without that variable, they are built once per machine
 //! from the Go module in `controlplane/`, which pins their versions ([`Binaries`]).
-//! What works with a cluster from outside is built in the same way, when it is asked for, from `gitops/` ([`GitOps`]).
-//! [`Node`] adds a node that runs pods, where the machine lets it.
-//! Every program ends with the process that started it, however that one ends ([`Supervised`]).
+//! Tools that work with a cluster from outside are built from `gitops/` in the same way, on demand ([`GitOps`]).
+//! [`Node`] adds a node that runs pods, if the machine allows it.
+//! Every program ends with the process that started it, however that process ends ([`Supervised`]).
 
 mod binaries;
 mod control_plane;

@@ -17,12 +17,12 @@ const BRIDGE: &str = "pods0";
 
 const NAME: &str = "node";
 
-/// Long enough for a machine that is busy compiling; a quiet one needs ten seconds.
+/// Long enough for a machine that is busy compiling. An idle machine needs ten seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// Prepares the namespaces, runs the command in them, and removes what outlives them. What is written into the folders
-/// is written to memory, and what kubelet would set for the whole machine is written into files. The shell stays: as
-/// the first process of its namespace it has to collect the orphans that end.
+/// Prepares the namespaces, runs the command in them, and removes what outlives them. Files written into the folders
+/// stay in memory. Kernel settings that kubelet would change for the whole machine go into files instead. The shell
+/// keeps running: as the first process of its PID namespace it must reap orphaned processes.
 const ENTER: &str = r#"
 set -e
 for folder in /run /var/log /var/lib/cni /var/lib/kubelet; do
@@ -52,7 +52,7 @@ fi
 exit "$status"
 "#;
 
-/// Programs that a node needs besides those that are built, and Debian's packages with them.
+/// Programs that a node needs besides the built ones, with their Debian packages.
 const PROGRAMS: [(&str, &str); 6] = [
     ("containerd", "containerd"),
     ("ctr", "containerd"),
@@ -65,9 +65,9 @@ const NETWORK_PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
 /// A control plane with a node that runs pods: containerd, kubelet, kube-scheduler and kube-proxy, as root, on Linux.
 ///
-/// It lives in a process [of its own namespaces](Self::enter). Its network, its mounts, its pods and what it wrote are
-/// gone with that process, however it ends, and nothing of them meets the machine's own. Only a process
-/// that is killed leaves something behind: its containers' empty cgroups.
+/// The node lives in a process [with namespaces of its own](Self::enter). Its network, mounts, pods and files disappear
+/// with that process, however the process ends, and never touch those of the machine. Only a killed process leaves
+/// something behind: its containers' empty cgroups.
 #[derive(Debug)]
 pub struct Node {
     // Dropped in this order.
@@ -79,10 +79,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// The image that holds a pod's namespaces: the program of [`NodeBinaries::pause`]. [Load](Self::load) it first.
+    /// The image that holds a pod's namespaces. It contains [`NodeBinaries::pause`]. [Load](Self::load) the image
+    /// first.
     pub const PAUSE_IMAGE: &str = "localhost/pause:local";
 
-    /// Whether this machine has what a node needs, and lets this process have namespaces of its own.
+    /// Checks that this machine has what a node needs, and lets this process create namespaces.
     pub fn check() -> Result<(), Error> {
         let path = env::var_os("PATH").unwrap_or_default();
         let has = |program: &str| env::split_paths(&path).any(|folder| folder.join(program).is_file());
@@ -98,13 +99,13 @@ impl Node {
         output(&mut in_namespaces(&Command::new("true"))).map(|_| ())
     }
 
-    /// Becomes a process that runs `command`, with its arguments, in namespaces for a node; in these,
-    /// [start](Self::start) one. Returns only if that fails.
+    /// Replaces this process with `command` and its arguments, in namespaces for a node. [Start](Self::start) the node
+    /// there. Returns only on failure.
     pub fn enter(command: &Command) -> io::Error {
         in_namespaces(command).exec()
     }
 
-    /// Starts a control plane and a node of its, and waits until the node is ready.
+    /// Starts a control plane and its node, and waits until the node is ready.
     pub fn start(binaries: &Binaries, node_binaries: &NodeBinaries) -> Result<Self, Error> {
         let control_plane = ControlPlane::start_at(binaries, ADDRESS)?;
         let folder = control_plane.folder();
@@ -144,12 +145,12 @@ impl Node {
         Ok(node)
     }
 
-    /// Its control plane.
+    /// The node's control plane.
     pub fn control_plane(&self) -> &ControlPlane {
         &self.control_plane
     }
 
-    /// Makes the image in an OCI archive one that pods can run.
+    /// Imports an image from an OCI archive, so that pods can run it.
     pub fn load(&self, archive: &Path) -> Result<(), Error> {
         let mut import = containerd_client();
         import.args(["images", "import", "--snapshotter", "native"]).arg(archive);
@@ -177,7 +178,7 @@ impl Node {
 
 fn in_namespaces(command: &Command) -> Command {
     let mut unshare = Command::new("unshare");
-    // From there, no proxy is in reach.
+    // No proxy can be reached from these namespaces.
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
         unshare.env_remove(name).env_remove(name.to_lowercase());
     }
@@ -212,7 +213,7 @@ fn output(command: &mut Command) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The configuration files, and what the components find in them.
+/// Writes the configuration files of the components.
 fn write_configuration(folder: &Path) -> Result<(), Error> {
     let path = |name: &str| -> PathBuf { folder.join(name) };
     let network = path("cni");
@@ -258,7 +259,7 @@ snapshotter = "native"
             network = network.display(),
         ),
     )?;
-    // Nothing is evicted and no image collected, however full the machine's disk is.
+    // Never evict pods or collect images, however full the machine's disk is.
     write(
         &path("kubelet.yaml"),
         &format!(
@@ -279,8 +280,8 @@ imageGCHighThresholdPercent: 100
 "#
         ),
     )?;
-    // The pods share a bridge, so that answers from one to another would pass by what rewrites addresses, were they not
-    // sent to the node.
+    // Pods share a bridge, so replies between pods would bypass the address translation. Masquerading sends them to the
+    // node first.
     write(
         &path("kube-proxy.yaml"),
         &format!(

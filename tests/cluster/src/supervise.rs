@@ -8,33 +8,33 @@ use std::time::{Duration, Instant};
 
 const SCRIPT: &str = concat!(include_str!("stop.sh"), include_str!("supervise.sh"));
 
-/// How long a program may take to end when asked.
+/// How long a program may take to end after `SIGTERM`.
 const GRACE: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(20);
 
 /// A running program that ends with this process, even when this process is killed by `SIGKILL`.
 ///
-/// It runs in a process group of its own, so Ctrl-C in the terminal reaches this process only, and the program through
-/// it. Dropping the value stops the program: `SIGTERM`, and `SIGKILL` five seconds later.
+/// The program runs in a process group of its own, so Ctrl-C in the terminal reaches only this process, which then
+/// stops the program. Dropping the value stops the program: `SIGTERM`, and `SIGKILL` five seconds later.
 #[derive(Debug)]
 pub struct Supervised {
     child: Child,
-    /// The held pipe; `None` once the program has ended or is to outlive this process.
+    /// The pipe to the watcher. `None` once the program has ended or may outlive this process.
     leash: Option<ChildStdin>,
     log: PathBuf,
 }
 
 impl Supervised {
-    /// Starts what `command` describes: program, arguments, environment changes and working folder. Its standard
-    /// streams and `env_clear` are not taken over; stdin is empty, stdout and stderr are appended to `log`.
+    /// Starts the program with the arguments, environment changes and working folder of `command`. The command's
+    /// standard streams and `env_clear` are ignored: stdin is empty, and stdout and stderr are appended to `log`.
     ///
-    /// A program that cannot be found shows as exit status 127, with the reason in the log.
+    /// A program that does not exist ends with exit status 127, and the log says why.
     pub fn spawn(command: &Command, log: &Path) -> io::Result<Self> {
         Self::spawn_in(command, log, Path::new(""))
     }
 
-    /// As [`spawn`](Self::spawn); `folder` is removed if the program has to be stopped because this process is gone.
+    /// Like [`spawn`](Self::spawn). Removes `folder` if the program has to be stopped because this process is gone.
     pub(crate) fn spawn_in(command: &Command, log: &Path, folder: &Path) -> io::Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
         let mut shell = Command::new("/bin/sh");
@@ -57,12 +57,12 @@ impl Supervised {
             shell.current_dir(folder);
         }
         let mut child = shell.spawn()?;
-        // Taken out of the child, since waiting for a child closes its stdin.
+        // Taken out of the child, because waiting for a child closes its stdin.
         let leash = child.stdin.take();
         Ok(Self { child, leash, log: log.to_owned() })
     }
 
-    /// The program's process id, which is also its process group's.
+    /// The process id of the program, and also the id of its process group.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -72,12 +72,12 @@ impl Supervised {
         &self.log
     }
 
-    /// Sends a signal by its name: `TERM`, `STOP`, `CONT` and so on.
+    /// Sends a signal by name: `TERM`, `STOP`, `CONT` and so on.
     pub fn signal(&self, name: &str) -> io::Result<()> {
         if self.leash.is_none() {
             return Err(io::Error::other("the program has ended"));
         }
-        // The shell's own `kill`: some small systems have no program of that name.
+        // The shell's built-in `kill`, because some small systems have no program of that name.
         let output = Command::new("/bin/sh")
             .args(["-c", r#"kill -s "$1" "$2""#, "kill", name])
             .arg(self.pid().to_string())
@@ -89,7 +89,7 @@ impl Supervised {
         }
     }
 
-    /// Ends the program by `SIGKILL`, at once and also if it is stopped.
+    /// Ends the program by `SIGKILL`, immediately and even if it is stopped.
     pub fn kill(&mut self) -> io::Result<ExitStatus> {
         self.child.kill()?;
         let status = self.child.wait()?;
@@ -97,7 +97,7 @@ impl Supervised {
         Ok(status)
     }
 
-    /// Asks the program to end and, if it still runs five seconds later, kills it.
+    /// Sends `SIGTERM`, and kills the program if it still runs five seconds later.
     pub fn stop(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.wait_exit(Duration::ZERO)? {
             return Ok(status);
@@ -133,7 +133,7 @@ impl Supervised {
 
     fn dismiss_watcher(&mut self) {
         if let Some(mut leash) = self.leash.take() {
-            // Fails only if the watcher is gone, which is what it is for.
+            // Fails only if the watcher has already ended, which is the goal.
             let _ = leash.write_all(b"\n");
         }
     }
@@ -142,7 +142,7 @@ impl Supervised {
 impl Drop for Supervised {
     fn drop(&mut self) {
         if self.leash.is_some() && self.stop().is_err() {
-            // Closing the pipe leaves it to the watcher.
+            // Closing the pipe makes the watcher stop the program.
             self.leash = None;
         }
     }

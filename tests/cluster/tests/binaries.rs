@@ -1,4 +1,4 @@
-//! Where the programs come from, and what is said when they cannot be had.
+//! Where the programs come from, and the errors when they are missing.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -10,14 +10,14 @@ use std::thread;
 use cluster::{Binaries, ControlPlane, Environment, Error};
 use tempfile::TempDir;
 
-/// Written by another process: a program cannot be started while anybody has it open for writing, and whatever this
-/// process has open, each of its children has too until it has begun (`Text file busy`).
+/// Another process writes the file. A program cannot start while any process has its file open for writing (`Text file
+/// busy`), and each child of this process inherits open files until it calls exec.
 fn script(file: &Path, text: &str) {
     let write = r#"printf '#!/bin/sh\n%s\n' "$2" >"$1" && chmod 755 "$1""#;
     assert!(Command::new("/bin/sh").args(["-c", write, "sh"]).arg(file).arg(text).status().unwrap().success());
 }
 
-/// A cache folder, and a `PATH` in which `go` is the given script, or is missing.
+/// A cache folder, and a `PATH` whose `go` is the given script, or is missing.
 fn with_go(folder: &TempDir, go: Option<&str>) -> Environment {
     let path = folder.path().join("path");
     fs::create_dir(&path).unwrap();
@@ -27,7 +27,7 @@ fn with_go(folder: &TempDir, go: Option<&str>) -> Environment {
     Environment { assets: None, cache: Some(folder.path().join("cache")), path: Some(path.into_os_string()) }
 }
 
-/// A `go` that notes each build in `builds` and lets `build` make the program, whose file is `$6`.
+/// A `go` that records each build in `builds`. The script `build` creates the program, whose file is `$6`.
 fn fake_go(folder: &TempDir, build: &str) -> String {
     format!(
         "PATH=/usr/bin:/bin\ncase $1 in\nenv) echo go1.99.0 ;;\nbuild) echo \"$6\" >>'{}/builds'; {build} ;;\nesac",

@@ -12,7 +12,7 @@ use std::{env, fs};
 use cluster::ControlPlane;
 use tempfile::TempDir;
 
-/// Tells the test binary to be the process that starts a control plane, and where to write its facts.
+/// Makes the test binary the process that starts a control plane, and says where to write the facts.
 const STARTER: &str = "CLUSTER_TEST_STARTER";
 
 fn kubectl(control_plane: &ControlPlane, arguments: &[&str]) -> String {
@@ -89,7 +89,7 @@ fn an_api_server_that_was_killed_comes_back_at_its_address_with_its_data() {
     assert!(!is_open(port));
     control_plane.restart_api_server().unwrap();
     assert_eq!(kubectl(&control_plane, &["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]), "b");
-    // Its controllers find it again; by their own back-off that may take more than a minute.
+    // The controllers reconnect with their own backoff, which may take more than a minute.
     kubectl(&control_plane, &["create", "namespace", "one"]);
     kubectl(&control_plane, &["delete", "namespace", "one", "--timeout=180s"]);
 }
@@ -116,7 +116,8 @@ fn port_in(facts: &str) -> u16 {
     facts.lines().next().unwrap().parse().unwrap()
 }
 
-/// Has a process start a control plane, kills it, and returns what it wrote: port, folder, stop command.
+/// Lets a process start a control plane, kills the process, and returns the facts that it wrote: port, folder, stop
+/// command.
 fn start_and_kill(how: &str) -> String {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("facts");

@@ -1,4 +1,4 @@
-//! What is promised of a supervised program.
+//! The guarantees for a supervised program.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -11,7 +11,7 @@ use std::{env, fs};
 use cluster::Supervised;
 use tempfile::TempDir;
 
-/// Tells the test binary to be the process that starts supervised programs, and in which folder.
+/// Makes the test binary the process that starts supervised programs, and names their folder.
 const STARTER: &str = "CLUSTER_TEST_STARTER";
 
 fn sh(script: &str) -> Command {
@@ -24,7 +24,7 @@ fn spawn(script: &str, folder: &TempDir) -> Supervised {
     Supervised::spawn(&sh(script), &folder.path().join("log")).unwrap()
 }
 
-/// Whether the process runs: one that has ended and waits for its parent does not.
+/// Whether the process runs. A zombie does not.
 fn runs(pid: &str) -> bool {
     let output = Command::new("ps").args(["-o", "stat=", "-p", pid]).output().unwrap();
     let state = String::from_utf8(output.stdout).unwrap();

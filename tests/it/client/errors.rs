@@ -1,4 +1,4 @@
-//! What the client makes of trouble: each error by what a caller can do next.
+//! How the client classifies failures: by what a caller can do next.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn kind<T: std::fmt::Debug>(outcome: &Result<T, Error>) -> Kind {
     }
 }
 
-/// A simulator with `echo`, which one execution has run already.
+/// A simulator with `echo`, which one execution has already run.
 async fn remote() -> Remote {
     let remote = Remote::start().await;
     remote.register("echo", json!({})).await;
@@ -46,7 +46,8 @@ async fn remote() -> Remote {
     remote
 }
 
-/// One read and one start with this fault; the start came in once, and so often it took effect.
+/// Sends one read and one start under this fault. Checks that the start arrived once, and returns how often it took
+/// effect.
 async fn strike(remote: &Remote, fault: Value) -> (Result<Execution, Error>, Result<Execution, Error>, u64) {
     remote.api.forget_calls().await;
     remote.api.faults(json!({ "faults": [{ "kind": fault }] })).await;
@@ -119,7 +120,7 @@ async fn a_refusal_says_what_the_api_said() {
     assert!(said.is_ambiguous_workflow() && !said.is_already_started());
     assert_eq!(said.deployments, ["a", "b"]);
 
-    // A list of problems, and a sentence.
+    // The API reports a list of problems, then a sentence.
     let Error::Rejected(said) = execute("echo", "no spaces").await else { panic!() };
     assert_eq!(said.to_string(), "body.execution_id: String should match pattern '^[a-zA-Z0-9_-]+$' (HTTP 422)");
     let Error::Rejected(said) = execute("strict", "run").await else { panic!() };
@@ -141,7 +142,7 @@ async fn a_refusal_says_what_the_api_said() {
     assert_eq!(execute("echo", "run").await.to_string(), "Unauthorized (HTTP 401)");
 }
 
-/// A UUID that names nothing.
+/// A UUID that does not exist.
 const KEY_SHAPED: &str = "0198f3a2-6c1e-7c55-8a53-1f0f6d1c2b3a";
 
 #[tokio::test]
@@ -157,7 +158,7 @@ async fn retry_after_is_understood_in_seconds_and_as_a_date() {
         (" 0 ".to_owned(), Some(seconds(0)..=seconds(0))),
         (date(100), Some(seconds(60)..=seconds(100))),
         (date(-100), Some(seconds(0)..=seconds(0))),
-        // Nobody waits for a day, or for ever.
+        // The client cuts long delays to ten minutes.
         ("86400".to_owned(), Some(seconds(600)..=seconds(600))),
         (date(86400), Some(seconds(600)..=seconds(600))),
         ("soon".to_owned(), None),
@@ -231,7 +232,7 @@ async fn an_api_that_hangs_is_given_up_and_a_start_that_hung_may_have_happened()
     }
 }
 
-/// What is counted, as it is exposed.
+/// The metrics as they are exposed.
 fn counted(calls: &Calls) -> String {
     let mut registry = prometheus_client::registry::Registry::default();
     registry.register("calls", "Calls", calls.durations.clone());
@@ -269,7 +270,7 @@ async fn calls_are_counted_by_route_and_outcome_and_the_same_whatever_is_named()
     super::client(&url).counted_in(calls.clone()).whoami().await.unwrap_err();
 
     let text = counted(&calls);
-    // A call that nobody waited for to its end is no longer under way.
+    // A call that was dropped before its end is no longer in flight.
     assert!(text.contains("in_flight 0\n"), "{text}");
     for (route, method, status, count) in [
         ("/v1/workflows/{workflow_identifier}/execute", "POST", "200", 2),
@@ -323,7 +324,7 @@ async fn a_refusal_whose_text_breaks_off_proves_nothing() {
     }
 }
 
-/// A server whose answer can be replaced, and a client of it.
+/// A server whose answer can be replaced, and a client for it.
 fn puppet() -> (Tcp, Client, impl Fn(u16, &[u8])) {
     let answer = Arc::new(Mutex::new(Vec::new()));
     let said = Arc::clone(&answer);
@@ -333,7 +334,7 @@ fn puppet() -> (Tcp, Client, impl Fn(u16, &[u8])) {
     (tcp, client, say)
 }
 
-/// The errors of every call, the start apart.
+/// The errors of all calls but the start, and the error of the start.
 async fn errors(client: &Client) -> (Vec<Error>, Option<Error>) {
     let (workflows, runs) = (WorkflowFilter::default(), RunFilter::default());
     let others = [
@@ -356,7 +357,7 @@ async fn errors(client: &Client) -> (Vec<Error>, Option<Error>) {
     (others.into_iter().flatten().collect(), started)
 }
 
-/// What holds for every answer, however odd.
+/// Asserts what holds for every answer, however odd.
 fn check(status: u16, body: &[u8], others: &[Error], started: Option<&Error>) {
     let case =
         || format!("{status} {:?}: {others:?}, {started:?}", String::from_utf8_lossy(&body[..body.len().min(80)]));
@@ -408,7 +409,8 @@ async fn any_body_is_read_without_a_panic_and_no_success_is_made_up() {
             let (others, started) = errors(&client).await;
             check(status, body, &others, started.as_ref());
             assert!(started.is_some(), "{status} {body:?} is no started run");
-            // All of these but `cancel` and `terminate` need an answer; `whoami` and the updates need little of it.
+            // Of these calls, all but `cancel` and `terminate` need a body. `whoami` and the updates need few of its
+            // fields.
             assert!(others.len() >= 8, "{status} {:?}: {others:?}", String::from_utf8_lossy(body));
             for error in others.iter().chain(&started) {
                 assert!(error.to_string().len() < 2048, "{error}");

@@ -1,4 +1,4 @@
-//! The client against every endpoint, over HTTP; what goes wrong is in `errors`.
+//! The client against every endpoint, over HTTP. Failures are in `errors`.
 
 mod errors;
 
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::support::{KEY, SOON, Simulated, until};
 
-/// A simulator, its controls and a client of it.
+/// A simulator, its controls, and a client for it.
 struct Remote {
     client: Client,
     api: Simulated,
@@ -43,7 +43,7 @@ fn client(url: &str) -> Client {
     Client::new(url.parse().unwrap(), SecretString::from(KEY)).unwrap()
 }
 
-/// What a start needs at least.
+/// A start with only the required field.
 fn start(execution_id: &str) -> ExecuteRequest {
     ExecuteRequest { execution_id: execution_id.into(), ..ExecuteRequest::default() }
 }
@@ -52,15 +52,15 @@ fn echo() -> ExecuteTarget<'static> {
     ExecuteTarget::Workflow("echo")
 }
 
-/// A server of a few lines for what no API would say. It answers as often as it is asked, each
-/// connection once, and remembers the requests.
+/// A minimal server for answers that no API would give. It serves one request per connection, any number of times, and
+/// records the requests.
 struct Tcp {
     url: String,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Tcp {
-    /// Writes what `answer` makes of a request, whatever that is, and closes the connection.
+    /// Answers each request with the bytes from `answer`, and closes the connection.
     fn start(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -78,19 +78,19 @@ impl Tcp {
         Self { url, requests }
     }
 
-    /// Always the same JSON, with status 200.
+    /// Always answers with the same JSON and status 200.
     fn json(body: &Value) -> Self {
         let answer = http("200 OK", "Content-Type: application/json\r\n", body.to_string().as_bytes());
         Self::start(move |_| answer.clone())
     }
 
-    /// The requests since the last look.
+    /// The requests since the last call.
     fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
 }
 
-/// Head and body of one request; none if the other side closed the connection first.
+/// Head and body of one request. `None` if the peer closed the connection first.
 fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
@@ -120,7 +120,7 @@ fn http(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// All rows of a list, and how many pages they came in.
+/// All rows of a list, and the number of its pages.
 async fn all<T>(mut page: impl AsyncFnMut(Option<String>) -> Result<Page<T>, Error>) -> (Vec<T>, usize) {
     let (mut rows, mut pages, mut next) = (Vec::new(), 0, None);
     loop {
@@ -358,7 +358,7 @@ async fn runs_are_listed_newest_end_first_to_the_last_page_and_filtered() {
 async fn events_are_read_to_the_last_page_and_tell_why_a_run_failed() {
     let remote = Remote::start().await;
     remote.register("fail", json!({ "outcome": "fail", "activity_error": "no such customer" })).await;
-    // Three events each; a page has a thousand.
+    // Each run has three events, and a page has a thousand.
     for _ in 0..334 {
         remote.client.execute(ExecuteTarget::Workflow("fail"), &start("again")).await.unwrap();
     }
@@ -402,7 +402,7 @@ async fn answers_with_the_quirks_of_the_published_examples_are_understood() {
     assert_eq!(started.status, None);
     assert_eq!(remote.client.get_execution("run").await.unwrap().status, None);
 
-    // The names and spellings that other versions of the API have or announce.
+    // Names and spellings in other versions of the API, present or announced.
     let registration = json!({ "id": "r", "workflow_id": "w" });
     for (body, next) in [
         (json!({ "workflow_versions": [registration] }), None),
@@ -446,9 +446,9 @@ async fn requests_carry_the_key_and_say_who_asks_and_what_is_understood() {
     assert_eq!(requests.len(), 3);
 }
 
-/// Calls everything that has `id` in its path.
+/// Calls every endpoint that has `id` in its path.
 async fn call_all(client: &Client, id: &str) {
-    // What comes back is of no interest here.
+    // The answers do not matter here.
     let _ = client.get_workflow(id).await;
     let _ = client.update_workflow(id, &UpdateRequest::default()).await;
     let _ = client.set_archived(id, true).await;
@@ -487,7 +487,7 @@ async fn no_id_can_leave_its_place_in_the_path() {
         ("%2e%2e", "%252e%252e"),
         ("a\\b", "a%5Cb"),
         ("a b", "a%20b"),
-        // URLs have no line breaks, so these get lost; what follows them stays where it is.
+        // URLs drop line breaks. The rest of the id stays in its segment.
         ("a\r\nX-Header: b", "aX-Header:%20b"),
         ("ü", "%C3%BC"),
     ] {
@@ -503,7 +503,7 @@ async fn a_dot_or_two_as_an_id_cannot_reach_another_route() {
     for id in [".", "..", ".\t.", "\n.."] {
         call_all(&client(&tcp.url), id).await;
         let sent = request_lines(&tcp);
-        // `..` as it stands would make `POST …/executions/cancel` of the cancel of one execution.
+        // An unescaped `..` would turn the cancel of one execution into `POST …/executions/cancel`.
         assert!(sent.is_empty() || depths(sent.clone()) == depths(lines("x")), "{id:?}: {sent:#?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A service account, which may do nothing but what it is told.
+//! A service account that has only the rights that a test grants.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub struct Account {
 type Permission<'a> = (&'a str, &'a str, &'a str);
 
 impl Account {
-    /// One in the world's namespace.
+    /// Creates a service account in the world's namespace.
     pub async fn new(world: &World) -> Self {
         let (client, namespace) = (world.client.clone(), world.namespace.clone());
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
@@ -41,17 +41,17 @@ impl Account {
         Self { kubeconfig, client, namespace }
     }
 
-    /// What the API server calls it.
+    /// The account's user name for the API server.
     pub fn user(&self) -> String {
         format!("system:serviceaccount:{}:operator", self.namespace)
     }
 
-    /// It may do this in its namespace.
+    /// Grants these permissions in the account's namespace.
     pub async fn may(&self, permissions: &[Permission<'_>]) {
         self.may_in_namespace(&self.namespace, permissions).await;
     }
 
-    /// It may do this in another world's namespace.
+    /// Grants these permissions in another world's namespace.
     pub async fn may_in(&self, world: &World, permissions: &[Permission<'_>]) {
         self.may_in_namespace(&world.namespace, permissions).await;
     }
@@ -62,7 +62,7 @@ impl Account {
         self.grant(&roles, &bindings, "Role", permissions).await;
     }
 
-    /// It may do this in all namespaces.
+    /// Grants these permissions in all namespaces.
     pub async fn may_in_all(&self, permissions: &[Permission<'_>]) {
         let (roles, bindings): (Api<ClusterRole>, Api<ClusterRoleBinding>) =
             (Api::all(self.client.clone()), Api::all(self.client.clone()));

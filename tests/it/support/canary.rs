@@ -1,5 +1,5 @@
-//! Secrets of the tests, searched for wherever they must not be. Each [`World`](super::World) does so when
-//! its test ends, so no test has to ask for it.
+//! The secrets of the tests, searched for wherever they must not be. Each [`World`](super::World) searches when its
+//! test ends, so no test has to do so itself.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,10 +16,10 @@ use mistral_workflows_operator::json::Json;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What each secret of the tests begins with, as it is and as a Secret's data has it.
+/// The beginning of every test secret, as plain text and as Base64 in a Secret's data.
 const MARKS: [&str; 2] = ["canary-", "Y2FuYXJ5L"];
 
-/// A text with a secret in it, and what stands around that.
+/// A secret in the text, with the text around it.
 pub fn find(source: &str, text: &str) -> Option<String> {
     let at = MARKS.iter().filter_map(|mark| text.find(mark)).min()?;
     let from = text.floor_char_boundary(at.saturating_sub(300));
@@ -27,7 +27,7 @@ pub fn find(source: &str, text: &str) -> Option<String> {
     Some(format!("a secret in {source}: …{}…", &text[from..to]))
 }
 
-/// Log lines with a secret in them; the others are not kept.
+/// Log lines that contain a secret. Other lines are dropped.
 #[derive(Clone, Default)]
 pub struct Watched(Arc<Mutex<Vec<String>>>);
 
@@ -57,13 +57,13 @@ impl MakeWriter<'_> for Watched {
     }
 }
 
-/// What operators in this process log, down to the finest, goes through here.
+/// A subscriber for the logs of operators in this process, at the finest levels.
 pub fn subscriber(watched: &Watched) -> impl tracing::Subscriber + Send + Sync + use<> {
     let filter = EnvFilter::new("mistral_workflows_operator=trace,kube=debug,kube_runtime=debug,reqwest=debug");
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(watched.clone()).finish()
 }
 
-/// The logs of all operators in this process, from the first call on.
+/// The logs of all operators in this process, since the first call.
 pub fn logs() -> &'static Watched {
     static LOGS: OnceLock<Watched> = OnceLock::new();
     LOGS.get_or_init(|| {
@@ -73,8 +73,8 @@ pub fn logs() -> &'static Watched {
     })
 }
 
-/// Secrets in what people and programs can read of a namespace, but in its Secrets: its Events and ConfigMaps, and
-/// status and metadata of all resources of our kinds, whichever there are.
+/// Finds secrets in everything that people and programs can read in a namespace, except its Secrets: Events,
+/// ConfigMaps, and the status and metadata of all resources of the CRDs' kinds.
 pub async fn in_objects(client: &Client, namespace: &str) -> Vec<String> {
     let all = ListParams::default();
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
@@ -89,7 +89,7 @@ pub async fn in_objects(client: &Client, namespace: &str) -> Vec<String> {
         let kind = &crd.spec.names.kind;
         let gvk = GroupVersionKind::gvk(&crd.spec.group, &crd.spec.versions[0].name, kind);
         let resource = ApiResource::from_gvk_with_plural(&gvk, &crd.spec.names.plural);
-        // As text: objects may be too deep for any type.
+        // As text, because objects may be nested too deep for any type.
         let list = Request::new(DynamicObject::url_path(&resource, Some(namespace))).list(&all).unwrap();
         let list = Json::from_text(client.request_text(list).await.unwrap()).unwrap();
         let items: Vec<Json> = serde_json::from_str(list.field("items").unwrap().text()).unwrap();
@@ -103,7 +103,7 @@ pub async fn in_objects(client: &Client, namespace: &str) -> Vec<String> {
     found
 }
 
-/// Secrets in the logs of the operators that ran as processes of their own.
+/// Finds secrets in the logs of operators that ran as separate processes.
 pub fn in_files(folder: &Path, prefix: &str) -> Vec<String> {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let ours = files.filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
@@ -111,19 +111,19 @@ pub fn in_files(folder: &Path, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// A secret in the metrics of the operator that listens there, if it does.
+/// Finds a secret in the metrics of the operator at this address. `None` if nothing listens there.
 pub fn in_metrics(address: SocketAddr) -> Option<String> {
     let limit = Duration::from_secs(2);
     let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
     stream.set_read_timeout(Some(limit)).ok()?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
     let mut text = Vec::new();
-    // One that is stopped does not answer.
+    // A stopped operator does not answer.
     let _ = stream.read_to_end(&mut text);
     find("metrics", &String::from_utf8_lossy(&text))
 }
 
-/// Fails the test if there is a secret somewhere; one that has failed already is let be.
+/// Fails the test if a secret was found. A test that has already failed is left alone.
 pub fn assert_none(found: &[String]) {
     if !std::thread::panicking() {
         assert!(found.is_empty(), "{found:#?}");

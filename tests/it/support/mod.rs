@@ -28,13 +28,13 @@ pub use account::Account;
 pub use simulated::Simulated;
 pub use workflows::{workflow_condition, workflow_status};
 
-/// The key that the tests' Secrets hold. Searched for wherever it must not be: see [`canary`].
+/// The key in the tests' Secrets. Every test searches for it wherever it must not be: see [`canary`].
 pub const KEY: &str = "canary-5f1c6a0e9d";
 
-/// How long something that should come soon may take on a busy machine.
+/// How long something quick may take on a busy machine.
 pub const SOON: Duration = Duration::from_secs(120);
 
-/// What one test has to itself.
+/// The environment of one test.
 pub struct World {
     pub client: Client,
     pub namespace: String,
@@ -47,7 +47,7 @@ impl Drop for World {
     fn drop(&mut self) {
         let mut found = canary::logs().found();
         found.extend(canary::in_files(control_plane().folder(), &format!("operator-{}-", self.namespace)));
-        // This thread's runtime cannot be waited for here, nor can a client that belongs to it.
+        // `drop` can neither block on this thread's runtime nor use a client that belongs to it.
         let namespace = self.namespace.clone();
         let search = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -62,7 +62,7 @@ impl Drop for World {
     }
 }
 
-/// An operator in this process; stops when dropped.
+/// An operator in this process. Dropping it stops the operator.
 pub struct InProcess {
     stop: CancellationToken,
 }
@@ -80,7 +80,7 @@ pub fn control_plane() -> &'static ControlPlane {
 }
 
 impl World {
-    /// A namespace with a Workspace `default` that leads to a simulator with some workflows.
+    /// Creates a namespace with a Workspace `default` that connects to a simulator with some workflows.
     pub async fn new(name: &str) -> Self {
         let world = Self::bare(name).await;
         world.secret("mistral", "api-key", KEY).await;
@@ -146,7 +146,7 @@ impl World {
             "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
             "metadata": { "name": name }, "spec": spec,
         });
-        // As it stands, not as this version's types would have it.
+        // Sent as a dynamic object, because the types of this version would change the spec.
         let made = dynamic.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await?;
         Ok(made.try_parse().unwrap())
     }
@@ -222,12 +222,12 @@ impl World {
         InProcess { stop }
     }
 
-    /// Starts an operator as a process of its own, for this namespace.
+    /// Starts an operator as a separate process, for this namespace.
     pub fn process(&self, environment: &[(&str, &str)]) -> Process {
         self.process_with(&["--log", "debug,hyper_util=info,h2=info,tower=info,rustls=info"], environment)
     }
 
-    /// The same with more arguments, among them what to log.
+    /// The same with more arguments, which must set the log level.
     pub fn process_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
@@ -250,7 +250,7 @@ impl World {
         events.into_iter().map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default())).collect()
     }
 
-    /// `kubectl` in this namespace: standard output, and whether it went well.
+    /// `kubectl` in this namespace: its output, and whether it succeeded.
     pub async fn kubectl(&self, arguments: &[&str]) -> (String, bool) {
         let mut command = control_plane().kubectl_command();
         command.args(["--namespace", &self.namespace]).args(arguments);
@@ -274,7 +274,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Status and body of an HTTP question; none while nobody listens.
+    /// Status and body of an HTTP GET. `None` while nothing listens.
     pub async fn ask(&self, path: &str) -> Option<(u16, String)> {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
         let response = client.get(format!("http://{}{path}", self.listen)).send().await.ok()?;
@@ -295,7 +295,7 @@ async fn install_crds(client: &Client) {
     INSTALLED.get_or_init(async || install_crds_into(client, |_| true).await).await;
 }
 
-/// Installs the CRDs whose names are wanted.
+/// Installs the CRDs whose names `wanted` accepts.
 pub async fn install_crds_into(client: &Client, wanted: impl Fn(&str) -> bool) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in crds().into_iter().filter(|crd| wanted(&crd.name_any())) {
@@ -326,7 +326,7 @@ pub fn status(object: &WorkflowExecution) -> mistral_workflows_operator::api::Wo
     object.status.clone().unwrap_or_default()
 }
 
-/// What the status holds of the result.
+/// The result in the status.
 pub fn result(object: &WorkflowExecution) -> Option<Value> {
     let result = object.status.as_ref()?.result.as_ref()?;
     Some(serde_json::from_str(result.text()).unwrap())
@@ -351,7 +351,7 @@ pub fn is_finished(object: &WorkflowExecution) -> bool {
     is_true(object, "Complete") || is_true(object, "Failed")
 }
 
-/// Looks again until `done`, within `limit`.
+/// Repeats `done` until it returns a value, within `limit`.
 pub async fn until<T>(limit: Duration, what: &str, mut done: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {
         loop {
@@ -364,8 +364,9 @@ pub async fn until<T>(limit: Duration, what: &str, mut done: impl AsyncFnMut() -
     tokio::time::timeout(limit, looking).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
-/// Times of creation are whole seconds: of what is created in the second of its own start, an operator asks first whether
-/// another one has started it, and that pass makes two calls in its turn.
+/// Waits for the next second. Creation timestamps are whole seconds: if a resource was created in the second in which
+/// the operator started, the operator first checks whether another one has started the run. That reconcile makes two
+/// calls with one permit.
 pub async fn next_second() {
     tokio::time::sleep(Duration::from_secs(1)).await;
 }

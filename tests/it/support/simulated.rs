@@ -1,10 +1,9 @@
-//! The simulator's controls, over HTTP as anyone would use them.
+//! The simulator's controls over HTTP, as any client would use them.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// A simulator.
 pub struct Simulated {
     pub url: String,
     http: reqwest::Client,
@@ -12,12 +11,11 @@ pub struct Simulated {
 
 impl Simulated {
     pub fn new(url: String) -> Self {
-        // The process may have one from another test already.
+        // Another test may have installed a provider in this process.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self { url, http: reqwest::Client::builder().no_proxy().build().unwrap() }
     }
 
-    /// Registers a workflow.
     pub async fn register(&self, workflow: Value) -> Value {
         self.send(self.http.post(self.at("workflows")).json(&workflow)).await
     }
@@ -28,7 +26,7 @@ impl Simulated {
         self.send(self.http.post(at).json(&workflow)).await
     }
 
-    /// Replaces all faults, and releases what they held.
+    /// Replaces all faults, and releases the requests that they held.
     pub async fn faults(&self, faults: Value) {
         self.send(self.http.put(self.at("faults")).json(&faults)).await;
     }
@@ -50,17 +48,17 @@ impl Simulated {
         self.send(self.http.post(self.at("held/release"))).await;
     }
 
-    /// The books: one entry per execution id.
+    /// The ledger: one entry per execution id.
     pub async fn executions(&self) -> Vec<Value> {
         array(&self.send(self.http.get(self.at("executions"))).await["executions"])
     }
 
-    /// How often a run was started, in all.
+    /// The total number of starts of all runs.
     pub async fn starts(&self) -> u64 {
         self.executions().await.iter().map(|execution| execution["starts"].as_u64().unwrap()).sum()
     }
 
-    /// Ends a run that hangs.
+    /// Ends a hanging run.
     pub async fn finish(&self, execution_id: &str, outcome: Value) {
         self.send(self.http.post(self.at(&format!("executions/{execution_id}/finish"))).json(&outcome)).await;
     }
@@ -70,7 +68,7 @@ impl Simulated {
         self.send(self.http.delete(self.at(&format!("executions/{execution_id}")))).await;
     }
 
-    /// Changes a workflow on the other side.
+    /// Changes a workflow at the API, as another client would.
     pub async fn edit(&self, workflow: &str, fields: Value) {
         self.send(self.http.patch(self.at(&format!("workflows/{workflow}"))).json(&fields)).await;
     }
@@ -93,7 +91,7 @@ impl Simulated {
         self.send(self.http.put(self.at(&format!("tokens/{token}"))).json(&json!({ "workspace": workspace }))).await;
     }
 
-    /// How many requests came, in all or for one route, such as `POST /v1/workflows/{…}/execute`.
+    /// The number of requests that arrived, in total or for one route, such as `POST /v1/workflows/{…}/execute`.
     pub async fn arrivals(&self, wanted: Option<(&str, &str)>) -> u64 {
         self.count("arrivals", wanted).await
     }
@@ -119,7 +117,7 @@ impl Simulated {
         self.send(self.http.delete(self.at("calls"))).await;
     }
 
-    /// A plain call to the API itself, as somebody else with the same key.
+    /// A direct call to the API, as another client with the same key.
     pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Value {
         let request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url)).bearer_auth(super::KEY);
         let request = match body {

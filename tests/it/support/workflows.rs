@@ -29,7 +29,7 @@ impl World {
             "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "Workflow",
             "metadata": { "name": name }, "spec": spec,
         });
-        // As it stands, not as this version's types would have it.
+        // Sent as a dynamic object, because the types of this version would change the spec.
         let made = dynamic.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await?;
         Ok(made.try_parse().unwrap())
     }
@@ -39,7 +39,7 @@ impl World {
         self.workflows().patch(name, &PatchParams::default(), &patch).await.unwrap()
     }
 
-    /// How often the Workspace `default` looks for changes.
+    /// Sets the resync interval of the Workspace `default`.
     pub async fn resync(&self, interval: &str) {
         let patch = Patch::Merge(json!({ "spec": { "resyncInterval": interval } }));
         self.workspaces().patch("default", &PatchParams::default(), &patch).await.unwrap();
@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    /// The Workflow once `Ready` has this reason, for the spec as it is.
+    /// The Workflow once `Ready` has this reason for the current spec.
     pub async fn wait_for_workflow(&self, name: &str, reason: &str) -> Workflow {
         self.wait_workflow(name, SOON, |object| {
             let current = workflow_status(object).observed_generation == object.metadata.generation;

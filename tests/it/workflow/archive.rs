@@ -1,4 +1,4 @@
-//! Many archived at once, and what is announced before an execution runs into it.
+//! Archiving many workflows at once, and conditions that warn before an execution is refused.
 
 use super::*;
 
@@ -62,7 +62,7 @@ async fn deleting_five_hundred_archives_them_with_few_calls() {
         world.api.arrivals(None).await
     );
     assert_eq!(archived(&world).await, 500);
-    // Five full ones, and on a machine that stalls some more.
+    // Five full calls, and some more on a machine that stalls.
     assert!(bulk + lone <= 6 + seconds / 2, "{bulk} and {lone} in {seconds} s");
 }
 
@@ -83,7 +83,7 @@ async fn what_the_spec_takes_out_of_the_archive_leaves_in_one_call_too() {
     let bulk = world.api.effects(Some(("PUT", "/v1/workflows/unarchive"))).await;
     let lone = world.api.effects(Some(("PUT", "/v1/workflows/{workflow_identifier}/unarchive"))).await;
     println!("20 taken out of the archive by {bulk} calls for many and {lone} for one");
-    // On a slow machine not all come within one moment.
+    // On a slow machine, the changes do not all arrive at the same moment.
     assert!(bulk >= 1 && bulk + lone <= 5, "{bulk} and {lone}");
 }
 
@@ -112,7 +112,7 @@ async fn of_many_that_the_spec_archives_one_that_fails_says_so_and_the_others_ar
     let names: Vec<String> = (0..10).map(|n| format!("many-{n}")).collect();
     let all = names.iter().map(|name| world.patch_workflow(name, json!({ "archived": true })));
     futures::future::join_all(all).await;
-    // All have been asked about when one of them goes.
+    // The operator has read all workflows when one of them disappears.
     until(SOON, "all to wait for the call", async || {
         let asked = world.api.arrivals(Some(("GET", GET))).await >= 10;
         (asked && !world.api.held().await.is_empty()).then_some(())
@@ -136,7 +136,7 @@ async fn a_call_for_many_that_fails_loses_none_and_a_lone_one_has_its_own_route(
     let _operator = world.operator();
     many(&world, 10, json!({ "deletionPolicy": "Archive" })).await;
     let broken = |kind: Value| json!({ "method": BULK.0, "route": BULK.1, "times": 1, "kind": kind });
-    // Once without an effect, once with one and no answer.
+    // One call fails without effect. The other takes effect, but its answer is lost.
     let faults = [broken(json!({ "error": { "status": 503 } })), broken(json!({ "close": "after_effect" }))];
     world.api.faults(json!({ "faults": faults })).await;
     world.workflows().delete("many-0", &DeleteParams::default()).await.unwrap();

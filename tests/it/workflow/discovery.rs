@@ -1,4 +1,4 @@
-//! Workflows that get resources by themselves, and manifests of those that exist.
+//! Discovery, which creates resources for existing workflows, and `import`, which prints manifests of them.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ async fn resources(world: &World) -> Vec<Workflow> {
     world.workflows().list(&Default::default()).await.unwrap().items
 }
 
-/// The resource that speaks of the workflow with this name.
+/// The resource whose status names this workflow.
 async fn resource_of(world: &World, name: &str) -> Workflow {
     until(SOON, name, async || {
         let of = |it: &Workflow| workflow_status(it).name.as_deref() == Some(name);
@@ -31,7 +31,7 @@ async fn discovery_makes_a_resource_for_each_and_removes_only_what_is_gone_and_u
         world.api.register(json!({ "name": name })).await;
     }
     let _operator = world.operator();
-    // A person's own, which discovery leaves alone and does not double.
+    // A person's Workflow, which discovery leaves alone and does not duplicate.
     world.workflow("echo", json!({ "displayName": "Echo" })).await;
     world.wait_for_workflow("echo", "InSync").await;
     assert_eq!(resources(&world).await.len(), 1);
@@ -47,11 +47,12 @@ async fn discovery_makes_a_resource_for_each_and_removes_only_what_is_gone_and_u
         world.wait_for_workflow(&made.name_any(), "Observed").await;
     }
     assert_eq!(resources(&world).await.len(), all.len() + 1);
-    // Kept current.
+    // The resource follows changes.
     world.api.edit("slow", json!({ "tags": ["new"] })).await;
     let slow = resource_of(&world, "slow").await.name_any();
     world.wait_workflow(&slow, SOON, |it| workflow_status(it).tags == Some(vec!["new".into()])).await;
-    // One is taken over, one labelled by a person, one left as it is; then all three are gone at the API.
+    // A person takes one resource over, labels another, and leaves the third alone. Then the API loses all three
+    // workflows.
     let adopted = resource_of(&world, "adopted").await.name_any();
     world
         .patch_workflow(
@@ -72,13 +73,13 @@ async fn discovery_makes_a_resource_for_each_and_removes_only_what_is_gone_and_u
     for name in [&adopted, &labelled] {
         world.wait_for_workflow(name, "WorkflowNotFound").await;
     }
-    // The four of every test, and the SDK's own.
+    // The four workflows of every test, and the SDK's own.
     until(SOON, "the count", async || {
         let status = world.workspaces().get("default").await.unwrap().status.unwrap_or_default();
         (status.workflow_count == Some(5)).then_some(())
     })
     .await;
-    // Off: what there is stays, and nothing new comes.
+    // With discovery off, existing resources stay and no new ones appear.
     discover(&world, "Disabled").await;
     tokio::time::sleep(Duration::from_secs(7)).await;
     world.api.register(json!({ "name": "too-late" })).await;
@@ -88,7 +89,7 @@ async fn discovery_makes_a_resource_for_each_and_removes_only_what_is_gone_and_u
     assert!(names.contains(&slow) && !names.iter().any(|name| name.starts_with("too-late")), "{names:?}");
 }
 
-/// Reason and message of the Workspace's condition that tells what discovery could not do.
+/// Reason and message of the Workspace's condition `DiscoveryIncomplete`.
 async fn incomplete(world: &World) -> Option<(String, String)> {
     let status = world.workspaces().get("default").await.unwrap().status?;
     let condition = status.conditions.into_iter().find(|condition| condition.type_ == "DiscoveryIncomplete")?;
@@ -101,16 +102,16 @@ async fn wait_for_complete(world: &World) {
     until(SOON, "nothing left to be said of discovery", complete).await;
 }
 
-/// So many whole sweeps more.
+/// Waits for this many further complete sweeps.
 async fn sweeps(world: &World, number: u64) {
     let done = async || world.api.arrivals(Some(("GET", "/v1/workflows/registrations"))).await;
-    // One may have begun before.
+    // A sweep may already have begun.
     let before = done().await;
     until(SOON, "sweeps", async || (done().await > before + number).then_some(())).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
-/// Has the API server refuse Workflows of this world whose name begins so.
+/// Makes the API server refuse Workflows of this world whose names have this prefix.
 async fn refuse(world: &World, prefix: &str) {
     let policy = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
@@ -157,7 +158,7 @@ async fn refuse(world: &World, prefix: &str) {
 async fn a_resource_that_the_api_server_refuses_holds_up_no_other_and_is_told_once() {
     let world = World::new("discover-refused").await;
     world.resync("5s").await;
-    // The first in the order of names.
+    // The first one in the order of names.
     refuse(&world, "echo-").await;
     let process = world.process(&[]);
     world.wait_for_workspace("default", "Connected").await;
@@ -212,7 +213,7 @@ async fn a_list_that_cannot_be_read_is_told_in_the_apis_words_and_nothing_is_tak
     world.api.heal().await;
     wait_for_complete(&world).await;
 
-    // One that fails again and again is told too, while the API accepts the key.
+    // A list that fails repeatedly is reported too, while the API accepts the key.
     let fail = json!({ "route": "/v1/workflows", "method": "GET", "kind": { "error": { "status": 503 } } });
     world.api.faults(json!({ "faults": [fail] })).await;
     let (_, message) = until(SOON, "the condition", async || incomplete(&world).await).await;
@@ -245,12 +246,12 @@ async fn a_name_that_is_taken_is_told_and_whatever_has_it_is_left_alone() {
     assert_eq!(world.workflows().get(&name).await.unwrap().spec, theirs.spec);
     let events = world.events("default").await;
     assert_eq!(events.iter().filter(|(reason, _)| reason == "NameTaken").count(), 1, "{events:?}");
-    // Whoever does not want discovery is not told about it.
+    // Without discovery, the condition disappears.
     discover(&world, "Disabled").await;
     wait_for_complete(&world).await;
     discover(&world, "Observe").await;
     until(SOON, "the condition again", told).await;
-    // As the message says.
+    // The remedy that the message gives.
     world.workflow("slow-by-hand", json!({ "identifier": id })).await;
     wait_for_complete(&world).await;
 }
@@ -269,13 +270,13 @@ async fn what_discovery_made_goes_only_when_the_very_mistral_workspace_says_that
     let _operator = world.operator();
     discover(&world, "Observe").await;
     let [goes, stays] = [resource_of(&world, "goes").await, resource_of(&world, "stays").await];
-    // There is no list.
+    // The list cannot be read.
     let refused = json!({ "error": { "status": 403, "body": { "detail": "not for you" } } });
     world.api.faults(json!({ "faults": [{ "route": "/v1/workflows", "kind": refused }] })).await;
     world.api.unregister_in("mine", "goes").await;
     sweeps(&world, 1).await;
     assert!(world.workflows().get_opt(&goes.name_any()).await.unwrap().is_some(), "no list is not an empty list");
-    // The list does not have it any more; the question has no answer.
+    // The list no longer has the workflow, but the get of the workflow fails.
     world
         .api
         .faults(json!({ "faults": [{ "method": "GET", "route": GET, "kind": { "error": { "status": 503 } } }] }))
@@ -286,7 +287,7 @@ async fn what_discovery_made_goes_only_when_the_very_mistral_workspace_says_that
     let gone = async || world.workflows().get_opt(&goes.name_any()).await.unwrap().is_none().then_some(());
     until(SOON, "the removal", gone).await;
 
-    // Another key, which leads to another Mistral workspace.
+    // Another key, for another Mistral workspace.
     world.api.register_in("other", json!({ "name": "elsewhere" })).await;
     world.api.admit(NEXT, "other").await;
     world.secret("mistral", "api-key", NEXT).await;
@@ -340,7 +341,7 @@ async fn what_import_prints_is_applied_without_a_change_at_the_api() {
         world.wait_for_workflow(name, "InSync").await;
     }
     assert_eq!(changes(&world).await, 0);
-    // What is printed is what is written, and the filters leave out the rest.
+    // The printed manifests equal the written ones, and the filters leave out the others.
     let (printed, _, _) = import(&world, KEY, &["--tag", "b", "--archived", "false"]).await;
     assert_eq!(printed.matches("kind: Workflow").count(), 1, "{printed}");
     assert!(printed.contains("identifier: Rich_One") && printed.starts_with("---\n"), "{printed}");

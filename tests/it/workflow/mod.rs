@@ -1,4 +1,4 @@
-//! A Workflow: the registered workflow looks as the resource says, stays so, and costs next to nothing.
+//! A Workflow: the registered workflow matches the resource, stays so, and costs almost nothing.
 
 mod archive;
 mod discovery;
@@ -17,12 +17,12 @@ use crate::support::*;
 
 const GET: &str = "/v1/workflows/{workflow_identifier}";
 
-/// What the API has under this name.
+/// The workflow of this name at the API.
 async fn at_the_api(world: &World, name: &str) -> Value {
     world.api.call("GET", &format!("/v1/workflows/{name}"), None).await["workflow"].clone()
 }
 
-/// Calls that changed something at the API.
+/// The number of calls that changed something at the API.
 async fn changes(world: &World) -> u64 {
     world.api.effects(None).await
 }
@@ -152,7 +152,7 @@ async fn a_hundred_at_rest_for_ten_resyncs_cost_no_write_and_a_few_lists() {
     for n in 0..100 {
         world.wait_for_workflow(&format!("w{n}"), "InSync").await;
     }
-    // A sweep that began before the last change may still compare with the lists from before.
+    // A sweep that began before the last change may still compare with older lists.
     tokio::time::sleep(Duration::from_secs(7)).await;
     let versions = async || {
         let all = world.workflows().list(&Default::default()).await.unwrap();
@@ -181,7 +181,7 @@ async fn the_answer_to_an_own_change_is_the_truth_until_a_sweep_that_began_later
     for name in ["echo", "slow"] {
         world.wait_for_workflow(name, "InSync").await;
     }
-    // The lists are read with the tag of before, and come after it has been changed.
+    // The lists are read with the old tag, but arrive after the tag has been changed.
     let hold = json!({ "method": "GET", "route": "/v1/workflows", "kind": { "hold": "after_effect" } });
     world.api.faults(json!({ "faults": [hold] })).await;
     until(SOON, "a sweep", async || (!world.api.held().await.is_empty()).then_some(())).await;
@@ -238,7 +238,7 @@ async fn two_resources_with_different_wishes_stop_fighting_and_say_so() {
         let message = &workflow_condition(&object, "Contested").unwrap().message;
         assert!(message.contains("tags") && !message.contains("displayName"), "{message}");
     }
-    // One of them may have a last word; then there is peace.
+    // One of the two may still set the tag once. After that, both stop.
     tokio::time::sleep(Duration::from_secs(6)).await;
     world.api.forget_calls().await;
     world.api.edit("echo", json!({ "display_name": "Theirs" })).await;
@@ -329,7 +329,7 @@ async fn a_workflow_that_vanishes_is_said_to_and_is_set_again_when_it_comes_back
     let world = World::new("wf-vanish").await;
     world.resync("5s").await;
     let _operator = world.operator();
-    // Two, so that the lists tell and not a question about each.
+    // Two Workflows, so that the operator reads the lists instead of each workflow.
     world.workflow("echo", json!({ "tags": ["a"] })).await;
     world.workflow("slow", json!({})).await;
     world.wait_for_workflow("echo", "InSync").await;
@@ -433,7 +433,7 @@ async fn a_workflow_of_a_deleted_workspace_says_so_and_lets_itself_be_deleted() 
     world.wait_for_workflow("echo", "InSync").await;
     world.workspaces().delete("default", &DeleteParams::default()).await.unwrap();
     world.wait_for_workflow("echo", "WorkspaceNotFound").await;
-    // The last good connection may still be used to archive.
+    // The operator may still archive by the last good connection.
     world.workflows().delete("echo", &DeleteParams::default()).await.unwrap();
     let gone = async || world.workflows().get_opt("echo").await.unwrap().is_none().then_some(());
     until(SOON, "the deletion", gone).await;

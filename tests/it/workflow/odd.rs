@@ -1,4 +1,4 @@
-//! What workers and users may register and name, however odd, deep or long, costs nobody else anything.
+//! Whatever workers and users register and name, however odd, deep or long, costs nobody else anything.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn tagged(world: &World, name: &str, tag: &str) {
     .await;
 }
 
-/// Somebody else changes the tags of this workflow, and they are set back.
+/// Somebody else changes the tags of this workflow, and the operator sets them back.
 async fn drift_is_corrected(world: &World, name: &str) {
     world.api.edit(name, json!({ "tags": ["theirs"] })).await;
     tagged(world, name, "ours").await;
@@ -61,10 +61,10 @@ async fn a_schema_of_any_depth_number_or_text_costs_only_itself_and_that_it_is_l
             let object = world.wait_for_workflow(name, "InSync").await;
             assert!(workflow_status(&object).definition.unwrap().input_schema.is_some());
         }
-        // The lists of all have them too.
+        // The lists of all workflows contain these schemas too.
         drift_is_corrected(&world, "echo").await;
     }
-    // Nor are the Workflows' own statuses in the way of the next operator.
+    // The Workflows' own statuses do not impede the next operator either.
     let _operator = world.operator();
     drift_is_corrected(&world, "slow").await;
     world.workflow("fail", json!({})).await;
@@ -150,7 +150,8 @@ async fn a_list_whose_pages_are_too_long_is_read_in_shorter_ones_and_they_are_re
     world.api.forget_calls().await;
     sweeps(&world, 4).await;
     let (lists, rest) = (world.api.arrivals(Some(LIST)).await, world.api.arrivals(Some(REGISTRATIONS)).await);
-    // 604 in two pages, those that a worker serves in two, those in the chat assistant in one; of 604 registrations four.
+    // Of 604 workflows, two pages; of those with a worker, two; of those in the chat assistant, one. Of 604
+    // registrations, four.
     assert!(lists <= (rest / 4 + 2) * 6, "{lists} calls for workflows while there were {rest} for registrations");
 }
 

@@ -1,4 +1,4 @@
-//! `spec.workflowRef`: an execution waits for its Workflow, and runs what that resource stands for.
+//! `spec.workflowRef`: an execution waits for its Workflow, and runs the workflow of that resource.
 
 use kube::api::DeleteParams;
 use mistral_workflows_operator::api::WorkflowExecution;

@@ -1,4 +1,4 @@
-//! What the API server itself refuses of a Workflow: no operator runs here.
+//! What the API server refuses of a Workflow. No operator runs in these tests.
 
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! From a request to its endpoint.
+//! Dispatches a request to its endpoint.
 
 use hyper::StatusCode;
 
@@ -8,7 +8,7 @@ use crate::route::{Endpoint, Target};
 use crate::state::State;
 use crate::{deployments, events, executions, registrations, runs, schedules, stream, workflows};
 
-/// Checks the token, finds the endpoint and applies the request.
+/// Checks the token, then calls the endpoint.
 pub(crate) fn dispatch(state: &mut State, request: &Request) -> Handled {
     let token = request.token.as_deref();
     let token = token.filter(|token| !state.tokens.is_revoked(token));

@@ -1,7 +1,7 @@
-//! The books of a workspace: every run, in the order of their starts, and what happened in them.
+//! The ledger of a workspace: every run in the order of the starts, and the events of all runs.
 //!
-//! Nothing ticks. A run carries the time and kind of its next step; whoever opens the books first settles all steps that are
-//! due, in the order of their times, so that end times are exact and readers see one consistent history.
+//! There is no timer. A run carries the time and kind of its next step. The first access settles all steps that are
+//! due, in the order of their times. End times are therefore exact, and readers see one consistent history.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,16 +19,15 @@ use crate::spec::Outcome;
 /// The failure message of a workflow whose activity failed.
 const ACTIVITY_FAILED: &str = "Activity task failed";
 
-/// An execution id and the runs it has had.
+/// An execution id and its runs.
 #[derive(Debug, Default)]
 pub(crate) struct Execution {
     /// Indices of the runs, oldest first.
     pub(crate) runs: Vec<usize>,
-    /// How often a client started it.
+    /// How many times a client started it.
     pub(crate) starts: u64,
 }
 
-/// All runs of a workspace.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     runs: Vec<Run>,
@@ -39,7 +38,7 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    /// Brings the books up to `now`.
+    /// Settles all steps up to `now`.
     pub(crate) fn settle(&mut self, now: Timestamp) {
         while let Some((at, index)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             self.due.remove(&(at, index));
@@ -62,7 +61,7 @@ impl Books {
         &self.events
     }
 
-    /// When time alone will next change the books.
+    /// When the next step is due.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         self.due.first().map(|(at, _)| *at)
     }
@@ -75,7 +74,7 @@ impl Books {
         self.run(*self.by_run_id.get(&id)?)
     }
 
-    /// The newest run of an execution among those that `shows` lets through.
+    /// The newest run of an execution that `shows` accepts.
     pub(crate) fn newest(&self, execution_id: &str, shows: impl Fn(&Run) -> bool) -> Option<(usize, &Run)> {
         let runs = &self.executions.get(execution_id)?.runs;
         let mut newest_first = runs.iter().rev();
@@ -87,18 +86,18 @@ impl Books {
         self.newest(execution_id, |run| !run.forgotten).is_some_and(|(_, run)| run.end.is_none())
     }
 
-    /// Whether an execution has ever had a run that is still remembered.
+    /// Whether an execution has a run that is not forgotten.
     pub(crate) fn is_known(&self, execution_id: &str) -> bool {
         self.newest(execution_id, |run| !run.forgotten).is_some()
     }
 
-    /// Starts a run. Without a worker it waits until one appears or the execution timeout ends it.
+    /// Starts a run. Without a worker, the run waits until one appears or the execution timeout ends it.
     pub(crate) fn start(&mut self, job: Job, worker: Option<Worker>, now: Timestamp) -> usize {
         self.executions.entry(job.execution_id.clone()).or_default().starts += 1;
         self.add(Run::first(Arc::new(job), now), worker, now)
     }
 
-    /// Hands a waiting run to a worker.
+    /// Assigns a waiting run to a worker.
     pub(crate) fn pick_up(&mut self, index: usize, worker: Worker, now: Timestamp) {
         let Some(run) = self.runs.get_mut(index) else {
             return;
@@ -113,7 +112,7 @@ impl Books {
         }
     }
 
-    /// Asks a running run to end; what comes of it is up to its workflow. Tells whether this was news.
+    /// Requests that a run end; the workflow decides what follows. Returns whether this was the first request.
     pub(crate) fn request_cancel(&mut self, index: usize, now: Timestamp) -> bool {
         let Some(run) = self.runs.get_mut(index).filter(|run| run.end.is_none()) else {
             return false;
@@ -126,13 +125,13 @@ impl Books {
         news
     }
 
-    /// Ends a running run at once, without a word from its workflow.
+    /// Ends a running run at once; its workflow publishes nothing.
     pub(crate) fn terminate(&mut self, index: usize, now: Timestamp) {
         self.unschedule(index);
         self.end(index, now, Status::Terminated, Produced::Nothing);
     }
 
-    /// Ends a running run in a given way, with a result or an error message of its own.
+    /// Ends a running run in the given way, with the given result or error message.
     pub(crate) fn finish(&mut self, index: usize, step: Step, words: Words, now: Timestamp) {
         self.unschedule(index);
         match step {
@@ -142,7 +141,7 @@ impl Books {
         }
     }
 
-    /// Forgets an execution, as if its retention had passed. Tells whether there was one.
+    /// Forgets an execution, as if its retention had passed. Returns whether it existed.
     pub(crate) fn forget(&mut self, execution_id: &str) -> bool {
         if !self.is_known(execution_id) {
             return false;
@@ -198,7 +197,7 @@ impl Books {
             Step::Complete => self.complete(index, at, None),
             Step::Fail => self.fail(index, at, None),
             Step::ContinueAsNew => self.continue_as_new(index, at),
-            // No event tells of a run that timed out or was terminated.
+            // No event reports a run that timed out or was terminated.
             Step::TimeOut => self.end(index, at, Status::TimedOut, Produced::Nothing),
             Step::Terminate => self.end(index, at, Status::Terminated, Produced::Nothing),
             Step::Cancel => {
@@ -232,7 +231,7 @@ impl Books {
         self.end(index, at, Status::Failed, Produced::Nothing);
     }
 
-    /// Ends the run and starts the next one of the same execution, on the same worker.
+    /// Ends the run and starts the next one of the same execution on the same worker.
     fn continue_as_new(&mut self, index: usize, at: Timestamp) {
         self.end(index, at, Status::ContinuedAsNew, Produced::Nothing);
         let Some(run) = self.run(index) else { return };
@@ -251,7 +250,7 @@ impl Books {
     }
 }
 
-/// What a person who ends a run by hand puts in its mouth.
+/// The result or error message of a run that a test ends.
 #[derive(Debug, Default)]
 pub(crate) struct Words {
     pub(crate) result: Option<Value>,

@@ -1,10 +1,10 @@
-//! Counts of calls: what came in, what it changed, what was answered.
+//! Counts of calls: arrivals, effects and statuses.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// What calls are counted by.
+/// The key of a counter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct CallKey {
     /// Absent for calls without a token.
@@ -21,7 +21,6 @@ struct Counts {
     statuses: BTreeMap<u16, u64>,
 }
 
-/// The counters.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     counts: BTreeMap<CallKey, Counts>,
@@ -49,22 +48,21 @@ pub(crate) struct Report<'a> {
 }
 
 impl Calls {
-    /// A request came in.
+    /// Counts a request.
     pub(crate) fn arrived(&mut self, key: &CallKey) {
         self.counts(key).arrivals += 1;
     }
 
-    /// A request changed something.
+    /// Counts an effect: the request changed something.
     pub(crate) fn took_effect(&mut self, key: &CallKey) {
         self.counts(key).effects += 1;
     }
 
-    /// A request was answered.
+    /// Counts an answer.
     pub(crate) fn answered(&mut self, key: &CallKey, status: u16) {
         *self.counts(key).statuses.entry(status).or_default() += 1;
     }
 
-    /// Back to zero.
     pub(crate) fn reset(&mut self) {
         self.counts.clear();
     }

@@ -1,4 +1,4 @@
-//! The workflows of a workspace and the registrations that serve them.
+//! The workflows of a workspace and their registrations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -17,7 +17,6 @@ use crate::wire::Definition;
 
 const MAX_NAME: usize = 128;
 
-/// The workflows of a workspace.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     workflows: BTreeMap<Uuid, Workflow>,
@@ -26,7 +25,7 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// All workflows in the order of their ids.
+    /// All workflows, by id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Workflow> {
         self.workflows.values()
     }
@@ -35,17 +34,17 @@ impl Catalog {
         self.workflows.get(&id)
     }
 
-    /// The workflow of that id or name; an id that is also a name means the id.
+    /// The workflow of this id or name. If the text is both, the id wins.
     pub(crate) fn resolve(&self, identifier: &str) -> Option<&Workflow> {
         self.by_id(self.id_of(identifier)?)
     }
 
-    /// As `resolve`, to change it.
+    /// Like `resolve`, but mutable.
     pub(crate) fn resolve_mut(&mut self, identifier: &str) -> Option<&mut Workflow> {
         self.workflows.get_mut(&self.id_of(identifier)?)
     }
 
-    /// The registration of that id, with its workflow.
+    /// The registration of this id, with its workflow.
     pub(crate) fn registration(&self, id: Uuid) -> Option<(&Workflow, &Registration)> {
         self.iter().find_map(|workflow| {
             let mut registrations = workflow.registrations.iter();
@@ -53,7 +52,7 @@ impl Catalog {
         })
     }
 
-    /// What a worker does when it starts: registers a workflow, or the new shape of one that exists.
+    /// Registers a workflow, or a new version of an existing one, as a worker does on start.
     pub(crate) fn register(&mut self, spec: WorkflowSpec, rule: Reregistration) -> Result<&Workflow, Error> {
         check_name(&spec.name)?;
         let mut spec = spec.complete();
@@ -77,7 +76,7 @@ impl Catalog {
         Ok(workflow)
     }
 
-    /// Changes what `spec` mentions of an existing workflow. Tells whether there is one.
+    /// Changes the fields of an existing workflow that `spec` sets. Returns whether the workflow exists.
     pub(crate) fn edit(&mut self, spec: WorkflowSpec) -> Result<bool, Error> {
         let validator = compile(spec.input_schema.as_ref())?;
         check_json(spec.raw_input_schema.as_deref())?;
@@ -90,7 +89,7 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Makes a workflow vanish. Tells whether there was one.
+    /// Removes a workflow. Returns whether it existed.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
         let id = self.names.remove(name);
         id.and_then(|id| self.workflows.remove(&id)).is_some()
@@ -102,7 +101,6 @@ impl Catalog {
     }
 }
 
-/// One workflow.
 #[derive(Debug)]
 pub(crate) struct Workflow {
     pub(crate) id: Uuid,
@@ -122,7 +120,7 @@ pub(crate) struct Workflow {
     validator: Option<Validator>,
 }
 
-/// A deployment's offer to serve a workflow.
+/// A deployment's registration of a workflow.
 #[derive(Debug)]
 pub(crate) struct Registration {
     pub(crate) id: Uuid,
@@ -130,12 +128,12 @@ pub(crate) struct Registration {
     pub(crate) active: bool,
 }
 
-/// Who would serve an execution.
+/// Which worker would serve an execution.
 pub(crate) enum Placement {
     Worker(Worker),
-    /// Somebody might, but no worker is alive.
+    /// A deployment serves the workflow, but no worker is alive.
     Nobody,
-    /// Two or more deployments would, and the client did not say which.
+    /// Several deployments serve the workflow, and the client named none.
     Ambiguous(Vec<String>),
     /// The client named a deployment that does not serve the workflow.
     UnknownDeployment,
@@ -166,18 +164,18 @@ impl Workflow {
         self.registrations.iter().any(|it| it.active)
     }
 
-    /// The time that an execution may take.
+    /// The execution timeout.
     pub(crate) fn timeout(&self) -> Duration {
         Duration::try_from_secs_f64(self.definition.execution_timeout).unwrap_or(Duration::MAX)
     }
 
-    /// Why the input does not fit the schema, if it does not.
+    /// The reason why the input violates the schema, if it does.
     pub(crate) fn reject_input(&self, input: &Value) -> Option<String> {
         let error = self.validator.as_ref()?.validate(input).err()?;
         Some(error.to_string())
     }
 
-    /// Archives or unarchives. Tells whether that was news.
+    /// Archives or unarchives. Returns whether that changed anything.
     pub(crate) fn archive(&mut self, archived: bool) -> bool {
         self.updated_by_client = true;
         std::mem::replace(&mut self.archived, archived) != archived
@@ -202,7 +200,7 @@ impl Workflow {
         }
     }
 
-    /// Takes over what `spec` mentions; `validator` is that of its input schema.
+    /// Applies the fields that `spec` sets. `validator` belongs to its input schema.
     fn apply(&mut self, spec: WorkflowSpec, validator: Option<Validator>) {
         if validator.is_some() {
             self.validator = validator;
@@ -232,7 +230,7 @@ impl Workflow {
         }
     }
 
-    /// A deployment that stays keeps its registration's id.
+    /// A deployment that stays keeps its registration id.
     fn deploy(&mut self, deployments: Vec<DeploymentSpec>) {
         let old = std::mem::take(&mut self.registrations);
         let id_of = |name: &str| old.iter().find(|it| it.deployment == name).map(|it| it.id);

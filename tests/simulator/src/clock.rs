@@ -1,4 +1,4 @@
-//! Wall-clock time in the API's resolution and spelling.
+//! Wall-clock time with the API's resolution and format.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-/// The current time in whole microseconds, so that a time read from an answer and sent back as a filter compares equal.
+/// The current time in whole microseconds. A time that is read from an answer and sent back as a filter then compares
+/// equal.
 pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
@@ -27,7 +28,7 @@ pub(crate) fn render(time: Timestamp) -> String {
     format!("{time:.6}")
 }
 
-/// RFC 3339; a time without an offset is UTC.
+/// RFC 3339. A time without an offset is UTC.
 pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     text.parse::<Timestamp>().ok().or_else(|| {
         let local = text.parse::<DateTime>().ok()?;

@@ -1,6 +1,7 @@
-//! The controls under `/__sim/`, with which tests arrange what is and see what was done.
+//! The controls under `/__sim/`, with which tests set up state and inspect effects.
 //!
-//! `?workspace=NAME` picks a workspace: of the lists the absent parameter means all, elsewhere the workspace `default`.
+//! `?workspace=NAME` selects a workspace. Without the parameter, lists cover all workspaces; other controls use the
+//! workspace `default`.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,7 +24,6 @@ use crate::run::Step;
 use crate::spec::WorkflowSpec;
 use crate::state::{DEFAULT_WORKSPACE, Hiding, Shared, State, Workspace};
 
-/// What is wrong with a control request.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("no such control")]
@@ -49,7 +49,7 @@ impl From<Refusal> for Reply {
     }
 }
 
-/// Serves a control request; `path` is what follows `/__sim`.
+/// Serves a control request. `path` is the part after `/__sim`.
 pub(crate) fn handle(shared: &Shared, method: &str, path: &str, query: &str, body: &[u8]) -> Reply {
     let query = parse_query(query);
     let workspace = query.iter().find(|(key, _)| key == "workspace");
@@ -62,7 +62,7 @@ pub(crate) fn handle(shared: &Shared, method: &str, path: &str, query: &str, bod
     let segments = decode_segments(path);
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let reply = control.dispatch(method, &segments);
-    // Anything may have changed, and a needless look costs little.
+    // Anything may have changed, and a needless wake-up costs little.
     shared.changed.notify_waiters();
     reply.unwrap_or_else(Reply::from)
 }
@@ -164,7 +164,7 @@ impl Control<'_> {
     fn executions(&mut self) -> Reply {
         let names = self.several();
         for name in &names {
-            // Settles the books.
+            // `open` settles the ledger.
             self.state.open(name);
         }
         let mut rows = Vec::new();
@@ -281,7 +281,7 @@ impl From<Ending> for Step {
     }
 }
 
-/// A registered workflow with the ids that it was given.
+/// A registered workflow with its ids.
 fn describe(workflow: &Workflow) -> Value {
     let registrations = workflow.registrations.iter();
     let registrations: Vec<_> =
@@ -295,7 +295,7 @@ struct Executions<'a> {
     executions: Vec<Summary<'a>>,
 }
 
-/// What became of an execution, whether or not readers of the API can see it.
+/// The state of an execution, whether or not API readers can see it.
 #[derive(Serialize)]
 struct Summary<'a> {
     workspace: &'a str,
@@ -305,7 +305,7 @@ struct Summary<'a> {
     starts: u64,
     runs: usize,
     status: &'a str,
-    /// When the call that started it came in: before the latency that a fault adds, and so before `start_time`.
+    /// When the execute call arrived: before any fault's latency, and so before `start_time`.
     arrival_time: String,
     start_time: String,
     end_time: Option<String>,

@@ -1,4 +1,5 @@
-//! The deployments of a workspace and their endpoints: each was named by a registration once, and has one worker.
+//! The deployments of a workspace and their endpoints. A deployment exists once a registration has named it, and has
+//! one worker.
 
 use std::collections::BTreeMap;
 
@@ -25,18 +26,18 @@ pub(crate) struct Deployments {
     by_name: BTreeMap<String, Deployment>,
 }
 
-/// One deployment. Whether it is active is up to the registrations that name it.
+/// One deployment. Registrations that name it decide whether it is active.
 #[derive(Debug)]
 struct Deployment {
     id: Uuid,
     name: String,
     created: Timestamp,
-    /// When a worker was last heard of.
+    /// When a worker last reported.
     seen: Timestamp,
 }
 
 impl Deployments {
-    /// Notes what a registration says of its deployments.
+    /// Records the deployments of a registration.
     pub(crate) fn take_in<'a>(&mut self, specs: impl Iterator<Item = &'a DeploymentSpec>) {
         let now = clock::now();
         for DeploymentSpec { name, active } in specs {
@@ -56,7 +57,7 @@ struct Service {
     is_active: bool,
 }
 
-/// How a deployment serves a workflow, or any workflow if none is named.
+/// How a deployment serves the given workflow, or any workflow if none is given.
 fn service(catalog: &Catalog, deployment: &str, workflow_name: Option<&str>) -> Service {
     let wanted = |workflow: &&Workflow| workflow_name.is_none_or(|name| name == workflow.name);
     let mut service = Service { is_named: false, is_active: false };
@@ -69,7 +70,7 @@ fn service(catalog: &Catalog, deployment: &str, workflow_name: Option<&str>) -> 
     service
 }
 
-/// `DeploymentResponse`, and with `workers` the `DeploymentDetailResponse`.
+/// `DeploymentResponse`; with `workers`, `DeploymentDetailResponse`.
 #[derive(Serialize)]
 struct DeploymentObject<'a> {
     id: Uuid,
@@ -174,11 +175,11 @@ pub(crate) fn list(workspace: &Workspace, request: &Request) -> Handled {
         .map(|(it, service)| (it, service.is_active))
         .filter(|(_, is_active)| *is_active || !active_only)
         .filter(|(it, _)| search.as_deref().is_none_or(|text| matches(it, text)))
-        // None is hardened.
+        // No deployment is hardened.
         .filter(|_| hardened != Some(true))
         .collect();
     let key = |(it, is_active): &(&Deployment, bool)| {
-        // The active ones come first in either order, unless a field to sort by is named.
+        // Without a sort field, active deployments come first in either order.
         let group = order_by.is_none() && *is_active == (order == Order::Descending);
         let time = if order_by == Some("updated_at") { it.seen } else { it.created };
         (group, time.as_microsecond(), it.name.clone())
@@ -201,7 +202,7 @@ pub(crate) fn get(workspace: &Workspace, cx: &Context<'_>, name: &str, request: 
     Answer::read(Reply::ok(&DeploymentObject { workers, ..deployment.to_object(is_active) }))
 }
 
-/// `GET /v1/workflows/deployments/{name}/workers`: the one there is fits on any page.
+/// `GET /v1/workflows/deployments/{name}/workers`: the single worker fits on any page.
 pub(crate) fn list_workers(workspace: &Workspace, cx: &Context<'_>, name: &str, request: &Request) -> Handled {
     let mut query = Query::new(&request.query);
     let status = query.choices("worker_status", &["active", "inactive"]).last().copied();

@@ -1,7 +1,7 @@
-//! What happened in runs: the event log and the endpoint that lists it; `stream` tells it as it happens.
+//! The event log and the endpoint that lists it. `stream` sends events live.
 //!
-//! Only what a worker tells is here: no event says that a run timed out or was terminated, and a continued run shows as a new
-//! start.
+//! The log holds only events that workers publish. No event says that a run timed out or was terminated, and a
+//! continued run appears as a new start.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -15,21 +15,19 @@ use crate::run::Run;
 use crate::state::{Context, Workspace};
 use crate::switches::Switches;
 
-/// The one activity that runs are made of.
+/// The only activity of every run.
 pub(crate) const ACTIVITY_NAME: &str = "activity";
 pub(crate) const ACTIVITY_ID: &str = "1";
 
-/// One event.
 #[derive(Debug)]
 pub(crate) struct Event {
     pub(crate) id: Uuid,
     pub(crate) at: Timestamp,
-    /// Index of the run in the books.
+    /// Index of the run in the ledger.
     pub(crate) run: usize,
     pub(crate) kind: EventKind,
 }
 
-/// What happened.
 #[derive(Debug)]
 pub(crate) enum EventKind {
     Started,
@@ -61,7 +59,7 @@ impl EventKind {
                 "task_id": task_id,
                 "workflow_name": run.job.workflow_name,
                 "display_name": run.job.display_name,
-                // A workflow's arguments are a list, and there is one.
+                // A workflow's arguments are a list with one item.
                 "input": { "type": "json", "value": [run.job.input] },
                 "attempt": 1,
             }),
@@ -87,7 +85,7 @@ impl EventKind {
 }
 
 impl Event {
-    /// Whether the event got lost on its way from the worker.
+    /// Whether the event gets lost on its way from the worker.
     pub(crate) fn is_lost(&self, switches: &Switches) -> bool {
         switches.drop_terminal_events && self.kind.ends_the_run()
     }
@@ -121,7 +119,7 @@ pub(crate) fn list(workspace: &Workspace, cx: &Context<'_>, request: &Request) -
     let token = query.text("cursor");
     query.finish()?;
 
-    // Nothing starts sub-workflows, so every execution is its own root.
+    // No run starts sub-workflows, so every execution is its own root.
     let is_wanted = |run: &Run| {
         run.is_visible(cx.now, cx.hiding)
             && root.is_none_or(|it| it == run.job.execution_id)

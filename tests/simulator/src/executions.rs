@@ -1,4 +1,4 @@
-//! The endpoints of executions: execute, get, cancel, terminate; `stream` has their event streams.
+//! The endpoints of executions: execute, get, cancel, terminate. Their event streams are in `stream`.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ use crate::workflows::unknown;
 const MAX_EXECUTION_ID: usize = 256;
 const MAX_BATCH: usize = 100;
 
-/// The documented 2 MB, taken as a power of two, as the workflow engine does.
+/// The documented 2 MB as a power of two, as the workflow engine reads it.
 const MAX_INPUT_BYTES: usize = 2 * 1024 * 1024;
 
 /// `POST /v1/workflows/{workflow_identifier}/execute`
@@ -36,7 +36,7 @@ pub(crate) fn execute(workspace: &mut Workspace, cx: &Context<'_>, identifier: &
     start(workspace, cx, job, worker, &order)
 }
 
-/// `POST /v1/workflows/registrations/{workflow_registration_id}/execute`: the registration decides on the deployment.
+/// `POST /v1/workflows/registrations/{workflow_registration_id}/execute`: the registration determines the deployment.
 pub(crate) fn execute_registration(
     workspace: &mut Workspace,
     cx: &Context<'_>,
@@ -57,7 +57,7 @@ struct Order {
     arrived: Timestamp,
     execution_id: String,
     input: Value,
-    /// The input is encrypted, compressed or stored elsewhere: its schema cannot be checked.
+    /// The input is encrypted, compressed or stored elsewhere, so its schema cannot be checked.
     encoded: bool,
     wait: bool,
     timeout_s: Option<f64>,
@@ -83,7 +83,7 @@ impl Order {
         fields.flag("force_new_trace");
         let extensions = fields.take("extensions", validate::object).value();
         let attributes = fields.take("custom_tracing_attributes", validate::string_map);
-        // `traceparent` is not looked at: a malformed one is dropped in silence.
+        // `traceparent` is not checked: the API silently drops a malformed one.
         let custom_tracing_attributes = attributes.value().unwrap_or_default();
         fields.finish()?;
         Ok(Self {
@@ -100,7 +100,7 @@ impl Order {
     }
 }
 
-/// 64 hexadecimal digits, as the live API makes them.
+/// 64 hexadecimal digits, like the live API.
 fn generate_execution_id() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
@@ -133,7 +133,7 @@ fn small_object(value: Value) -> Result<Value, Problem> {
     Ok(input)
 }
 
-/// Everything that can be refused before the books are asked.
+/// Makes every check that does not need the ledger.
 fn prepare(workflow: &Workflow, cx: &Context<'_>, order: &Order) -> Result<(Job, Option<Worker>), ApiError> {
     if workflow.archived && cx.switches.execute_archived == Admission::Reject {
         return Err(ApiError::plain(StatusCode::CONFLICT, "Workflow is archived"));
@@ -196,19 +196,18 @@ fn start(workspace: &mut Workspace, cx: &Context<'_>, job: Job, worker: Option<W
     Answer::write(Reply::ok(&object), true)
 }
 
-/// Less than nothing is no wait at all, and more than a `Duration` holds is for ever.
+/// A negative number means no wait. A number too large for a `Duration` means no limit.
 fn seconds_to_wait(seconds: f64) -> Duration {
     if seconds > 0.0 { Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX) } else { Duration::ZERO }
 }
 
-/// How a `wait_for_result` stands.
 pub(crate) enum Waiting {
     Over(Reply),
-    /// Still running; time alone changes that at this moment.
+    /// Still running; the next step of the run is due at this time.
     Until(jiff::Timestamp),
 }
 
-/// Looks after an execution that somebody waits for.
+/// Checks an execution that a client waits for.
 pub(crate) fn look(workspace: &Workspace, cx: &Context<'_>, wait: &Wait) -> Waiting {
     let execution_id = wait.execution_id.as_str();
     let own = |run: &Run| run.first_engine_id == wait.first_engine_id && !run.forgotten;
@@ -231,7 +230,7 @@ pub(crate) fn look(workspace: &Workspace, cx: &Context<'_>, wait: &Wait) -> Wait
     }
 }
 
-/// The answer to a `wait_for_result` whose time is up; the execution goes on.
+/// The answer to a `wait_for_result` that timed out. The execution continues.
 pub(crate) fn waited_too_long(cx: &Context<'_>) -> Reply {
     internal(cx.switches.wait_timeout_status).into()
 }
@@ -273,7 +272,7 @@ pub(crate) fn get(workspace: &Workspace, cx: &Context<'_>, execution_id: &str, r
     }
 }
 
-/// An answer in which these bytes stand for the result.
+/// An answer with `raw` in place of the result.
 fn with_result(object: &ExecutionObject<'_>, raw: &str) -> Reply {
     let mark = Uuid::new_v4().to_string();
     let mut object = json!(object);
@@ -282,13 +281,13 @@ fn with_result(object: &ExecutionObject<'_>, raw: &str) -> Reply {
     Reply::text(StatusCode::OK, "application/json", body)
 }
 
-/// `POST /v1/workflows/executions/{execution_id}/cancel`: a request, which the workflow honours in its own time.
+/// `POST /v1/workflows/executions/{execution_id}/cancel`: a request that the workflow honours in its own time.
 pub(crate) fn cancel(workspace: &mut Workspace, cx: &Context<'_>, execution_id: &str) -> Handled {
     let news = cancel_one(workspace, cx, execution_id)?;
     Answer::write(Reply::no_content(), news)
 }
 
-/// `POST /v1/workflows/executions/{execution_id}/terminate`: at once.
+/// `POST /v1/workflows/executions/{execution_id}/terminate`: takes effect at once.
 pub(crate) fn terminate(workspace: &mut Workspace, cx: &Context<'_>, execution_id: &str) -> Handled {
     let news = terminate_one(workspace, cx, execution_id)?;
     Answer::write(Reply::no_content(), news)
@@ -304,7 +303,7 @@ pub(crate) fn terminate_batch(workspace: &mut Workspace, cx: &Context<'_>, reque
     batch(request, |id| terminate_one(workspace, cx, id))
 }
 
-/// Does the same to several executions: each succeeds or fails by itself.
+/// Applies `one` to several executions; each succeeds or fails by itself.
 fn batch(request: &Request, mut one: impl FnMut(&str) -> Result<bool, ApiError>) -> Handled {
     let mut fields = Fields::parse(&request.body, request.content_type.as_deref())?;
     let check = |value| validate::filled_list(value, MAX_BATCH, validate::text);
@@ -325,7 +324,7 @@ fn batch(request: &Request, mut one: impl FnMut(&str) -> Result<bool, ApiError>)
     Answer::write(Reply::ok(&json!({ "results": results })), changed)
 }
 
-/// Asks an execution to end. Tells whether it had not been asked before.
+/// Requests a cancel. Returns whether this was the first request.
 fn cancel_one(workspace: &mut Workspace, cx: &Context<'_>, execution_id: &str) -> Result<bool, ApiError> {
     let (index, run) = visible(workspace, cx, execution_id)?;
     if run.end.is_some() {
@@ -337,7 +336,6 @@ fn cancel_one(workspace: &mut Workspace, cx: &Context<'_>, execution_id: &str) -
     Ok(workspace.books.request_cancel(index, cx.now))
 }
 
-/// Ends an execution.
 fn terminate_one(workspace: &mut Workspace, cx: &Context<'_>, execution_id: &str) -> Result<bool, ApiError> {
     let (index, run) = visible(workspace, cx, execution_id)?;
     if run.end.is_some() {

@@ -1,4 +1,4 @@
-//! Faults that tests inject: what may go wrong between a request and its answer.
+//! Faults that tests inject between a request and its answer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,31 +12,31 @@ use crate::request::Request;
 
 /// One fault: which requests it strikes, how often, and what it does.
 ///
-/// Of the conditions, absent ones are met by every request.
+/// An absent condition matches every request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fault {
-    /// For the reader.
+    /// A label; the totals count strikes by name.
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
     workspace: Option<String>,
     #[serde(default)]
     method: Option<String>,
-    /// A route's template or a literal path; with a final `*` every path that begins so.
+    /// A route's template, a literal path, or a path prefix that ends in `*`.
     #[serde(default)]
     route: Option<String>,
     /// The id in the path, or the one in the body of an execute call.
     #[serde(default)]
     execution_id: Option<String>,
-    /// How often it strikes; without limit when absent.
+    /// How many times the fault strikes; unlimited when absent.
     #[serde(default)]
     times: Option<u64>,
-    /// The share of requests that it strikes; all when absent.
+    /// The share of requests that the fault strikes; all when absent.
     #[serde(default)]
     rate: Option<f64>,
     kind: Kind,
-    /// How often it has struck; counted anew with every `PUT`.
+    /// How many times the fault has struck. Every `PUT` resets the number.
     #[serde(default)]
     fired: u64,
 }
@@ -55,13 +55,13 @@ enum Kind {
     /// Wait before the effect.
     LatencyMs(u64),
     Error(ErrorAnswer),
-    /// Wait until a test lets the request go on.
+    /// Wait until a test releases the request.
     Hold(When),
     /// Close the connection without an answer.
     Close(When),
     /// Send half of the answer's body and close the connection.
     Truncate(bool),
-    /// Break a stream off in the middle.
+    /// Break off a stream in the middle.
     CutStreamAfterMs(u64),
     /// End a stream with an error frame, as the API does.
     FailStreamAfterMs(u64),
@@ -71,19 +71,19 @@ enum Kind {
 #[serde(deny_unknown_fields)]
 struct ErrorAnswer {
     status: u16,
-    /// JSON, or a string that is sent as it is; what is usual for the status when absent.
+    /// JSON, or a string that is sent verbatim. Defaults to the usual body for the status.
     #[serde(default)]
     body: Option<Value>,
     #[serde(default)]
     content_type: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    /// Whether the request takes effect all the same.
+    /// Whether the request still takes effect.
     #[serde(default)]
     after_effect: bool,
 }
 
-/// One thing that happens to a request.
+/// One step of a fault plan.
 #[derive(Debug)]
 pub(crate) enum Mishap {
     Sleep(Duration),
@@ -94,26 +94,25 @@ pub(crate) enum Mishap {
     EndStream(StreamEnd),
 }
 
-/// How a fault ends a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StreamEnd {
     pub(crate) after: Duration,
-    /// By an error frame; else the connection breaks off.
+    /// Whether the stream ends with an error frame. Otherwise the connection breaks off.
     pub(crate) with_error: bool,
 }
 
-/// All that happens to a request, in order.
+/// Everything that happens to a request, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) before: Vec<Mishap>,
     pub(crate) after: Vec<Mishap>,
 }
 
-/// The faults in force.
+/// The active faults.
 #[derive(Debug)]
 pub(crate) struct Faults {
     list: Vec<Fault>,
-    /// How often each has struck since the simulator began, by name or else by kind.
+    /// How often each fault has struck since the simulator started, by name, or by kind for unnamed faults.
     struck: BTreeMap<String, u64>,
     dice: Dice,
 }
@@ -123,7 +122,7 @@ impl Faults {
         Self { list: Vec::new(), struck: BTreeMap::new(), dice: Dice(seed) }
     }
 
-    /// Replaces all faults, and with a seed the random numbers that rates are drawn with.
+    /// Replaces all faults, and with `seed` also the random numbers for rates.
     pub(crate) fn replace(&mut self, list: Vec<Fault>, seed: Option<u64>) {
         self.list = list;
         for fault in &mut self.list {
@@ -142,7 +141,7 @@ impl Faults {
         &self.struck
     }
 
-    /// Decides what happens to a request. A fault that a request never gets to, because an earlier one ends it, does not strike.
+    /// Decides what happens to a request. A fault after one that ends the request does not strike.
     pub(crate) fn plan(&mut self, request: &Request, workspace: Option<&str>) -> Plan {
         let mut plan = Plan::default();
         if self.list.is_empty() {
@@ -203,7 +202,7 @@ impl Kind {
         }
     }
 
-    /// As it is spelled in an order.
+    /// The kind's name in JSON.
     fn word(&self) -> &'static str {
         match self {
             Self::LatencyMs(_) => "latency_ms",
@@ -254,7 +253,7 @@ impl ErrorAnswer {
     }
 }
 
-/// What the API, or the gateway before it, says with a status.
+/// The usual answer of the API, or of the gateway in front of it, for a status.
 fn usual(status: StatusCode) -> Reply {
     let reason = status.canonical_reason().unwrap_or("Error");
     let body = match status.as_u16() {
@@ -277,14 +276,14 @@ fn usual(status: StatusCode) -> Reply {
 struct Dice(u64);
 
 impl Dice {
-    /// A number from 0 up to 1.
+    /// A number from 0 to below 1.
     fn roll(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
-        // 53 bits are what a double holds.
+        // A double holds 53 bits.
         (bits >> 11) as f64 / (1u64 << 53) as f64
     }
 }

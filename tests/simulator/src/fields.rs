@@ -13,7 +13,7 @@ pub(crate) enum Field<T> {
 }
 
 impl<T> Field<T> {
-    /// Where `null` means the same as absent.
+    /// For fields where `null` means absent.
     pub(crate) fn value(self) -> Option<T> {
         match self {
             Self::Value(value) => Some(value),
@@ -52,7 +52,6 @@ impl Fields {
         }
     }
 
-    /// Ends the checks.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         if self.problems.is_empty() { Ok(()) } else { Err(unprocessable(self.problems)) }
     }
@@ -83,7 +82,7 @@ impl Fields {
         }
     }
 
-    /// Checks a required field; the result counts only once `finish` found no problem.
+    /// Checks a required field. The result counts only if `finish` finds no problem.
     pub(crate) fn required<T: Default>(&mut self, name: &str, check: impl FnOnce(Value) -> Result<T, Problem>) -> T {
         let checked = match self.object.remove(name) {
             Some(value) => check(value),

@@ -1,4 +1,4 @@
-//! Requests that a fault holds until a test lets them go.
+//! Requests that a fault holds until a test releases them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,14 +10,13 @@ use crate::faults::When;
 use crate::request::Request;
 use crate::state::Shared;
 
-/// The requests that are held now.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     entries: BTreeMap<u64, Entry>,
     last_id: u64,
 }
 
-/// A held request. Dropping it lets the request go on.
+/// A held request. Dropping it releases the request.
 #[derive(Debug, Serialize)]
 struct Entry {
     id: u64,
@@ -37,18 +36,17 @@ impl Held {
         self.entries.values().collect()
     }
 
-    /// Lets one request go on. Tells whether there was one.
+    /// Releases one request. Returns whether it was held.
     pub(crate) fn release(&mut self, id: u64) -> bool {
         self.entries.remove(&id).is_some()
     }
 
-    /// Lets all requests go on.
     pub(crate) fn release_all(&mut self) {
         self.entries.clear();
     }
 }
 
-/// Takes a request off the list when its client is gone.
+/// Removes a request from the list when its client disconnects.
 struct Guard {
     shared: Arc<Shared>,
     id: u64,
@@ -60,7 +58,7 @@ impl Drop for Guard {
     }
 }
 
-/// Holds a request until it is released. If its client leaves first, this never returns.
+/// Holds a request until it is released. If its client disconnects first, this never returns.
 pub(crate) async fn hold(shared: &Arc<Shared>, request: &Request, workspace: Option<&str>, when: When) {
     let (gate, released) = oneshot::channel();
     let guard = {
@@ -80,7 +78,7 @@ pub(crate) async fn hold(shared: &Arc<Shared>, request: &Request, workspace: Opt
         held.entries.insert(id, entry);
         Guard { shared: Arc::clone(shared), id }
     };
-    // The gate is never sent through: it is dropped.
+    // Nothing is sent through the gate. Dropping it releases the request.
     let _ = released.await;
     drop(guard);
 }

@@ -1,88 +1,101 @@
 //! A faithful in-memory Mistral Workflows API, for tests and demonstrations.
 //!
-//! The simulator serves the API over HTTP with wire types of its own, so that a mistake in a client's types shows. Behind it are
-//! virtual workflows that take a while and complete, fail, time out or hang, as a test decides ([`Behaviour`]). Everything is in
-//! memory and ends with the [`Simulator`].
+//! The simulator serves the API over HTTP. It has its own wire types, so that a mistake in a client's types shows.
+//! Behind the API are virtual workflows that take some time and then complete, fail, time out or hang, as a test
+//! decides ([`Behaviour`]). All state is in memory and ends with the [`Simulator`].
 //!
-//! What it does follows Mistral's OpenAPI document and what was seen live; where both are silent, a switch picks the answer
-//! (`/__sim/switches`). Each bearer token opens a workspace; tokens that nobody listed share the workspace `default`.
+//! The behaviour follows Mistral's OpenAPI document and observations of the live API. Where both are silent, a switch
+//! selects the answer (`/__sim/switches`). Each bearer token opens a workspace; unlisted tokens share the workspace
+//! `default`.
 //!
 //! # Controls
 //!
-//! | Request | What it does |
-//! |---|---|
-//! | `GET /__sim/calls`, `DELETE` | per workspace, method and route: arrivals, effects (calls that changed something) and statuses; resets them |
-//! | `GET /__sim/executions` | per execution id: workflow, input, how often it was started, status |
-//! | `GET /__sim/streams` | `{"open"}`: how many event streams of all workspaces are open |
-//! | `POST /__sim/executions/{id}/finish` | ends a running execution: `{"outcome", "result"?, "error"?}` |
-//! | `DELETE /__sim/executions/{id}` | forgets an execution, as if its retention had passed |
-//! | `POST /__sim/workflows` | registers a [`WorkflowSpec`], or registers it again |
-//! | `PATCH`, `DELETE /__sim/workflows/{name}` | changes the mentioned fields, as a person in Mistral's console would, or as its workers come and go (`"deployments": [{"name", "active"}]`); removes it |
-//! | `PUT /__sim/faults`, `GET` | replaces all faults and releases all held requests: `{"faults", "hide_new_executions_ms"?, "seed"?}` |
-//! | `GET /__sim/held`, `POST /__sim/held/{id}/release`, `POST /__sim/held/release` | requests that a fault holds; lets them go on |
-//! | `PUT /__sim/switches`, `GET` | the answers to what is documented nowhere; an absent field means its default |
-//! | `PUT /__sim/tokens/{token}`, `DELETE` | `{"workspace"}` lets a token in; revokes it |
+//! - `GET /__sim/calls`: counts per workspace, method and route: arrivals, effects (calls that changed something) and
+//!   statuses. `DELETE` resets them.
+//! - `GET /__sim/executions`: the workflow, input, number of starts and status of each execution id.
+//! - `GET /__sim/streams`: `{"open"}`, the number of open event streams in all workspaces.
+//! - `POST /__sim/executions/{id}/finish`: ends a running execution. The body is `{"outcome", "result"?, "error"?}`.
+//! - `DELETE /__sim/executions/{id}`: forgets an execution, as if its retention had passed.
+//! - `POST /__sim/workflows`: registers a [`WorkflowSpec`], or registers it again.
+//! - `PATCH /__sim/workflows/{name}`: changes the given fields, as an edit in Mistral's console would, or as workers do
+//!   when they come and go (`"deployments": [{"name", "active"}]`). `DELETE` removes the workflow.
+//! - `PUT /__sim/faults`: replaces all faults and releases all held requests. The body is `{"faults",
+//!   "hide_new_executions_ms"?, "seed"?}`. `GET` returns the faults.
+//! - `GET /__sim/held`: lists the requests that a fault holds. `POST /__sim/held/{id}/release` releases one, `POST
+//!   /__sim/held/release` all.
+//! - `PUT /__sim/switches`: selects answers that are documented nowhere; an absent field means its default. `GET`
+//!   returns the switches.
+//! - `PUT /__sim/tokens/{token}`: admits a token. The body is `{"workspace"}`. `DELETE` revokes the token.
 //!
-//! The lists cover all workspaces, or that of `?workspace=NAME`. Workflows are those of `?workspace=NAME`, by default `default`.
+//! Lists cover all workspaces, or only that of `?workspace=NAME`. Workflows belong to `?workspace=NAME`, by default
+//! `default`.
 //!
 //! # Faults
 //!
-//! `{"name"?, "workspace"?, "method"?, "route"?, "execution_id"?, "times"?, "rate"?, "kind"}`, where `route` is a template
-//! (`/v1/workflows/{workflow_identifier}/execute`), a literal path, or with a final `*` the beginning of a path, and `kind` one of
+//! `{"name"?, "workspace"?, "method"?, "route"?, "execution_id"?, "times"?, "rate"?, "kind"}`. `route` is a template
+//! (`/v1/workflows/{workflow_identifier}/execute`), a literal path, or a path prefix that ends in `*`. `kind` is one
+//! of:
 //!
-//! - `{"latency_ms": 100}`: wait before the effect;
-//! - `{"error": {"status", "body"?, "content_type"?, "headers"?, "after_effect"?}}`: answer with an error; without `body` one that
-//!   is usual for the status;
-//! - `{"hold": "before_effect" | "after_effect"}`: wait for a release;
-//! - `{"close": "before_effect" | "after_effect"}`: close the connection without an answer;
-//! - `{"truncate": true}`: send half of the answer's body and close the connection;
-//! - `{"cut_stream_after_ms": 100}`: break an event stream off;
+//! - `{"latency_ms": 100}`: wait before the effect.
+//! - `{"error": {"status", "body"?, "content_type"?, "headers"?, "after_effect"?}}`: answer with an error. `body`
+//!   defaults to the usual one for the status.
+//! - `{"hold": "before_effect" | "after_effect"}`: wait for a release.
+//! - `{"close": "before_effect" | "after_effect"}`: close the connection without an answer.
+//! - `{"truncate": true}`: send half of the answer's body and close the connection.
+//! - `{"cut_stream_after_ms": 100}`: break an event stream off.
 //! - `{"fail_stream_after_ms": 100}`: end an event stream with an error frame.
 //!
-//! `hide_new_executions_ms` keeps executions that start from now on out of reads, cancels and terminates for so long, also when
-//! they have ended by then; their ids are taken all the same, and event streams, which come from elsewhere, tell of them.
-//! `GET /__sim/faults` also tells what came of all orders so far: `struck`, how often faults have struck, by their names or else
-//! their kinds, and `concealed`, how often a hidden execution was asked for, canceled or terminated.
-//! Faults strike in the order of the list, those before the effect first. A client that leaves before the effect has had none.
+//! `hide_new_executions_ms` hides every execution that starts from now on. For that long, reads, cancels and terminates
+//! do not find the execution, even if it has ended by then. Its id is taken all the same, and event streams, which have
+//! another source, report it. `GET /__sim/faults` also returns totals since the simulator started: `struck` counts
+//! strikes per fault name, or per kind for unnamed faults; `concealed` counts gets, cancels and terminates of hidden
+//! executions. Faults strike in list order, those before the effect first. A request whose client disconnects before
+//! the effect has no effect.
 //!
 //! # Switches
 //!
-//! | Switch | Default | Else |
-//! |---|---|---|
-//! | `unknown_workflow_code` | `"WF_1100"` | another code in the `404`; `null` for none |
-//! | `execute_archived`, `execute_without_worker` | `"accept"` | `"reject"`: `409` |
-//! | `cancel_finished` | `409` | `204` |
-//! | `reuse_finished_id` | `"new_run"` | `"conflict"`: `409 WF_1101` |
-//! | `put_null` | `"untouched"` | `"clear"` |
-//! | `reregistration` | `"keep"`: a client's updates of a workflow outlive that it is registered again | `"overwrite"`: display name and description are the worker's again, and the workflow is not archived |
-//! | `repeated_archive` | `200` | `409`, also for unarchiving what is not archived; never for the bulk calls, which are documented to allow it |
-//! | `null_workflow` | `false` | `true`: updates, archiving and unarchiving answer with `null` in place of the workflow |
-//! | `running_status` | `"RUNNING"` | any word, such as `"RETRYING_AFTER_ERROR"`, or `null` |
-//! | `failed_result` | `null` | any JSON |
-//! | `archived_as_string` | `false` | `true`: `"true"` and `"false"` |
-//! | `drop_terminal_events` | `false` | `true`: COMPLETED, FAILED and CANCELED events get lost, in the list and in the streams |
-//! | `unscoped_stream` | `"accept"` | `"reject"`: `422` for an event stream that names no execution, root or parent; newer documents say so |
-//! | `stream_ids` | `false` | `true`: frames have an `id`, the `broker_sequence` |
-//! | `execution_stream_ends` | `true` | `false`: the stream of an execution stays open after its end |
-//! | `heartbeat_ms` | `15000` | another time after which a silent stream sends a comment |
-//! | `wait_timeout_status`, `wait_failure_status` | `504`, `500` | other statuses of a `wait_for_result` |
-//! | `wait_default_timeout_s` | `60` | how long it waits when the client does not say |
+//! Each default is in parentheses.
+//!
+//! - `unknown_workflow_code` (`"WF_1100"`): another code in the `404`; `null` for none.
+//! - `execute_archived`, `execute_without_worker` (`"accept"`): `"reject"` answers `409`.
+//! - `cancel_finished` (`409`): or `204`.
+//! - `reuse_finished_id` (`"new_run"`): `"conflict"` answers `409 WF_1101`.
+//! - `put_null` (`"untouched"`): or `"clear"`.
+//! - `reregistration` (`"keep"`): a client's updates of a workflow survive another registration. With `"overwrite"`,
+//!   display name and description are the worker's again, and the workflow is not archived.
+//! - `repeated_archive` (`200`): or `409`, also for unarchiving a workflow that is not archived. Bulk calls never
+//!   answer `409`: their documentation allows repetition.
+//! - `null_workflow` (`false`): with `true`, updates, archiving and unarchiving answer with `null` in place of the
+//!   workflow.
+//! - `running_status` (`"RUNNING"`): any word, such as `"RETRYING_AFTER_ERROR"`, or `null`.
+//! - `failed_result` (`null`): any JSON.
+//! - `archived_as_string` (`false`): with `true`, `"true"` and `"false"`.
+//! - `drop_terminal_events` (`false`): with `true`, COMPLETED, FAILED and CANCELED events get lost, in the list and in
+//!   the streams.
+//! - `unscoped_stream` (`"accept"`): `"reject"` answers `422` to an event stream that names no execution, root or
+//!   parent, as newer documents say.
+//! - `stream_ids` (`false`): with `true`, frames have an `id`, the `broker_sequence`.
+//! - `execution_stream_ends` (`true`): with `false`, the stream of an execution stays open after its end.
+//! - `heartbeat_ms` (`15000`): how long a stream is silent before it sends a comment.
+//! - `wait_timeout_status`, `wait_failure_status` (`504`, `500`): other statuses of a `wait_for_result`.
+//! - `wait_default_timeout_s` (`60`): how long `wait_for_result` waits when the client does not say.
 //!
 //! # Event streams
 //!
-//! `GET /v1/workflows/events/stream` replays the events of the workspace from `start_seq` on, or after the `Last-Event-ID`, and
-//! then goes on live without an end. `GET /v1/workflows/executions/{execution_id}/stream` tells of the newest start of that id with
-//! all continuations; its `event_source` means what is stored (`DATABASE`), what is still to come (`LIVE`) or both. A
-//! `broker_sequence` counts the events of a workspace from 1, and no number is ever used again. As no event tells that a run timed
-//! out or was terminated, the stream of such an execution ends without a word.
+//! `GET /v1/workflows/events/stream` replays the events of the workspace from `start_seq`, or after the
+//! `Last-Event-ID`, and then continues live without end. `GET /v1/workflows/executions/{execution_id}/stream` reports
+//! the newest start of that id and all its continuations. Its `event_source` selects stored events (`DATABASE`), future
+//! events (`LIVE`) or both. `broker_sequence` counts the events of a workspace from 1 and never reuses a number. No
+//! event reports that a run timed out or was terminated, so the stream of such an execution ends without a final event.
 //!
 //! # Limits
 //!
-//! Schedules cannot be created: their list is empty and every id is unknown. Signals, queries, updates, resets, histories, traces
-//! and logs are not there, nor are managed deployments; a deployment is there because a workflow was registered with it, and has
-//! one worker.
+//! Schedules cannot be created: their list is empty and every id is unknown. There are no signals, queries, updates,
+//! resets, histories, traces, logs or managed deployments. A deployment exists because a workflow was registered with
+//! it, and has one worker.
 //!
-//! 2 MB of input are 2 MiB of compact JSON, and more is a `422`; a body above 4 MiB is a `413`. The size of results is not limited.
+//! The limit of 2 MB of input is taken as 2 MiB of compact JSON; more is a `422`. A body above 4 MiB is a `413`. The
+//! size of results is not limited.
 
 mod api;
 mod books;
@@ -127,16 +140,16 @@ use crate::catalog::Catalog;
 use crate::state::{Shared, State, Tokens};
 use crate::switches::Reregistration;
 
-/// How a simulator begins.
+/// Configuration of a simulator.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen; port 0 picks a free one.
+    /// The listen address; port 0 picks a free port.
     pub listen: SocketAddr,
-    /// Names of workspaces and a token of each; a name may stand several times.
+    /// Names of workspaces, each with a token. A name may occur several times.
     pub workspaces: Vec<(String, String)>,
-    /// The workflows that every workspace begins with.
+    /// The initial workflows of every workspace.
     pub workflows: Vec<WorkflowSpec>,
-    /// Seed of the random numbers that fault rates are drawn with.
+    /// Seed of the random numbers for fault rates.
     pub seed: u64,
 }
 
@@ -146,18 +159,18 @@ impl Default for Options {
     }
 }
 
-/// Why a simulator could not start, or a workflow not be registered.
+/// A simulator could not start, or a workflow could not be registered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is not free, or not ours.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// The address that was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The specification of a workflow makes no sense.
+    /// The specification of a workflow is invalid.
     #[error("workflow: {0}")]
     Workflow(String),
 }

@@ -1,4 +1,4 @@
-//! The body of a stream: it waits for news without keeping anybody else from the books, and ends with its client.
+//! The body of a stream. It waits for events without holding the lock on the state, and ends with its client.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,6 @@ use crate::stream::{Feed, Look, Then, error_frame};
 /// A comment that tells the client, and the proxies in between, that the stream is alive.
 const HEARTBEAT: &str = ": heartbeat\n\n";
 
-/// The frames of a stream.
 pub(crate) fn body(
     shared: Arc<Shared>,
     workspace: String,
@@ -35,7 +34,8 @@ struct Live {
     workspace: String,
     feed: Feed,
     fault: Option<StreamEnd>,
-    /// When the first look was: a fault counts from there, so that a slow machine never cuts what can be told at once.
+    /// When the first poll was. Faults count from this time, so that a slow machine never cuts events that are
+    /// available at once.
     begun: Option<Timestamp>,
     last_sent: Timestamp,
 }
@@ -46,7 +46,7 @@ impl Drop for Live {
     }
 }
 
-/// What a stream does next.
+/// The next step of a stream.
 enum Next {
     Send(String),
     SendLast(String),
@@ -55,7 +55,7 @@ enum Next {
     BreakOff,
 }
 
-/// A frame, and what sends the next one if there is one.
+/// A frame, and the stream's rest if there is one.
 type Sent = (io::Result<Frame<Bytes>>, Option<Live>);
 
 impl Live {
@@ -63,7 +63,7 @@ impl Live {
     async fn next(mut self) -> Option<Sent> {
         let shared = Arc::clone(&self.shared);
         loop {
-            // Made before the look, so that no change in between is missed.
+            // Created before the poll, so that no change in between is missed.
             let changed = shared.changed.notified();
             let wait = match self.look() {
                 Next::Send(text) => return Some((Ok(Frame::data(text.into())), Some(self))),
@@ -71,7 +71,7 @@ impl Live {
                 Next::Wait(time) => time,
                 Next::End => return None,
                 Next::BreakOff => {
-                    // hyper throws away what it has not yet written when a body fails: give it the time to write.
+                    // hyper discards unwritten data when a body fails: leave time to write.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     return Some((Err(io::Error::other("cut on purpose")), None));
                 }

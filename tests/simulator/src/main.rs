@@ -12,19 +12,19 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where to listen; port 0 picks a free one, and the line on standard output tells which.
+    /// Address to listen on. Port 0 picks a free port, which standard output shows.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
-    /// A JSON file with the list of workflows that every workspace begins with.
+    /// JSON file with a list of workflows that every workspace begins with.
     #[arg(long, value_name = "FILE")]
     workflows: Option<PathBuf>,
 
-    /// A workspace and a token that opens it; tokens that are not listed share the workspace `default`.
+    /// A workspace and a token that opens it. Unlisted tokens share the workspace `default`.
     #[arg(long = "workspace", value_name = "NAME=TOKEN", value_parser = name_and_token)]
     workspaces: Vec<(String, String)>,
 
-    /// Seed of the random numbers that fault rates are drawn with.
+    /// Seed of the random numbers for fault rates.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -36,7 +36,6 @@ fn name_and_token(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Why the program ends.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{0}: {1}")]

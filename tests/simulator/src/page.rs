@@ -1,13 +1,12 @@
 //! Pagination by opaque tokens.
 //!
-//! A token holds the sort key of the last row that was sent, so rows that appear or vanish between two pages shift nothing.
+//! A token holds the sort key of the last row sent, so rows that appear or disappear between two pages shift nothing.
 
 use std::cmp::Ordering;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Sort direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Ascending,
@@ -20,7 +19,7 @@ pub(crate) struct Page<T> {
     pub(crate) next: Option<String>,
 }
 
-/// Sorts `rows` by `key` and cuts out the page after `token`; `None` when the token is not one of ours.
+/// Sorts `rows` by `key` and returns the page after `token`. Returns `None` if this pagination did not make the token.
 pub(crate) fn page<T, K>(
     mut rows: Vec<T>,
     key: impl Fn(&T) -> K,

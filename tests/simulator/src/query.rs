@@ -20,12 +20,11 @@ impl<'a> Query<'a> {
         Self { pairs, problems: Vec::new() }
     }
 
-    /// Ends the checks.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         if self.problems.is_empty() { Ok(()) } else { Err(unprocessable(self.problems)) }
     }
 
-    /// A scalar: of a repeated parameter the last one counts.
+    /// A scalar. The last occurrence of a repeated parameter counts.
     pub(crate) fn text(&self, name: &str) -> Option<&'a str> {
         self.list(name).last().copied()
     }
@@ -36,7 +35,7 @@ impl<'a> Query<'a> {
         named.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// A repeated parameter with a maximum number of values.
+    /// A repeated parameter with at most `max` values.
     pub(crate) fn bounded_list(&mut self, name: &str, max: usize) -> Vec<&'a str> {
         let values = self.list(name);
         if values.len() > max {
@@ -123,7 +122,6 @@ impl<'a> Query<'a> {
         values
     }
 
-    /// The `order` parameter.
     pub(crate) fn order(&mut self, default: Order) -> Order {
         match self.choices("order", &["asc", "desc"]).last() {
             Some(&"asc") => Order::Ascending,

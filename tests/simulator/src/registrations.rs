@@ -1,4 +1,4 @@
-//! The endpoints of registrations, and of the token's own identity.
+//! The endpoints of registrations and of the token's own identity.
 
 use serde_json::json;
 

@@ -1,11 +1,10 @@
-//! What an endpoint answers, before it becomes bytes on a connection.
+//! An endpoint's answer before it is sent.
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// A complete HTTP answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
@@ -15,28 +14,24 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// An answer with a JSON body.
     pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Self {
         Self {
             status,
             content_type: Some("application/json".to_owned()),
             headers: Vec::new(),
-            // Our own types and `Value` have string keys only, so this cannot fail.
+            // Cannot fail: our own types and `Value` have only string keys.
             body: serde_json::to_vec(body).unwrap_or_default().into(),
         }
     }
 
-    /// An answer with a body of another kind.
     pub(crate) fn text(status: StatusCode, content_type: &str, body: String) -> Self {
         Self { status, content_type: Some(content_type.to_owned()), headers: Vec::new(), body: body.into() }
     }
 
-    /// `200` with a JSON body.
     pub(crate) fn ok(body: &impl Serialize) -> Self {
         Self::json(StatusCode::OK, body)
     }
 
-    /// `204`.
     pub(crate) fn no_content() -> Self {
         Self { status: StatusCode::NO_CONTENT, content_type: None, headers: Vec::new(), body: Bytes::new() }
     }
@@ -50,12 +45,11 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    /// Any status with any body.
     pub(crate) fn new(status: StatusCode, body: Value) -> Self {
         Self { status, body }
     }
 
-    /// The text for people.
+    /// The human-readable text.
     pub(crate) fn detail(&self) -> &Value {
         &self.body["detail"]
     }
@@ -75,7 +69,7 @@ impl ApiError {
         Self::coded(StatusCode::NOT_FOUND, "WF_1100", detail)
     }
 
-    /// `409 WF_1102`, which also tells the status of the finished execution.
+    /// `409 WF_1102`, which includes the status of the finished execution.
     pub(crate) fn not_running(status: &str) -> Self {
         Self::new(
             StatusCode::CONFLICT,
@@ -83,7 +77,7 @@ impl ApiError {
         )
     }
 
-    /// An error of the server's own making: its `detail` never says more than this.
+    /// An internal error. Its `detail` is always this text.
     pub(crate) fn internal(status: StatusCode, code: &str) -> Self {
         Self::coded(status, code, "An error occurred")
     }

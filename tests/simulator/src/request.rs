@@ -1,4 +1,4 @@
-//! A request to the API as its endpoints see it.
+//! A parsed request to the API.
 
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
@@ -13,27 +13,26 @@ use crate::reply::{ApiError, Reply};
 use crate::route::{self, Endpoint, Target};
 use crate::stream::Feed;
 
-/// A request to the API.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// When it came in, before any latency.
+    /// When the request arrived, before any latency.
     pub(crate) arrived: Timestamp,
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) target: Target,
     pub(crate) query: Vec<(String, String)>,
-    /// The bearer token, if there is one.
+    /// The bearer token.
     pub(crate) token: Option<String>,
     pub(crate) content_type: Option<String>,
-    /// Where a client wants a stream to go on.
+    /// The event after which the client resumes a stream.
     pub(crate) last_event_id: Option<String>,
     pub(crate) body: Bytes,
-    /// The body was larger than the server reads.
+    /// Whether the body exceeded the server's limit.
     pub(crate) oversized: bool,
 }
 
 impl Request {
-    /// A request whose body is still to come.
+    /// A request whose body has not been read yet.
     pub(crate) fn new(parts: &Parts) -> Self {
         let path = parts.uri.path();
         Self {
@@ -50,7 +49,7 @@ impl Request {
         }
     }
 
-    /// The template of the request's route.
+    /// The template of the request's route, or `unknown`.
     pub(crate) fn template(&self) -> &'static str {
         match &self.target {
             Target::Endpoint { route, .. } => route.template,
@@ -58,13 +57,13 @@ impl Request {
         }
     }
 
-    /// Whether the answer is a stream, if it is not an error.
+    /// Whether a successful answer is a stream.
     pub(crate) fn is_for_a_stream(&self) -> bool {
         let streams = [Endpoint::StreamEvents, Endpoint::StreamExecution];
         matches!(&self.target, Target::Endpoint { route, .. } if streams.contains(&route.endpoint))
     }
 
-    /// The execution that the request is about, as far as the request says.
+    /// The execution that the request names, if it names one.
     pub(crate) fn execution_id(&self) -> Option<String> {
         let Target::Endpoint { route, parameters } = &self.target else {
             return None;
@@ -82,16 +81,16 @@ impl Request {
     }
 }
 
-/// What an endpoint makes of a request.
+/// An endpoint's answer or error.
 pub(crate) type Handled = Result<Answer, ApiError>;
 
-/// What an endpoint makes of a request that is not an error.
+/// A successful answer of an endpoint.
 pub(crate) enum Answer {
-    /// An answer, and whether the request changed anything.
+    /// A reply, and whether the request changed anything.
     Done { reply: Reply, changed: bool },
-    /// The request started an execution, and the answer comes when that has ended.
+    /// The request started an execution and is answered when the execution has ended.
     Wait(Wait),
-    /// The answer goes on for as long as there is something to tell.
+    /// A stream of events.
     Stream(Feed),
 }
 
@@ -105,15 +104,15 @@ impl Answer {
     }
 }
 
-/// An execution that somebody waits for.
+/// A wait for the end of an execution.
 pub(crate) struct Wait {
     pub(crate) execution_id: String,
-    /// The engine's id of the run that the request started: a later start of the same id is not waited for.
+    /// The engine's id of the run that the request started. A later start of the same id does not count.
     pub(crate) first_engine_id: Uuid,
     pub(crate) limit: std::time::Duration,
 }
 
-/// Splits a query string; `+` is a space.
+/// Splits a query string. `+` is a space.
 pub(crate) fn parse_query(query: &str) -> Vec<(String, String)> {
     let decode = |text: &str| {
         let spaced = text.replace('+', " ");

@@ -2,7 +2,6 @@
 
 use percent_encoding::percent_decode_str;
 
-/// An endpoint of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     ListWorkflows,
@@ -35,7 +34,6 @@ pub(crate) enum Endpoint {
     WhoAmI,
 }
 
-/// One row of the routing table.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) method: &'static str,
@@ -47,7 +45,7 @@ const fn route(method: &'static str, template: &'static str, endpoint: Endpoint)
     Route { method, template, endpoint }
 }
 
-/// Literal routes stand before the parametrised ones that they shadow.
+/// Literal routes precede the parametrised routes that they shadow.
 static ROUTES: &[Route] = &[
     route("GET", "/v1/workflows", Endpoint::ListWorkflows),
     route("GET", "/v1/workflows/workers/whoami", Endpoint::WhoAmI),
@@ -79,7 +77,7 @@ static ROUTES: &[Route] = &[
     route("POST", "/v1/workflows/{workflow_identifier}/tags", Endpoint::AddTags),
 ];
 
-/// Words that are routes: a workflow of such a name can be addressed by its UUID only.
+/// Route words. A workflow with one of these names can only be addressed by its UUID.
 const ROUTE_WORDS: &[&str] = &[
     "archive",
     "deployments",
@@ -93,10 +91,10 @@ const ROUTE_WORDS: &[&str] = &[
     "workers",
 ];
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Debug)]
 pub(crate) enum Target {
-    /// An endpoint, with the decoded values of the template's parameters in order.
+    /// An endpoint, with the decoded parameters of the template in order.
     Endpoint { route: &'static Route, parameters: Vec<String> },
     /// The path exists, but not with this method.
     MethodNotAllowed { allow: String },
@@ -122,7 +120,7 @@ pub(crate) fn find(method: &str, path: &str) -> Target {
     if allow.is_empty() { Target::NotFound } else { Target::MethodNotAllowed { allow: allow.join(", ") } }
 }
 
-/// The percent-decoded segments of a path; what is not UTF-8 cannot name anything and is replaced.
+/// The percent-decoded segments of a path. Bytes that are not UTF-8 cannot name anything and are replaced.
 pub(crate) fn decode_segments(path: &str) -> Vec<String> {
     path.split('/').skip(1).map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned()).collect()
 }

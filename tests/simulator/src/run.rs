@@ -26,7 +26,7 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    /// All words of the API, also the one it no longer uses.
+    /// All status words of the API, including the one it no longer uses.
     pub(crate) const WORDS: &'static [&'static str] = &[
         "RUNNING",
         "COMPLETED",
@@ -51,10 +51,10 @@ impl Status {
     }
 }
 
-/// What a client asked for; the runs of a continue-as-new chain share it.
+/// What a client asked for. All runs of a continue-as-new chain share it.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// When the call that asked for it came in.
+    /// When the execute call arrived.
     pub(crate) arrived: Timestamp,
     pub(crate) execution_id: String,
     pub(crate) workflow_id: Uuid,
@@ -69,14 +69,14 @@ pub(crate) struct Job {
     pub(crate) custom_tracing_attributes: Value,
 }
 
-/// Who serves a run.
+/// The deployment and registration that serve a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     pub(crate) deployment: String,
     pub(crate) registration_id: Uuid,
 }
 
-/// What a run does next.
+/// The next step of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Complete,
@@ -87,16 +87,15 @@ pub(crate) enum Step {
     ContinueAsNew,
 }
 
-/// What a run left behind.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) enum Produced {
     Nothing,
-    /// Its own input.
+    /// The run's own input.
     Echo,
     Value(Value),
 }
 
-/// How and when a run ended.
 #[derive(Debug)]
 pub(crate) struct End {
     pub(crate) at: Timestamp,
@@ -104,12 +103,11 @@ pub(crate) struct End {
     pub(crate) produced: Produced,
 }
 
-/// One run.
 #[derive(Debug)]
 pub(crate) struct Run {
     /// The id in the API's database, shown in run lists.
     pub(crate) id: Uuid,
-    /// The workflow engine's id of the run, shown in events; never the same as `id`.
+    /// The workflow engine's id of the run, shown in events. It always differs from `id`.
     pub(crate) engine_id: Uuid,
     /// The engine's id of the first run of the chain.
     pub(crate) first_engine_id: Uuid,
@@ -119,7 +117,7 @@ pub(crate) struct Run {
     pub(crate) started: Timestamp,
     /// When the first run of the chain started.
     pub(crate) chain_started: Timestamp,
-    /// Absent while no worker has taken the run on.
+    /// Absent until a worker picks up the run.
     pub(crate) worker: Option<Worker>,
     pub(crate) cancel_requested: bool,
     pub(crate) due: Option<(Timestamp, Step)>,
@@ -128,7 +126,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The run that a client starts.
+    /// The first run of a start.
     pub(crate) fn first(job: Arc<Job>, now: Timestamp) -> Self {
         let engine_id = Uuid::now_v7();
         Self {
@@ -173,12 +171,12 @@ impl Run {
         }
     }
 
-    /// When the execution timeout strikes: it covers the whole chain.
+    /// When the execution timeout ends the run. It covers the whole chain.
     pub(crate) fn deadline(&self) -> Timestamp {
         clock::after(self.chain_started, self.job.timeout)
     }
 
-    /// What comes next when a worker begins the run at `begin`.
+    /// The next step of a run that a worker begins at `begin`.
     pub(crate) fn next_step(&self, begin: Timestamp) -> (Timestamp, Step) {
         let behaviour = &self.job.behaviour;
         let own_step = match behaviour.outcome {

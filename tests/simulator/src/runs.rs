@@ -1,4 +1,4 @@
-//! The endpoints of runs: one row for each run, so an execution that was started again or continued has several.
+//! The endpoints of runs. Each run is a row, so an execution that was restarted or continued has several.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ pub(crate) fn list(workspace: &Workspace, cx: &Context<'_>, request: &Request) -
     let runs = workspace.books.runs().iter().enumerate();
     let rows: Vec<(usize, &Run)> = runs.filter(wanted).collect();
     let key = |(index, run): &(usize, &Run)| {
-        // What has not ended sorts after all that has.
+        // Runs that have not ended sort last.
         let end = || run.ended().unwrap_or(Timestamp::MAX);
         let time = if by_end { end() } else { run.started };
         (time.as_microsecond(), *index)
@@ -66,7 +66,7 @@ struct Filter<'a> {
     user: Option<&'a str>,
     tags: Vec<&'a str>,
     include_internal: bool,
-    /// Runs have no search keys, so asking for one finds nothing.
+    /// Runs have no search keys, so a filter by search key matches nothing.
     has_search_key: bool,
 }
 
@@ -114,7 +114,7 @@ impl<'a> Filter<'a> {
             && self.matches_workflow(run, workspace)
     }
 
-    /// The bounds are inclusive, and those of the end leave out what has not ended.
+    /// The bounds are inclusive. Bounds on the end exclude runs that have not ended.
     fn matches_times(&self, run: &Run) -> bool {
         let ended = |holds: &dyn Fn(Timestamp) -> bool| run.ended().is_some_and(holds);
         self.started_after.is_none_or(|it| run.started >= it)

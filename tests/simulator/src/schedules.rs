@@ -1,4 +1,4 @@
-//! The endpoints of schedules. There are none and none can be created, so the list is empty and every id unknown.
+//! The endpoints of schedules. None can be created, so the list is empty and every id is unknown.
 
 use hyper::StatusCode;
 use serde_json::json;

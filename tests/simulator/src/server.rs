@@ -1,7 +1,7 @@
-//! From a connection to an answer: reads a request, lets faults strike, applies the effect, writes the answer.
+//! From a connection to an answer: reads a request, applies faults and the effect, writes the answer.
 //!
-//! hyper drops the future of a request when its client closes the connection. Every `await` before the effect is therefore a
-//! point at which a request can end without one, and there is no `await` between the decision and the effect.
+//! hyper drops the future of a request when its client closes the connection. A request may therefore end without an
+//! effect at every `await` before the effect. There is no `await` between the decision and the effect.
 
 use std::convert::Infallible;
 use std::io;
@@ -30,20 +30,21 @@ use crate::reply::{ApiError, Reply};
 use crate::request::{Answer, Request, Wait};
 use crate::state::Shared;
 
-/// A larger body is refused unread: twice the largest input, for what else an execute call may carry.
+/// A larger body is refused unread. This is twice the largest input, which leaves room for the other fields of an
+/// execute call.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
-/// Where control routes begin.
+/// The path prefix of the controls.
 const CONTROL: &str = "/__sim";
 
-/// Answers requests until it is dropped; connections end with it.
+/// Answers requests until dropped, which also closes the connections.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    // A small answer should not wait for the acknowledgement of the one before.
+                    // A small answer should not wait for the acknowledgement of the previous one.
                     let _ = stream.set_nodelay(true);
                     let shared = Arc::clone(&shared);
                     let service = hyper::service::service_fn(move |request| {
@@ -51,10 +52,10 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                     });
                     let connection = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service);
-                    // A connection that ends badly is the client's doing, or a fault's.
+                    // A connection error comes from the client or from a fault.
                     connections.spawn(connection.map(drop));
                 }
-                // Out of file descriptors, most likely: others need time to close theirs.
+                // Most likely out of file descriptors: other connections need time to close.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -62,7 +63,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// The connection must be closed without an answer.
+/// Closes the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("closed on purpose")]
 struct Closed;
@@ -92,7 +93,7 @@ async fn answer(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Resul
             }
             Mishap::Answer(reply) => return Ok(sent(&shared, &key, whole(reply))),
             Mishap::Close | Mishap::Truncate => return Err(Closed),
-            // Only a stream that is open can end.
+            // Only an open stream can end.
             Mishap::EndStream(_) => {}
         }
     }
@@ -117,7 +118,7 @@ async fn answer(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Resul
             Mishap::Truncate if !reply.body.is_empty() => {
                 return Ok(sent(&shared, &key, half(reply)));
             }
-            // There is no half of nothing, and none of a stream.
+            // An empty body or a stream has no half.
             Mishap::Truncate | Mishap::Close => return Err(Closed),
             Mishap::EndStream(end) => stream_end = Some(end),
         }
@@ -144,7 +145,7 @@ fn register(shared: &Shared, request: &Request) -> (Option<String>, CallKey) {
     (workspace, key)
 }
 
-/// Applies a request's effect and counts it, all in one go.
+/// Applies a request's effect and counts it under one lock.
 fn act(shared: &Shared, request: &Request, key: &CallKey) -> Result<Answer, ApiError> {
     let state = &mut *shared.lock();
     let answer = api::dispatch(state, request)?;
@@ -155,11 +156,11 @@ fn act(shared: &Shared, request: &Request, key: &CallKey) -> Result<Answer, ApiE
     Ok(answer)
 }
 
-/// Waits for an execution's end, at most as long as its client wants to.
+/// Waits for the end of an execution, at most as long as the client asked for.
 async fn await_end(shared: &Shared, request: &Request, wait: Wait) -> Reply {
     let give_up = clock::after(clock::now(), wait.limit);
     loop {
-        // Made before the look, so that no change in between is missed.
+        // Created before the check, so that no change in between is missed.
         let changed = shared.changed.notified();
         let time = {
             let state = &mut *shared.lock();
@@ -179,12 +180,12 @@ async fn await_end(shared: &Shared, request: &Request, wait: Wait) -> Reply {
     }
 }
 
-/// Reads a body to its end, but keeps no more of it than is allowed; tells whether it was larger.
+/// Reads a body to its end, but keeps at most `MAX_BODY`. Returns whether the body was larger.
 async fn read(mut body: Incoming) -> Result<(Bytes, bool), Closed> {
     let mut kept = Vec::new();
     let mut oversized = false;
     while let Some(frame) = body.frame().await {
-        // The client left in the middle of its request.
+        // The client disconnected in the middle of its request.
         let frame = frame.map_err(|_| Closed)?;
         let Ok(data) = frame.into_data() else {
             continue;
@@ -209,12 +210,12 @@ fn whole(reply: Reply) -> Response<AnswerBody> {
     respond(&reply, body)
 }
 
-/// An answer that announces its whole length and breaks off in the middle.
+/// An answer that announces its full length and breaks off in the middle.
 fn half(reply: Reply) -> Response<AnswerBody> {
     let length = reply.body.len();
     let first = Frame::data(reply.body.slice(..length / 2));
     let rest = async {
-        // hyper throws away what it has not yet written when a body fails: give it the time to write.
+        // hyper discards unwritten data when a body fails: leave time to write.
         tokio::time::sleep(Duration::from_millis(20)).await;
         Err(io::Error::other("truncated on purpose"))
     };
@@ -235,7 +236,7 @@ where
     for (name, value) in &reply.headers {
         builder = builder.header(name, value);
     }
-    // A fault may have asked for a header that is none.
+    // A fault may contain an invalid header.
     builder.body(body.boxed_unsync()).unwrap_or_else(|error| {
         let text = Full::new(Bytes::from(error.to_string()));
         let text = text.map_err(|never: Infallible| match never {});

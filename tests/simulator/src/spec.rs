@@ -1,17 +1,17 @@
-//! What a test says about the workflows that exist and how their runs behave.
+//! Specifications of workflows, and of how their runs behave.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// A workflow as its workers would register it.
 ///
-/// For a workflow that exists already, absent display fields (`display_name` … `shared_namespace`) keep their values.
-/// Once one of the API's clients has updated the workflow, those that clients can set keep them in any case, unless a switch says
+/// For a workflow that already exists, absent display fields (`display_name` … `shared_namespace`) keep their values.
+/// Once an API client has updated the workflow, all fields that clients can set keep their values, unless a switch says
 /// otherwise.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkflowSpec {
-    /// Unique in its workspace: letters, digits, `_` and `-`, at most 128.
+    /// Unique in its workspace: at most 128 letters, digits, `_` and `-`.
     pub name: String,
     /// The workflow's UUID; generated when absent. Fixed once the workflow exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,22 +31,22 @@ pub struct WorkflowSpec {
     /// Defaults to false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available_in_chat_assistant: Option<bool>,
-    /// Marks an internal workflow, which `include_internal=false` leaves out of run lists.
+    /// Marks an internal workflow, which `include_internal=false` excludes from run lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is_technical: Option<bool>,
-    /// Marks a workflow that is shared from another workspace.
+    /// Marks a workflow that another workspace shares.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_namespace: Option<String>,
     /// Whether runs need a user's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_behalf_of: Option<bool>,
-    /// JSON Schema that inputs must satisfy; by default any object does.
+    /// JSON Schema of inputs. By default any object is valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_schema: Option<Value>,
-    /// The text that stands for the input schema in answers: JSON of any depth, with any number and text. Not enforced.
+    /// Replaces the input schema in answers: JSON of any depth, with any number and text. Not enforced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw_input_schema: Option<String>,
-    /// JSON Schema of the result, shown and not enforced.
+    /// JSON Schema of the result. Shown, but not enforced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_schema: Option<Value>,
     /// Signal handlers, shown as given.
@@ -58,13 +58,14 @@ pub struct WorkflowSpec {
     /// Update handlers, shown as given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updates: Option<Vec<Value>>,
-    /// Seconds after which a run times out, continuations included; one hour by default.
+    /// Seconds after which a run times out, including its continuations. One hour by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_timeout_s: Option<f64>,
-    /// The deployments that serve the workflow, each with a registration of its own; by default one, active, called `<name>-deployment`.
+    /// The deployments that serve the workflow, each with its own registration. The default is one active deployment
+    /// called `<name>-deployment`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployments: Option<Vec<DeploymentSpec>>,
-    /// How runs go; by default they complete at once.
+    /// How runs behave. By default they complete at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behaviour: Option<Behaviour>,
 }
@@ -75,7 +76,8 @@ impl WorkflowSpec {
         Self { name: name.into(), ..Self::default() }
     }
 
-    /// Fills in what a registration always has, so that registering again replaces the definition and the behaviour as a whole.
+    /// Fills in what a registration always has. A repeated registration therefore replaces the whole definition and
+    /// behaviour.
     pub(crate) fn complete(mut self) -> Self {
         let deployment = || vec![DeploymentSpec { name: format!("{}-deployment", self.name), active: true }];
         self.deployments = Some(self.deployments.take().unwrap_or_else(deployment));
@@ -92,7 +94,7 @@ impl WorkflowSpec {
 }
 
 impl WorkflowSpec {
-    /// What the API's clients can set is not mentioned any more.
+    /// Clears the fields that API clients can set.
     pub(crate) fn leave_display_fields(&mut self) {
         self.display_name = None;
         self.description = None;
@@ -101,7 +103,7 @@ impl WorkflowSpec {
         self.available_in_chat_assistant = None;
     }
 
-    /// What is not mentioned is as a new workflow has it.
+    /// Sets absent fields to the values of a new workflow.
     pub(crate) fn reset_display_fields(&mut self) {
         self.display_name.get_or_insert_with(|| self.name.clone());
         self.description.get_or_insert_default();
@@ -113,7 +115,7 @@ impl WorkflowSpec {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeploymentSpec {
-    /// Name of the deployment.
+    /// The deployment's name.
     pub name: String,
     /// Whether one of its workers is alive.
     #[serde(default = "yes")]
@@ -124,11 +126,11 @@ fn yes() -> bool {
     true
 }
 
-/// How the runs of a workflow go.
+/// How the runs of a workflow behave.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Behaviour {
-    /// How long a run takes; nothing by default.
+    /// How long a run takes; zero by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
     /// How a run ends.
@@ -137,17 +139,18 @@ pub struct Behaviour {
     /// The message of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// A failure's cause lies in an activity with this message; the workflow's own message is then `Activity task failed`.
+    /// The message of a failed activity that makes the run fail. The workflow's own message is then `Activity task
+    /// failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activity_error: Option<String>,
     /// The result of a completed run; by default the run's input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
-    /// The bytes that stand for the result of a completed run in the answer about that execution, JSON or not: workers
-    /// return what Python's encoder makes of it, at any depth and with `NaN`.
+    /// Replaces the result of a completed run in the answer about that execution. The text need not be JSON: workers
+    /// return the output of Python's encoder, at any depth and with `NaN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw_result: Option<String>,
-    /// How long a run takes to honour a cancel request; nothing by default.
+    /// How long a run takes to honour a cancel request; zero by default.
     #[serde(default)]
     pub cancel_delay_ms: u64,
 }
@@ -165,8 +168,8 @@ pub enum Outcome {
     TimeOut,
     /// Runs until the execution timeout.
     Hang,
-    /// Takes no notice of a cancel request. COMPLETED after the duration; without a duration it hangs.
+    /// Ignores a cancel request. COMPLETED after the duration; hangs without a duration.
     IgnoreCancel,
-    /// CONTINUED_AS_NEW after the duration, once; the run that follows completes after the duration.
+    /// CONTINUED_AS_NEW after the duration, once. The next run completes after the duration.
     ContinueAsNew,
 }

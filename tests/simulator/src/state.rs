@@ -1,4 +1,4 @@
-//! All that the simulator remembers.
+//! The simulator's state.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -18,16 +18,16 @@ use crate::held::Held;
 use crate::spec::WorkflowSpec;
 use crate::switches::{Reregistration, Switches};
 
-/// The workspace of every token that no other workspace has.
+/// The workspace of all unlisted tokens.
 pub(crate) const DEFAULT_WORKSPACE: &str = "default";
 
-/// The state and the news about it, shared by all connections.
+/// The state and its change notifications, shared by all connections.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// Wakes those who wait for a run to end or for events whenever something other than time may have brought them.
+    /// Notifies waiting requests and streams after every change that is not due to time.
     pub(crate) changed: Notify,
-    /// How many streams are open.
+    /// The number of open streams.
     pub(crate) streams: AtomicUsize,
 }
 
@@ -36,13 +36,13 @@ impl Shared {
         Self { state: Mutex::new(state), changed: Notify::new(), streams: AtomicUsize::new(0) }
     }
 
-    /// The state. A panic of another request leaves nothing half done that would matter more than going on.
+    /// Locks the state, even after another request panicked: any half-done change matters less than continuing.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// All that the simulator remembers.
+/// The simulator's state.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) workspaces: BTreeMap<String, Workspace>,
@@ -51,7 +51,7 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
     pub(crate) held: Held,
     pub(crate) hiding: Option<Hiding>,
-    /// How often an execution was asked for and hidden.
+    /// How often a request named a hidden execution.
     pub(crate) concealed: AtomicU64,
     pub(crate) switches: Switches,
     customer_id: Uuid,
@@ -59,7 +59,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// A fresh state; every workspace begins with the workflows of `seeds`, which must be valid.
+    /// A fresh state. Every workspace begins with the workflows of `seeds`, which must be valid.
     pub(crate) fn new(tokens: Tokens, seeds: Vec<WorkflowSpec>, seed: u64) -> Self {
         Self {
             workspaces: BTreeMap::new(),
@@ -75,7 +75,8 @@ impl State {
         }
     }
 
-    /// The workspace of that name, created when it is first spoken of, with its books settled; and what else an endpoint needs.
+    /// The workspace of this name with its ledger settled, and the context for endpoints. Creates the workspace on
+    /// first use.
     pub(crate) fn open(&mut self, name: &str) -> (&mut Workspace, Context<'_>) {
         let context =
             Context { now: clock::now(), hiding: self.hiding, concealed: &self.concealed, switches: &self.switches };
@@ -86,7 +87,7 @@ impl State {
     }
 }
 
-/// What an endpoint needs besides its workspace.
+/// Everything that an endpoint needs besides its workspace.
 pub(crate) struct Context<'a> {
     pub(crate) now: Timestamp,
     pub(crate) hiding: Option<Hiding>,
@@ -94,12 +95,11 @@ pub(crate) struct Context<'a> {
     pub(crate) switches: &'a Switches,
 }
 
-/// One tenant.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub(crate) id: Uuid,
     pub(crate) customer_id: Uuid,
-    /// The user that the workspace's API keys belong to.
+    /// The user who owns the workspace's API keys.
     pub(crate) user_id: Uuid,
     pub(crate) catalog: Catalog,
     pub(crate) books: Books,
@@ -109,7 +109,7 @@ impl Workspace {
     fn new(customer_id: Uuid, seeds: &[WorkflowSpec]) -> Self {
         let mut catalog = Catalog::default();
         for seed in seeds {
-            // Cannot fail: the seeds were tried when the simulator started.
+            // Cannot fail: the seeds were checked when the simulator started.
             let _ = catalog.register(seed.clone(), Reregistration::Keep);
         }
         Self { id: Uuid::new_v4(), customer_id, user_id: Uuid::new_v4(), catalog, books: Books::default() }
@@ -120,7 +120,7 @@ impl Workspace {
         format!("{}:{}", self.customer_id, self.id)
     }
 
-    /// Hands the runs that wait for a worker to those that are alive now.
+    /// Assigns waiting runs to workers that are alive now.
     pub(crate) fn serve_waiting(&mut self, now: Timestamp) {
         let waiting: Vec<_> = self
             .books
@@ -142,10 +142,10 @@ impl Workspace {
     }
 }
 
-/// For how long executions stay invisible after their start.
+/// How long executions stay invisible after their start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hiding {
-    /// Executions that are older than the order to hide stay visible.
+    /// Executions that started earlier stay visible.
     pub(crate) since: Timestamp,
     pub(crate) length: Duration,
 }
@@ -156,7 +156,7 @@ impl Hiding {
     }
 }
 
-/// Which workspace a token opens.
+/// Maps tokens to workspaces.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
     listed: HashMap<String, String>,
@@ -164,7 +164,7 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// Lets a token in, also one that was revoked.
+    /// Admits a token, even a revoked one.
     pub(crate) fn grant(&mut self, token: String, workspace: String) {
         self.revoked.remove(&token);
         self.listed.insert(token, workspace);
@@ -178,7 +178,7 @@ impl Tokens {
         self.revoked.contains(token)
     }
 
-    /// The workspace of a token; a revoked token still has one, so that its refused calls are counted there.
+    /// The workspace of a token. A revoked token keeps its workspace, so that its refused calls are counted there.
     pub(crate) fn workspace(&self, token: &str) -> &str {
         self.listed.get(token).map_or(DEFAULT_WORKSPACE, |name| name)
     }

@@ -1,7 +1,7 @@
-//! The event streams: what has happened since some point, and then what happens, as Server-Sent Events.
+//! The event streams: past events since some point and then new ones, as Server-Sent Events.
 //!
-//! Streams come from the broker that workers publish to and not from the database: they tell of an execution at once, also while
-//! a fault hides it from readers.
+//! Streams come from the broker that workers publish to, not from the database. They report an execution at once, even
+//! while a fault hides it from readers.
 
 use hyper::StatusCode;
 use jiff::Timestamp;
@@ -19,13 +19,13 @@ use crate::state::{Context, Workspace};
 use crate::switches::Admission;
 use crate::validate::{Problem, unprocessable};
 
-/// The name of the one stream that events come from.
+/// The name of the only stream.
 const STREAM: &str = "workflow_events";
 
-/// Events that are looked at in one go: a long history must not keep others from the books.
+/// The most events examined under one lock: a long history must not block other requests.
 const BATCH: usize = 1000;
 
-/// All event types of the API, also those that nothing here causes.
+/// All event types of the API, including those that the simulator never produces.
 const EVENT_TYPES: &[&str] = &[
     "WORKFLOW_EXECUTION_STARTED",
     "WORKFLOW_EXECUTION_COMPLETED",
@@ -46,47 +46,46 @@ const EVENT_TYPES: &[&str] = &[
     "ACTIVITY_TASK_FAILED",
 ];
 
-/// One reader's place in the events of a workspace.
+/// A reader's position in the events of a workspace.
 pub(crate) struct Feed {
     filter: Filter,
-    /// How many events the reader has passed: the `broker_sequence` of the last of them.
+    /// How many events the reader has passed, which is the `broker_sequence` of the last one.
     passed: usize,
     end: End,
 }
 
-/// When a stream ends by itself.
 enum End {
     Never,
-    /// When what has happened so far is told.
+    /// Once all past events are sent.
     AtOnce,
-    /// When the execution has ended and that is told.
+    /// Once the execution has ended and its events are sent.
     With(Chain),
 }
 
-/// An execution from its start over all continuations.
+/// An execution from its start through all continuations.
 struct Chain {
     execution_id: String,
     first_engine_id: Uuid,
 }
 
-/// What there is to send.
+/// The result of one poll.
 pub(crate) struct Look {
     /// Whole frames, or nothing.
     pub(crate) frames: String,
     pub(crate) then: Then,
 }
 
-/// How a stream goes on.
+/// What the stream does next.
 pub(crate) enum Then {
-    /// There is more.
+    /// More events are waiting.
     LookAgain,
-    /// Time alone changes something at this moment.
+    /// At this time a run changes without a request.
     WaitUntil(Timestamp),
     End,
 }
 
 impl Feed {
-    /// Tells what is new since the last look.
+    /// Returns the events since the last poll.
     pub(crate) fn look(&mut self, workspace: &Workspace, cx: &Context<'_>) -> Look {
         let events = workspace.books.events();
         let until = events.len().min(self.passed.saturating_add(BATCH));
@@ -122,7 +121,7 @@ impl Feed {
     }
 }
 
-/// One event as it goes over the wire.
+/// One event as sent.
 fn frame(sequence: usize, event: &Event, run: &Run, workspace: &Workspace, cx: &Context<'_>) -> String {
     let id = if cx.switches.stream_ids { format!("id: {sequence}\n") } else { String::new() };
     let data = json!({
@@ -142,13 +141,13 @@ fn frame(sequence: usize, event: &Event, run: &Run, workspace: &Workspace, cx: &
     format!("{id}event: workflow.event\ndata: {data}\n\n")
 }
 
-/// What a failing stream says last.
+/// The last frame of a failing stream.
 pub(crate) fn error_frame() -> String {
     let data = json!({ "error": "The stream failed", "reason": "stream_error" });
     format!("event: error\ndata: {data}\n\n")
 }
 
-/// Which events a reader wants; an event must pass all conditions.
+/// Selects events for a reader. An event must pass all conditions.
 #[derive(Default)]
 struct Filter {
     scope: Option<String>,
@@ -166,7 +165,7 @@ struct Filter {
 
 impl Filter {
     fn parse(query: &mut Query<'_>) -> Self {
-        // A star is what the parameters default to.
+        // A star is the default of these parameters.
         let wanted = |text: Option<&str>| text.filter(|text| *text != "*").map(str::to_owned);
         let types = query.choices("workflow_event_types", EVENT_TYPES);
         Self {
@@ -209,7 +208,7 @@ impl Filter {
     }
 }
 
-/// Whether the reader wants events with certain metadata only.
+/// Whether the reader wants only events with certain metadata.
 fn has_metadata(query: &mut Query<'_>) -> bool {
     let Some(text) = query.text("metadata_filters") else {
         return false;
@@ -235,12 +234,12 @@ pub(crate) fn of_workspace(cx: &Context<'_>, request: &Request) -> Handled {
         let detail = "One of root_workflow_exec_id, parent_workflow_exec_id or workflow_exec_id is required";
         return Err(ApiError::plain(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
-    // Inclusive: whoever has seen `n` asks for `n + 1`.
+    // `start_seq` is inclusive: a reader that has seen `n` sends `n + 1`.
     let passed = resumed.unwrap_or_else(|| usize::try_from(start.saturating_sub(1)).unwrap_or(0));
     Ok(Answer::Stream(Feed { filter, passed, end: End::Never }))
 }
 
-/// `GET /v1/workflows/executions/{execution_id}/stream`: the newest start of that id and what continues it.
+/// `GET /v1/workflows/executions/{execution_id}/stream`: the newest start of that id and its continuations.
 pub(crate) fn of_execution(workspace: &Workspace, cx: &Context<'_>, execution_id: &str, request: &Request) -> Handled {
     let mut query = Query::new(&request.query);
     let source = query.choices("event_source", &["DATABASE", "LIVE", "HYBRID"]).last().copied();
@@ -250,7 +249,7 @@ pub(crate) fn of_execution(workspace: &Workspace, cx: &Context<'_>, execution_id
     let (_, run) = executions::visible(workspace, cx, execution_id)?;
     let first_engine_id = run.first_engine_id;
     let chain = Chain { execution_id: execution_id.to_owned(), first_engine_id };
-    // What the sources mean is documented nowhere: what is stored, what is still to come, or both.
+    // The meaning of the sources is undocumented; the simulator takes them as stored events, future events, or both.
     let (begin, end) = match source {
         Some("DATABASE") => (0, End::AtOnce),
         Some("LIVE") => (workspace.books.events().len(), End::With(chain)),
@@ -260,7 +259,7 @@ pub(crate) fn of_execution(workspace: &Workspace, cx: &Context<'_>, execution_id
     Ok(Answer::Stream(Feed { filter, passed: resumed.unwrap_or(begin), end }))
 }
 
-/// The place after the event with that id, which is a `broker_sequence`.
+/// The position after the event with this id, which is a `broker_sequence`.
 fn resume_after(last_event_id: Option<&str>) -> Result<Option<usize>, ApiError> {
     let Some(text) = last_event_id else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Answers to questions that the API's documentation leaves open, each with the likeliest answer as its default.
+//! Answers that the API's documentation leaves open. Each default is the likeliest answer.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,9 +9,9 @@ use serde_json::Value;
 pub(crate) struct Switches {
     /// The code of a `404` for an unknown workflow, registration or deployment; `null` leaves it out.
     pub(crate) unknown_workflow_code: Option<String>,
-    /// Whether an archived workflow can be executed; a refusal is a `409`.
+    /// Whether an archived workflow can be executed; `409` if not.
     pub(crate) execute_archived: Admission,
-    /// Whether a workflow without a live worker can be executed; a refusal is a `409`.
+    /// Whether a workflow without a live worker can be executed; `409` if not.
     pub(crate) execute_without_worker: Admission,
     /// The status of cancelling a finished execution: 409 or 204.
     pub(crate) cancel_finished: u16,
@@ -19,13 +19,13 @@ pub(crate) struct Switches {
     pub(crate) reuse_finished_id: Reuse,
     /// What `null` in a workflow update does to the field.
     pub(crate) put_null: NullField,
-    /// Whether a client's updates of a workflow outlive that its worker registers it again.
+    /// Whether a client's updates of a workflow survive another registration by its worker.
     pub(crate) reregistration: Reregistration,
-    /// The status of archiving a workflow that is archived already, or unarchiving one that is not: 200 or 409.
+    /// The status of archiving an archived workflow, or unarchiving one that is not archived: 200 or 409.
     pub(crate) repeated_archive: u16,
     /// Whether updates, archiving and unarchiving answer with `null` in place of the workflow.
     pub(crate) null_workflow: bool,
-    /// The status word of running executions; `null` and words that no client knows are possible.
+    /// The status word of running executions. May be `null`, or a word that no client knows.
     pub(crate) running_status: Option<String>,
     /// The result of failed executions.
     pub(crate) failed_result: Value,
@@ -33,24 +33,24 @@ pub(crate) struct Switches {
     pub(crate) archived_as_string: bool,
     /// Whether COMPLETED, FAILED and CANCELED events get lost.
     pub(crate) drop_terminal_events: bool,
-    /// Whether the stream of a whole workspace can be had without naming an execution, its root or its parent; a refusal is a
-    /// `422`.
+    /// Whether the stream of a whole workspace is available without naming an execution, its root or its parent; `422`
+    /// if not.
     pub(crate) unscoped_stream: Admission,
-    /// Whether frames of streams have an `id`, which is then the event's `broker_sequence`.
+    /// Whether frames of streams have an `id`, the event's `broker_sequence`.
     pub(crate) stream_ids: bool,
     /// Whether an execution's own stream ends with the execution.
     pub(crate) execution_stream_ends: bool,
     /// How long a stream is silent before it sends a heartbeat.
     pub(crate) heartbeat_ms: u64,
-    /// The status of a `wait_for_result` that took too long.
+    /// The status of a `wait_for_result` that times out.
     pub(crate) wait_timeout_status: u16,
     /// The status of a `wait_for_result` whose execution did not complete.
     pub(crate) wait_failure_status: u16,
     /// How long `wait_for_result` waits when the client does not say.
     pub(crate) wait_default_timeout_s: f64,
-    /// Rows at the end of each list of workflows that are not as promised.
+    /// Malformed rows at the end of each list of workflows.
     pub(crate) odd_workflow_rows: Vec<Value>,
-    /// The same of registrations.
+    /// Malformed rows at the end of each list of registrations.
     pub(crate) odd_registration_rows: Vec<Value>,
 }
 
@@ -83,7 +83,6 @@ impl Default for Switches {
     }
 }
 
-/// Whether something is let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Admission {
@@ -91,30 +90,29 @@ pub(crate) enum Admission {
     Reject,
 }
 
-/// What executing a finished execution's id does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reuse {
     /// A new run under the same id.
     NewRun,
-    /// `409 WF_1101`, as while it runs.
+    /// `409 WF_1101`, the same as for a running execution.
     Conflict,
 }
 
-/// What `null` does to a field.
+/// What `null` in an update does to a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum NullField {
     Untouched,
-    /// Back to what a new workflow has.
+    /// The field gets the value of a new workflow.
     Clear,
 }
 
-/// What becomes of a client's updates when a worker registers the workflow again.
+/// What happens to a client's updates when a worker registers the workflow again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reregistration {
-    /// They stay, and so does the archive flag.
+    /// The updates stay, and so does the archive flag.
     Keep,
     /// Display name and description are the worker's again, and the workflow is not archived.
     Overwrite,

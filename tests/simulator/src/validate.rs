@@ -1,4 +1,4 @@
-//! What is wrong with a request, in the words of a FastAPI server: `422` and one entry per problem; and the checks of values.
+//! Checks of values. Problems are reported as a FastAPI server does: a `422` with one entry per problem.
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::reply::ApiError;
 
-/// One thing that is wrong with a value.
+/// One problem of a value.
 pub(crate) struct Problem {
-    /// Where in the checked value, outermost first.
+    /// The path inside the checked value, outermost first.
     at: Vec<Value>,
     entry: Value,
 }
@@ -47,7 +47,6 @@ pub(crate) fn path_uuid(name: &str, text: &str) -> Result<Uuid, ApiError> {
     uuid(&Value::from(text)).map_err(|problem| unprocessable(vec![problem.inside(name).inside("path")]))
 }
 
-/// A UUID.
 pub(crate) fn uuid(value: &Value) -> Result<Uuid, Problem> {
     value
         .as_str()

@@ -1,4 +1,4 @@
-//! The objects of the API as they stand in answers. Unset fields are `null`, not absent, as in the live API.
+//! The API's objects as sent. Unset fields are `null`, not absent, as in the live API.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -12,10 +12,10 @@ use crate::run::{Run, Status};
 use crate::state::Workspace;
 use crate::switches::Switches;
 
-/// The workspace from which workflows are shared.
+/// The workspace that owns shared workflows.
 const OWNER_OF_SHARED: Uuid = Uuid::from_u128(0x7777_7777_7777_4777_8777_7777_7777_7777);
 
-/// A boolean that an API with a quirk spells as a string.
+/// A boolean that the API may spell as a string.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum Flag {
@@ -62,7 +62,7 @@ impl<'a> WorkflowRow<'a> {
     }
 }
 
-/// `Workflow`, and with `active` the `WorkflowWithWorkerStatus`.
+/// `Workflow`; with `active`, `WorkflowWithWorkerStatus`.
 #[derive(Serialize)]
 pub(crate) struct WorkflowObject<'a> {
     id: Uuid,
@@ -108,7 +108,7 @@ impl<'a> WorkflowObject<'a> {
 /// `WorkflowCodeDefinition`.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Definition {
-    /// As text: a worker's may be nested deeper than a value in memory can be.
+    /// Kept as text: a worker's schema may be nested too deep for a `Value`.
     pub(crate) input_schema: Box<RawValue>,
     pub(crate) output_schema: Value,
     pub(crate) signals: Vec<Value>,
@@ -116,12 +116,12 @@ pub(crate) struct Definition {
     pub(crate) updates: Vec<Value>,
     enforce_determinism: bool,
     pub(crate) on_behalf_of: bool,
-    /// Seconds.
+    /// In seconds.
     pub(crate) execution_timeout: f64,
     plugin_metadata: (),
 }
 
-/// `WorkflowRegistration`, and with `active` the `WorkflowRegistrationWithWorkerStatus`.
+/// `WorkflowRegistration`; with `active`, `WorkflowRegistrationWithWorkerStatus`.
 #[derive(Serialize)]
 pub(crate) struct RegistrationObject<'a> {
     id: Uuid,
@@ -150,7 +150,7 @@ impl<'a> RegistrationObject<'a> {
             workflow: object,
             compatible_with_chat_assistant: false,
             deployment_id: (),
-            // The engine's queue has the deployment's name.
+            // The engine's queue is named after the deployment.
             task_queue: &registration.deployment,
             active: None,
         }
@@ -161,7 +161,7 @@ impl<'a> RegistrationObject<'a> {
     }
 }
 
-/// A page of registrations. The second key is the deprecated name of the first.
+/// A page of registrations. `workflow_versions` is the deprecated name of `workflow_registrations`.
 #[derive(Serialize)]
 pub(crate) struct RegistrationPage<'a> {
     pub(crate) workflow_registrations: &'a [Row<RegistrationObject<'a>>],
@@ -169,14 +169,14 @@ pub(crate) struct RegistrationPage<'a> {
     pub(crate) workflow_versions: &'a [Row<RegistrationObject<'a>>],
 }
 
-/// One registration, under both of its names.
+/// One registration, under its current and its deprecated name.
 #[derive(Serialize)]
 pub(crate) struct OneRegistration<'a> {
     pub(crate) workflow_registration: &'a RegistrationObject<'a>,
     pub(crate) workflow_version: &'a RegistrationObject<'a>,
 }
 
-/// A row of a list, or what a switch puts in between.
+/// A row of a list, or a malformed row that a switch inserts.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum Row<T> {
@@ -202,7 +202,8 @@ pub(crate) struct RunRow<'a> {
 }
 
 impl<'a> RunRow<'a> {
-    /// What is known about a run. Until a worker took it on, the API does not know the workflow's id, the deployment and the user.
+    /// The known fields of a run. Until a worker picks up the run, the API does not know the workflow's id, the
+    /// deployment and the user.
     pub(crate) fn new(run: &'a Run, workspace: &Workspace, switches: &'a Switches) -> Self {
         let known = run.worker.is_some();
         Self {
@@ -214,7 +215,7 @@ impl<'a> RunRow<'a> {
         }
     }
 
-    /// A run that has just been started: nobody has taken it on.
+    /// A run that has just been started and has no worker yet.
     fn started(run: &'a Run, switches: &'a Switches) -> Self {
         let status = match run.status() {
             Status::Running => switches.running_status.as_deref(),
@@ -253,12 +254,11 @@ impl<'a> ExecutionObject<'a> {
         Self::of_row(RunRow::started(run, switches), run, switches)
     }
 
-    /// One particular run.
     pub(crate) fn of_run(run: &'a Run, workspace: &Workspace, switches: &'a Switches) -> Self {
         Self::of_row(RunRow::new(run, workspace, switches), run, switches)
     }
 
-    /// The newest run of an execution: as the live API has it, without the run's id.
+    /// The newest run of an execution. Like the live API, it omits the run's id.
     pub(crate) fn latest(run: &'a Run, workspace: &Workspace, switches: &'a Switches) -> Self {
         let row = RunRow { run_id: None, ..RunRow::new(run, workspace, switches) };
         Self::of_row(row, run, switches)

@@ -32,7 +32,8 @@ pub(crate) fn unknown(switches: &Switches, what: &str) -> ApiError {
 /// `GET /v1/workflows`
 pub(crate) fn list(workspace: &Workspace, cx: &Context<'_>, request: &Request) -> Handled {
     let mut query = Query::new(&request.query);
-    // What an execution status means for a workflow is documented nowhere: checked, then ignored.
+    // The documentation does not say what an execution status means for a workflow. The parameter is checked, then
+    // ignored.
     query.choices("status", Status::WORDS);
     let include_shared = query.flag("include_shared").unwrap_or(true);
     let in_chat = query.flag("available_in_chat_assistant");
@@ -82,7 +83,7 @@ pub(crate) fn has_tags(workflow: &Workflow, tags: &[&str]) -> bool {
     tags.iter().all(has)
 }
 
-/// Whether a workflow's names, description or id contain `text`, which is in lower case.
+/// Whether a workflow's names, description or id contain `text`, which must be lower case.
 pub(crate) fn mentions(workflow: &Workflow, text: &str) -> bool {
     let id = workflow.id.to_string();
     [&workflow.name, &workflow.display_name, &workflow.description, &id]
@@ -127,7 +128,7 @@ pub(crate) fn update(workspace: &mut Workspace, cx: &Context<'_>, identifier: &s
     answer_with(workspace, cx, identifier, changed)
 }
 
-/// Sets a field from a request; tells whether that changed it.
+/// Sets a field from a request. Returns whether the value changed.
 fn put<T: PartialEq>(field: &mut T, value: Field<T>, nulls: NullField, cleared: T) -> bool {
     let new = match value {
         Field::Value(value) => value,
@@ -184,7 +185,8 @@ pub(crate) fn add_tags(workspace: &mut Workspace, cx: &Context<'_>, identifier: 
     Answer::write(Reply::no_content(), workflow.tags.len() > before)
 }
 
-/// `PUT /v1/workflows/{workflow_identifier}/archive` and `…/unarchive`: to repeat them is no error, unless the switch says so.
+/// `PUT /v1/workflows/{workflow_identifier}/archive` and `…/unarchive`. Repetition is no error, unless the switch says
+/// so.
 pub(crate) fn set_archived(workspace: &mut Workspace, cx: &Context<'_>, identifier: &str, archived: bool) -> Handled {
     let workflow = workspace.catalog.resolve_mut(identifier);
     let workflow = workflow.ok_or_else(|| unknown(cx.switches, "Workflow"))?;
@@ -196,7 +198,7 @@ pub(crate) fn set_archived(workspace: &mut Workspace, cx: &Context<'_>, identifi
     answer_with(workspace, cx, identifier, changed)
 }
 
-/// `PUT /v1/workflows/archive` and `…/unarchive`: each id succeeds or fails by itself.
+/// `PUT /v1/workflows/archive` and `…/unarchive`. Each id succeeds or fails by itself.
 pub(crate) fn set_archived_in_bulk(
     workspace: &mut Workspace,
     cx: &Context<'_>,
@@ -234,7 +236,7 @@ fn answer_with(workspace: &Workspace, cx: &Context<'_>, identifier: &str, change
     Answer::write(Reply::ok(&json!({ "workflow": object })), changed)
 }
 
-/// A workflow in the answer to a request that changed it.
+/// A changed workflow as the answer shows it.
 fn answered<'a>(workflow: &'a Workflow, workspace: &Workspace, switches: &Switches) -> Option<WorkflowObject<'a>> {
     (!switches.null_workflow).then(|| WorkflowObject::new(workflow, workspace, switches))
 }

@@ -1,4 +1,4 @@
-//! Many executions at once, by the floor and by the operator in turns.
+//! Many executions at once, by the baseline and by the operator in turn.
 
 use std::time::Duration;
 
@@ -14,43 +14,38 @@ use super::report::{Aim, Bound, RATE, Table};
 use crate::demo::Result;
 use mistral_workflows_operator::api::WorkflowExecution;
 
-/// How long the runs last, in milliseconds, one after the other.
+/// The durations of the runs in milliseconds, in rotation.
 const DURATIONS: [u64; 5] = [0, 500, 1000, 1500, 2000];
-/// So that it is not the budget that is measured.
+/// A budget that does not limit the measurement.
 const UNHINDERED: How = How { elected: false, calls_per_second: 1000 };
-/// Executions of the floor's before the first turn, which nobody counts: a new API server is slower.
+/// Uncounted executions by the baseline before the first measurement: a new API server is slower.
 const WARM_UP: usize = 100;
 
 /// From the request that creates a resource to the call that starts its run.
 const STARTS: &str = "create to POST, p50, ms";
-/// From a run's end to the resource's.
+/// From a run's end to the condition `Complete` of its resource.
 const ENDS: &str = "end to Complete, p50, ms";
-/// Calls per execution.
 const CALLS: &str = "calls per execution";
-/// Writes per execution.
 const WRITES: &str = "writes per execution, Events apart";
-/// Processor time per execution.
 const CPU: &str = "CPU ms per execution";
 
-/// What a turn is about.
+/// The parameters of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// How many executions.
     pub count: usize,
     /// How many of them may be incomplete at a time.
     pub window: usize,
     /// How long each call to the simulator takes.
     pub latency: Duration,
-    /// Whether to wait until the finalizers are off, a minute and a half and more after the end.
+    /// Whether to wait until the finalizers are removed, at least a minute and a half after the end.
     pub to_the_end: bool,
 }
 
-/// Whose turn it is.
+/// The measured program.
 #[derive(Clone, Copy, Debug)]
 pub enum Who {
-    /// The floor program, which works on so many at a time.
+    /// The baseline program, which works on this many executions at a time.
     Floor(usize),
-    /// The operator.
     Operator,
 }
 
@@ -63,7 +58,6 @@ impl Who {
     }
 }
 
-/// A program that works on executions.
 enum Running {
     Floor(Program),
     Operator(Operator),
@@ -78,7 +72,7 @@ impl Running {
     }
 }
 
-/// A turn of each of `floors` and of the operator, and that so often; who begins changes.
+/// Measures each of `floors` and the operator in every round. Each round begins with another program.
 pub async fn rounds(place: &mut Place, shape: Shape, floors: &[usize], rounds: usize) -> Result<Table> {
     let warm_up = Shape { count: WARM_UP, window: WARM_UP, latency: Duration::ZERO, to_the_end: false };
     turn(place, Who::Floor(32), warm_up).await?;
@@ -105,7 +99,7 @@ pub async fn rounds(place: &mut Place, shape: Shape, floors: &[usize], rounds: u
     Ok(Table { title: String::new(), notes, columns, aims: Vec::new() })
 }
 
-/// What is aimed at for a burst of this size.
+/// The aims for a burst of this size.
 pub fn aims(count: usize) -> Vec<Aim> {
     let mut aims =
         vec![Aim { figure: CALLS, bound: Bound::Most(2.1) }, Aim { figure: WRITES, bound: Bound::Most(3.2) }];
@@ -206,7 +200,7 @@ async fn measure(place: &Place, stage: &Stage, running: &mut Running, shape: Sha
     Ok(figures)
 }
 
-/// The runs in the order of their resources: an error unless there is exactly one for each, started once.
+/// The runs in the order of their resources. Fails unless there is exactly one run for each, started once.
 fn by_number(runs: Vec<Booked>, count: usize) -> Result<Vec<Booked>> {
     let mut sorted: Vec<Option<Booked>> = vec![None; count];
     let all = runs.len();

@@ -1,35 +1,34 @@
-//! What a turn has measured, and what is made of several.
+//! The figures of a measurement, and statistics over several measurements.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-/// Named numbers in the order in which they are shown.
+/// Named numbers in the order of display.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures(Vec<(String, f64)>);
 
 impl Figures {
-    /// One more.
     pub fn add(&mut self, name: impl Into<String>, value: f64) {
         self.0.push((name.into(), value));
     }
 
-    /// One more, if it is known.
+    /// Adds a figure if its value is known.
     pub fn add_known(&mut self, name: &str, value: Option<f64>) {
         if let Some(value) = value {
             self.add(name, value);
         }
     }
 
-    /// Counts, each divided by `count`; their names get this beginning.
+    /// Adds counts, each divided by `count`. Their names get the prefix `beginning`.
     pub fn add_each(&mut self, beginning: &str, counts: &BTreeMap<String, u64>, count: f64) {
         for (name, times) in counts {
             self.add(format!("{beginning}{name}"), number(*times) / count);
         }
     }
 
-    /// The number of this name.
+    /// The figure of this name.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
@@ -46,19 +45,17 @@ impl Serialize for Figures {
     }
 }
 
-/// The middle, and the ends.
+/// The median and the extremes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// The value in the middle; of an even number, the mean of the two there.
+    /// The middle value, or the mean of the two middle values of an even number.
     pub median: f64,
-    /// The smallest.
     pub min: f64,
-    /// The largest.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of these values; none if there are none.
+    /// The spread of these values. `None` if there are none.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let values = sorted(values);
         let (min, max) = (*values.first()?, *values.last()?);
@@ -68,7 +65,7 @@ impl Spread {
     }
 }
 
-/// The smallest of the values that at least this share of them does not exceed; none if there are none.
+/// The smallest value that at least `percent` percent of the values do not exceed. `None` if there are none.
 pub fn percentile(values: impl IntoIterator<Item = f64>, percent: usize) -> Option<f64> {
     let values = sorted(values);
     let rank = (values.len() * percent).div_ceil(100).max(1);
@@ -81,13 +78,13 @@ fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// A count as what one calculates with.
+/// A count as a floating-point number.
 #[expect(clippy::cast_precision_loss, reason = "nothing here is counted to 2^53")]
 pub fn number(count: u64) -> f64 {
     count as f64
 }
 
-/// From one moment to another, in milliseconds; negative if the other is earlier.
+/// Milliseconds between two times. Negative if `to` is earlier.
 pub fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
     to.duration_since(from).as_secs_f64() * 1000.0
 }

@@ -1,9 +1,9 @@
-//! The floor: the least that any controller has to do for an execution that starts once and ends with `Complete`, and
-//! nothing else. What it takes is what no controller can beat on the same machine with three writes.
+//! The baseline: the least that any controller must do for an execution that starts once and ends with `Complete`. No
+//! controller with three writes can be faster on the same machine.
 //!
-//! For each resource that its watch shows: a metadata patch (a claim), the `POST`, a status patch (started), one `GET`
-//! once the run is over, and a status patch (`Complete`). It keeps no promise of the operator's: it repeats nothing, asks
-//! nobody, and trusts that the input tells how long the run takes.
+//! For each resource that its watch shows, the baseline sends a metadata patch (a claim), the `POST`, a status patch
+//! (started), one `GET` once the run is over, and a status patch (`Complete`). It gives none of the operator's
+//! guarantees: it repeats nothing, checks nothing first, and relies on the input for the duration of the run.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -27,36 +27,35 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::demo::Result;
 
-/// The input's field that tells how long the run takes, in milliseconds.
+/// The input field with the duration of the run, in milliseconds.
 pub const DURATION: &str = "durationMs";
-/// The line that it prints once it sees resources.
+/// The line that the program prints once it sees resources.
 pub const WATCHING: &str = "watching";
-/// The variable with the API key.
+/// The environment variable with the API key.
 pub const KEY: &str = "MISTRAL_API_KEY";
-/// How long after the end of a run it asks for it: timers and clocks are no finer.
+/// How long after the end of a run to get the run: timers and clocks are no more precise.
 const AFTERWARDS: Duration = Duration::from_millis(3);
 
-/// What the floor program is told.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Of the cluster.
+    /// Kubeconfig of the cluster.
     #[arg(long, value_name = "FILE")]
     kubeconfig: PathBuf,
-    /// Where the executions are.
+    /// Namespace of the executions.
     #[arg(long, value_name = "NAME")]
     namespace: String,
-    /// Of the Mistral API.
+    /// URL of the Mistral API.
     #[arg(long, value_name = "URL")]
     url: String,
-    /// Of the Mistral API.
+    /// API key for the Mistral API.
     #[arg(long, env = KEY, value_name = "KEY", hide_env_values = true)]
     api_key: String,
-    /// How many executions to work on at a time; one that waits for its run does not count.
+    /// Number of executions to work on at a time; an execution that waits for its run does not count.
     #[arg(long, value_name = "N")]
     at_once: usize,
 }
 
-/// What is read of a resource's spec.
+/// The fields of a resource's spec that are read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
@@ -74,13 +73,13 @@ struct Floor {
     at_once: Semaphore,
 }
 
-/// Runs until it is told to end, or something goes wrong.
+/// Runs until the process is ended, or an error occurs.
 pub fn run(options: Options) -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(serve(options))
 }
 
 async fn serve(options: Options) -> Result<()> {
-    // Fails only if a provider is installed, and then that one is used.
+    // Fails only if a provider is already installed, which is then used.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -107,7 +106,7 @@ async fn serve(options: Options) -> Result<()> {
                     let (floor, failed) = (Arc::clone(&floor), failed.clone());
                     tokio::spawn(async move {
                         if let Err(error) = floor.execute(&object).await {
-                            // One is enough.
+                            // One error is enough.
                             let _ = failed.try_send(format!("{}: {error}", object.name_any()));
                         }
                     });
@@ -115,7 +114,7 @@ async fn serve(options: Options) -> Result<()> {
             }
             Ok(Event::InitDone) => println!("{WATCHING}"),
             Ok(Event::Init | Event::Delete(_)) => {}
-            // It begins anew by itself.
+            // The watch restarts by itself.
             Err(error) => eprintln!("the watch: {error}"),
         }
     }

@@ -1,4 +1,4 @@
-//! Creates resources, and sees by a watch of its own what becomes of them.
+//! Creates resources, and observes them with a watch of its own.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -21,13 +21,13 @@ use tokio::time::{Instant, sleep};
 use super::place::{AT_ONCE, Program, Stage};
 use crate::demo::Result;
 
-/// So long nothing may change while something is waited for.
+/// How long nothing may change while the bench waits for something.
 const STANDSTILL: Duration = Duration::from_secs(180);
 const LOOKS_EVERY: Duration = Duration::from_millis(50);
-/// How often progress is told.
+/// How often progress is printed.
 const TELLS_EVERY: Duration = Duration::from_secs(10);
 
-/// What is read of a status.
+/// The fields of a status that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
@@ -47,7 +47,7 @@ struct Condition {
 
 type Watched = Object<NotUsed, Status>;
 
-/// What has been seen of a resource.
+/// The observed state of a resource.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     /// When it was first seen to be `Complete`.
@@ -56,7 +56,7 @@ pub struct Seen {
     pub started: bool,
     /// It has a finalizer.
     pub finalizer: bool,
-    /// The generation that its status calls `InSync`.
+    /// The generation that its status reports as `InSync`.
     pub in_sync: i64,
 }
 
@@ -82,7 +82,7 @@ struct State {
     listed: bool,
 }
 
-/// A watch of the resources of one kind in one namespace, until it is dropped.
+/// A watch of the resources of one kind in one namespace. Dropping it ends the watch.
 pub struct Watch {
     state: Arc<Mutex<State>>,
     completions: Arc<Semaphore>,
@@ -96,7 +96,7 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    /// Starts it, and waits until it has listed what is there.
+    /// Starts the watch and waits until it has listed the existing resources.
     pub async fn start<K: kube::Resource<DynamicType = ()>>(client: &Client, namespace: &str) -> Result<Self> {
         let api: Api<Watched> = Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<K>(&()));
         let state: Arc<Mutex<State>> = Arc::default();
@@ -113,7 +113,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Waits until this holds for so many resources.
+    /// Waits until `holds` is true for `count` resources.
     pub async fn until(
         &self,
         what: &str,
@@ -146,17 +146,17 @@ impl Watch {
         }
     }
 
-    /// For how many resources this holds.
+    /// The number of resources for which `holds` is true.
     pub fn count(&self, holds: impl Fn(&Seen) -> bool) -> usize {
         self.lock().seen.values().filter(|seen| holds(seen)).count()
     }
 
-    /// How many changes were seen, creations included, but for what was there in the beginning.
+    /// The number of changes, including creations, except the resources that existed at the start.
     pub fn changes(&self) -> u64 {
         self.lock().changes
     }
 
-    /// What was seen of each resource.
+    /// The observed state of each resource.
     pub fn seen(&self) -> HashMap<String, Seen> {
         self.lock().seen.clone()
     }
@@ -196,18 +196,18 @@ async fn keep(api: Api<Watched>, state: Arc<Mutex<State>>, completions: Arc<Sema
     }
 }
 
-/// Does this for each number below `count`, several at a time.
+/// Calls `what` for each number below `count`, several at a time.
 pub async fn each(count: usize, what: impl AsyncFn(usize) -> Result<()>) -> Result<()> {
     stream::iter((0..count).map(Ok)).try_for_each_concurrent(AT_ONCE, async |number| what(number).await).await
 }
 
-/// The name of the resource of this number.
+/// The name of the resource with this number.
 pub fn name(number: usize) -> String {
     format!("run-{number}")
 }
 
-/// Creates so many executions, as fast as that goes, but never more than `window` that are not complete. Tells when the
-/// request that creates each was sent.
+/// Creates `count` executions as fast as possible, but with at most `window` incomplete ones. Returns when the request
+/// that creates each was sent.
 pub async fn create(
     stage: &Stage,
     watch: &Watch,

@@ -1,4 +1,4 @@
-//! What is counted elsewhere: by the API server, by the system about a process, and by the simulator.
+//! Counts from other sources: the API server, the operating system and the simulator.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,31 +16,29 @@ use crate::demo::Result;
 /// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
 
-/// What Linux counts a process's time in, per second.
+/// The units per second in which Linux counts a process's time.
 const TICKS: f64 = 100.0;
-/// How often a [`Meter`] looks.
+/// How often a [`Meter`] polls.
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
-/// The groups whose writes are counted.
+/// The API groups whose writes are counted.
 const GROUPS: [&str; 3] = ["workflows.mistral.ai", EVENTS, LEASES];
 const EVENTS: &str = "events.k8s.io";
 const LEASES: &str = "coordination.k8s.io";
 const WRITES: [&str; 5] = ["POST", "PUT", "PATCH", "APPLY", "DELETE"];
 
-/// Writes that an API server has counted, as `PATCH workflowexecutions/status 200`.
+/// Writes that an API server has counted, in the form `PATCH workflowexecutions/status 200`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
-    /// To the operator's resources.
+    /// Writes to the operator's resources.
     pub ours: Counts,
-    /// Events.
     pub events: u64,
     /// Renewals of Leases.
     pub leases: u64,
 }
 
 impl Writes {
-    /// So far.
     pub async fn so_far(client: &Client) -> Result<Self> {
-        // A list of nothing in particular: a plain GET of that path.
+        // This makes a plain GET of the path; nothing is listed.
         let request = kube::core::Request::new("/metrics").list(&ListParams::default())?;
         Ok(Self::parse(&client.request_text(request).await?))
     }
@@ -56,7 +54,7 @@ impl Writes {
             if !GROUPS.contains(&group) || !WRITES.contains(&verb) {
                 continue;
             }
-            // A count, which Prometheus writes as a floating-point number.
+            // Prometheus writes counts as floating-point numbers.
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are small and whole")]
             let count =
                 line.rsplit_once(' ').and_then(|(_, count)| count.parse::<f64>().ok()).unwrap_or_default() as u64;
@@ -74,7 +72,7 @@ impl Writes {
         writes
     }
 
-    /// Those that came after `before`, without so many of the bench's own.
+    /// The writes after `before`, without the bench's `own`.
     pub fn since(&self, before: &Self, own: &[(&str, u64)]) -> Self {
         let mut ours = since(&self.ours, &before.ours);
         for (what, times) in own {
@@ -87,13 +85,13 @@ impl Writes {
         Self { ours, events, leases }
     }
 
-    /// To the operator's resources, in all.
+    /// The number of writes to the operator's resources.
     pub fn total(&self) -> u64 {
         self.ours.values().sum()
     }
 }
 
-/// What has been added to counts.
+/// The increase of each count.
 fn since(now: &Counts, before: &Counts) -> Counts {
     let more = |(what, count): (&String, &u64)| {
         (what.clone(), count.saturating_sub(before.get(what).copied().unwrap_or_default()))
@@ -101,25 +99,25 @@ fn since(now: &Counts, before: &Counts) -> Counts {
     now.iter().map(more).filter(|(_, count)| *count > 0).collect()
 }
 
-/// A process, as the system tells of it. On systems without `/proc` nothing is told.
+/// A process whose usage the system reports. Systems without `/proc` report nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage(pub u32);
 
 impl Usage {
-    /// The time that all its threads have worked, those that have ended included, in seconds.
+    /// Processor time of all threads, including ended ones, in seconds.
     pub fn cpu(self) -> Option<f64> {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.0)).ok()?;
         let (_, fields) = text.rsplit_once(") ")?;
         Some(fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS)
     }
 
-    /// Its memory of this kind, such as `VmHWM`, the most that it has had, in MiB.
+    /// Memory of this kind in MiB. For example, `VmHWM` is the peak.
     pub fn memory(self, kind: &str) -> Option<f64> {
         kibibytes(&fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?, kind).map(|all| all / 1024.0)
     }
 }
 
-/// The time that this machine's processors have worked and have had, in all, since it started.
+/// Processor time of this machine since it started: the busy time and the total.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
     worked: f64,
@@ -127,7 +125,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Now; nothing on systems without `/proc`.
+    /// The current times. `None` on systems without `/proc`.
     pub fn now() -> Option<Self> {
         Self::parse(&fs::read_to_string("/proc/stat").ok()?)
     }
@@ -136,11 +134,11 @@ impl Machine {
         let times: Vec<f64> =
             stat.lines().next()?.split_whitespace().skip(1).take(8).filter_map(|time| time.parse().ok()).collect();
         let had: f64 = times.iter().sum();
-        // The fourth is idle, the fifth waits for disks.
+        // The fourth value is idle time, the fifth is time spent waiting for disks.
         Some(Self { worked: had - times.get(3)? - times.get(4)?, had })
     }
 
-    /// The share of the time since then in which the processors worked, in percent.
+    /// The busy share of processor time since `before`, in percent.
     pub fn busy_since(before: Option<Self>) -> Option<f64> {
         let (before, now) = (before?, Self::now()?);
         let had = now.had - before.had;
@@ -148,7 +146,6 @@ impl Machine {
     }
 }
 
-/// What machine this is.
 pub async fn describe_machine(client: &Client) -> Result<Value> {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let model = read("/proc/cpuinfo");
@@ -170,34 +167,31 @@ fn kibibytes(text: &str, name: &str) -> Option<f64> {
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-/// A simulator's controls.
+/// The controls of a simulator.
 #[derive(Clone, Debug)]
 pub struct Simulated {
     http: reqwest::Client,
     url: String,
 }
 
-/// A run, as the simulator's books have it.
+/// A run in the simulator's ledger.
 #[derive(Clone, Debug)]
 pub struct Booked {
-    /// Its input.
     pub input: Value,
-    /// How often it was started.
     pub starts: u64,
     /// When the call that started it arrived.
     pub arrived: Timestamp,
-    /// When it ended.
     pub ended: Option<Timestamp>,
 }
 
 impl Simulated {
-    /// Of the simulator at this address.
+    /// The controls of the simulator at this address.
     pub fn new(url: &str) -> Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
         Ok(Self { http, url: format!("{url}/__sim") })
     }
 
-    /// Has every call wait for so long before it does anything.
+    /// Makes every call wait this long before its effect.
     pub async fn latency(&self, lasts: Duration) -> Result<()> {
         let ms = u64::try_from(lasts.as_millis())?;
         let faults = json!({ "faults": [{ "name": "latency", "kind": { "latency_ms": ms } }] });
@@ -205,13 +199,13 @@ impl Simulated {
         Ok(())
     }
 
-    /// Begins to count calls anew.
+    /// Resets the counts of calls.
     pub async fn forget_calls(&self) -> Result<()> {
         self.http.delete(format!("{}/calls", self.url)).send().await?.error_for_status()?;
         Ok(())
     }
 
-    /// The calls that have arrived, as `GET /v1/workflows/runs`.
+    /// The calls that have arrived, by route such as `GET /v1/workflows/runs`.
     pub async fn calls(&self) -> Result<Counts> {
         let told = self.get("calls").await?;
         let rows = told["calls"].as_array().ok_or("the simulator does not tell its calls.")?;
@@ -226,7 +220,6 @@ impl Simulated {
         Ok(calls)
     }
 
-    /// The runs.
     pub async fn runs(&self) -> Result<Vec<Booked>> {
         let mut told = self.get("executions").await?;
         let rows = told["executions"].as_array_mut().ok_or("the simulator's books are no list.")?;
@@ -248,12 +241,12 @@ impl Simulated {
     }
 }
 
-/// Watches how many calls arrive within a second. It looks ten times a second, so that what is exactly a second apart is
-/// not told.
+/// Measures how many calls arrive within a second. The meter polls ten times a second, so it does not count calls
+/// together that are exactly a second apart.
 pub struct Meter(JoinHandle<u64>, tokio::sync::oneshot::Sender<()>);
 
 impl Meter {
-    /// From now on.
+    /// Starts to poll.
     pub fn start(simulated: Simulated) -> Self {
         let (stop, mut stopped) = tokio::sync::oneshot::channel();
         let task = tokio::spawn(async move {
@@ -271,15 +264,15 @@ impl Meter {
         Self(task, stop)
     }
 
-    /// The most that arrived within any second.
+    /// Stops polling. Returns the most calls that arrived within any second.
     pub async fn stop(self) -> Result<u64> {
-        // If it is gone, the task says so.
+        // If the receiver is gone, the result of the task says so.
         let _ = self.1.send(());
         Ok(self.0.await?)
     }
 }
 
-/// The most that was added between two looks of which the second came at most a second after the first.
+/// The largest increase between two polls that are at most a second apart.
 fn most_within_a_second(looks: &[(Instant, u64)]) -> u64 {
     let mut first = 0;
     let mut most = 0;

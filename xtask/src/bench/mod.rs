@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: what executions and workflows cost the operator, beside the least that any controller has to do
-//! on the same machine.
+//! `cargo xtask bench`: measures what executions and workflows cost the operator, compared with the least that any
+//! controller must do on the same machine.
 //!
-//! Control plane, simulator, operator and the floor program are processes of their own, built for release, and so is the
-//! bench itself: it creates the resources and watches them beside what it measures. Nothing here fails for being slow.
+//! Control plane, simulator, operator and baseline program are separate processes, built for release. So is the bench,
+//! which creates the resources and watches them beside the measured program. Nothing here fails for being slow.
 
 mod burst;
 mod figures;
@@ -31,46 +31,44 @@ use place::{Built, Place};
 use report::Table;
 use rest::Scene;
 
-/// A load of the machine, in the minute before, that does not disturb.
+/// The highest load of the machine, in the minute before, that does not disturb the bench.
 const IDLE: f64 = 0.5;
 
-/// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Scenario {
-    /// 200, 1,000 and 5,000 executions at once, by the floor and by the operator in turns.
+    /// 200, 1,000 and 5,000 executions at once, by the baseline and by the operator in turn.
     Burst,
-    /// 400 executions, 200 of them at a time, of an API that takes two seconds for each call.
+    /// 400 executions, 200 at a time, with an API that takes two seconds per call.
     Slow,
-    /// 1,000 Workflows: applied, changed, archived, and at rest.
+    /// 1,000 Workflows: applied, changed, archived, and idle.
     Workflows,
-    /// 10,000 finished executions and 1,000 that go on, for five minutes.
+    /// 10,000 finished executions and 1,000 running ones, idle for five minutes.
     Rest,
-    /// The same, and an operator that starts anew.
+    /// The same executions, with an operator that restarts.
     Restart,
 }
 
-/// What can be asked of the bench.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// What to measure; everything by default.
+    /// Scenarios to measure; all by default.
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
-    /// Small numbers, in about two minutes: to see that the bench works. What it shows means little.
+    /// Use small numbers, to check in about two minutes that the bench works. The figures mean little.
     #[arg(long)]
     quick: bool,
-    /// How many turns each has in burst and slow [default: 3; 1 with 5,000 executions and with --quick]
+    /// Number of rounds in burst and slow [default: 3; 1 with 5,000 executions and with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// A burst of this many executions, instead of the usual ones.
+    /// Measure one burst of this many executions instead of the usual ones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     executions: Option<u32>,
-    /// Where to write all figures as JSON [default: target/bench.json, in the repository]
+    /// File for all figures, as JSON [default: target/bench.json, in the repository]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// An operator that is built already.
+    /// Operator that is already built.
     #[arg(long, hide = true, value_name = "FILE", requires = "simulator")]
     operator: Option<PathBuf>,
-    /// A simulator that is built already.
+    /// Simulator that is already built.
     #[arg(long, hide = true, value_name = "FILE", requires = "operator")]
     simulator: Option<PathBuf>,
 }
@@ -89,7 +87,7 @@ impl Options {
         self.json.clone().unwrap_or_else(|| workspace_folder().join("target/bench.json"))
     }
 
-    /// How many executions at once, and how many turns each has.
+    /// The number of executions of each burst, and its number of rounds.
     fn bursts(&self) -> Vec<(usize, usize)> {
         let sizes = match (self.executions, self.quick) {
             (Some(count), _) => vec![(count, if count < 5000 { 3 } else { 1 })],
@@ -122,7 +120,7 @@ impl Options {
     }
 }
 
-/// Measures, and prints what it has measured: an error if something did not complete, or nothing was counted.
+/// Measures, and prints the results. Fails if something did not complete, or nothing was counted.
 pub fn run(options: Options) -> Result<()> {
     let (Some(operator), Some(simulator)) = (&options.operator, &options.simulator) else { return run_release() };
     let built = Built { operator: operator.clone(), simulator: simulator.clone() };
@@ -142,18 +140,18 @@ pub fn run(options: Options) -> Result<()> {
     outcome
 }
 
-/// Builds everything for release, and becomes the bench of that build.
+/// Builds everything for release, and replaces this process by the bench of that build.
 fn run_release() -> Result<()> {
     heading("Building the operator, the simulator and the bench for release");
     let binaries = Binaries::build_release()?;
     let given: Vec<OsString> = std::env::args_os().skip(1).collect();
     let mut command = Command::new(&binaries.xtask);
     command.args(given).arg("--operator").arg(&binaries.operator).arg("--simulator").arg(&binaries.simulator);
-    // Returns only if that did not work.
+    // Returns only on failure.
     Err(format!("{} does not start: {}.", binaries.xtask.display(), command.exec()).into())
 }
 
-/// Where it is measured, and what has been measured so far.
+/// The environment of the bench, and the results so far.
 struct Course<'a> {
     options: &'a Options,
     built: &'a Built,
@@ -164,10 +162,10 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
-    /// The control plane of a scenario. One for all is enough where figures mean little.
+    /// The control plane of a scenario. Quick scenarios, whose figures mean little, share one.
     async fn place(&mut self, scenario: &str) -> Result<&mut Place> {
         if !self.options.quick {
-            // The last one ends before the next one starts.
+            // The previous control plane ends before the next one starts.
             self.place = None;
         }
         let place = match self.place.take() {
@@ -188,7 +186,7 @@ impl Course<'_> {
         Ok(self.place.insert(place))
     }
 
-    /// Shows a table, and writes all so far: what comes next may fail.
+    /// Prints a table, and writes all tables so far, because a later scenario may fail.
     fn add(&mut self, table: Table) -> Result<()> {
         println!("\n{table}");
         self.tables.push(table);

@@ -1,4 +1,4 @@
-//! Where it is measured: a control plane, and for each turn a namespace and a simulator of its own.
+//! The environment of the bench: a control plane, and a namespace and a simulator for each measurement.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -24,41 +24,39 @@ use crate::demo::Result;
 use crate::demo::programs;
 
 const API_KEY: &str = "bench-key";
-/// How long a program may take to begin.
+/// How long a program may take to start.
 const SOON: Duration = Duration::from_secs(60);
-/// How long resources may take to go: their finalizers are taken off one after the other.
+/// How long resources may take to disappear: their finalizers are removed one after the other.
 const GONE_WITHIN: Duration = Duration::from_secs(600);
-/// After this long, an API server has built what it builds when it learns of new kinds.
+/// How long an API server needs to build its structures for new kinds.
 const SETTLES: Duration = Duration::from_secs(5);
-/// Times of creation are whole seconds: of what is created in the second of its own start, an operator asks first
-/// whether another one has started it.
+/// Creation times are whole seconds. If a resource was created in the second of the operator's own start, the operator
+/// first asks the API whether another operator has started the run.
 const ANOTHER_SECOND: Duration = Duration::from_secs(1);
-/// How many requests are sent at a time to create, change and delete resources.
+/// How many requests to create, change or delete resources are sent at a time.
 pub const AT_ONCE: usize = 32;
 
-/// The programs, as built for release.
+/// The programs in release builds.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The operator.
     pub operator: PathBuf,
-    /// The simulator.
     pub simulator: PathBuf,
 }
 
-/// A control plane with the CRDs; it ends when it is dropped.
+/// A control plane with the CRDs. Dropping it stops the control plane.
 pub struct Place {
     control_plane: ControlPlane,
-    /// An administrator's.
+    /// A client with an administrator's rights.
     pub client: Client,
     built: Built,
-    /// For logs.
+    /// Folder for logs.
     folder: PathBuf,
     stages: usize,
     started: usize,
 }
 
 impl Place {
-    /// Starts it. Logs go to the folder, which is made.
+    /// Starts a control plane. Creates `folder` for logs.
     pub async fn start(built: &Built, folder: PathBuf) -> Result<Self> {
         fs::create_dir_all(&folder)?;
         let control_plane = tokio::task::spawn_blocking(ControlPlane::start).await??;
@@ -74,7 +72,7 @@ impl Place {
         Ok(Self { control_plane, client, built: built.clone(), folder, stages: 0, started: 0 })
     }
 
-    /// A namespace and a simulator with these workflows, whose calls take so long.
+    /// Creates a namespace and a simulator with these workflows. Each call to the simulator takes `latency`.
     pub async fn stage(&mut self, workflows: &[WorkflowSpec], latency: Duration) -> Result<Stage> {
         self.stages += 1;
         let namespace = format!("bench-{}", self.stages);
@@ -95,7 +93,7 @@ impl Place {
         Ok(Stage { client: self.client.clone(), namespace, simulated, url, simulator })
     }
 
-    /// All that shares the machine's processors with what is measured.
+    /// The processes that share the machine's processors with the measured program.
     pub fn others(&self, stage: &Stage) -> [(&'static str, Usage); 4] {
         [
             ("kube-apiserver", Usage(self.control_plane.api_server_pid())),
@@ -105,13 +103,13 @@ impl Place {
         ]
     }
 
-    /// A file for the log of one more program.
+    /// A log file for one more program.
     fn log(&mut self, name: &str) -> PathBuf {
         self.started += 1;
         self.folder.join(format!("{:02}-{name}.log", self.started))
     }
 
-    /// Starts the floor program, and waits until it watches.
+    /// Starts the baseline program and waits until it watches.
     pub async fn floor(&mut self, stage: &Stage, at_once: usize) -> Result<Program> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["floor", "--at-once", &at_once.to_string(), "--namespace", &stage.namespace]);
@@ -132,7 +130,7 @@ impl Place {
 
     /// Starts an operator for the stage's namespace, and waits until it leads.
     pub async fn operator(&mut self, stage: &Stage, how: How) -> Result<Operator> {
-        // Free now; if somebody else takes it, the operator ends.
+        // The port is free now. If another process takes it, the operator ends.
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let lease = if how.elected { "bench" } else { "" };
         let mut command = Command::new(&self.built.operator);
@@ -162,20 +160,19 @@ impl Place {
 /// How an operator is started.
 #[derive(Clone, Copy, Debug)]
 pub struct How {
-    /// By a Lease, as the chart has it.
+    /// Whether a Lease elects the operator, as in the chart.
     pub elected: bool,
-    /// The budget.
     pub calls_per_second: u32,
 }
 
-/// A program that is measured; it ends when it is dropped.
+/// A measured program. Dropping it stops the process.
 pub struct Program {
     name: &'static str,
     child: Supervised,
 }
 
 impl Program {
-    /// An error if it has ended.
+    /// Fails if the program has ended.
     pub fn check(&mut self) -> Result<()> {
         match self.child.wait_exit(Duration::ZERO)? {
             None => Ok(()),
@@ -188,28 +185,25 @@ impl Program {
         programs::tail(&self.child)
     }
 
-    /// What it uses.
     pub fn usage(&self) -> Usage {
         Usage(self.child.pid())
     }
 }
 
-/// A running operator.
 pub struct Operator {
-    /// Its process.
     pub program: Program,
     http: reqwest::Client,
     listen: SocketAddr,
 }
 
 impl Operator {
-    /// Whether it is ready and does not stand by.
+    /// Whether the operator is ready and not on standby.
     async fn leads(&self) -> bool {
         let answer = async { self.http.get(format!("http://{}/readyz", self.listen)).send().await?.text().await };
         answer.await.is_ok_and(|text| text == "ready\n")
     }
 
-    /// Tells it to end, and waits until it has.
+    /// Tells the operator to end and waits until it has.
     pub fn stop(&mut self) -> Result<()> {
         let status = self.program.child.stop()?;
         if status.success() {
@@ -220,19 +214,17 @@ impl Operator {
     }
 }
 
-/// A namespace and a simulator; the latter ends when it is dropped.
+/// A namespace and a simulator. Dropping it stops the simulator.
 pub struct Stage {
     client: Client,
-    /// The namespace's name.
     pub namespace: String,
-    /// The simulator's controls.
     pub simulated: Simulated,
     url: String,
     simulator: Supervised,
 }
 
 impl Stage {
-    /// Creates a Workspace that leads to the simulator, and asks for changes there so often.
+    /// Creates a Workspace for the simulator with this resync interval.
     pub async fn furnish(&self, resync: &str) -> Result<()> {
         let secret = json!({ "metadata": { "name": "mistral" }, "stringData": { "api-key": API_KEY } });
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -255,17 +247,15 @@ impl Stage {
         Ok(())
     }
 
-    /// The executions.
     pub fn executions(&self) -> Api<DynamicObject> {
         self.api(&ApiResource::erase::<WorkflowExecution>(&()))
     }
 
-    /// The Workflows.
     pub fn workflows(&self) -> Api<DynamicObject> {
         self.api(&ApiResource::erase::<Workflow>(&()))
     }
 
-    /// Asks for changes at the API so often.
+    /// Sets the resync interval.
     pub async fn resync(&self, every: &str) -> Result<()> {
         let patch = json!({ "spec": { "resyncInterval": every } });
         let workspaces = self.api(&ApiResource::erase::<Workspace>(&()));
@@ -273,7 +263,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Creates one resource, and tells its UID.
+    /// Creates a resource and returns its UID.
     pub async fn create<K: kube::Resource<DynamicType = ()>>(&self, name: &str, spec: &Value) -> Result<String> {
         let kind = ApiResource::erase::<K>(&());
         let object = DynamicObject::new(name, &kind).data(json!({ "spec": spec }));
@@ -315,7 +305,7 @@ impl Stage {
     }
 }
 
-/// Waits for something that comes soon.
+/// Waits at most `SOON`.
 async fn soon<T>(what: &str, waiting: impl Future<Output = T>) -> Result<T> {
     Ok(tokio::time::timeout(SOON, waiting).await.map_err(|_| format!("waited in vain for {what}, for {SOON:?}."))?)
 }

@@ -1,4 +1,4 @@
-//! The tables and the JSON.
+//! The bench's tables and JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -7,44 +7,43 @@ use serde_json::{Value, json};
 
 use super::figures::{Figures, Spread};
 
-/// The figure by which the best of several floors is found.
+/// The figure that determines the best of several baselines.
 pub const RATE: &str = "executions per second";
 
-/// What one scenario has shown.
+/// The results of one scenario.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// Which one, and how many resources.
+    /// The scenario and its number of resources.
     pub title: String,
-    /// What one has to know to read it.
+    /// What a reader needs to know.
     pub notes: Vec<String>,
-    /// Who, and the figures of each turn.
+    /// The name of each column, and the figures of each measurement.
     pub columns: Vec<(String, Vec<Figures>)>,
-    /// What is aimed at for the last column.
+    /// The aims for the last column.
     pub aims: Vec<Aim>,
 }
 
-/// What is aimed at. To miss it is no failure of the bench.
+/// An aim. Missing it does not fail the bench.
 #[derive(Clone, Copy, Debug)]
 pub struct Aim {
-    /// Of which figure.
     pub figure: &'static str,
-    /// How far it may go.
     pub bound: Bound,
 }
 
-/// How far a figure may go.
+/// The limit of a figure.
 #[derive(Clone, Copy, Debug)]
 pub enum Bound {
-    /// Not above this.
+    /// At most this.
     Most(f64),
-    /// Not above this multiple of the floor's.
+    /// At most this multiple of the baseline's figure.
     MostOfFloor(f64),
-    /// Not below this multiple of the floor's.
+    /// At least this multiple of the baseline's figure.
     LeastOfFloor(f64),
 }
 
 impl Bound {
-    /// Whether this figure, and this multiple of the floor's, is within it; unknown without a floor to compare with.
+    /// Whether a figure and its ratio to the baseline's are within the bound. Unknown without a baseline to compare
+    /// with.
     fn is_met(self, value: f64, ratio: Option<f64>) -> Option<bool> {
         match self {
             Self::Most(most) => Some(value <= most),
@@ -65,12 +64,12 @@ impl Display for Bound {
 }
 
 impl Table {
-    /// The figure of this name in the turns of a column.
+    /// The spread of a figure over the measurements of a column.
     fn spread(&self, column: usize, figure: &str) -> Option<Spread> {
         Spread::of(self.columns.get(column)?.1.iter().filter_map(|turn| turn.get(figure)))
     }
 
-    /// The column of the floor with the most executions a second.
+    /// The column of the baseline with the most executions per second.
     fn best_floor(&self) -> Option<usize> {
         let floors = (0..self.columns.len()).filter(|column| self.columns[*column].0.starts_with("floor"));
         let rate = |column: &usize| self.spread(*column, RATE).map_or(0.0, |spread| spread.median);
@@ -82,13 +81,13 @@ impl Table {
         self.spread(self.columns.len().checked_sub(1)?, figure).map(|spread| spread.median)
     }
 
-    /// The last column's median of a figure as a multiple of the best floor's.
+    /// The last column's median of a figure, as a multiple of the best baseline's.
     fn ratio(&self, figure: &str) -> Option<f64> {
         let floor = self.spread(self.best_floor()?, figure)?.median;
         (floor > 0.0).then_some(self.median(figure)? / floor)
     }
 
-    /// The names of all figures, each after the one that it follows where it was measured.
+    /// The names of all figures. Each name stands after the one that it follows in its measurement.
     fn figures(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for turn in self.columns.iter().flat_map(|(_, turns)| turns) {
@@ -115,7 +114,7 @@ impl Table {
         }
     }
 
-    /// As JSON: each turn, and what is made of them.
+    /// JSON with each measurement, the spreads and the ratios.
     pub fn to_json(&self) -> Value {
         let columns: Vec<Value> = (0..self.columns.len())
             .map(|column| {
@@ -133,7 +132,7 @@ impl Table {
 }
 
 impl Display for Table {
-    /// Markdown that can be read as it stands.
+    /// Markdown that is readable as plain text.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "### {}\n", self.title)?;
         for note in &self.notes {
@@ -175,7 +174,7 @@ fn cell(spread: Spread) -> String {
     if min == max { median } else { format!("{median} ({min} to {max})") }
 }
 
-/// Three digits that count, or all of a whole number.
+/// Three significant digits, or all digits of a whole number.
 fn shown(value: f64) -> String {
     let size = value.abs();
     if value.fract() == 0.0 || size >= 100.0 {

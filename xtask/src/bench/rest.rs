@@ -1,4 +1,4 @@
-//! Executions at rest, and an operator that starts anew among them.
+//! Idle executions, and an operator that restarts among them.
 
 use std::time::Duration;
 
@@ -19,32 +19,30 @@ use crate::demo::Result;
 
 const ENDS: &str = "ends";
 const HANGS: &str = "hangs";
-/// As an operator runs by default.
+/// The default budget of an operator.
 const BUDGET: u32 = 50;
 const AS_INSTALLED: How = How { elected: true, calls_per_second: BUDGET };
-/// Renewals of Leases.
 const LEASES: &str = "writes of Leases, the API server's own included";
-/// How long inputs, and so results, are.
+/// Length of inputs, and therefore of results, in bytes.
 const PADDING: usize = 1000;
-/// How many calls may leave within a second: a fifth of a second's are let through at once.
+/// How many calls may be sent within a second: the budget plus a burst of one fifth.
 const AT_MOST_A_SECOND: f64 = BUDGET as f64 * 1.2;
 
-/// How much there is, and for how long to look at it.
+/// The numbers of executions and the durations.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Executions that have ended.
     pub finished: usize,
-    /// Executions whose runs go on.
+    /// Executions whose runs continue.
     pub running: usize,
-    /// How long to wait until all has come to rest.
+    /// How long to wait until everything is idle.
     pub settles: Duration,
-    /// How long to look at it at rest.
+    /// How long to measure idle executions.
     pub rest: Duration,
-    /// How long to look at it after a restart.
+    /// How long to measure after a restart.
     pub restarted: Duration,
 }
 
-/// Executions at rest and the operator that watches them.
+/// Idle executions and the operator that watches them.
 pub struct Scene {
     stage: Stage,
     operator: Operator,
@@ -53,7 +51,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Makes them: those that have ended are copies of one that has, written while no operator runs.
+    /// Creates the executions. Ended executions are copies of a model, written while no operator runs.
     pub async fn set(place: &mut Place, shape: Shape) -> Result<Self> {
         let hangs = Behaviour { outcome: Outcome::Hang, ..Behaviour::default() };
         let hangs = WorkflowSpec { behaviour: Some(hangs), ..WorkflowSpec::new(HANGS) };
@@ -91,7 +89,7 @@ impl Scene {
         Ok(Self { stage, operator, watch, shape })
     }
 
-    /// Looks at it for a while.
+    /// Measures the idle executions.
     pub async fn rest(&mut self, place: &Place) -> Result<Table> {
         let lasts = self.shape.rest;
         println!("  looking for {} s", lasts.as_secs());
@@ -125,7 +123,7 @@ impl Scene {
         Ok(self.table("rest", figures, aims))
     }
 
-    /// Ends the operator, starts another, and looks at what that does.
+    /// Stops the operator, starts another one, and measures the effects.
     pub async fn restart(&mut self, place: &mut Place) -> Result<Table> {
         let lasts = self.shape.restarted;
         println!("  starting the operator anew, and looking for {} s", lasts.as_secs());
@@ -140,7 +138,7 @@ impl Scene {
         let ready = begun.elapsed();
         sleep(lasts.saturating_sub(ready)).await;
         self.operator.program.check()?;
-        // Its own time began with it.
+        // The CPU time of the new process began at zero.
         let before = Before { cpu: self.operator.program.usage().cpu().map(|_| 0.0), ..before };
         let counted = self.count(place, &before, meter).await?;
 
@@ -200,7 +198,7 @@ impl Scene {
         let calls = self.stage.simulated.calls().await?;
         let most = meter.stop().await?;
         let writes = Writes::so_far(&place.client).await?.since(&before.writes, &[]);
-        // What was written last is on its way here.
+        // The last writes have not yet reached the watch.
         sleep(Duration::from_secs(2)).await;
         let changes = self.watch.changes() - before.changes;
         let to_executions = |what: &&String| what.contains(" workflowexecutions") && what.ends_with(" 200");
@@ -224,21 +222,21 @@ struct Before {
 
 struct Counted {
     writes: Writes,
-    /// Writes to executions after which no change came.
+    /// Writes to executions that no change followed.
     idle_writes: u64,
     calls: Counts,
-    /// Calls within a second.
+    /// The most calls within a second.
     most: u64,
     cpu: Option<f64>,
 }
 
-/// Calls that ask for, start or stop a single execution.
+/// Calls whose route names a single execution.
 fn about_one(calls: &Counts) -> u64 {
     calls.iter().filter(|(route, _)| route.contains("{execution_id}")).map(|(_, count)| count).sum()
 }
 
-/// Writes an execution as the operator leaves it once its run has ended: the claim, in which the model's own names are
-/// exchanged, and the model's status, in writes of their own. The finalizer is gone.
+/// Writes an execution as the operator leaves it after the run's end. The claim, with the model's names replaced, and
+/// the model's status are separate writes. There is no finalizer.
 async fn copy(stage: &Stage, model: &DynamicObject, name: &str, spec: &Value) -> Result<()> {
     let executions = stage.executions();
     let id = derived_id(name, &stage.create::<WorkflowExecution>(name, spec).await?);
@@ -246,7 +244,8 @@ async fn copy(stage: &Stage, model: &DynamicObject, name: &str, spec: &Value) ->
     let mut claim: Value = serde_json::from_str(claim)?;
     claim["executionId"] = json!(id);
     claim["owner"]["name"] = json!(name);
-    // Claims whose calls may be under way are kept in memory; of thousands that have ended, few are so young.
+    // The operator keeps claims in memory whose calls may be in flight. Of thousands of ended executions, few claims
+    // are so recent.
     claim["sendBefore"] = json!("2026-01-01T00:00:00Z");
     let claim = json!({ "metadata": { "annotations": { CLAIM: claim.to_string() } } });
     executions.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&claim)).await?;

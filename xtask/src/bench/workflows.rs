@@ -1,4 +1,4 @@
-//! Many Workflows: applied, changed, archived, and at rest.
+//! Many Workflows: applied, changed, archived, and idle.
 
 use std::time::Duration;
 
@@ -16,19 +16,18 @@ use super::place::{How, Operator, Place, Stage};
 use super::report::Table;
 use crate::demo::Result;
 
-/// So that it is not the budget that is measured.
+/// A budget that does not limit the measurement.
 const UNHINDERED: How = How { elected: false, calls_per_second: 1000 };
-/// What is compared with lists from before the last change is over by then.
+/// By then, no comparison uses lists from before the last change.
 const SETTLES: Duration = Duration::from_secs(10);
 
-/// How much there is, and for how long to look at it at rest.
+/// The number of Workflows, and the idle phase.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// How many Workflows.
     pub count: usize,
-    /// How long to look at them at rest.
+    /// How long to measure idle Workflows.
     pub rest: Duration,
-    /// How often the operator looks for changes then.
+    /// The resync interval of the idle phase.
     pub resync: &'static str,
 }
 
@@ -36,12 +35,11 @@ fn name(index: usize) -> String {
     format!("w{index}")
 }
 
-/// Measures it.
 pub async fn measure(place: &mut Place, shape: Shape) -> Result<Table> {
     let Shape { count, rest, resync } = shape;
     let registered: Vec<WorkflowSpec> = (0..count).map(|index| WorkflowSpec::new(name(index))).collect();
     let stage = place.stage(&registered, Duration::from_millis(50)).await?;
-    // Only what is changed is asked about, until the end.
+    // Until the idle phase, the operator gets only what has changed.
     stage.furnish("1h").await?;
     let mut operator = place.operator(&stage, UNHINDERED).await?;
     stage.until_accepted().await?;
@@ -81,19 +79,19 @@ pub async fn measure(place: &mut Place, shape: Shape) -> Result<Table> {
     Ok(Table { title: format!("workflows, N = {count}"), notes, columns, aims: Vec::new() })
 }
 
-/// What is the same in all that is done to the Workflows.
+/// The common parts of all phases.
 struct Phase<'a> {
     place: &'a Place,
     stage: &'a Stage,
     operator: &'a mut Operator,
     watch: &'a Watch,
     count: usize,
-    /// Of the Workflows' specs.
+    /// The generation of the Workflows.
     generation: i64,
 }
 
 impl Phase<'_> {
-    /// Does this to each Workflow, a write that the API server counts as `own`, and waits until all are in sync.
+    /// Applies `what` to each Workflow and waits until all are in sync. The API server counts each write as `own`.
     async fn run(&mut self, own: &str, what: impl AsyncFn(usize) -> Result<()>) -> Result<Figures> {
         self.generation += 1;
         println!("  change {} of 3 to each of {}", self.generation, self.count);
@@ -110,7 +108,7 @@ impl Phase<'_> {
         Ok(figures)
     }
 
-    /// Does nothing for a while.
+    /// Measures for a while without changes.
     async fn rest(&mut self, lasts: Duration) -> Result<Figures> {
         let before = self.before().await?;
         sleep(lasts).await;
@@ -153,7 +151,7 @@ struct Before {
     begun: Instant,
 }
 
-/// How many say in their status that they are archived.
+/// The number of Workflows whose status says that they are archived.
 async fn archived(workflows: &Api<DynamicObject>) -> Result<usize> {
     let all = workflows.list(&kube::api::ListParams::default()).await?;
     Ok(all.iter().filter(|object| object.data["status"]["archived"] == json!(true)).count())

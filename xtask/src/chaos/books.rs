@@ -1,4 +1,4 @@
-//! The simulator's books against what the API server has recorded of the resources.
+//! Compares the simulator's ledger with the API server's record of the resources.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,42 +9,41 @@ use super::ends::{self, is_before, time};
 use super::record::Seen;
 use super::values::{Kept, composed};
 
-/// How long after its resource has gone a run may still be about to be stopped: the start may be held for as long as a
-/// mix of faults lasts, its run not be shown for 20 seconds, and ignore the cancel for a grace of 30.
+/// How long after its resource has gone a run may still be stopped. The start may be held as long as a mix of faults
+/// lasts, the run may stay hidden for 20 seconds, and it may ignore the cancel for a grace period of 30 seconds.
 const STOPPED_WITHIN: SignedDuration = SignedDuration::from_secs(90);
 
-/// What does not agree, each with the names that it is about.
+/// The differences, with the names of the resources.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
-    /// Starts, in all.
     pub starts: u64,
     /// Starts beyond the first of an execution id.
     pub duplicates: u64,
-    /// Runs that were asked for and never started.
+    /// Runs that were requested but never started.
     pub losses: u64,
-    /// Resources that the API server deleted past a finalizer that came in that moment.
+    /// Resources that the API server deleted despite a finalizer that was added at that moment.
     pub overtaken: u64,
-    /// Runs of those that go on, since the process that had started them ended before it could stop them.
+    /// Runs of such resources that continue, because the process that started them ended before it could stop them.
     pub unstopped: u64,
-    /// How many ended for which reason, of those that were there in the end or had a time to live.
+    /// The number of ends by reason, of resources that remained to the end or had a time to live.
     pub ends: BTreeMap<String, u64>,
-    /// What is wrong, in words.
+    /// Descriptions of everything that is wrong.
     pub complaints: Vec<String>,
 }
 
-/// What else is known at the very end.
+/// Additional facts for the final comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Around {
-    /// So many runs were left alone after five minutes.
+    /// The number of runs that were left alone after five minutes.
     pub abandoned: u64,
-    /// The results in ConfigMaps.
+    /// The results in ConfigMaps, by the names of the ConfigMaps.
     pub results: BTreeMap<String, Kept>,
     /// When operators ended, by their names in claims.
     pub ends: BTreeMap<String, Timestamp>,
 }
 
-/// Compares, at the very end. `present` are the resources that nobody deleted before all was over, and `recorded` all
-/// that there ever were.
+/// The final comparison. `present` are the resources that remained until the final deletion; `recorded` are all
+/// resources that ever existed.
 pub fn compare(books: &[Value], recorded: &[Seen], present: &[Seen], around: &Around) -> Findings {
     let overtaken = recorded.iter().filter(|seen| seen.overtaken).count();
     let mut findings = Findings { overtaken: overtaken as u64, ..Findings::default() };
@@ -76,18 +75,18 @@ pub fn compare(books: &[Value], recorded: &[Seen], present: &[Seen], around: &Ar
     let there: HashMap<&str, &Seen> = present.iter().map(|seen| (seen.uid.as_str(), seen)).collect();
     for seen in recorded {
         let is_present = there.contains_key(seen.uid.as_str());
-        // As it was before all were deleted.
+        // The state before the final deletion.
         let seen = there.get(seen.uid.as_str()).copied().unwrap_or(seen);
         let entry = books.iter().find(|entry| seen.is_of(entry["execution_id"].as_str().unwrap_or_default()));
         let expires = seen.has_time_to_live() && !seen.unwanted;
-        // One that is gone must have run only if its status said so.
+        // A deleted resource must have run only if its status said so.
         let must =
             if is_present { !seen.is_held_back() && !ends::is_without_run(seen) } else { seen.started || expires };
         if must && entry.is_none() {
             findings.losses += 1;
             findings.complain(format!("{} was never started; its status is {}", seen.name, seen.status));
         }
-        // Of one that vanished while nobody could look, the last words are not known.
+        // The last status of a resource is unknown if it disappeared while the watch was interrupted.
         if (is_present || expires) && !seen.vanished {
             if let Some(reason) = ends::reason(seen) {
                 *findings.ends.entry(reason.to_owned()).or_default() += 1;
@@ -109,7 +108,7 @@ impl Findings {
         self.complaints.push(text);
     }
 
-    /// What was to be stopped has stopped, and what was to be left alone was.
+    /// Checks that every unwanted run was stopped and every other run was left alone.
     fn check_stops(&mut self, books: &[Value], recorded: &[Seen], around: &Around) {
         let mut running = Vec::new();
         for entry in books {
@@ -137,8 +136,8 @@ impl Findings {
     }
 }
 
-/// Whether a claim of it was overtaken by a deletion, and the process that made the claim, the only one to know of the
-/// run, ended before it had the time to stop the run.
+/// Whether a deletion overtook the claim, and the process that wrote the claim ended before it had time to stop the
+/// run. Only that process knew of the run.
 fn lost_its_operator(seen: &Seen, around: &Around) -> bool {
     let (Some(gone), Some(ended)) = (seen.gone_at, around.ends.get(&seen.claimant)) else { return false };
     seen.overtaken && ended.duration_since(gone) < STOPPED_WITHIN
@@ -148,13 +147,13 @@ fn names(claimants: &[&Seen]) -> String {
     claimants.iter().map(|seen| seen.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether the run is what the spec says. A Workflow resource has the name of its workflow here.
+/// Whether the run matches the spec. Each Workflow resource here has the name of its workflow.
 fn agrees(entry: &Value, seen: &Seen) -> bool {
     let named = seen.spec["workflowIdentifier"].as_str().or(seen.spec["workflowRef"]["name"].as_str());
     entry["workflow_name"].as_str() == named && entry["input"] == composed(&seen.name, &seen.spec, false)
 }
 
-/// What is wrong about the end of a resource that was not deleted before it.
+/// What is wrong with the end of a resource that was not deleted before it.
 fn end(entry: Option<&Value>, seen: &Seen, around: &Around) -> Option<String> {
     if seen.is_held_back() {
         return entry.map(|_| "it was held back, and started all the same".to_owned());
@@ -167,7 +166,7 @@ fn end(entry: Option<&Value>, seen: &Seen, around: &Around) -> Option<String> {
         return Some(format!("it has not ended; its status is {}", seen.status));
     }
     match entry {
-        // One that had to run is a loss, and counted as one.
+        // If the run is required, its absence is already counted as a loss.
         None => ends::without_run(seen),
         Some(entry) if entry["execution_id"] != seen.status["executionId"] => {
             Some(format!("its run is {}; its status is {}", entry["execution_id"], seen.status))
@@ -176,7 +175,7 @@ fn end(entry: Option<&Value>, seen: &Seen, around: &Around) -> Option<String> {
     }
 }
 
-/// What is wrong about the deletion of a resource that nobody has asked for.
+/// What is wrong with a deletion that nobody requested.
 fn deletion(entry: Option<&Value>, seen: &Seen) -> Option<&'static str> {
     if seen.unwanted || !seen.has_time_to_live() {
         return (seen.gone && !seen.unwanted).then_some("it is gone, and nobody deleted it");
@@ -224,7 +223,7 @@ mod tests {
         "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_secs(second)
     }
 
-    /// With this added to the spec, and an end that failed.
+    /// A resource with these spec fields that has failed.
     fn failed(spec: &[(&str, Value)], word: Option<&str>, reason: &str) -> Seen {
         let mut seen = seen();
         for (field, value) in spec {
@@ -356,7 +355,7 @@ mod tests {
         assert!(complaints(&[stopped("CANCELED")], &terminated, true).contains("it was to be terminated"));
         let before = asked("Terminate", Some("TERMINATED"), "Terminated", 25);
         assert!(complaints(&[stopped("TERMINATED")], &before, true).contains("nobody had asked to stop it"));
-        // One that had not started never does.
+        // An execution that had not started never starts.
         let held = Seen { free: false, claimed: false, ..asked("Cancel", None, "Canceled", 15) };
         assert_eq!(complaints(&[], &held, true), "");
         assert!(complaints(&[stopped("CANCELED")], &held, true).contains("at no time to be"));
@@ -391,7 +390,7 @@ mod tests {
         assert!(complaints(&[entry()], &Seen { gone_at: None, ..lives }, true).contains("outlived"));
     }
 
-    /// One that has this label, and nothing of whose status could be written.
+    /// A resource with this label whose status could not be written.
     fn labelled(label: &str, value: &str) -> Seen {
         let labels = [(label.to_owned(), value.to_owned())].into();
         Seen { labels, status: Value::Null, started: false, ..seen() }
@@ -410,7 +409,7 @@ mod tests {
         let mut running = entry();
         running["status"] = json!("RUNNING");
         assert!(complaints(&[running], &silent, true).contains("its run has not ended"));
-        // It was for a while only.
+        // The refusal was only temporary.
         let mut strict = silent;
         strict.labels.insert(WHILE_STRICT.into(), String::new());
         assert!(complaints(&[entry()], &strict, true).contains("it has not ended"));

@@ -1,4 +1,4 @@
-//! The course of events: what goes wrong while executions come and go, and how all comes to its end.
+//! The course of the test: disturbances while executions come and go, and the wait for their ends.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use super::workload::{Disturbance, Plan, Planned};
 use super::{refusals, told, values};
 use crate::demo::Result;
 
-/// How often to look after the processes.
+/// How often to check the processes.
 const TICK: Duration = Duration::from_millis(100);
 /// How long faults and failpoints that have not struck in time may still take to.
 const MORE: Duration = Duration::from_secs(120);
-/// How long after the last fault everything may take to end: the doubt about a call (90 s), once more if the resource
-/// is created again, five minutes for a deletion that cannot stop its run, and a busy machine.
+/// How long everything may take to end after the last fault: 90 s until the outcome of a call is known, once more if
+/// the resource is created again, five minutes for a deletion that cannot stop its run, and slack for a busy machine.
 const SETTLED_WITHIN: Duration = Duration::from_secs(400);
 
-/// Looks after the processes until it is aborted.
+/// Supervises the processes until aborted.
 pub async fn look_after(operators: Arc<Mutex<Operators>>) {
     for tick in 0_u64.. {
         let mut operators = operators.lock().await;
@@ -43,7 +43,7 @@ pub async fn look_after(operators: Arc<Mutex<Operators>>) {
     }
 }
 
-/// Has happen to the API and to the processes what is planned.
+/// Applies the planned faults and disturbances.
 pub async fn disturb(
     place: &Place,
     operators: &Mutex<Operators>,
@@ -55,10 +55,10 @@ pub async fn disturb(
     let processes = async {
         for (at, what) in &plan.disturbances {
             sleep_until(began + *at).await;
-            // Somebody will lead soon, unless the API server is away.
+            // A leader appears soon, unless the API server is away.
             let deadline = Instant::now() + Duration::from_secs(30);
             loop {
-                // Between two resources of one id only one process keeps order.
+                // Only a single process keeps two resources of one id apart.
                 let must_wait = matches!(what, Disturbance::SecondLeader(_)) && record.has_undecided_twins();
                 if (!must_wait && disturb_now(place, operators, *what).await?) || Instant::now() > deadline {
                     break;
@@ -126,7 +126,7 @@ pub async fn strike_the_rest(
             println!("         going on until these have struck too: {}", missing.join(", "));
         }
         if let Some(point) = points.first() {
-            // It acts at once, so that it is at the point soon.
+            // The second leader acts at once, so it reaches the failpoint soon.
             let what = Disturbance::SecondLeader(Duration::from_secs(10));
             operators.lock().await.disturb(what, Some(point.clone())).await?;
         } else if let Some(what) = undone.first().and_then(|kind| Disturbance::of_kind(kind)).filter(|_| !is_busy) {
@@ -147,7 +147,7 @@ pub async fn strike_the_rest(
             let result = values::result_to(&name);
             let spec = json!({ "workflowIdentifier": workflow, "input": { "more": number }, "result": result });
             create(&api, record, &Planned::new(name.clone(), spec, Duration::ZERO)).await?;
-            // There has to be something to stop as well.
+            // Some runs must remain, so that there is something to stop.
             if hangs {
                 hanging.push_back(name);
             }
@@ -162,8 +162,8 @@ pub async fn strike_the_rest(
     Ok(Vec::new())
 }
 
-/// Waits until all lives are lived and all runs have ended; the resources that are there then, and what is wrong if it
-/// takes too long.
+/// Waits until all steps are done and all runs have ended. Returns the resources that exist then, and complaints if
+/// that takes too long.
 pub async fn settle(
     place: &Place,
     record: &Record,
@@ -174,7 +174,7 @@ pub async fn settle(
     let mut wrong = Vec::new();
     loop {
         while let Some(life) = lives.try_join_next() {
-            // The books are still worth a look.
+            // Continue despite the error: the ledger is still worth checking.
             wrong.extend(life?.err().map(|error| error.to_string()));
         }
         let asked = Instant::now();
@@ -185,7 +185,7 @@ pub async fn settle(
         let there: HashSet<String> = objects.iter().filter_map(ResourceExt::uid).collect();
         let seen = record.all().into_iter().filter(|seen| there.contains(&seen.uid));
         let (deleted, present): (Vec<Seen>, Vec<Seen>) = seen.partition(|seen| seen.deleted);
-        // The others go once the API server lets them.
+        // The others disappear once the API server no longer refuses.
         let going: Vec<Seen> = deleted.into_iter().filter(|seen| !seen.refuses("finalizer")).collect();
         let is_over = |seen: &Seen| {
             (seen.is_finished() && !seen.has_time_to_live()) || seen.is_held_back() || seen.refuses("status")
@@ -203,7 +203,7 @@ pub async fn settle(
     }
 }
 
-/// Whether all runs have ended whose executions may never say so.
+/// Whether all runs have ended whose executions may never report it.
 async fn silent_runs_have_ended(place: &Place, present: &[Seen]) -> Result<bool> {
     let silent: Vec<&Seen> = present.iter().filter(|seen| seen.refuses("status") && !seen.is_held_back()).collect();
     if silent.is_empty() {

@@ -1,13 +1,12 @@
-//! Random numbers of a seed.
+//! Random numbers from a seed.
 
 use std::time::Duration;
 
-/// A small generator (SplitMix64): a seed gives the same numbers on every machine and with every version.
+/// A small generator (SplitMix64): a seed gives the same numbers on every machine and in every version.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// Begins anew.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -20,28 +19,28 @@ impl Dice {
         bits ^ (bits >> 31)
     }
 
-    /// A number below `end`, which is not 0.
+    /// A number below `end`, which must not be 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        // The numbers are so small that the remainder favours none of them by anything that shows.
+        // The numbers are so small that the bias of the remainder is negligible.
         self.next() % end.max(1)
     }
 
-    /// A number from `start` up to, but not including, `end`.
+    /// A number from `start` to below `end`.
     pub fn between(&mut self, start: u64, end: u64) -> u64 {
         start + self.below(end.saturating_sub(start))
     }
 
-    /// A time from `start` up to `end`, in milliseconds.
+    /// A duration from `start` to below `end`, in milliseconds.
     pub fn ms(&mut self, start: u64, end: u64) -> Duration {
         Duration::from_millis(self.between(start, end))
     }
 
-    /// True in so many of a hundred cases.
+    /// True in `share` percent of all cases.
     pub fn percent(&mut self, share: u64) -> bool {
         self.below(100) < share
     }
 
-    /// One of them; there is one.
+    /// A random element of `all`, which must not be empty.
     pub fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         let index = usize::try_from(self.below(all.len() as u64)).unwrap_or_default();
         &all[index]

@@ -1,4 +1,4 @@
-//! Whether a resource has ended as it has to: as its run has, or, where nothing may run, with the right reason.
+//! Checks the end of a resource: it must match the run's end or, where nothing may run, have the right reason.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -10,30 +10,30 @@ use super::told::{is_deep, is_long};
 use super::values::{Kept, composed, result};
 use super::workflows::{self, ERROR};
 
-/// Times in the status have whole seconds, and all clocks are this machine's.
+/// Times in the status have whole seconds. All clocks are this machine's.
 const ROUNDING: i64 = 1;
 
-/// The reason of its end.
+/// The reason of the end.
 pub fn reason(seen: &Seen) -> Option<&str> {
     let all = seen.status["conditions"].as_array()?;
     let end = all.iter().find(|it| (it["type"] == "Complete" || it["type"] == "Failed") && it["status"] == "True")?;
     end["reason"].as_str()
 }
 
-/// Whether its end says that nothing ran, which somebody had asked for.
+/// Whether the resource ended without a run, for a reason that the test requested.
 pub fn is_without_run(seen: &Seen) -> bool {
     let asked = match reason(seen) {
         Some("Canceled") => seen.shutdowns.contains_key("Cancel"),
         Some("Terminated") => seen.shutdowns.contains_key("Terminate"),
         Some("StartingDeadlineExceeded") => seen.seconds("startingDeadlineSeconds").is_some(),
-        // The API takes no depth.
+        // The API refuses inputs of this depth.
         Some("InputRejected") => seen.is_poison(Poison::TooDeep),
         _ => false,
     };
     asked && seen.status["status"].is_null() && !seen.started
 }
 
-/// What is wrong about the end of a resource that ran nothing.
+/// What is wrong with the end of a resource that ran nothing.
 pub fn without_run(seen: &Seen) -> Option<String> {
     let exceeded = reason(seen) == Some("StartingDeadlineExceeded");
     let deadline = seen.created.zip(seen.seconds("startingDeadlineSeconds"));
@@ -42,7 +42,7 @@ pub fn without_run(seen: &Seen) -> Option<String> {
     early.then(|| format!("its starting deadline had not passed; its status is {}", seen.status))
 }
 
-/// What is wrong about the end of a resource whose run is in the books.
+/// What is wrong with the end of a resource whose run is in the ledger.
 pub fn with_run(entry: &Value, seen: &Seen, around: &Around) -> Option<String> {
     let status = &seen.status;
     let word = entry["status"].as_str().unwrap_or_default();
@@ -59,13 +59,13 @@ pub fn with_run(entry: &Value, seen: &Seen, around: &Around) -> Option<String> {
     let name = seen.spec["result"]["to"]["configMap"]["name"].as_str();
     let odd = entry["workflow_name"].as_str().and_then(workflows::odd_result);
     let shown = odd.as_ref().map_or_else(|| composed(&seen.name, &seen.spec, true), |odd| result(odd));
-    // What no status can hold, or no object.
+    // Results that no status can hold or, with a ConfigMap, no object.
     let unwritten = word == "COMPLETED"
         && match name {
             None => odd.is_some() || is_deep(&shown),
             Some(_) => odd.as_ref().is_some_and(|odd| odd.contains("NaN")),
         };
-    // Where the API server has refused the status before, the operator may have tried one without the result.
+    // After the API server refused a status, the operator may have written one without the result.
     let refused = seen.refused && seen.has_reason("ResultNotWritten", "ResultRefused");
     let left_out = unwritten || refused || is_long(&shown);
     let told = if word == "COMPLETED" && name.is_none() && !left_out { &shown } else { &Value::Null };
@@ -94,7 +94,7 @@ pub fn with_run(entry: &Value, seen: &Seen, around: &Around) -> Option<String> {
     stop(entry, seen).map(|wrong| format!("{wrong}; the books have {entry}, its status is {status}"))
 }
 
-/// What is wrong about how its run was stopped: by whom it was not asked for, or too early.
+/// What is wrong with the stop of a run: not as requested, or too early.
 fn stop(entry: &Value, seen: &Seen) -> Option<&'static str> {
     let word = entry["status"].as_str().unwrap_or_default();
     let end = time(&entry["end_time"]);
@@ -118,12 +118,12 @@ fn stop(entry: &Value, seen: &Seen) -> Option<&'static str> {
     }
 }
 
-/// Whether a moment lies before so many seconds after another one.
+/// Whether `moment` lies less than this many seconds after `start`.
 pub fn is_before(moment: Option<Timestamp>, start: Timestamp, seconds: i64) -> bool {
     moment.is_none_or(|moment| moment.duration_since(start) < SignedDuration::from_secs(seconds - ROUNDING))
 }
 
-/// A time as both sides write it.
+/// A time in the format of both sides.
 pub fn time(value: &Value) -> Option<Timestamp> {
     value.as_str()?.parse().ok()
 }

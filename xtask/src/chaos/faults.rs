@@ -1,4 +1,4 @@
-//! The faults of the simulated API, in mixes that change every few seconds.
+//! Mixes of faults for the simulated API, which change every few seconds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,27 +11,26 @@ use crate::demo::Result;
 const EXECUTE: &str = "/v1/workflows/{workflow_identifier}/execute";
 const ONE: &str = "/v1/workflows/executions/*";
 
-/// A new execution that was asked for and not shown.
+/// A request for a new execution that is still hidden.
 const HIDDEN: &str = "invisible start";
-/// A start that took effect and whose answer says otherwise.
+/// A start that took effect although its answer is an error.
 const AFTER_START: &str = "502 after a start";
 
-/// An answer after which the operator pauses, and makes half as many calls a second for some seconds.
+/// An answer after which the operator pauses, and halves its call rate for some seconds.
 const TOO_MANY: &str = "429";
-/// It is in one mix of so many: if it were in most, hardly anything would ever start.
+/// One mix in this many contains it. If most did, hardly anything would ever start.
 const TOO_MANY_EVERY: usize = 10;
 
 /// One mix of faults.
 #[derive(Clone, Debug)]
 pub struct Phase {
-    /// How long it lasts.
     pub lasts: Duration,
-    /// As the simulator is told.
+    /// The body of the request to the simulator.
     pub orders: Value,
 }
 
-/// All kinds: the name, the route that it strikes (or any), the share of the requests in a hundred, and what happens.
-/// Nothing here exceeds what the operator relies on: a start is shown, and takes effect, within 30 seconds.
+/// All kinds: the name, the route (none means any), the percentage of requests, and the effect. No fault exceeds what
+/// the operator relies on: a start takes effect and becomes visible within 30 seconds.
 fn kinds() -> Vec<(&'static str, Option<&'static str>, u64, Value)> {
     let error = |status: u16| json!({ "error": { "status": status } });
     let retry = json!({ "error": { "status": 429, "headers": { "retry-after": "1" } } });
@@ -57,7 +56,7 @@ pub fn names() -> Vec<&'static str> {
     kinds().into_iter().map(|(name, ..)| name).chain([HIDDEN]).collect()
 }
 
-/// Mixes for so long.
+/// Mixes for a window of this length.
 pub fn phases(dice: &mut Dice, window: Duration) -> Vec<Phase> {
     let mut phases = Vec::new();
     let mut planned = Duration::ZERO;
@@ -84,16 +83,16 @@ pub fn phases(dice: &mut Dice, window: Duration) -> Vec<Phase> {
 }
 
 fn fault(name: &str, route: Option<&str>, percent: u64, kind: &Value) -> Value {
-    // A floating-point number that says exactly so many hundredths to the simulator's dice.
+    // A floating-point number that the simulator's dice take as exactly this many hundredths.
     #[expect(clippy::cast_precision_loss, reason = "it is below a hundred")]
     let rate = percent as f64 / 100.0;
     json!({ "name": name, "route": route, "rate": rate, "kind": kind })
 }
 
-/// A mix in which these kinds, which have not struck so far, can hardly be missed.
+/// A mix that makes these kinds, which have not struck so far, very likely.
 pub fn of_these(missing: &[&str]) -> Value {
     let hides = missing.contains(&HIDDEN);
-    // Somebody asks for a hidden start only if its answer got lost.
+    // An operator gets a hidden start only if the start's answer got lost.
     let is_wanted = |name: &str| missing.contains(&name) || (hides && name == AFTER_START);
     let wanted = kinds().into_iter().filter(|(name, ..)| is_wanted(name));
     let faults: Vec<Value> =
@@ -109,13 +108,13 @@ pub struct Controls {
 }
 
 impl Controls {
-    /// Of the simulator at this address.
+    /// The controls of the simulator at this address.
     pub fn new(url: &str) -> Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
         Ok(Self { http, url: format!("{url}/__sim/faults") })
     }
 
-    /// Replaces the faults, and lets go what they held.
+    /// Replaces the faults and releases the held requests.
     pub async fn put(&self, orders: &Value) -> Result<()> {
         self.http.put(&self.url).json(orders).send().await?.error_for_status()?;
         Ok(())

@@ -1,8 +1,8 @@
-//! `cargo xtask chaos`: many executions while everything around them fails, and then the simulator's books against the
-//! resources.
+//! `cargo xtask chaos`: runs many executions while everything around them fails, then compares the simulator's ledger
+//! with the resources.
 //!
-//! A seed decides what is created and done to it, which faults the API has, and what befalls the processes, and when.
-//! The same seed plans the same; how the processes meet what is planned differs from time to time, as they are real.
+//! A seed determines the resources and the steps on them, the faults of the API, the disturbances of the processes, and
+//! all times. The same seed gives the same plan. Its effects vary, because the processes are real.
 
 mod books;
 mod course;
@@ -45,22 +45,21 @@ use report::Report;
 use served::Served;
 use workload::Plan;
 
-/// How long resources whose runs have ended may take to go, and a fiftieth of a second for each.
+/// How long the final deletion may take once all runs have ended. Each resource adds a fiftieth of a second.
 const GONE_WITHIN: Duration = Duration::from_secs(60);
 
-/// What can be asked of the chaos.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// How many executions.
+    /// Number of executions to create.
     #[arg(long, value_name = "N", default_value_t = 200)]
     executions: usize,
-    /// 5,000 executions.
+    /// Create 5,000 executions.
     #[arg(long, conflicts_with = "executions")]
     long: bool,
-    /// What the plan is made from; by default a random number.
+    /// Seed of the plan; a random number by default.
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Keep the folder with the logs also when all is well.
+    /// Keep the folder with the logs even if every check passes.
     #[arg(long)]
     keep: bool,
     /// Turn off a safeguard of the operators, to see that the run notices.
@@ -73,14 +72,14 @@ impl Options {
         if self.long { 5000 } else { self.executions }
     }
 
-    /// The command that makes the same plan again.
+    /// The command that repeats the plan.
     fn command(&self, seed: u64) -> String {
         let without = self.without.as_ref().map(|safeguard| format!(" --without {safeguard}"));
         format!("cargo xtask chaos --executions {} --seed {seed}{}", self.executions(), without.unwrap_or_default())
     }
 }
 
-/// Runs the chaos: an error if the books and the resources disagree, or if something that was to go wrong did not.
+/// Runs the test. Fails if the ledger and the resources disagree, or if something that was to go wrong did not.
 pub fn run(options: Options) -> Result<()> {
     let seed = options.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().1);
     println!("Seed {seed}. The same plan again: {}", options.command(seed));
@@ -114,7 +113,7 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
         kubeconfig: place.kubeconfig(),
         url: place.url.clone(),
         folder: logs,
-        // All steps of thousands would be gigabytes.
+        // Debug logs of thousands of executions would take gigabytes.
         log: if plan.executions.len() > 500 { "info" } else { "info,mistral_workflows_operator=debug" },
         without: options.without.clone(),
     };
@@ -148,12 +147,12 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
     let refused = refusals::struck(&place.client).await?;
     for task in [looking_after, progress] {
         task.abort();
-        // It was.
+        // The task was aborted, so this is an error.
         let _ = task.await;
     }
     let operators = Arc::into_inner(operators).ok_or("somebody still holds the operators.")?;
     let (tally, abandoned, ends) = operators.into_inner().stop()?;
-    // Only now: until then an operator could have started something.
+    // Read only now: until the operators stopped, they could have started runs.
     let books = told::books(&place.url).await?;
     keeping.abort();
     let recorded = record.all();

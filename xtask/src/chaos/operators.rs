@@ -20,23 +20,21 @@ use super::workload::Disturbance;
 use crate::demo::Result;
 
 const SIGKILL: i32 = 9;
-/// Calls a second. Enough on the whole, and too little when another operator takes over or the API comes back.
+/// Calls per second: enough overall, but too few when another operator takes over or the API comes back.
 const CALLS_PER_SECOND: &str = "50";
-/// How long an operator may take to be ready while the API server comes back on a busy machine.
+/// How long an operator may be unready while the API server comes back on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// What is needed to start an operator.
+/// The settings for starting an operator.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// The program.
     pub program: PathBuf,
-    /// Of the cluster.
     pub kubeconfig: PathBuf,
-    /// Of the simulated API.
+    /// URL of the simulated API.
     pub url: String,
-    /// Where logs go.
+    /// Folder for logs.
     pub folder: PathBuf,
-    /// What to log.
+    /// Log level.
     pub log: &'static str,
     /// A safeguard to turn off.
     pub without: Option<String>,
@@ -50,13 +48,12 @@ struct Process {
     /// SIGTERM was sent.
     told_to_end: bool,
     continue_at: Option<Instant>,
-    /// Calls that waited for their turn so far.
+    /// Calls that have waited for a permit so far.
     waited: u64,
-    /// Since when it is not ready.
+    /// Since when the process is unready.
     unready: Option<Instant>,
 }
 
-/// The operators.
 pub struct Operators {
     recipe: Recipe,
     http: reqwest::Client,
@@ -66,7 +63,6 @@ pub struct Operators {
     /// Whether those that are started from now on get failpoints.
     arming: bool,
     begun: u64,
-    /// What has been done.
     pub tally: Tally,
 }
 
@@ -90,7 +86,7 @@ impl Operators {
         self.tally.points.iter().filter(|(_, times)| **times == 0).map(|(point, _)| point.clone()).collect()
     }
 
-    /// The kinds of disturbances that have not come to their end once.
+    /// The kinds of disturbances that have not been completed once.
     pub fn undone(&self) -> Vec<&'static str> {
         self.tally.disturbances.iter().filter(|(_, times)| **times == 0).map(|(kind, _)| *kind).collect()
     }
@@ -141,7 +137,7 @@ impl Operators {
         self.second_leader.is_some() || self.two.iter().any(|process| process.continue_at.is_some())
     }
 
-    /// Looks after those that have ended and those whose time is up.
+    /// Replaces processes that have ended, and ends disturbances whose time is up.
     pub fn look_after(&mut self) {
         if let Err(error) = self.try_to_look_after() {
             self.tally.odd.push(format!("an operator could not be looked after: {error}"));
@@ -192,7 +188,7 @@ impl Operators {
         Ok(())
     }
 
-    /// Reads how many calls have waited for their turn.
+    /// Reads how many calls have waited for a permit.
     pub async fn count_waits(&mut self) {
         for process in self.two.iter_mut().filter(|process| process.continue_at.is_none()) {
             let answer = self.http.get(format!("http://{}/metrics", process.listen)).send().await;
@@ -203,10 +199,10 @@ impl Operators {
         }
     }
 
-    /// Looks which operators are ready. Nothing but an API server that is away may keep one from it, and not for long.
+    /// Checks which operators are ready. Only an absent API server may make an operator unready, and not for long.
     pub async fn look_at_readiness(&mut self) {
         for process in &mut self.two {
-            // One that is stopped would not answer.
+            // A stopped process would not answer.
             if process.continue_at.is_some() {
                 process.unready = None;
                 continue;
@@ -231,8 +227,8 @@ impl Operators {
         }
     }
 
-    /// Stops all, and says what their logs complain of; also how many runs were left alone in the end, and when each
-    /// process ended that ended before.
+    /// Stops all operators and collects complaints from their logs. Also returns how many runs were finally left alone,
+    /// and when each process ended that ended earlier.
     pub fn stop(mut self) -> Result<(Tally, u64, BTreeMap<String, Timestamp>)> {
         for process in &mut self.two {
             process.child.stop()?;
@@ -296,7 +292,7 @@ impl Operators {
 
     fn spawn(&mut self, armed: Option<String>, elected: bool) -> Result<Process> {
         self.begun += 1;
-        // Free now; if somebody else takes it, the operator ends and the next gets another.
+        // The port is free now. If another process takes it, the operator ends and its successor gets another port.
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let Recipe { program, kubeconfig, url, folder, log, without } = &self.recipe;
         let mut command = Command::new(program);
@@ -308,7 +304,7 @@ impl Operators {
             .env("NO_COLOR", "1")
             // The simulator is on this machine.
             .envs([("NO_PROXY", "127.0.0.1"), ("no_proxy", "127.0.0.1")]);
-        // Every second one watches all namespaces at once, the others each by itself.
+        // Every second operator watches each namespace separately; the others watch all namespaces with one watch.
         if self.begun.is_multiple_of(2) {
             command.args(NAMESPACES.map(|namespace| format!("--namespace={namespace}")));
         }
@@ -333,7 +329,7 @@ impl Operators {
 
     async fn leader(&self) -> Option<usize> {
         for (index, process) in self.two.iter().enumerate() {
-            // One that is stopped would not answer.
+            // A stopped process would not answer.
             if process.continue_at.is_some() {
                 continue;
             }
@@ -352,7 +348,7 @@ impl Operators {
     }
 }
 
-/// The calls, of all classes, that have waited for more than a tenth of a second for their turn.
+/// The calls of all priority levels that have waited longer than a tenth of a second for a permit.
 fn waits(metrics: &str) -> u64 {
     let sum = |name: &str, label: &str| -> u64 {
         let rows = metrics.lines().filter(|line| line.starts_with(name) && line.contains(label));

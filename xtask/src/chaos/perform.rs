@@ -1,5 +1,5 @@
-//! Does to the resources what the plan says, as a patient person would: whatever the API server refuses because it is
-//! not there is done again.
+//! Performs the planned steps on the resources, as a patient user would: a request that fails because the API server is
+//! away is repeated.
 
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ use crate::demo::Result;
 
 /// How long the API server may be away.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a deletion may take (five minutes whatever is wrong), or a start to have its turn: on a busy machine, of
-/// thousands some wait for minutes, and again after a question that the API left without an answer.
+/// How long a deletion may take (five minutes whatever is wrong), or a start may wait for a permit. On a busy machine,
+/// some of thousands of starts wait for minutes, and again after a request that the API left unanswered.
 const PASSES_WITHIN: Duration = Duration::from_secs(900);
-/// How often to look whether something has come.
+/// How often to check a condition.
 const POLL: Duration = Duration::from_millis(300);
 
-/// Plays the life of one resource.
+/// Performs all steps on one resource.
 pub async fn perform(executions: Executions, record: Record, planned: Planned, began: Instant) -> Result<()> {
     let api = executions.of(planned.namespace);
     sleep_until(began + planned.at).await;
@@ -41,7 +41,7 @@ pub async fn perform(executions: Executions, record: Record, planned: Planned, b
     Ok(())
 }
 
-/// Creates a resource, once, and returns its UID.
+/// Creates a resource once and returns its UID.
 pub async fn create(api: &Api<Told>, record: &Record, planned: &Planned) -> Result<String> {
     let Planned { name, labels, annotations, spec, input, .. } = planned;
     let mut object = json!({
@@ -50,7 +50,7 @@ pub async fn create(api: &Api<Told>, record: &Record, planned: &Planned) -> Resu
     });
     let mut text = object.to_string();
     if let Some(input) = input {
-        // No type here could hold it.
+        // No type here can hold such an input.
         let place = uuid::Uuid::new_v4().to_string();
         object["spec"]["input"] = json!(place);
         text = object.to_string().replace(&format!("\"{place}\""), &input.text());
@@ -71,16 +71,16 @@ pub async fn create(api: &Api<Told>, record: &Record, planned: &Planned) -> Resu
     Ok(made.uid().unwrap_or_default())
 }
 
-/// Asks for the deletion of a resource.
+/// Requests the deletion of a resource.
 pub async fn delete(api: &Api<Told>, record: &Record, name: &str) -> Result<()> {
     record.unwanted(name);
     let client = api.clone().into_client();
-    // kube would decode the answer, whatever its depth.
+    // kube would decode the answer, which may be too deep.
     let deleted = patiently(|| async {
         let request = Request::new(api.resource_url());
         let request = request.delete(name, &DeleteParams::default()).map_err(kube::Error::BuildRequest)?;
         match client.request_text(request).await {
-            // Already, by an attempt whose answer got lost.
+            // An earlier attempt, whose answer got lost, has deleted it.
             Err(error) if code(&error) == Some(404) => Ok(String::new()),
             outcome => outcome,
         }
@@ -101,7 +101,7 @@ async fn allow(api: &Api<Told>, name: &str) -> Result<()> {
     merge(api, name, &json!({ "metadata": { "labels": { REFUSE: null } } })).await
 }
 
-/// Takes a step with the resource of this UID; that of the one that it leaves.
+/// Performs a step on the resource of this UID. Returns the UID of the resource that exists afterwards.
 async fn act(api: &Api<Told>, record: &Record, planned: &Planned, uid: String, step: Step) -> Result<String> {
     let name = &planned.name;
     match step {
@@ -167,7 +167,7 @@ async fn act(api: &Api<Told>, record: &Record, planned: &Planned, uid: String, s
     Ok(uid)
 }
 
-/// Waits for something that the record will tell: asking the API server would keep it from its work.
+/// Waits until the record meets a condition. Polling the API server would keep it from its work.
 async fn until(record: &Record, uid: &str, complaint: &str, is_so: impl Fn(&Seen) -> bool) -> Result<()> {
     let deadline = Instant::now() + PASSES_WITHIN;
     while !is_so(&record.get(uid)) {
@@ -195,13 +195,13 @@ async fn odd_workflow(client: kube::Client, planned: &Planned) -> Result<()> {
     }
 }
 
-/// Deletes all and waits until they are gone; the names of those that stay.
+/// Deletes all executions and waits until they are gone. Returns the names of those that remain.
 pub async fn delete_all(executions: &Executions, limit: Duration) -> Result<Vec<String>> {
     let (one, all) = (DeleteParams::default(), ListParams::default());
     for namespace in NAMESPACES {
         let api = executions.of(namespace);
         let client = api.clone().into_client();
-        // kube would decode the answer, whatever its depth.
+        // kube would decode the answer, which may be too deep.
         patiently(|| async {
             let request = Request::new(api.resource_url());
             let request = request.delete_collection(&one, &all).map_err(kube::Error::BuildRequest)?;
@@ -209,12 +209,12 @@ pub async fn delete_all(executions: &Executions, limit: Duration) -> Result<Vec<
         })
         .await?;
     }
-    // Only now, or one whose claim was refused could start.
+    // Only after the deletion: otherwise an execution whose claim was refused could start.
     let refused = ListParams::default().labels(REFUSE);
     for object in patiently(|| async { executions.all().list(&refused).await }).await?.items {
         let api = executions.of(&object.namespace().unwrap_or_default());
         match allow(&api, &object.name_any()).await {
-            // It went meanwhile.
+            // The execution is already gone.
             Err(error) if error.downcast_ref().and_then(code) == Some(404) => {}
             outcome => outcome?,
         }
@@ -234,7 +234,7 @@ pub async fn delete_all(executions: &Executions, limit: Duration) -> Result<Vec<
     }
 }
 
-/// Makes a call again as long as the API server is not there to answer it.
+/// Repeats a call while the API server is unavailable.
 pub async fn patiently<T, F>(mut call: impl FnMut() -> F) -> kube::Result<T>
 where
     F: Future<Output = kube::Result<T>>,
@@ -253,7 +253,7 @@ where
     }
 }
 
-/// Whether it is the API server that is not there or not ready, rather than an answer.
+/// Whether the error means that the API server is away or not ready.
 fn may_pass(error: &kube::Error) -> bool {
     code(error).is_none_or(|code| code == 429 || code >= 500)
 }

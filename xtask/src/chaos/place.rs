@@ -1,4 +1,4 @@
-//! Where the chaos takes place: a control plane and a simulator of its own.
+//! The environment of the test: its own control plane and simulator.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -26,30 +26,29 @@ use crate::demo::programs::{self, Binaries};
 
 /// The namespace of ordinary executions, with poison and refusals among them.
 pub const DEFAULT: &str = "default";
-/// A namespace of nothing but poison.
+/// A namespace with only poison.
 pub const POISONED: &str = "poisoned";
 /// A namespace of ordinary executions, without poison and refusals.
 pub const APART: &str = "apart";
-/// All that are watched.
+/// All watched namespaces.
 pub const NAMESPACES: [&str; 3] = [DEFAULT, POISONED, APART];
-/// The feature of the API server by which lists come as streams.
+/// The feature of the API server that sends lists as streams.
 const STREAMS: &str = "WatchList";
 
 const API_KEY: &str = "chaos-key";
-/// How long the first things may take on a busy machine.
+/// How long each step of the setup may take on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
-/// A control plane and a simulator; both end when it is dropped.
+/// A control plane and a simulator. Dropping it stops both.
 pub struct Place {
     control_plane: Arc<Mutex<ControlPlane>>,
-    /// An administrator's.
+    /// A client with an administrator's rights.
     pub client: Client,
-    /// Of the simulated API.
+    /// URL of the simulated API.
     pub url: String,
     _simulator: Supervised,
 }
 
-/// The executions of the cluster.
 #[derive(Clone)]
 pub struct Executions {
     client: Client,
@@ -57,19 +56,19 @@ pub struct Executions {
 }
 
 impl Executions {
-    /// Those of a namespace.
+    /// The executions of a namespace.
     pub fn of(&self, namespace: &str) -> Api<Told> {
         Api::namespaced_with(self.client.clone(), namespace, &self.kind)
     }
 
-    /// Those of all namespaces.
+    /// The executions of all namespaces.
     pub fn all(&self) -> Api<Told> {
         Api::all_with(self.client.clone(), &self.kind)
     }
 }
 
 impl Place {
-    /// Starts both. Logs go to the folder. On every second seed the API server sends lists in pages, as older ones do.
+    /// Starts both, with logs in `folder`. On every second seed the API server sends lists in pages, as older ones do.
     pub async fn start(binaries: &Binaries, folder: &Path, seed: u64) -> Result<Self> {
         let start = move || {
             if seed.is_multiple_of(2) { ControlPlane::start() } else { ControlPlane::start_without(STREAMS) }
@@ -87,12 +86,11 @@ impl Place {
         Ok(Self { control_plane, client, url, _simulator: simulator })
     }
 
-    /// A kubeconfig file of the administrator's.
+    /// The administrator's kubeconfig file.
     pub fn kubeconfig(&self) -> std::path::PathBuf {
         self.control_plane.lock().unwrap_or_else(PoisonError::into_inner).kubeconfig().to_owned()
     }
 
-    /// The executions, as they stand.
     pub fn executions(&self) -> Executions {
         Executions { client: self.client.clone(), kind: ApiResource::erase::<WorkflowExecution>(&()) }
     }
@@ -157,7 +155,7 @@ impl Place {
         Ok(())
     }
 
-    /// Kills the API server and starts it again after so long.
+    /// Kills the API server and restarts it after this time.
     pub async fn restart_api_server(&self, after: Duration) -> Result<()> {
         let control_plane = Arc::clone(&self.control_plane);
         let restarted = tokio::task::spawn_blocking(move || {
@@ -182,7 +180,7 @@ impl Place {
     }
 }
 
-/// Lets the CRD take a deletion policy that the operator does not know.
+/// Makes the CRD accept a deletion policy that the operator does not know.
 fn allow_later(crd: &mut CustomResourceDefinition) -> Result<()> {
     let mut text = json!(crd);
     let policy = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/deletionPolicy/enum";

@@ -1,4 +1,4 @@
-//! Objects that are too deep, too long or too odd: each may cost itself, and nothing beside it.
+//! Objects that are too deep, too long or too odd. Each may fail, but must not affect any other object.
 
 use serde_json::{Value, json};
 
@@ -7,21 +7,22 @@ use super::place::{DEFAULT, POISONED};
 use super::workflows::{DEEP_SCHEMA, ENDING, ODD};
 use super::workload::{Planned, Step};
 
-/// The label that says which kind of poison an execution is.
+/// The label with an execution's kind of poison.
 pub const LABEL: &str = "chaos/poison";
-/// A deletion policy that the operator does not know: the CRDs of the chaos allow it, as those of a later version might.
+/// A deletion policy that the operator does not know. The CRDs of this test allow it, as those of a later version
+/// might.
 pub const LATER: &str = "Later";
-/// The operator's note that a run may exist.
+/// The operator's annotation that a run may exist.
 pub const CLAIM: &str = "workflows.mistral.ai/claim";
-/// Where kubectl keeps the manifest that it has applied.
+/// Where kubectl keeps the manifest that it last applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// An input that `serde_json` does not hold, or that is too long for a plan.
+/// An input that `serde_json` cannot hold, or that is too long for a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// An object of so many levels.
+    /// An object of this many levels.
     Deep(usize),
-    /// An object with a text of so many bytes.
+    /// An object with a text of this many bytes.
     Long(usize),
 }
 
@@ -35,37 +36,35 @@ impl Input {
     }
 }
 
-/// An object of so many levels around this value.
+/// An object of this many levels around `inside`.
 pub fn nested(levels: usize, inside: &str) -> String {
     format!("{}{inside}{}", r#"{"a":"#.repeat(levels), "}".repeat(levels))
 }
 
-/// A kind of poison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poison {
-    /// A deep input of an execution that is suspended, always.
+    /// A deep input of an execution that stays suspended.
     DeepHeld,
-    /// The same, and it is deleted.
+    /// Like `DeepHeld`, but deleted.
     DeepHeldDeleted,
-    /// A deep input that the API takes: it runs once.
+    /// A deep input that the API accepts. The execution runs once.
     Deep,
     /// A deep input that the API refuses.
     TooDeep,
-    /// A long input.
     Long,
-    /// An annotation with deep JSON in it.
+    /// An annotation that contains deep JSON.
     DeepAnnotation,
-    /// A claim that nobody can read: there may be a run, so none is started.
+    /// An unreadable claim. There may be a run, so none is started.
     OddClaim,
     /// An execution that the operator cannot decode.
     Undecodable,
-    /// The same, and it is deleted.
+    /// Like `Undecodable`, but deleted.
     UndecodableDeleted,
-    /// An execution that cannot be decoded any more while its run goes on, and is deleted then.
+    /// An execution that becomes undecodable while its run continues, and is then deleted.
     Spoiled,
     /// A result that no status can hold.
     OddResult,
-    /// A result that no status can hold, and that goes into a ConfigMap.
+    /// A result that no status can hold, and that is written to a ConfigMap.
     OddResultKept,
     /// An execution of a Workflow whose schema at the API is deep.
     DeepSchema,
@@ -74,7 +73,6 @@ pub enum Poison {
 }
 
 impl Poison {
-    /// All kinds.
     pub const ALL: [Self; 14] = [
         Self::DeepHeld,
         Self::DeepHeldDeleted,
@@ -92,7 +90,7 @@ impl Poison {
         Self::UndecodableWorkflow,
     ];
 
-    /// As the label says it.
+    /// The value of the label.
     pub fn name(self) -> &'static str {
         match self {
             Self::DeepHeld => "deep-held",
@@ -112,7 +110,7 @@ impl Poison {
         }
     }
 
-    /// One of this kind: half of them are among ordinary executions.
+    /// An execution of this kind. Half of them are in the namespace of ordinary executions.
     pub fn planned(self, number: usize, window: u64, dice: &mut Dice) -> Planned {
         let workflow = match self {
             Self::Spoiled => "hang",
@@ -134,7 +132,8 @@ impl Poison {
                 *input = Some(Input::Deep(odd_depth(dice)));
             }
             Self::Deep => {
-                // The API is as particular as `serde_json`, and the input is not its outermost level.
+                // The API has the same depth limit as `serde_json`, and the input is not the outermost level of a
+                // request.
                 *input = Some(Input::Deep(usize::try_from(dice.between(50, 119)).unwrap_or_default()));
                 if dice.percent(50) {
                     spec["suspend"] = json!(true);
@@ -146,7 +145,7 @@ impl Poison {
                 *input = Some(Input::Deep(usize::try_from(depth).unwrap_or_default()));
             }
             Self::Long => {
-                // One of about a megabyte: each list of the API server has all of them.
+                // Only one input has about a megabyte, because every list from the API server contains all inputs.
                 let (least, most) = if number < Self::ALL.len() { (800_000, 1_200_000) } else { (40_000, 200_000) };
                 let bytes = dice.between(least, most);
                 *input = Some(Input::Long(usize::try_from(bytes).unwrap_or_default()));

@@ -1,4 +1,4 @@
-//! What the API server has recorded of each resource, also of those that are gone.
+//! The API server's record of each resource, including deleted resources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -15,67 +15,65 @@ use super::poison::{self, CLAIM, LATER, Poison};
 use super::refusals::{REFUSE, WHILE_STRICT};
 use super::told::Told;
 
-/// What keeps a resource until its run has been stopped.
+/// Keeps a resource until its run has been stopped.
 const FINALIZER: &str = "workflows.mistral.ai/stop-run";
 
 /// One resource from its creation to its end.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Seen {
-    /// Its name, which another one may have had before.
+    /// Its name. An earlier resource may have had the same name.
     pub name: String,
-    /// Its namespace.
     pub namespace: String,
     /// As last seen.
     pub labels: BTreeMap<String, String>,
-    /// Its UID.
     pub uid: String,
-    /// Of which version the rest tells. The API server counts up.
+    /// The resource version of the other fields. The API server counts up.
     pub version: u64,
     /// As last seen.
     pub spec: Value,
     /// As last seen.
     pub status: Value,
-    /// When it was created, by the API server.
+    /// When the API server created it.
     pub created: Option<Timestamp>,
-    /// It has had a claim that is its own.
+    /// It has had a claim that is not read-only.
     pub claimed: bool,
-    /// The process that claimed it last.
+    /// The process that wrote its last claim.
     pub claimant: String,
-    /// There was a time at which the API server refused writes of the operator.
+    /// At some time, the API server refused writes of the operator.
     pub refused: bool,
-    /// There was a time at which nothing about it forbade its start.
+    /// At some time, nothing about the resource forbade its start.
     pub free: bool,
-    /// When its status first said that the run has ended, as far as was seen.
+    /// When its status was first seen to report the end of the run.
     pub finished_at: Option<Timestamp>,
-    /// When `spec.shutdown` was first set to which word.
+    /// When `spec.shutdown` was first set to each value.
     pub shutdowns: BTreeMap<String, Timestamp>,
-    /// Its status has said that the run has started.
+    /// Its status has reported the start of the run.
     pub started: bool,
-    /// Somebody else than the operator has deleted it, or is about to.
+    /// Someone other than the operator has deleted it, or is about to.
     pub unwanted: bool,
-    /// Its deletion was asked for.
+    /// Its deletion was requested.
     pub deleted: bool,
-    /// It is no longer there.
+    /// It no longer exists.
     pub gone: bool,
-    /// Since when, as far as was seen.
+    /// When it was first seen to be gone.
     pub gone_at: Option<Timestamp>,
-    /// The API server deleted it although it had the operator's finalizer, which came while the deletion was under way.
+    /// The API server deleted it despite the operator's finalizer, which was added while the deletion was in progress.
     pub overtaken: bool,
-    /// It vanished while nobody could look, so that not all is known of it.
+    /// It disappeared while the watch was interrupted, so its record is incomplete.
     pub vanished: bool,
 }
 
 impl Seen {
-    /// Whether it is, or was, of this execution id.
+    /// Whether the resource belongs to this execution id.
     pub fn is_of(&self, id: &str) -> bool {
         match self.spec["executionId"].as_str() {
             Some(explicit) => explicit == id,
-            // Whatever a derived id looks like, the UID makes it this resource's own.
+            // Every form of derived id ends with the UID, which only this resource has.
             None => id.ends_with(&self.uid),
         }
     }
 
-    /// Whether the status has this condition.
+    /// Whether this condition is true.
     pub fn is_true(&self, condition: &str) -> bool {
         let all = self.status["conditions"].as_array();
         all.is_some_and(|all| all.iter().any(|one| one["type"] == condition && one["status"] == "True"))
@@ -87,7 +85,7 @@ impl Seen {
         all.is_some_and(|all| all.iter().any(|one| one["type"] == condition && one["reason"] == reason))
     }
 
-    /// Whether something holds the start back, for as long as it takes.
+    /// Whether something holds back the start permanently.
     pub fn is_held_back(&self) -> bool {
         let ends = ["shutdown", "startingDeadlineSeconds"].into_iter().any(|field| !self.spec[field].is_null());
         let suspended = self.spec["suspend"] == json!(true) && !ends;
@@ -95,28 +93,28 @@ impl Seen {
         (suspended || odd || self.refuses("claim")) && !self.claimed
     }
 
-    /// Whether it is poison of this kind.
+    /// Whether the resource is poison of this kind.
     pub fn is_poison(&self, kind: Poison) -> bool {
         self.labels.get(poison::LABEL).is_some_and(|name| name == kind.name())
     }
 
-    /// Whether the API server refuses these writes of the operator, and will to the end.
+    /// Whether the API server permanently refuses these writes of the operator.
     pub fn refuses(&self, what: &str) -> bool {
         let refused = self.labels.get(REFUSE).is_some_and(|refused| refused == what || refused == "all");
         refused && !self.labels.contains_key(WHILE_STRICT)
     }
 
-    /// Whether the operator deletes it.
+    /// Whether the operator deletes the resource after its end.
     pub fn has_time_to_live(&self) -> bool {
         !self.spec["ttlSecondsAfterFinished"].is_null()
     }
 
-    /// A number of seconds in the spec, if it is there.
+    /// A number of seconds in the spec, if it is set.
     pub fn seconds(&self, field: &str) -> Option<i64> {
         self.spec[field].as_i64()
     }
 
-    /// Whether the run has ended, by the status.
+    /// Whether the status reports the end of the run.
     pub fn is_finished(&self) -> bool {
         self.is_true("Complete") || self.is_true("Failed")
     }
@@ -129,7 +127,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// All that were ever seen.
+    /// All resources that were ever seen.
     pub fn all(&self) -> Vec<Seen> {
         self.lock().values().cloned().collect()
     }
@@ -139,12 +137,12 @@ impl Record {
         self.lock().get(uid).cloned().unwrap_or_default()
     }
 
-    /// Takes a resource down as it is now.
+    /// Records the present state of a resource.
     pub fn note(&self, object: &Told) {
         let Some(uid) = object.uid() else { return };
         let mut all = self.lock();
         let seen = all.entry(uid.clone()).or_default();
-        // A long list may have come late: what the watch has brought meanwhile is newer.
+        // A long list may arrive late. Changes that the watch has brought in the meantime are newer.
         let version = object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
         if version < seen.version {
             return;
@@ -177,19 +175,19 @@ impl Record {
         }
     }
 
-    /// How many there were of each kind of poison.
+    /// The number of resources of each kind of poison.
     pub fn poison(&self) -> BTreeMap<&'static str, u64> {
         let all = self.lock();
         let of = |kind: &Poison| all.values().filter(|seen| seen.is_poison(*kind)).count() as u64;
         Poison::ALL.iter().map(|kind| (kind.name(), of(kind))).collect()
     }
 
-    /// The resource of this name is about to be deleted.
+    /// Records that the resource of this name is about to be deleted.
     pub fn unwanted(&self, name: &str) {
         self.lock().values_mut().filter(|seen| seen.name == name && !seen.gone).for_each(|seen| seen.unwanted = true);
     }
 
-    /// Whether there are two resources of one explicit id, of which one may still be started.
+    /// Whether two resources share an explicit id and one of them may still be started.
     pub fn has_undecided_twins(&self) -> bool {
         let all = self.lock();
         let present = all.values().filter(|seen| !seen.gone && seen.spec["executionId"].is_string());
@@ -200,7 +198,7 @@ impl Record {
         by_id.values().any(|twins| twins.len() > 1 && !twins.iter().all(|seen| seen.started || seen.is_finished()))
     }
 
-    /// `spec.shutdown` is about to be set to this.
+    /// Records that `spec.shutdown` is about to be set to this value.
     pub fn asked(&self, uid: &str, how: &str) {
         if let Some(seen) = self.lock().get_mut(uid) {
             seen.shutdowns.entry(how.to_owned()).or_insert_with(Timestamp::now);
@@ -215,10 +213,10 @@ impl Record {
         }
     }
 
-    /// Watches, until it is dropped.
+    /// Watches until dropped.
     pub async fn keep(self, api: Api<Told>) {
         let mut changes = pin!(watcher(api, watcher::Config::default()));
-        // What was known when a list began, less what is in it.
+        // Resources that were known when a list began and have not appeared in it.
         let mut missing = BTreeSet::new();
         while let Some(change) = changes.next().await {
             match change {
@@ -233,15 +231,16 @@ impl Record {
                     self.note(&object);
                     let uid = object.uid().unwrap_or_default();
                     self.gone(&uid, false);
-                    // With a finalizer the deletion would have waited, and the resource would tell since when. (The last words
-                    // of one that has waited have the finalizer too: the API server tells what it was before its end.)
+                    // With a finalizer, the deletion would have waited, and the resource would have a deletion
+                    // timestamp. (The last state of a resource that did wait also has the finalizer: the API server
+                    // sends the state before its end.)
                     let waited = object.metadata.deletion_timestamp.is_some();
                     let overtaken = !waited && object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
                     if let Some(seen) = self.lock().get_mut(&uid) {
                         seen.overtaken = overtaken;
                     }
                 }
-                // Soon again: what happens meanwhile is not seen.
+                // Retry soon: changes in the meantime are missed.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }

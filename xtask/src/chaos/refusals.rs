@@ -1,4 +1,4 @@
-//! Writes that a policy of the cluster refuses, for a while or for good.
+//! Writes that a policy of the cluster refuses, temporarily or permanently.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,46 +20,43 @@ use super::workflows::{ENDING, STOPPED};
 use super::workload::{Planned, Step};
 use crate::demo::Result;
 
-/// The label that says which of the operator's writes to an execution are refused: claim, status, finalizer or all.
+/// The label that selects which of the operator's writes to an execution are refused: claim, status, finalizer or all.
 pub const REFUSE: &str = "chaos/refuse";
 /// The label of an execution whose writes are refused only while its namespace is strict.
 pub const WHILE_STRICT: &str = "chaos/while-strict";
-/// The label of a namespace that is.
+/// The label of a strict namespace.
 const STRICT: &str = "chaos/strict";
-/// For how long a namespace is strict, and for how long it is not then.
+/// How long a namespace is strict, and then how long it is not.
 const TURN: Duration = Duration::from_secs(6);
-/// How long the API server may take to apply a new policy on a busy machine.
+/// How long the API server may take to enforce a new policy on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
-/// What the policy says.
+/// The policy's message.
 const SAID: &str = "the audit department says no";
 
-/// The reasons of the Events by which the operator tells what is refused.
+/// The reasons of the operator's Events about refusals.
 const REASONS: [&str; 3] = ["ClaimRefused", "StatusRefused", "FinalizerRefused"];
 
 /// When a refusal ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// The label is taken off.
+    /// Until the label is removed.
     Unlabelled,
-    /// The namespace is no longer strict: nothing changes about the execution itself.
+    /// Until the namespace is no longer strict. Nothing about the execution itself changes.
     Relaxed,
-    /// Never.
     Never,
 }
 
-/// A kind of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// From the creation on.
     AtOnce(&'static str, Until),
-    /// From some moment on, until the label is taken off.
+    /// From a later time until the label is removed.
     Midway(&'static str),
-    /// Of an execution that is deleted while its run goes on.
+    /// For an execution that is deleted while its run continues.
     Deleted(Until),
 }
 
 impl Refusal {
-    /// All kinds.
     pub const ALL: [Self; 14] = [
         Self::AtOnce("claim", Until::Unlabelled),
         Self::AtOnce("claim", Until::Relaxed),
@@ -77,7 +74,7 @@ impl Refusal {
         Self::Deleted(Until::Never),
     ];
 
-    /// One of this kind.
+    /// An execution of this kind.
     pub fn planned(self, number: usize, window: u64, dice: &mut Dice) -> Planned {
         let workflow = if matches!(self, Self::Deleted(_)) { *dice.one_of(&STOPPED) } else { *dice.one_of(&ENDING) };
         let spec = json!({ "workflowIdentifier": workflow, "input": { "refused": number } });
@@ -108,9 +105,9 @@ impl Refusal {
     }
 }
 
-/// Makes the API server refuse what the labels say, and waits until it does.
+/// Makes the API server refuse the labelled writes, and waits until it does.
 pub async fn install(client: &Client, executions: &Executions) -> Result<()> {
-    // What somebody else changes, such as the label itself, is never refused.
+    // Other changes, such as to the label itself, are never refused.
     let unless = |refused: &str, allowed: &str| {
         let expression = format!("!(variables.refused in ['{refused}', 'all']) || {allowed}");
         json!({ "expression": expression, "message": SAID })
@@ -137,7 +134,7 @@ pub async fn install(client: &Client, executions: &Executions) -> Result<()> {
             }] },
             "variables": [
                 { "name": "refused", "expression": refused },
-                // Which field is there only with a subresource.
+                // This field exists only in requests to a subresource.
                 { "name": "status", "expression": "has(request.subResource) && request.subResource == 'status'" },
             ],
             "validations": [
@@ -154,7 +151,7 @@ pub async fn install(client: &Client, executions: &Executions) -> Result<()> {
     bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
     be_strict(client, true).await?;
 
-    // No operator works on it: its Workspace does not exist, and it is gone before one comes.
+    // No operator works on this execution: its Workspace does not exist, and it is deleted before an operator starts.
     let spec = json!({ "workflowIdentifier": "none", "suspend": true, "workspaceRef": { "name": "none" } });
     let mut probe = Planned::new("probe".into(), spec, Duration::ZERO);
     probe.labels = json!({ REFUSE: "all", WHILE_STRICT: "" });
@@ -183,7 +180,7 @@ pub async fn be_strict(client: &Client, strict: bool) -> Result<()> {
     Ok(())
 }
 
-/// Makes the namespace strict and relaxes it, in turns, until this is dropped.
+/// Alternately makes the namespace strict and relaxes it, until dropped.
 pub async fn take_turns(client: Client) -> Result<()> {
     loop {
         for strict in [true, false] {
@@ -193,7 +190,7 @@ pub async fn take_turns(client: Client) -> Result<()> {
     }
 }
 
-/// How often the operator has told of each kind of refusal.
+/// How often the operator has reported each kind of refusal.
 pub async fn struck(client: &Client) -> Result<BTreeMap<&'static str, u64>> {
     let events: Api<Event> = Api::all(client.clone());
     let mut struck = BTreeMap::new();
@@ -205,7 +202,7 @@ pub async fn struck(client: &Client) -> Result<BTreeMap<&'static str, u64>> {
     Ok(struck)
 }
 
-/// A kind of refusal that the operator would tell of in Events of this reason.
+/// A kind of refusal that the operator reports by Events of this reason.
 pub fn that_would_tell(reason: &str) -> Refusal {
     match reason {
         "ClaimRefused" => Refusal::AtOnce("claim", Until::Unlabelled),

@@ -1,4 +1,4 @@
-//! What the person at the terminal sees: lines while it goes on, and a table in the end.
+//! The terminal output: lines during the test, and a table at the end.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::served::Served;
 use super::tally::Tally;
 use crate::demo::Result;
 
-/// How many complaints are shown; the rest is in the files.
+/// How many complaints are shown. The files contain the rest.
 const SHOWN: usize = 40;
 
 /// Prints a line every ten seconds until it is aborted.
@@ -34,32 +34,30 @@ pub async fn progress(record: Record, operators: Arc<Mutex<Operators>>, began: I
     }
 }
 
-/// What came of it.
+/// The outcome of the test.
 pub struct Report {
-    /// The books against the resources.
+    /// The ledger compared with the resources.
     pub findings: Findings,
-    /// What was done to the processes.
+    /// The disturbances of the processes.
     pub tally: Tally,
     /// How often each fault has struck.
     pub struck: BTreeMap<&'static str, u64>,
-    /// How many objects there were of each kind of poison.
+    /// The number of objects of each kind of poison.
     pub poison: BTreeMap<&'static str, u64>,
-    /// How often the operator has told of each kind of refusal.
+    /// How often the operator reported each kind of refusal.
     pub refused: BTreeMap<&'static str, u64>,
-    /// How the executions apart from them fared.
+    /// How the executions without poison and refusals fared.
     pub served: Served,
-    /// Runs that were left alone five minutes after the deletion of their resources.
+    /// Runs left alone five minutes after the deletion of their resources.
     pub abandoned: u64,
     /// Faults, failpoints and the like that never struck.
     pub unstruck: Vec<String>,
-    /// Resources that were created.
     pub resources: usize,
-    /// What it took.
     pub seconds: u64,
 }
 
 impl Report {
-    /// An error unless all agrees and all has struck.
+    /// Fails unless ledger and resources agree and everything has occurred.
     pub fn verdict(&self) -> Result<()> {
         let mut wrong = Vec::new();
         let Findings { duplicates, losses, complaints, .. } = &self.findings;

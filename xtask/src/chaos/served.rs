@@ -1,4 +1,4 @@
-//! How the executions fared that are in a namespace without poison and refusals.
+//! How executions fare in a namespace without poison and refusals.
 
 use std::collections::HashMap;
 
@@ -9,28 +9,27 @@ use super::ends::time;
 use super::place::APART;
 use super::record::Seen;
 
-/// How long before a run's end something must have happened to a process for the news to be late because of it: a
-/// takeover, and the first sweeps after it.
+/// How long before a run's end a disturbance may still delay the report: a takeover, and the first sweeps after it.
 const AFTERMATH: SignedDuration = SignedDuration::from_secs(20);
-/// How long the news of a run's end may take while no process is disturbed: the API does not show a run for 20 seconds,
-/// and then leaves some questions without an answer.
+/// How long the report of a run's end may take while no process is disturbed. The API hides a run for 20 seconds, and
+/// then leaves some requests unanswered.
 const TOLD_WITHIN: SignedDuration = SignedDuration::from_secs(120);
 
-/// How long it took until an end was told.
+/// How long reports of ends took.
 #[derive(Clone, Debug, Default)]
 pub struct Served {
-    /// Runs that ended, and whose executions said so.
+    /// Ended runs whose executions reported the end.
     pub ended: u64,
-    /// The longest, in milliseconds.
+    /// The longest delay, in milliseconds.
     pub longest: u64,
-    /// The longest while no process was disturbed, in milliseconds.
+    /// The longest delay while no process was disturbed, in milliseconds.
     pub longest_quiet: u64,
-    /// The execution that waited so long.
+    /// The execution with the longest delay while no process was disturbed.
     slowest: String,
 }
 
 impl Served {
-    /// By the books and the record; at these moments something happened to a process.
+    /// Computes the delays from the ledger and the record. `disturbed` says when something happened to a process.
     pub fn of(books: &[Value], recorded: &[Seen], disturbed: &[Timestamp]) -> Self {
         let mut served = Self::default();
         let by_id: HashMap<&str, &Value> =
@@ -51,7 +50,7 @@ impl Served {
         served
     }
 
-    /// What is wrong, in words.
+    /// The complaint about a delay that is too long.
     pub fn complaint(&self) -> Option<String> {
         let Self { longest_quiet, slowest, .. } = self;
         let late = i128::from(*longest_quiet) > TOLD_WITHIN.as_millis();

@@ -1,4 +1,4 @@
-//! What has been done to the processes, and what there is to be done.
+//! Counts of what has happened to the processes and of what has not.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,29 +11,28 @@ use super::workload::Disturbance;
 use crate::demo::Result;
 use crate::demo::programs::workspace_folder;
 
-/// What has been done to the processes so far.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// By kind of disturbance.
+    /// Number of disturbances by kind.
     pub disturbances: BTreeMap<&'static str, u64>,
     /// How often a process was killed at this failpoint.
     pub points: BTreeMap<String, u64>,
-    /// Processes that ended themselves since they had lost the Lease.
+    /// Processes that exited because they had lost the Lease.
     pub lost_leases: u64,
-    /// Calls that had to wait for their turn, as far as their operators told before they ended.
+    /// Calls that waited for a permit, as far as their operators reported it before they ended.
     pub waited: u64,
     /// When something happened to a process.
     pub disturbed: Vec<Timestamp>,
-    /// The longest that an operator was not ready, from its start or afterwards.
+    /// The longest time for which an operator was unready, from its start or later.
     pub unready: Duration,
-    /// When operators ended, by their logs.
+    /// When operators ended, by their log files.
     pub ends: Vec<(PathBuf, Timestamp)>,
-    /// Ends that nobody expected.
+    /// Unexpected ends and other complaints.
     pub odd: Vec<String>,
 }
 
 impl Tally {
-    /// Nothing yet, of all that there is.
+    /// A tally of all known kinds and failpoints, with zero counts.
     pub fn new() -> Result<Self> {
         Ok(Self {
             disturbances: Disturbance::KINDS.into_iter().map(|kind| (kind, 0)).collect(),
@@ -42,7 +41,7 @@ impl Tally {
         })
     }
 
-    /// Processes that were killed, the API server among them.
+    /// Killed processes, including the API server.
     pub fn kills(&self) -> u64 {
         let killed = self.disturbances.iter().filter(|(kind, _)| kind.ends_with("killed")).map(|(_, times)| times);
         killed.chain(self.points.values()).sum()

@@ -1,7 +1,7 @@
-//! What the API server and the simulator tell, read whatever its depth and its length.
+//! Reads data from the API server and the simulator, of any depth and length.
 //!
-//! A field that `serde_json` cannot read, or that is long, becomes a text that only the same value has. So one odd object
-//! costs the chaos neither its record nor the books.
+//! A field that `serde_json` cannot read, or that is long, becomes a text that only the same value has. A single odd
+//! object therefore cannot spoil the record or the ledger.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,11 +21,11 @@ use crate::demo::Result;
 
 /// The deepest value that the operator writes into a status.
 const MAX_DEPTH: usize = 64;
-/// The longest result that the operator writes into a status, by default.
+/// The longest result that the operator writes into a status by default.
 const MAX_BYTES: usize = 32_768;
-/// What a text begins with that stands for a deep value.
+/// The prefix of a text that replaces a deep value.
 const DEEP: &str = "something deep: ";
-/// What a text begins with that stands for a long value.
+/// The prefix of a text that replaces a long value.
 const LONG: &str = "something long: ";
 
 /// An object of the API server.
@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for Told {
         let mut fields = BTreeMap::<String, Box<RawValue>>::deserialize(deserializer)?;
         let metadata = fields.remove("metadata").unwrap_or_default();
         let mut object = Value::Object(fields.into_iter().map(|(name, value)| (name, shallow(&value, 1))).collect());
-        // What is as deep as the object is of no use here.
+        // `managedFields` is as deep as the object, and not needed here.
         let metadata: BTreeMap<String, Box<RawValue>> =
             serde_json::from_str(metadata.get()).map_err(serde::de::Error::custom)?;
         for (name, value) in metadata.iter().filter(|(name, _)| *name != "managedFields") {
@@ -91,7 +91,7 @@ impl Resource for Told {
     }
 }
 
-/// The books of the simulator at this address: one entry per execution id.
+/// The ledger of the simulator at this address: one entry per execution id.
 pub async fn books(url: &str) -> Result<Vec<Value>> {
     #[derive(Deserialize)]
     struct Books {
@@ -104,17 +104,17 @@ pub async fn books(url: &str) -> Result<Vec<Value>> {
     Ok(books.executions.iter().map(|entry| shallow(entry, 1)).collect())
 }
 
-/// Whether a text stands for this value, since it is too deep for a status.
+/// Whether this text replaces a value that is too deep for a status.
 pub fn is_deep(value: &Value) -> bool {
     value.as_str().is_some_and(|text| text.starts_with(DEEP))
 }
 
-/// Whether a text stands for this value, since it is longer than a status is to hold.
+/// Whether this text replaces a value that is too long for a status.
 pub fn is_long(value: &Value) -> bool {
     value.as_str().is_some_and(|text| text.starts_with(LONG))
 }
 
-/// A value whose fields, so many levels down, are marks where they are deep or long.
+/// Replaces deep and long fields, down to this level, by marks.
 fn shallow(raw: &RawValue, levels: usize) -> Value {
     if levels > 0
         && let Ok(fields) = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(raw.get())
@@ -132,7 +132,7 @@ fn shallow(raw: &RawValue, levels: usize) -> Value {
     })
 }
 
-/// Levels of objects and arrays.
+/// The nesting depth of objects and arrays.
 fn depth(text: &str) -> usize {
     let (mut depth, mut deepest, mut in_text, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {

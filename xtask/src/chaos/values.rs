@@ -1,4 +1,4 @@
-//! Inputs that are put together from ConfigMaps and a Secret, and results that go into ConfigMaps.
+//! Inputs composed from ConfigMaps and a Secret, and results written to ConfigMaps.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use super::perform::{code, patiently};
 use super::place::DEFAULT;
 use crate::demo::Result;
 
-/// The Secret that a part of inputs comes from, and its key.
+/// The Secret that holds a part of the inputs, and its key.
 pub const SECRET: (&str, &str) = ("parts", "token");
-/// What the Secret holds: nobody but the run may ever see it.
+/// The Secret's value. Only the run may see it.
 pub const TOKEN: &str = "canary-of-the-chaos-4711";
-/// What is shown instead.
+/// The replacement for a redacted value.
 const REDACTED: &str = "[redacted]";
 
 /// `spec.inputFrom` of the resource of this name.
@@ -32,7 +32,7 @@ pub fn result_to(name: &str) -> Value {
     json!({ "to": { "configMap": { "name": format!("result-{name}") } } })
 }
 
-/// What has to run: the input with all its parts. What may be told of it has none of the Secret's.
+/// The composed input of a run. With `told`, the version that may be shown: the Secret's value is redacted.
 pub fn composed(name: &str, spec: &Value, told: bool) -> Value {
     let mut input = spec["input"].clone();
     if spec["inputFrom"].is_array() {
@@ -41,7 +41,7 @@ pub fn composed(name: &str, spec: &Value, told: bool) -> Value {
     input
 }
 
-/// Creates the ConfigMap that a part of the input of the resource of this name comes from.
+/// Creates the ConfigMap that holds a part of the input of the resource of this name.
 pub async fn provide(client: Client, name: &str) -> Result<()> {
     let api: Api<ConfigMap> = Api::namespaced(client, DEFAULT);
     let data = json!({ "part": json!({ "of": name }).to_string() });
@@ -53,21 +53,19 @@ pub async fn provide(client: Client, name: &str) -> Result<()> {
     }
 }
 
-/// A result by its text, or the text where no value can hold it.
+/// Parses a result. Returns the text itself if no value can hold it.
 pub fn result(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| json!(text))
 }
 
-/// A result in a ConfigMap.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Kept {
-    /// UID of the resource that it belongs to.
+    /// UID of the owner.
     pub owner: String,
-    /// The result.
     pub result: Value,
 }
 
-/// The results in ConfigMaps, by their names.
+/// The results in ConfigMaps, by the names of the ConfigMaps.
 pub async fn results(client: Client) -> Result<BTreeMap<String, Kept>> {
     let api: Api<ConfigMap> = Api::all(client);
     let all = ListParams::default();

@@ -1,13 +1,13 @@
-//! The workflows that are run: their names say how their runs go.
+//! The workflows of the test. Their names say how their runs behave.
 
 use mistral_simulator::{Behaviour, Outcome, WorkflowSpec};
 
 use super::poison::nested;
 
-/// The words of a workflow that fails.
+/// The error message of a workflow that fails.
 pub const ERROR: &str = "the chaos wants this one to fail";
 
-/// The workflows that end by themselves, as often as they are to be taken.
+/// The workflows that end by themselves. A repeated name is chosen more often.
 pub const ENDING: [&str; 13] = [
     "complete-0",
     "complete-0",
@@ -23,15 +23,15 @@ pub const ENDING: [&str; 13] = [
     "ignore-cancel-4000",
     "slow-cancel-6000",
 ];
-/// Those that a deletion may meet.
+/// The workflows whose runs may have to be stopped.
 pub const STOPPED: [&str; 7] =
     ["hang", "hang", "hang-ignoring", "slow-cancel-6000", "complete-20000", "complete-3000", "fail-2000"];
-/// One that the API does not know.
+/// A workflow that the API does not know.
 pub const UNKNOWN: &str = "unknown";
-/// Those that Workflow resources of the same names stand for.
+/// The workflows that have Workflow resources of the same names.
 pub const REFERENCED: [&str; 3] = ["complete-0", "complete-3000", "fail-2000"];
 
-/// Workflows whose results no status can hold, and whether they are JSON, which an object can hold.
+/// Workflows whose results no status can hold, and whether the results are JSON, which an object can hold.
 pub const ODD: [(&str, bool); 6] = [
     ("odd-deep", true),
     ("odd-deeper", true),
@@ -40,10 +40,10 @@ pub const ODD: [(&str, bool); 6] = [
     ("odd-half", true),
     ("odd-nan", false),
 ];
-/// A workflow, and the Workflow resource of this name, whose schema is too deep for a status.
+/// A workflow, and its Workflow resource, with a schema that is too deep for a status.
 pub const DEEP_SCHEMA: &str = "deep-schema";
 
-/// The workflows, as the simulator is to know them. A run echoes its input in its result.
+/// The workflows for the simulator. A run's result is its input.
 pub fn all() -> Vec<WorkflowSpec> {
     let mut names: Vec<&str> = ENDING.into_iter().chain(STOPPED).chain(ODD.map(|(name, _)| name)).collect();
     names.sort_unstable();
@@ -54,7 +54,7 @@ pub fn all() -> Vec<WorkflowSpec> {
     all.chain([WorkflowSpec { raw_input_schema: schema, ..WorkflowSpec::new(DEEP_SCHEMA) }]).collect()
 }
 
-/// The result of a workflow whose results are odd, as text.
+/// The odd result of a workflow, as text.
 pub fn odd_result(name: &str) -> Option<String> {
     Some(match name {
         "odd-deep" => nested(121, "1"),

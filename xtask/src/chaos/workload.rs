@@ -1,4 +1,4 @@
-//! What happens in one go of the chaos: everything that a seed decides.
+//! The plan of a chaos run: everything that a seed determines.
 
 use std::time::Duration;
 
@@ -12,113 +12,110 @@ use super::refusals::Refusal;
 use super::values;
 use super::workflows::{ENDING, REFERENCED, STOPPED, UNKNOWN};
 
-/// In so many milliseconds everything happens to the processes once. A leader that is killed or stopped is followed by
-/// the other after ten seconds, one that ends soon.
+/// Length of a round in milliseconds. Each round has every disturbance of processes once. The other operator takes over
+/// ten seconds after the leader is killed or stopped, and soon after the leader is ended.
 const ROUND: u64 = 46_000;
-/// One object in so many executions is poison.
+/// One poison object is added per this many executions.
 const POISON_EVERY: usize = 20;
-/// Writes to one in so many executions are refused.
+/// One execution with refused writes is added per this many executions.
 const REFUSAL_EVERY: usize = 50;
 
-/// The plan.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The resources and what is done to them.
+    /// The resources and the steps on them.
     pub executions: Vec<Planned>,
-    /// The faults of the simulated API, one mix after the other.
+    /// The fault mixes of the simulated API, in order.
     pub phases: Vec<Phase>,
-    /// What happens to the processes, in the order of the times.
+    /// The disturbances of processes, in the order of their times.
     pub disturbances: Vec<(Duration, Disturbance)>,
-    /// For how long resources are created and faults are on.
+    /// How long resources are created and faults are active.
     pub window: Duration,
 }
 
-/// One resource, by its name, and its life.
+/// One resource and the steps on it.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// Name of the resource, which none has in another namespace.
+    /// Name of the resource, unique across namespaces.
     pub name: String,
-    /// Its namespace.
     pub namespace: &'static str,
-    /// Its labels as it is created.
+    /// Labels at creation.
     pub labels: Value,
-    /// Its annotations as it is created.
+    /// Annotations at creation.
     pub annotations: Value,
-    /// Its spec as it is created.
+    /// Spec at creation.
     pub spec: Value,
-    /// The input, if that is not one for the spec here.
+    /// An input that `spec` cannot hold.
     pub input: Option<Input>,
-    /// When it is created.
     pub at: Duration,
-    /// What is done to it afterwards, each after so long a wait.
+    /// Steps after the creation, each with the wait before it.
     pub steps: Vec<(Duration, Step)>,
 }
 
 impl Planned {
-    /// An ordinary one, to which nothing more is done.
+    /// An ordinary execution without further steps.
     pub fn new(name: String, spec: Value, at: Duration) -> Self {
         let (labels, annotations) = (json!({}), json!({}));
         Self { name, namespace: DEFAULT, labels, annotations, spec, input: None, at, steps: Vec::new() }
     }
 }
 
-/// A claim that was refused, from before the one that is there.
+/// A refused claim, older than the present one.
 pub const OLDER: &str = "older";
-/// The claim of another resource.
+/// A claim of another resource.
 pub const ANOTHERS: &str = "another's";
 
-/// What somebody does to a resource.
+/// A step on a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Sets `spec.suspend`.
     Suspend(bool),
-    /// Deletes it.
     Delete,
-    /// Waits until it is gone, and creates it again under the same name.
+    /// Waits until the resource is gone, then creates it again under the same name.
     CreateAgain,
-    /// Once it has an execution id in its status, replaces it by a manifest without annotations and finalizers. (Before
-    /// that, only the claim says that there may be a run: who removes it then is on his own.)
+    /// Replaces the resource by a manifest without annotations and finalizers, once its status has an execution id.
+    /// (Before that, only the claim records a possible run. The operator guarantees nothing to a user who removes the
+    /// claim then.)
     Replace,
-    /// Once it has an execution id in its status, applies a claim over its own that is older and refused, or another
-    /// resource's, as whoever applies an export or a copy does.
+    /// Applies an older, refused claim or another resource's claim over the present one, once the status has an
+    /// execution id. Applying an export or a copy has this effect.
     Reapply(&'static str),
-    /// Empties its status, as a restore from a backup does.
+    /// Empties the status, as a restore from a backup does.
     WipeStatus,
     /// Sets `spec.shutdown`.
     Shutdown(&'static str),
-    /// Creates the ConfigMap that its input comes from.
+    /// Creates the ConfigMap that holds a part of the input.
     Provide,
     /// Makes the API server refuse these writes of the operator.
     Refuse(&'static str),
-    /// Once it has started, makes the API server refuse to let the operator take its finalizer off.
+    /// Makes the API server refuse the removal of the finalizer, once the run has started.
     RefuseRelease,
     /// Ends all refusals.
     Allow,
-    /// Once it has started, makes it one that the operator cannot decode.
+    /// Makes the resource undecodable for the operator, once the run has started.
     Spoil,
-    /// Creates a Workflow of its name that the operator cannot decode.
+    /// Creates a Workflow of the same name that the operator cannot decode.
     OddWorkflow,
 }
 
-/// What happens to processes.
+/// A disturbance of processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disturbance {
-    /// SIGKILL to the operator that leads.
+    /// SIGKILL to the leader.
     KillLeader,
-    /// SIGKILL to the one that stands by.
+    /// SIGKILL to the standby operator.
     KillStandby,
-    /// SIGSTOP to the operator that leads, and SIGCONT after so long.
+    /// SIGSTOP to the leader, and SIGCONT after this time.
     StopLeader(Duration),
-    /// SIGTERM to the operator that leads.
+    /// SIGTERM to the leader.
     EndLeader,
-    /// SIGKILL to the API server, which is started again after so long.
+    /// SIGKILL to the API server, and a restart after this time.
     RestartApiServer(Duration),
-    /// A third operator acts for so long, without asking the Lease, and is killed.
+    /// A third operator, which ignores the Lease, acts for this time and is then killed.
     SecondLeader(Duration),
 }
 
 impl Disturbance {
-    /// All kinds, as they are counted.
+    /// The names of all kinds in the tally.
     pub const KINDS: [&str; 6] = [
         "leader killed",
         "standby killed",
@@ -128,7 +125,7 @@ impl Disturbance {
         "second leader killed",
     ];
 
-    /// What is counted so.
+    /// A disturbance with this name in the tally.
     pub fn of_kind(kind: &str) -> Option<Self> {
         let some = Duration::from_secs(12);
         let all = [
@@ -142,7 +139,7 @@ impl Disturbance {
         all.into_iter().find(|it| it.kind() == kind)
     }
 
-    /// As it is counted.
+    /// The name in the tally.
     pub fn kind(self) -> &'static str {
         let [killed, standby, stopped, ended, server, second] = Self::KINDS;
         match self {
@@ -156,7 +153,7 @@ impl Disturbance {
     }
 }
 
-/// What a resource's life is about.
+/// The scenario of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Story {
     Plain,
@@ -174,21 +171,21 @@ enum Story {
     StatusWiped,
     Twins,
     Shutdown(&'static str),
-    /// Of one that is suspended, always.
+    /// The execution stays suspended.
     ShutdownHeld(&'static str),
-    /// It comes with it.
+    /// The execution is created with `shutdown`.
     ShutdownAtOnce(&'static str),
     ActiveDeadline,
     StartingDeadline,
-    /// It is suspended, always.
+    /// The execution stays suspended.
     StartingDeadlineHeld,
-    /// Of a workflow that does not exist.
+    /// The workflow does not exist.
     StartingDeadlineUnknown,
     TimeToLive,
     Values,
 }
 
-/// Each story, and how often it is told among the others.
+/// Each scenario and its weight.
 const STORIES: [(Story, u64); 29] = [
     (Story::Plain, 30),
     (Story::Explicit, 10),
@@ -222,14 +219,14 @@ const STORIES: [(Story, u64); 29] = [
 ];
 
 impl Plan {
-    /// What this seed makes of so many executions.
+    /// The plan of this seed for this number of executions.
     pub fn new(seed: u64, executions: usize) -> Self {
         let mut dice = Dice::new(seed);
         let window = Duration::from_millis(ROUND.max(executions as u64 * 180));
         let disturbances = disturbances(&mut dice, window);
         let phases = faults::phases(&mut dice, window);
         let mut plan = Self { executions: Vec::new(), phases, disturbances, window };
-        // Each story at least once, if there is room for it.
+        // Each scenario occurs at least once if there are enough executions.
         let mut stories: Vec<Story> = STORIES.iter().map(|(story, _)| *story).collect();
         let weighted: Vec<Story> = STORIES
             .iter()
@@ -248,7 +245,7 @@ impl Plan {
         plan
     }
 
-    /// Adds poison and refusals to so many executions: each kind at least once.
+    /// Adds poison and refusals for this number of executions, each kind at least once.
     fn spoil(&mut self, executions: usize, dice: &mut Dice) {
         let window = self.milliseconds();
         for number in 0..Poison::ALL.len().max(executions / POISON_EVERY) {
@@ -271,7 +268,7 @@ impl Plan {
         let name = format!("run-{number}");
         let window = self.milliseconds();
         let mut at = dice.ms(0, window);
-        // The parts of inputs are in the other namespace.
+        // The parts of inputs exist only in the default namespace.
         let namespace = if story != Story::Values && dice.percent(33) { APART } else { DEFAULT };
         let workflow = match story {
             Story::Deleted(_) | Story::Shutdown(_) | Story::ActiveDeadline => *dice.one_of(&STOPPED),
@@ -316,7 +313,7 @@ impl Plan {
                 vec![(dice.ms(0, 9000), Delete)]
             }
             Story::RecreatedExplicit | Story::RecreatedDerived => {
-                // It may take long until the first is gone, so that this one begins early.
+                // The first resource may take long to disappear, so this scenario begins early.
                 at /= 2;
                 vec![(dice.ms(0, 9000), Delete), (dice.ms(0, 500), CreateAgain)]
             }
@@ -369,9 +366,9 @@ impl Plan {
         self.executions.push(Planned { namespace, steps, ..Planned::new(name, spec, at) });
     }
 
-    /// A time near this one at which no second leader is planned. Two resources of one explicit id are kept apart within
-    /// one process only: a claim is a note on one resource. In a long go starts wait for minutes, so that second leaders
-    /// come in its second half and twins long before that.
+    /// A time near `at` at which no second leader is planned. A claim is an annotation on one resource, so only a
+    /// single process keeps two resources of one explicit id apart. In a long run, starts wait for minutes, so twins
+    /// come in the first part and second leaders in the second half.
     fn with_one_leader(&self, at: Duration, window: u64) -> Duration {
         if is_long(window) {
             return at.mul_f64(TWINS_UNTIL);
@@ -386,18 +383,18 @@ impl Plan {
     }
 }
 
-/// The part of a long go in which twins come.
+/// The first part of a long run, in which twins are created.
 const TWINS_UNTIL: f64 = 0.25;
 
-/// Whether a go of so many milliseconds has times of quiet.
+/// Whether a chaos run of this many milliseconds has quiet times.
 fn is_long(window: u64) -> bool {
     window >= 4 * ROUND
 }
 
-/// The same kinds in every round, at other moments.
+/// The same kinds in every round, at different times.
 fn disturbances(dice: &mut Dice, window: Duration) -> Vec<(Duration, Disturbance)> {
     let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-    // A long go has a time of quiet after each, or too little would be under way when the next begins.
+    // A long run has a quiet time after each round. Otherwise too little would be in flight when the next round begins.
     let stride = if is_long(window) { 2 * ROUND } else { ROUND };
     let mut all = Vec::new();
     for round in 0..window.div_ceil(stride) {

@@ -1,4 +1,4 @@
-//! Whether the simulator's books and the resources tell the same story.
+//! Compares the simulator's ledger with the resources.
 
 use kube::ResourceExt;
 use mistral_workflows_operator::api::WorkflowExecution;
@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::Result;
 
-/// Compares the simulator's entries, one per execution id, with all WorkflowExecutions of the namespace: each was
-/// started exactly once, with its workflow, its input and its end, nothing else was started, and one with `token` in
-/// its input has it in its result.
+/// Compares the simulator's entries, one per execution id, with all WorkflowExecutions of the namespace. Each execution
+/// must have been started exactly once, with its workflow, its input and its end. Nothing else may have been started.
+/// An execution with `token` in its input must have it in its result.
 pub fn compare(books: &[Value], executions: &[WorkflowExecution], token: &str) -> Result<()> {
     let mut token_came_back = false;
     for execution in executions {

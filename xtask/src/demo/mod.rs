@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: the operator at work, from nothing to results.
 //!
-//! It shows and it proves: a random token goes into an input and has to come back in a result, and the simulator's own
-//! books have to agree with what the resources say.
+//! The demo also proves that the operator works: a random token in an input must come back in a result, and the
+//! simulator's ledger must agree with the resources.
 
 pub mod books;
 mod place;
@@ -28,10 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An error is a sentence for the person at the terminal.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// What can be asked of the demo.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Leave everything running in the end, and say how to go on with it and how to stop it.
+    /// Leave everything running at the end, and print how to continue and how to stop it.
     #[arg(long)]
     keep: bool,
     /// Use the cluster of the current kubeconfig context instead of a control plane of the demo's own.
@@ -39,7 +38,7 @@ pub struct Options {
     use_current_cluster: bool,
 }
 
-/// Runs the demo: an error if anything did not go as it has to.
+/// Runs the demo. Fails if anything went wrong.
 pub fn run(options: Options) -> Result<()> {
     heading("Building the operator and the simulator");
     let binaries = Binaries::build()?;
@@ -58,7 +57,7 @@ pub fn run(options: Options) -> Result<()> {
     })
 }
 
-/// The demo in its place, which it cleans up in the end, also after Ctrl-C.
+/// Runs the demo in its environment and cleans up at the end, also after Ctrl-C.
 async fn demonstrate(place: Place, binaries: &Binaries, keep: bool) -> Result<()> {
     let key = format!("demo-{}", Uuid::new_v4().simple());
     heading("Installing the CRDs, starting the simulator and the operator");
@@ -113,7 +112,7 @@ Your workflows, in the cluster of your kubeconfig:
   kubectl apply -f examples/workspace.yaml     # with your API key in it
   cargo run -- run";
 
-/// Applies the examples, shows what becomes of them, and checks it.
+/// Applies the examples, and shows and checks the results.
 async fn show(place: &Place, url: &str, key: &str) -> Result<()> {
     place.create_namespace().await?;
     heading("Connecting: examples/workspace.yaml, with the simulator's address and a random key");
@@ -156,7 +155,7 @@ async fn show(place: &Place, url: &str, key: &str) -> Result<()> {
     Ok(())
 }
 
-/// Has workflows look as a manifest says, changes them on the other side, and shows that they are set back.
+/// Makes workflows match a manifest, changes them through the API, and shows that the operator reverts the changes.
 async fn manage(place: &Place, url: &str, key: &str, progress: &mut Progress) -> Result<()> {
     heading("How two workflows should look: examples/workflow.yaml");
     let api = programs::Api::new(url, key)?;
@@ -181,7 +180,7 @@ async fn manage(place: &Place, url: &str, key: &str, progress: &mut Progress) ->
     }
     print_workflows("Set back by the operator, within one resync of 5 s:", &api).await?;
     place.kubectl(&["get", "workflows"]).await?;
-    // Events are written a moment after the facts.
+    // Events are written a moment after what they report.
     let events: Api<Event> = Api::namespaced(place.client().clone(), place.namespace());
     let is_told = async || -> Result<bool> {
         let all = events.list(&ListParams::default()).await.map_err(|error| format!("cannot list Events: {error}."))?;
@@ -215,7 +214,7 @@ async fn print_workflows(title: &str, api: &programs::Api) -> Result<Vec<Value>>
     Ok(workflows)
 }
 
-/// Writes examples/workspace.yaml with another address and key, and returns the file.
+/// Writes examples/workspace.yaml with another address and key, and returns the path.
 fn write_connection(place: &Place, url: &str, key: &str) -> Result<String> {
     let mut text = include_str!("../../../examples/workspace.yaml").to_owned();
     for (from, to) in
@@ -245,8 +244,8 @@ fn write(place: &Place, name: &str, text: &str) -> Result<String> {
     Ok(file.display().to_string())
 }
 
-/// The kind and name in kubectl's answer, such as `workflowexecution.workflows.mistral.ai/greet created`, without the
-/// group.
+/// The kind and name in kubectl's answer, without the group. The answer has the form
+/// `workflowexecution.workflows.mistral.ai/greet created`.
 fn name_of_first(answer: &str) -> Result<String> {
     let name = answer.split_whitespace().next().and_then(|name| name.split_once('/'));
     let (kind, name) = name.ok_or_else(|| format!("kubectl did not say what it made, but: {answer}"))?;
@@ -263,7 +262,7 @@ fn print_result(execution: &WorkflowExecution) {
     println!("{:<24} {:<10} {what}", execution.name_any(), status.status.unwrap_or_default());
 }
 
-/// Says what comes next.
+/// Prints the heading of the next step.
 pub fn heading(text: &str) {
     println!("\n==> {text}");
 }

@@ -1,4 +1,4 @@
-//! Where the demo runs: a control plane of its own, or the user's cluster.
+//! The environment of the demo: a control plane of its own, or the user's cluster.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,13 +16,12 @@ use uuid::Uuid;
 use super::Result;
 use super::programs::{Programs, workspace_folder};
 
-/// Marks the CRDs that a demo has installed in a cluster of the user's.
+/// Marks the CRDs that a demo has installed in the user's cluster.
 const OWNER: (&str, &str) = ("app.kubernetes.io/managed-by", "mistral-workflows-demo");
 
 /// How long the API server may take to serve a new kind.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Where the demo runs.
 pub struct Place {
     cluster: Cluster,
     client: Client,
@@ -35,16 +34,16 @@ enum Cluster {
 }
 
 impl Place {
-    /// Starts a control plane, which is stopped with this process.
+    /// Starts a control plane that stops with this process.
     pub async fn own_control_plane() -> Result<Self> {
         let control_plane = tokio::task::spawn_blocking(ControlPlane::start).await??;
         let client = control_plane.client().await?;
         Ok(Self { cluster: Cluster::Own(Box::new(control_plane)), client, namespace: "default".to_owned() })
     }
 
-    /// The cluster of the current context, unless somebody has installed the operator in it.
+    /// The cluster of the current context. Fails if the operator is installed there.
     pub async fn current_cluster() -> Result<Self> {
-        // Fails only if a provider is installed, and then that one is used.
+        // Fails only if a provider is already installed, which is then used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let unusable = |error| format!("the kubeconfig cannot be used: {error}.");
         let context = Kubeconfig::read().map_err(unusable)?.current_context.filter(|context| !context.is_empty());
@@ -79,7 +78,7 @@ impl Place {
         }
     }
 
-    /// What tells the operator which part of the cluster is its own.
+    /// The arguments that limit the operator to the demo's part of the cluster.
     pub fn operator_arguments(&self) -> Vec<&str> {
         match self.cluster {
             Cluster::Own(_) => Vec::new(),
@@ -87,7 +86,7 @@ impl Place {
         }
     }
 
-    /// What tells the operator which cluster it serves.
+    /// The environment variables that select the operator's cluster.
     pub fn environment(&self) -> Vec<(&str, &Path)> {
         match &self.cluster {
             Cluster::Own(control_plane) => vec![("KUBECONFIG", control_plane.kubeconfig())],
@@ -95,7 +94,7 @@ impl Place {
         }
     }
 
-    /// Installs the CRDs as a person would: `mistral-workflows-operator crds | kubectl apply -f -`.
+    /// Installs the CRDs as a user would: `mistral-workflows-operator crds | kubectl apply -f -`.
     pub async fn install_crds(&self, operator: &Path) -> Result<()> {
         let mut printing = Command::new(operator).arg("crds").stdout(Stdio::piped()).spawn()?;
         let crds = printing.stdout.take().map_or_else(Stdio::null, Stdio::from);
@@ -124,7 +123,7 @@ impl Place {
         Ok(())
     }
 
-    /// Creates the namespace in a cluster of the user's.
+    /// Creates the namespace in the user's cluster.
     pub async fn create_namespace(&self) -> Result<()> {
         if let Cluster::Current { .. } = self.cluster {
             self.kubectl(&["create", "namespace", &self.namespace]).await?;
@@ -132,14 +131,14 @@ impl Place {
         Ok(())
     }
 
-    /// Runs kubectl in the demo's namespace and the repository's folder; prints the command and what it says, and
-    /// returns what it says.
+    /// Runs kubectl in the demo's namespace and the repository's folder. Prints the command and its output, and returns
+    /// the output.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         println!("$ {} {}", self.kubectl_words(), arguments.join(" "));
         run(self.kubectl_command(), arguments, Stdio::null()).await
     }
 
-    /// How a person calls kubectl for this place.
+    /// How a user calls kubectl in this environment.
     fn kubectl_words(&self) -> String {
         match &self.cluster {
             Cluster::Own(_) => "kubectl".to_owned(),
@@ -160,8 +159,8 @@ impl Place {
         command
     }
 
-    /// Removes the namespace from a cluster of the user's, while the operator still runs. A control plane of the
-    /// demo's own goes by itself.
+    /// Removes the namespace from the user's cluster while the operator still runs. The demo's own control plane ends
+    /// by itself.
     pub async fn clean_up(&self) -> Result<()> {
         if let Cluster::Current { context, .. } = &self.cluster {
             super::heading("Cleaning up");
@@ -173,7 +172,7 @@ impl Place {
         Ok(())
     }
 
-    /// Leaves everything running and says how to go on with it.
+    /// Leaves everything running and prints how to continue.
     pub fn keep(self, programs: Programs) -> Result<()> {
         let kubectl = self.kubectl_words();
         let log = programs.operator.log().to_owned();
@@ -213,7 +212,7 @@ impl Place {
     }
 }
 
-/// An operator that is installed would act on the demo's resources as well, and the demo's CRDs might not be its own.
+/// An installed operator would act on the demo's resources as well, and its CRDs might differ from the demo's.
 async fn refuse_foreign_crds(client: &Client, context: &str) -> Result<()> {
     let installed: Api<CustomResourceDefinition> = Api::all(client.clone());
     for name in crd_names() {
@@ -239,7 +238,7 @@ fn crd_names() -> Vec<String> {
     api::crds().iter().map(ResourceExt::name_any).collect()
 }
 
-/// Runs a command that says something, and prints and returns that.
+/// Runs a command, prints its output and returns it.
 async fn run(mut command: Command, arguments: &[&str], input: Stdio) -> Result<String> {
     command.args(arguments).stdin(input);
     let program = command.get_program().display().to_string();

@@ -1,4 +1,4 @@
-//! The operator and the simulator: built, started, and asked.
+//! Builds, starts and calls the operator and the simulator.
 
 use std::env;
 use std::fs;
@@ -22,35 +22,32 @@ const XTASK: &str = "xtask";
 /// How long the simulator may take to listen.
 const LISTENS_WITHIN: Duration = Duration::from_secs(20);
 
-/// The programs that are built.
 pub struct Binaries {
-    /// The operator.
     pub operator: PathBuf,
-    /// The simulator.
     pub simulator: PathBuf,
     /// This program.
     pub xtask: PathBuf,
 }
 
 impl Binaries {
-    /// Builds them, with cargo's own progress on standard error.
+    /// Builds the programs, with cargo's own progress on standard error.
     pub fn build() -> Result<Self> {
         Self::build_with(&[])
     }
 
-    /// The same as they are released: what a debug build takes means nothing.
+    /// Builds the programs for release: timings of a debug build mean nothing.
     pub fn build_release() -> Result<Self> {
         Self::build_with(&["--release"])
     }
 
     fn build_with(arguments: &[&str]) -> Result<Self> {
         let mut cargo = Command::new(env!("CARGO"));
-        // All of the workspace, as `cargo test --workspace` does: for a part of it, cargo would choose other features
-        // of the dependencies and compile them again.
+        // Build the whole workspace, as `cargo test --workspace` does. For a part of it, cargo would choose other
+        // features of the dependencies and compile them again.
         cargo.args(["build", "--workspace", "--bins", "--locked", "--message-format", "json-render-diagnostics"]);
         cargo.args(arguments);
         cargo.current_dir(workspace_folder()).stderr(Stdio::inherit());
-        // What `cargo run` says of this program's own package; some build scripts would take it for a change of theirs.
+        // `cargo run` sets these variables for this program's package. Some build scripts would take them for a change.
         for (name, _) in env::vars_os() {
             if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
                 cargo.env_remove(name);
@@ -71,7 +68,7 @@ impl Binaries {
     }
 }
 
-/// The folder of the repository, in which `examples/` is.
+/// The folder of the repository, which contains `examples/`.
 pub fn workspace_folder() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().unwrap_or(own)
@@ -79,11 +76,9 @@ pub fn workspace_folder() -> &'static Path {
 
 /// The running programs. Dropping them stops them, the operator first.
 pub struct Programs {
-    /// The operator.
     pub operator: Supervised,
-    /// The simulator.
     pub simulator: Supervised,
-    /// The address of the simulated API.
+    /// URL of the simulated API.
     pub url: String,
 }
 
@@ -122,7 +117,7 @@ pub async fn ended(program: &mut Supervised) -> ExitStatus {
     }
 }
 
-/// The books of the simulator at this address: one entry per execution id.
+/// The ledger of the simulator at this address: one entry per execution id.
 pub async fn books(url: &str) -> Result<Vec<Value>> {
     let url = format!("{url}/__sim/executions");
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
@@ -134,7 +129,7 @@ pub async fn books(url: &str) -> Result<Vec<Value>> {
     }
 }
 
-/// The simulated API as somebody else with the same key uses it.
+/// The simulated API as another client with the same key uses it.
 pub struct Api {
     http: reqwest::Client,
     url: String,
@@ -142,13 +137,12 @@ pub struct Api {
 }
 
 impl Api {
-    /// At this address, with this key.
     pub fn new(url: &str, key: &str) -> Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
         Ok(Self { http, url: format!("{url}/v1/workflows"), key: key.to_owned() })
     }
 
-    /// These workflows, as the API describes them.
+    /// These workflows as the API describes them.
     pub async fn workflows(&self, names: &[&str]) -> Result<Vec<Value>> {
         let mut workflows = Vec::new();
         for name in names {
@@ -158,12 +152,11 @@ impl Api {
         Ok(workflows)
     }
 
-    /// Changes what a workflow looks like.
+    /// Changes display fields of a workflow.
     pub async fn edit(&self, name: &str, fields: &Value) -> Result<()> {
         self.send(self.http.put(format!("{}/{name}", self.url)).json(fields)).await.map(|_| ())
     }
 
-    /// Takes a workflow out of the archive.
     pub async fn unarchive(&self, name: &str) -> Result<()> {
         self.send(self.http.put(format!("{}/{name}/unarchive", self.url))).await.map(|_| ())
     }
@@ -183,7 +176,7 @@ pub fn tail(program: &Supervised) -> String {
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
-/// The workflows that `examples/` names. A run echoes its input in its result.
+/// The workflows that `examples/` names. A run's result is its input.
 pub fn workflows_of_the_examples() -> [WorkflowSpec; 4] {
     let workflow = |name: &str, behaviour| WorkflowSpec { behaviour: Some(behaviour), ..WorkflowSpec::new(name) };
     let lasting = |seconds: u64| Behaviour { duration_ms: Some(seconds * 1000), ..Behaviour::default() };
@@ -201,7 +194,7 @@ fn spawn(command: &Command, log: &Path) -> Result<Supervised> {
     Supervised::spawn(command, log).map_err(|error| format!("{program} does not start: {error}.").into())
 }
 
-/// The address that the simulator's first line of output names, once it is there.
+/// The address in the simulator's first line of output, once the line is there.
 pub async fn address(simulator: &Supervised) -> Result<String> {
     let deadline = Instant::now() + LISTENS_WITHIN;
     while Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! Shows resources as they change, and waits for them, by watch.
+//! Watches resources, prints their changes, and waits for conditions.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -18,32 +18,32 @@ use tokio::task::JoinSet;
 
 use super::Result;
 
-/// What was last seen, by kind and name, such as `workflowexecution/greet`.
+/// The last seen state by kind and name, such as `workflowexecution/greet`.
 pub type Seen = BTreeMap<String, Row>;
 
-/// What is shown of one resource.
+/// The displayed state of one resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// Whether the condition `Ready` is true.
     pub is_ready: bool,
-    /// Whether it is an execution that has ended, in whichever way.
+    /// Whether it is an execution that has ended, successfully or not.
     pub has_ended: bool,
     /// The reason of the condition `Ready`.
     reason: String,
-    /// The API's word for the state of a run.
+    /// The API's status word of a run.
     word: String,
     /// The message of the condition `Ready`.
     message: String,
 }
 
-/// A watch over the resources of a namespace; it prints each change. Dropping it ends it.
+/// A watch of the resources of a namespace, which prints each change. Dropping it ends the watch.
 pub struct Progress {
     seen: watch::Receiver<Seen>,
     _tasks: JoinSet<()>,
 }
 
 impl Progress {
-    /// Begins to watch and to print.
+    /// Starts to watch and to print.
     pub fn watch(client: &Client, namespace: &str) -> Self {
         let (sender, seen) = watch::channel(Seen::new());
         let board = Arc::new(Board { began: Instant::now(), sender });
@@ -54,7 +54,7 @@ impl Progress {
         Self { seen, _tasks: tasks }
     }
 
-    /// Waits until `done`; `complaint` begins the error that says what was seen instead.
+    /// Waits until `done`. The error begins with `complaint` and then says what was seen instead.
     pub async fn until(&mut self, complaint: &str, limit: Duration, done: impl FnMut(&Seen) -> bool) -> Result<()> {
         if let Ok(Ok(_)) = tokio::time::timeout(limit, self.seen.wait_for(done)).await {
             return Ok(());
@@ -68,7 +68,7 @@ impl Progress {
     }
 }
 
-/// Where the watches put what they see.
+/// Collects what the watches see.
 struct Board {
     began: Instant,
     sender: watch::Sender<Seen>,
@@ -97,7 +97,7 @@ where
     while let Some(change) = changes.next().await {
         match change {
             Ok(object) => board.put(format!("{kind}/{}", object.name_any()), show(&object)),
-            // It is tried again; if that does not help, whoever waits gives up in time.
+            // The watch retries. If that does not help, the waiting side times out.
             Err(error) => println!("The watch of {kind} resources was interrupted: {error}"),
         }
     }

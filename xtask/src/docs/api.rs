@@ -1,4 +1,4 @@
-//! The reference of the API, from the CRDs.
+//! Generates the API reference from the CRDs.
 
 use serde_json::{Map, Value};
 
@@ -14,7 +14,6 @@ Every field of the three kinds, as `kubectl explain` shows them. All kinds are o
 [The kinds](kinds.md) has annotated examples.
 ";
 
-/// The whole page.
 pub fn page(crds: &str) -> Result<String> {
     let mut page = INTRODUCTION.to_owned();
     for crd in crds.split("---\n").filter(|crd| !crd.trim().is_empty()) {
@@ -50,7 +49,7 @@ fn kind(crd: &Value, page: &mut String) {
         *page += &format!("\n### {kind} {part}\n\n| Field | Type | Default | Meaning |\n|---|---|---|---|\n");
         *page += &rows.concat();
     }
-    // A rule about one of several values of a field stands once for each of them.
+    // A rule about one of several values of a field occurs once per value.
     rules.dedup();
     if !rules.is_empty() {
         *page +=
@@ -59,7 +58,7 @@ fn kind(crd: &Value, page: &mut String) {
     }
 }
 
-/// A row for each field of an object, and for each field in it.
+/// Adds a row for each field of an object, and for each nested field.
 fn fields(object: &Value, path: &str, rows: &mut Vec<String>, rules: &mut Vec<String>) {
     let empty = Map::new();
     let required: Vec<&str> = list(&object["required"]).map(text).collect();
@@ -73,7 +72,7 @@ fn fields(object: &Value, path: &str, rows: &mut Vec<String>, rules: &mut Vec<St
         let meaning = [text(&field["description"]).to_owned(), bounds(field)].join(" ");
         rows.push(format!("| `{path}` | {} | {default} | {} |\n", type_of(field), cell(&meaning)));
         rules.extend(rules_of(&format!("`{path}`"), field));
-        // Those of a condition are Kubernetes' own.
+        // The fields of a condition are defined by Kubernetes.
         if name == "conditions" {
             continue;
         }
@@ -99,7 +98,7 @@ fn type_of(field: &Value) -> String {
     }
 }
 
-/// What a value has to be, beside its type.
+/// The constraints on a value besides its type.
 fn bounds(field: &Value) -> String {
     let mut said = Vec::new();
     let values: Vec<String> =

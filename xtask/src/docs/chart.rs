@@ -1,17 +1,17 @@
-//! Bar charts of figures that stand in the tables of pages.
+//! Draws bar charts of figures in the tables of pages.
 
 use super::escaped;
 use crate::demo::Result;
 
-/// Of each series in turn.
+/// The colors of the series, in order.
 const COLORS: [&str; 3] = ["#adb5bd", "#748ffc", "#e8590c"];
 const WIDTH: f64 = 720.0;
-/// Where bars begin, and how long the longest is.
+/// Where bars begin, and the length of the longest bar.
 const LEFT: f64 = 130.0;
 const LONGEST: f64 = 500.0;
 const BAR: f64 = 16.0;
 
-/// A row of the tables of bursts, for each size of a burst.
+/// Draws a row of the burst tables, for each burst size.
 pub fn burst(page: &str, row: &str, title: &str) -> Result<String> {
     let series = ["floor, 32 at once", "floor, 128 at once", "operator"];
     let mut groups = Vec::new();
@@ -25,7 +25,7 @@ pub fn burst(page: &str, row: &str, title: &str) -> Result<String> {
     Ok(bars(title, &series, &groups))
 }
 
-/// The table of tenants: alone, and beside those in trouble.
+/// Draws the table of tenants: alone, and beside tenants in trouble.
 pub fn tenants(page: &str) -> Result<String> {
     let (_, table) = page.split_once("| 47 tenants |").ok_or("The page has no table of tenants.")?;
     let (alone, beside) = (figures(table, "alone")?, figures(table, "beside the three")?);
@@ -37,7 +37,7 @@ pub fn tenants(page: &str) -> Result<String> {
     Ok(bars("From creation to the call that starts the run, in ms", &["alone", "beside three in trouble"], &groups))
 }
 
-/// The numbers with which the cells of the first such row begin.
+/// The leading numbers of the cells in the first row of this name.
 fn figures(text: &str, row: &str) -> Result<Vec<f64>> {
     let start = format!("| {row} |");
     let line =

@@ -1,4 +1,4 @@
-//! The reference of the command line, from clap.
+//! Generates the command-line reference from clap.
 
 use mistral_workflows_operator::cli;
 
@@ -21,7 +21,6 @@ const CLOSING: &str = "
 kubeconfig; without one, the operator uses the service account of its pod. `MISTRAL_API_KEY` holds the key for `import`.
 ";
 
-/// The whole page.
 pub fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
     for command in cli::command().get_subcommands().filter(|command| command.get_name() != "help") {
@@ -62,7 +61,7 @@ fn row(argument: &clap::Arg) -> String {
     format!("| `--{long}` | {variable} | {} | {}{values} |\n", cell(&default), cell(&sentence(&help)))
 }
 
-/// The text with the full stop that clap takes off.
+/// Restores the full stop that clap removes.
 fn sentence(text: &str) -> String {
     if text.ends_with('.') { text.to_owned() } else { format!("{text}.") }
 }

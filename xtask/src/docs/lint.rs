@@ -1,4 +1,4 @@
-//! What has to hold in every page: links and anchors resolve, tables are tables, named files exist.
+//! Checks every page: links and anchors resolve, tables are well-formed, named files exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,20 +7,20 @@ use std::path::{Component, Path, PathBuf};
 use super::read;
 use crate::demo::Result;
 
-/// Lines that the README has at most.
+/// The maximum number of lines in the README.
 const README: usize = 120;
-/// How paths begin that are looked up in the repository.
+/// The prefixes of paths that are looked up in the repository.
 const FOLDERS: [&str; 8] = ["src/", "tests/", "xtask/", "charts/", "crds/", "examples/", "docs/", ".ci/"];
 
 /// A page of Markdown.
 struct Page {
     path: PathBuf,
-    /// Each line outside of blocks of code, with its number.
+    /// Each line outside of code blocks, with its number.
     lines: Vec<(usize, String)>,
     anchors: BTreeSet<String>,
 }
 
-/// A sentence for each fault.
+/// One sentence for each fault.
 pub fn faults(root: &Path) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     let mut pages = BTreeMap::new();
@@ -37,7 +37,7 @@ pub fn faults(root: &Path) -> Result<Vec<String>> {
                     say(*number, format!("the link to {target} leads nowhere: {why}."));
                 }
             }
-            // A changelog names files of its time.
+            // The changelog may name files that no longer exist.
             for path in code(line).filter(|path| is_path(path) && page.path != Path::new("CHANGELOG.md")) {
                 if !root.join(path).exists() {
                     say(*number, format!("there is no {path}."));
@@ -58,7 +58,7 @@ pub fn faults(root: &Path) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// The pages, from the repository's root.
+/// The paths of all pages, relative to the repository's root.
 fn paths(root: &Path) -> Result<Vec<PathBuf>> {
     let mut pages: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(PathBuf::from).into();
     let mut folders = vec![PathBuf::from("docs"), PathBuf::from("charts")];
@@ -83,7 +83,7 @@ impl Page {
         for (number, line) in text.lines().enumerate() {
             if line.trim_start().starts_with("```") {
                 in_code = !in_code;
-                // A block of code is no part of a table.
+                // A code block is not part of a table.
                 lines.push((number + 1, String::from("```")));
                 continue;
             }
@@ -103,7 +103,7 @@ impl Page {
         Self { path, lines, anchors }
     }
 
-    /// Each table stands by itself, and its rows have as many cells as its head.
+    /// Checks that empty lines surround each table, and that its rows have as many cells as its head.
     fn tables(&self, say: &mut impl FnMut(usize, String)) {
         let mut head = None;
         let mut before = String::new();
@@ -152,7 +152,7 @@ impl Page {
     }
 }
 
-/// Targets of the links in a line that lead to files of the repository.
+/// The targets of a line's links to files of the repository.
 fn links(line: &str) -> Vec<&str> {
     let mut targets = Vec::new();
     // Every second part is code.
@@ -160,7 +160,7 @@ fn links(line: &str) -> Vec<&str> {
         let ends = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
         targets.extend(ends.map(|(target, _)| target).filter(|target| !target.contains("://")));
     }
-    // Where the words of a link hold code, the part before it is cut in two.
+    // If the text of a link contains code, the link is split there, and its target is in the part after the code.
     targets
 }
 
@@ -178,7 +178,7 @@ fn cells(row: &str) -> usize {
     row.trim().replace("\\|", "").matches('|').count().saturating_sub(1)
 }
 
-/// The path without the steps that lead back.
+/// Resolves `.` and `..` in a path.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {
@@ -193,7 +193,7 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// The anchor of a heading, as GitHub and mdBook make it.
+/// The anchor of a heading, as GitHub and mdBook generate it.
 fn slug(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim();
     let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));

@@ -1,4 +1,4 @@
-//! `cargo xtask docs`: the pages and pictures that are made from other files, and what has to hold in every page.
+//! `cargo xtask docs`: generates pages and pictures from other files, and checks every page.
 
 mod api;
 mod chart;
@@ -13,15 +13,14 @@ use std::path::{Path, PathBuf};
 
 use crate::demo::Result;
 
-/// What can be asked of it.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Write nothing, and fail if a page is stale, a link does not resolve or a table is broken.
+    /// Write nothing; fail if a page is stale, a link does not resolve or a table is broken.
     #[arg(long)]
     check: bool,
 }
 
-/// Writes what is made, or says what is stale; an error if anything is wrong with the pages.
+/// Writes the generated files, or reports stale ones. Fails if anything is wrong with the pages.
 pub fn run(options: &Options) -> Result<()> {
     let root = root();
     let mut faults = Vec::new();
@@ -45,7 +44,7 @@ pub fn run(options: &Options) -> Result<()> {
     Err(format!("\n{}", faults.join("\n")).into())
 }
 
-/// Each file that is made, with its content.
+/// The path and content of each generated file.
 fn generated(root: &Path) -> Result<Vec<(&'static str, String)>> {
     let performance = read(root, "docs/internals/performance.md")?;
     let scale = read(root, "docs/internals/scale.md")?;
@@ -65,7 +64,7 @@ fn generated(root: &Path) -> Result<Vec<(&'static str, String)>> {
     ])
 }
 
-/// The repository.
+/// The root of the repository.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -74,12 +73,12 @@ fn read(root: &Path, path: &str) -> Result<String> {
     fs::read_to_string(root.join(path)).map_err(|error| format!("{path} cannot be read: {error}.").into())
 }
 
-/// A text as a cell of a table has it.
+/// Formats a text as a table cell.
 fn cell(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 
-/// A text as SVG has it.
+/// Escapes a text for SVG.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::escaped;
 use crate::demo::Result;
 
-/// Where a box is.
+/// The area of a box.
 #[derive(Clone, Copy, Debug)]
 struct Area {
     x: f64,
@@ -87,7 +87,7 @@ fn labelled(area: Area, text: &str) -> String {
     svg
 }
 
-/// None if the boxes are neither beside nor above each other.
+/// Returns `None` if the boxes are neither side by side nor one above the other.
 fn arrow(from: Area, to: Area, label: &str) -> Option<String> {
     let ((from_x, from_y), (to_x, to_y)) = (from.middle(), to.middle());
     let (x1, y1, x2, y2, label_x, label_y, anchor) = if (from_y - to_y).abs() < 1.0 {

@@ -1,4 +1,4 @@
-//! The reference of conditions and reasons, from the comments of the constants.
+//! Generates the reference of conditions and reasons from the comments of the constants.
 
 use super::cell;
 use crate::demo::Result;
@@ -17,11 +17,11 @@ alerts may match on them. The message of the condition says more.
   reason.
 ";
 
-/// The modules of the file, as the page calls them.
+/// The modules of the file, and their names on the page.
 const KINDS: [(&str, &str); 4] =
     [("workspace", "Workspace"), ("workflow", "Workflow"), ("execution", "WorkflowExecution"), ("any", "Every kind")];
 
-/// A reason and what its comment says.
+/// A reason and its comment.
 struct Reason {
     module: String,
     name: String,
@@ -30,7 +30,6 @@ struct Reason {
     what_to_do: String,
 }
 
-/// The whole page.
 pub fn page(source: &str) -> Result<String> {
     let reasons = parse(source)?;
     let mut page = INTRODUCTION.to_owned();

@@ -1,4 +1,4 @@
-//! The reference of the chart's values, from values.yaml and its comments.
+//! Generates the reference of chart values from values.yaml and its comments.
 
 use super::cell;
 
@@ -13,7 +13,6 @@ wishes to values, and [install](../how-to/install.md) explains the larger choice
 |---|---|---|
 ";
 
-/// The whole page.
 pub fn page(yaml: &str) -> String {
     let mut page = INTRODUCTION.to_owned();
     let (mut parents, mut comment): (Vec<(usize, &str)>, Vec<&str>) = (Vec::new(), Vec::new());
@@ -24,7 +23,7 @@ pub fn page(yaml: &str) -> String {
             comment.push(words.trim());
             continue;
         }
-        // A comment with an empty line after it is about the file.
+        // A comment that is followed by an empty line describes the file.
         let Some((name, value)) = text.split_once(':') else {
             comment.clear();
             continue;

@@ -1,4 +1,4 @@
-//! The leader's end in the middle of its work.
+//! Kills the leader in the middle of its work.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,15 @@ use super::place::{OPERATOR, Place, TEAM, until};
 use super::simulator::{SHORT, execution};
 
 const EXECUTIONS: usize = 50;
-/// How many have been started, of the half that is started at once, when the leader dies.
+/// How many executions have been started when the leader dies. Only the half without latency counts.
 const STARTED: usize = 10;
-/// A call that the leader had under way is looked for before it is repeated, some 90 s after it was sent.
+/// For a call that the leader had in flight, the new leader checks for a run before it repeats the call, some 90 s
+/// after the call was sent.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(300);
 
-/// Creates executions, kills the leader's pod while it starts them, and waits for them to be complete.
+/// Creates executions, kills the leader's pod while it starts them, and waits until they are complete.
 pub fn kill_the_leader(place: &Place, release: &str) -> Result<()> {
-    // Half of the calls are under way for so long that the leader dies in their midst.
+    // Half of the calls stay in flight so long that the leader dies before their answers.
     let route = "/v1/workflows/{workflow_identifier}/execute";
     let slow = json!({ "faults": [{ "method": "POST", "route": route, "rate": 0.5, "kind": { "latency_ms": 5000 } }] });
     place.simulator("replace", "faults", Some(&slow))?;
@@ -30,7 +31,7 @@ pub fn kill_the_leader(place: &Place, release: &str) -> Result<()> {
         place.ask(&format!("-n {OPERATOR} get pod {pod} -o jsonpath={{.status.containerStatuses[0].containerID}}"))?;
     let mut creating = place.begin_to_create(&list)?;
     until("executions are started", Duration::from_secs(60), || Ok(count(place, "starts")? >= STARTED))?;
-    // First its process, at once, and then the pod: deletion alone would let it say goodbye.
+    // Kill the process first, then delete the pod: deletion alone would let the leader shut down gracefully.
     if let (Some(node), Some((_, id))) = (&place.node, container.split_once("://")) {
         node.kill(id)?;
     }
@@ -67,14 +68,14 @@ pub fn kill_the_leader(place: &Place, release: &str) -> Result<()> {
     Ok(())
 }
 
-/// What follows the pod's name in the Lease: a hyphen and a UUID without hyphens.
+/// The length of the suffix after the pod's name in the Lease: a hyphen and a UUID without hyphens.
 const INSTANCE: usize = 33;
 
 fn leader(place: &Place, release: &str) -> Result<String> {
     place.ask(&format!("-n {OPERATOR} get lease {release} -o jsonpath={{.spec.holderIdentity}}"))
 }
 
-/// The sum over all runs of the batch.
+/// The sum of a count over all runs of the batch.
 fn count(place: &Place, what: &str) -> Result<usize> {
     let books = place.books()?;
     let batch = books.iter().filter(|entry| entry["workflow_name"] == SHORT && entry["input"]["batch"] == "fifty");

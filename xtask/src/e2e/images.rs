@@ -1,4 +1,4 @@
-//! The images: built from the Dockerfiles, and put where a node can take them from.
+//! Builds the images from the Dockerfiles and puts them where a node can load them.
 
 use std::env::consts::ARCH;
 use std::fs;
@@ -18,9 +18,9 @@ pub const SIMULATOR: &str = "localhost/mistral-simulator:e2e";
 
 const DOCKERFILES: [(&str, &str); 2] = [(OPERATOR, "Dockerfile"), (SIMULATOR, "tests/simulator/Dockerfile")];
 
-/// What a builder of this machine's own programs is called.
+/// The image name of a builder with this machine's own programs.
 const LOCAL_BUILDER: &str = "localhost/builder:e2e";
-/// What of this machine such a builder sees, unchangeably.
+/// The folders of this machine that such a builder sees read-only.
 const OWN: [&str; 6] = ["/usr/bin", "/usr/lib", "/usr/lib64", "/usr/libexec", "/usr/include", "/etc/alternatives"];
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -58,7 +58,7 @@ pub fn build(folder: &Path, node: &NodeBinaries) -> Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
-/// Builds the images with docker and loads them into a cluster that kind has made.
+/// Builds the images with docker and loads them into a cluster that kind has created.
 pub fn build_for_kind(cluster: &str) -> Result<()> {
     for (name, dockerfile) in DOCKERFILES {
         let mut docker = Command::new("docker");
@@ -76,8 +76,8 @@ fn default_of<'a>(dockerfile: &'a str, argument: &str) -> Result<&'a str> {
     Ok(found.ok_or_else(|| format!("the Dockerfile has no line that begins with `{start}`."))?)
 }
 
-/// Makes a builder of this machine's Rust, C compiler and downloaded crates, and returns how to use it. Nothing is
-/// copied: the image has little more than the places where these are mounted.
+/// Creates a builder from this machine's Rust, C compiler and downloaded crates. Returns the arguments for using it.
+/// Nothing is copied: the image has little more than the mount points.
 fn local_builder(buildah: &Buildah) -> Result<Vec<String>> {
     let sysroot = answer(Command::new("rustc").args(["--print", "sysroot"]))?;
     let target = format!("{ARCH}-unknown-linux-musl");
@@ -120,14 +120,14 @@ fn volume(from: &str, to: &str) -> String {
     format!("--volume={from}:{to}:ro")
 }
 
-/// buildah, with storage of its own. It needs no daemon, and can work where the kernel stacks no file systems.
+/// buildah with its own storage. It needs no daemon, and works where the kernel cannot stack file systems.
 struct Buildah {
     folder: PathBuf,
 }
 
 impl Buildah {
     fn command(&self) -> Result<Command> {
-        // Where the mounts of type cache are kept, so that a second build is quick.
+        // The folder of cache mounts, which make a second build fast.
         let temporary = self.folder.join("tmp");
         fs::create_dir_all(&temporary)?;
         let mut command = Command::new("buildah");
@@ -160,13 +160,13 @@ impl Buildah {
     }
 }
 
-/// An empty folder.
+/// Creates an empty folder, and removes an old one.
 fn anew(folder: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(folder);
     Ok(fs::create_dir_all(folder)?)
 }
 
-/// Runs a command that shows its own progress.
+/// Runs a command that prints its own progress.
 pub fn succeed(command: &mut Command) -> Result<()> {
     let program = command.get_program().display().to_string();
     let status = command.stdin(Stdio::null()).status();
@@ -174,7 +174,7 @@ pub fn succeed(command: &mut Command) -> Result<()> {
     if status.success() { Ok(()) } else { Err(format!("{program} failed ({status}); it says why above.").into()) }
 }
 
-/// Runs a command and returns what it says, without the end of the line.
+/// Runs a command and returns its output without the final newline.
 fn answer(command: &mut Command) -> Result<String> {
     let program = command.get_program().display().to_string();
     let output = command.stdin(Stdio::null()).output();

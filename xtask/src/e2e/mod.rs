@@ -1,7 +1,7 @@
-//! `cargo xtask e2e`: the image, the chart and the operator as users have them, in a cluster with a node.
+//! `cargo xtask e2e`: tests the image, the chart and the operator as users have them, in a cluster with a node.
 //!
-//! Everything is done by kubectl and Helm. The simulated Mistral API is a pod beside the operator, and its books have
-//! to agree in the end.
+//! The test uses only kubectl and Helm. The simulated Mistral API is a pod beside the operator. In the end, its ledger
+//! must agree with the resources.
 
 mod failover;
 mod images;
@@ -22,25 +22,24 @@ use crate::demo::{Result, heading};
 use place::Place;
 use scenario::Images;
 
-/// What can be asked of the end-to-end test.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Use the cluster of this kubeconfig; it has to be able to pull both images.
+    /// Use the cluster of this kubeconfig, which must be able to pull both images.
     #[arg(long, value_name = "FILE", requires_all = ["image", "simulator_image"])]
     kubeconfig: Option<PathBuf>,
-    /// The operator's image, with its tag.
+    /// Operator image, with its tag.
     #[arg(long, value_name = "IMAGE:TAG", requires = "kubeconfig")]
     image: Option<String>,
-    /// The simulator's image (tests/simulator/Dockerfile).
+    /// Simulator image (tests/simulator/Dockerfile).
     #[arg(long, value_name = "IMAGE:TAG", requires = "kubeconfig")]
     simulator_image: Option<String>,
-    /// Use a cluster that kind has made, and docker to build the images.
+    /// Use a cluster that kind has created, and build the images with docker.
     #[arg(long, value_name = "CLUSTER", num_args = 0..=1, default_missing_value = "kind", conflicts_with = "kubeconfig")]
     kind: Option<String>,
-    /// Only say whether this machine can have a node of its own.
+    /// Only report whether this machine can have a node of its own.
     #[arg(long)]
     check: bool,
-    /// Go on with these archives of images: this process has the namespaces that a node needs.
+    /// Continue with these image archives, in a process that has the namespaces that a node needs.
     #[arg(long, hide = true, value_name = "FILE", num_args = 1..)]
     on_node: Vec<PathBuf>,
 }
@@ -48,7 +47,7 @@ pub struct Options {
 /// The exit code for [`NotHere`].
 pub const NOT_HERE: u8 = 3;
 
-/// That this machine cannot have a node or build images, which says nothing about the operator.
+/// This machine cannot have a node or build images, which says nothing about the operator.
 #[derive(Debug)]
 pub struct NotHere(String);
 
@@ -66,7 +65,7 @@ impl NotHere {
     }
 }
 
-/// Runs the end-to-end test: an error if anything did not go as it has to.
+/// Runs the end-to-end test. Fails if anything went wrong.
 pub fn run(options: Options) -> Result<()> {
     if options.check {
         return check();
@@ -98,7 +97,7 @@ fn check() -> Result<()> {
     images::check().map_err(NotHere::because)
 }
 
-/// Builds everything for a node, and becomes the process that has one.
+/// Builds everything for a node, and replaces this process by one that has a node.
 fn prepare_node() -> Result<()> {
     check()?;
     let environment = Environment::of_process();
@@ -106,7 +105,7 @@ fn prepare_node() -> Result<()> {
     GitOps::find_or_build(&environment)?;
     let node = NodeBinaries::find_or_build(&environment)?;
     let own = env::current_exe()?;
-    // Next to the folder that cargo has put this program in.
+    // Next to the folder in which cargo has put this program.
     let target = own.parent().and_then(Path::parent).ok_or("this program is in no target folder.")?;
     let folder = target.join("e2e");
     fs::create_dir_all(&folder)?;
@@ -133,7 +132,7 @@ fn on_node(archives: &[PathBuf], images: &Images) -> Result<()> {
     scenario::run(&place, images).inspect_err(|_| place.show_the_trouble())
 }
 
-/// In a cluster that is there already, where everything that was made is removed again.
+/// Tests in an existing cluster, and then removes everything that the test has created.
 fn on_cluster(kubeconfig: PathBuf, folder: TempDir, images: &Images) -> Result<()> {
     let environment = Environment::of_process();
     let kubectl = Binaries::find_or_build(&environment)?.kubectl;
@@ -150,7 +149,7 @@ fn folder() -> Result<TempDir> {
     folder.map_err(|error| format!("no temporary folder can be made: {error}.").into())
 }
 
-/// A step: its heading, and what it took.
+/// Runs a step, with a heading before it and its duration after it.
 fn timed<T>(title: &str, step: impl FnOnce() -> Result<T>) -> Result<T> {
     heading(title);
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The cluster that is tested in, and how it is talked to: by kubectl and Helm alone, as a person would.
+//! The cluster under test. The test uses it only through kubectl and Helm, as a user would.
 
 use std::fs;
 use std::io::Write;
@@ -14,34 +14,32 @@ use tempfile::TempDir;
 use super::Result;
 use crate::demo::programs::workspace_folder;
 
-/// Where the operator is.
+/// The operator's namespace.
 pub const OPERATOR: &str = "mistral-e2e-operator";
-/// Where the resources are.
+/// The resources' namespace.
 pub const TEAM: &str = "mistral-e2e-team";
-/// Where the simulator is.
+/// The simulator's namespace.
 pub const SIMULATOR: &str = "mistral-e2e-simulator";
 
-/// A cluster, with the programs for it.
+/// A cluster, and the programs to use it.
 pub struct Place {
-    /// The node, if it is one that was started for this.
+    /// The node, if the test has started one.
     pub node: Option<Node>,
     /// The kubeconfig of an administrator.
     pub kubeconfig: PathBuf,
-    /// kubectl.
     pub kubectl: PathBuf,
-    /// Helm.
     pub helm: PathBuf,
-    /// Files that are of use only now.
+    /// Temporary files.
     pub folder: TempDir,
 }
 
 impl Place {
-    /// Runs kubectl in the repository's folder, shows the command and what it says, and returns the latter.
+    /// Runs kubectl in the repository's folder. Prints the command and its output, and returns the output.
     pub fn kubectl(&self, arguments: &str) -> Result<String> {
         self.kubectl_with(arguments, None)
     }
 
-    /// As [`kubectl`](Self::kubectl), with this on standard input.
+    /// Like [`kubectl`](Self::kubectl), with this standard input.
     pub fn kubectl_with(&self, arguments: &str, input: Option<&str>) -> Result<String> {
         println!("$ kubectl {arguments}");
         let text = run(self.command(&self.kubectl, arguments), input)?;
@@ -49,19 +47,19 @@ impl Place {
         Ok(text)
     }
 
-    /// Asks kubectl, and shows nothing.
+    /// Runs kubectl and prints nothing.
     pub fn ask(&self, arguments: &str) -> Result<String> {
         run(self.command(&self.kubectl, arguments), None)
     }
 
-    /// Begins to create what is in a file.
+    /// Starts to create the objects in a file.
     pub fn begin_to_create(&self, file: &Path) -> Result<std::process::Child> {
         println!("$ kubectl create -f {}", file.display());
         let mut command = self.command(&self.kubectl, "create -f");
         Ok(command.arg(file).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?)
     }
 
-    /// Runs Helm and shows the command, and what it says up to the notes.
+    /// Runs Helm. Prints the command, and its output up to the notes.
     pub fn helm(&self, arguments: &str) -> Result<()> {
         println!("$ helm {arguments}");
         let text = run(self.command(&self.helm, arguments), None)?;
@@ -80,7 +78,7 @@ impl Place {
         run(command, None)
     }
 
-    /// The simulator's books: one entry per execution id.
+    /// The simulator's ledger: one entry per execution id.
     pub fn books(&self) -> Result<Vec<Value>> {
         let mut books: Value = serde_json::from_str(&self.simulator("get", "executions", None)?)?;
         match books["executions"].take() {
@@ -89,14 +87,14 @@ impl Place {
         }
     }
 
-    /// Writes a file for the use of a command.
+    /// Writes a file for a command.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let file = self.folder.path().join(name);
         fs::write(&file, text).map_err(|error| format!("{} cannot be written: {error}.", file.display()))?;
         Ok(file)
     }
 
-    /// What a person would look at first after a failure.
+    /// Prints what a person would inspect first after a failure.
     pub fn show_the_trouble(&self) {
         for arguments in [
             format!("-n {OPERATOR} logs --prefix --tail=60 --all-containers -l app.kubernetes.io/component=operator"),
@@ -123,7 +121,7 @@ impl Place {
     }
 }
 
-/// Waits until the question is answered by yes.
+/// Polls until `question` returns true.
 pub fn until(what: &str, limit: Duration, mut question: impl FnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !question()? {

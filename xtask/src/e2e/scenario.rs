@@ -1,4 +1,4 @@
-//! What users do with the operator, from `helm install` to `helm uninstall`, and what has to come of it.
+//! What users do with the operator, from `helm install` to `helm uninstall`, and the expected results.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,21 +14,19 @@ use super::{Result, failover, timed};
 use crate::demo::books;
 use crate::demo::programs::workspace_folder;
 
-/// The Helm release, and what it calls its Deployment, service account and Lease.
+/// The name of the Helm release, and of its Deployment, service account and Lease.
 const RELEASE: &str = "mistral-workflows-operator";
 const CHART: &str = "charts/mistral-workflows-operator";
 const LOG_LEVEL: &str = "mistral_workflows_operator=debug";
 const CRDS: [&str; 3] = ["workspaces", "workflows", "workflowexecutions"];
 
-/// The images that are tested.
+/// The images under test.
 pub struct Images {
-    /// The operator's.
     pub operator: String,
-    /// The simulator's.
     pub simulator: String,
 }
 
-/// All of it.
+/// Runs all steps.
 pub fn run(place: &Place, images: &Images) -> Result<()> {
     let began = Instant::now();
     let keys = [(); 2].map(|()| format!("e2e-{}", Uuid::new_v4().simple()));
@@ -105,7 +103,7 @@ fn examples(place: &Place, url: &str, key: &str, token: &str) -> Result<()> {
     Ok(())
 }
 
-/// An upgrade replaces the pods, and what runs goes on.
+/// An upgrade replaces the pods while a run continues.
 fn upgrade(place: &Place) -> Result<()> {
     let across = execution("across-the-upgrade", SHORT, &json!({ "step": "value" })).to_string();
     place.kubectl_with("create -f -", Some(&across))?;
@@ -122,7 +120,7 @@ fn upgrade(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// A field that a later version adds, in the API server and in a resource.
+/// Adds a field, as a later version might, to the CRD and to a resource.
 fn upgrade_crd(place: &Place) -> Result<()> {
     let chart = place.folder.path().join("chart");
     copy(&workspace_folder().join(CHART), &chart)?;
@@ -130,7 +128,7 @@ fn upgrade_crd(place: &Place) -> Result<()> {
     let text = fs::read_to_string(&crds)?;
     let (before, of_execution) =
         text.split_once("kind: WorkflowExecution\n").ok_or("the CRDs lack WorkflowExecution.")?;
-    // Before the first field of the spec that every WorkflowExecution may have.
+    // Insert before the first spec field that every WorkflowExecution may have.
     let at = of_execution.find(" suspend:\n").ok_or("the CRD of WorkflowExecution lacks the field suspend.")?;
     let line = of_execution[..at].rfind('\n').map_or(0, |end| end + 1);
     let indent = " ".repeat(at + 1 - line);
@@ -160,7 +158,7 @@ fn upgrade_crd(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The old key is refused, the new one used, and no pod restarted for it.
+/// The API refuses the old key, the operator uses the new one, and no pod restarts.
 fn rotate(place: &Place, old: &str, new: &str) -> Result<()> {
     let pods = "{.items[*].metadata.uid}{.items[*].status.containerStatuses[*].restartCount}";
     let pods = format!("-n {OPERATOR} get pods -o jsonpath={pods}");
@@ -182,7 +180,7 @@ fn rotate(place: &Place, old: &str, new: &str) -> Result<()> {
     Ok(())
 }
 
-/// The operator goes, the resources stay, and nothing of the operator's holds them up.
+/// The operator goes, the resources stay, and nothing that belongs to the operator blocks them.
 fn uninstall(place: &Place, token: &str) -> Result<()> {
     let long = execution("still-running", LONG, &json!({})).to_string();
     place.kubectl_with("create -f -", Some(&long))?;
@@ -211,7 +209,7 @@ fn uninstall(place: &Place, token: &str) -> Result<()> {
     Ok(())
 }
 
-/// An operator that is installed would act on these resources as well, and the CRDs would be replaced.
+/// An installed operator would act on these resources as well, and the CRDs would be replaced.
 pub fn refuse_foreign_crds(place: &Place) -> Result<()> {
     for kind in CRDS {
         if !place.ask(&format!("get crd {kind}.workflows.mistral.ai --ignore-not-found -o name"))?.is_empty() {
@@ -225,7 +223,7 @@ pub fn refuse_foreign_crds(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Removes what was made, also after half of a run.
+/// Removes everything that the test has created, also after an incomplete run.
 pub fn clean_up(place: &Place) -> Result<()> {
     let mut outcome =
         place.helm(&format!("uninstall {RELEASE} -n {OPERATOR} --ignore-not-found --wait --timeout 120s"));

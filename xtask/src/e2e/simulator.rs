@@ -14,12 +14,12 @@ pub const SHORT: &str = "short";
 /// A workflow whose runs take an hour.
 pub const LONG: &str = "long";
 
-/// Starts the simulator in its namespace, open to the keys, and returns the address at which pods reach it.
+/// Starts the simulator in its namespace with these keys. Returns the address for other pods.
 pub fn start(place: &Place, image: &str, keys: &[&str]) -> Result<String> {
     place.kubectl_with("apply -f -", Some(&manifest(image, keys)?.to_string()))?;
     place.kubectl(&format!("-n {SIMULATOR} wait --for=condition=Ready pod/simulator --timeout=120s"))?;
     until("the simulator's Service leads to it", Duration::from_secs(30), || Ok(place.books().is_ok()))?;
-    // Not its name, since not every cluster has a DNS.
+    // The IP address, because not every cluster has DNS.
     let address = place.ask(&format!("-n {SIMULATOR} get service simulator -o jsonpath={{.spec.clusterIP}}"))?;
     Ok(format!("http://{address}"))
 }

@@ -92,7 +92,7 @@ const EVENTS: &[&str] = &[
 
 const BULK_ERROR: &str = r#"{"workflow_id":"0198f3a2-6c1e-7c55-8a53-1f0f6d1c2b3b","message":"is shared"}"#;
 
-/// The first byte chooses the status.
+/// The first byte selects the status.
 const REFUSALS: &[&str] = &[
     r#"0{"detail":"Workflow execution not found","code":"WF_1100"}"#,
     r#"1{"code":"AMBIGUOUS_WORKFLOW","deployments":["a","sk-live-0123456789abcdef",7]}"#,
@@ -118,7 +118,7 @@ fn with_rows(list: &str, token: &str, rows: &[&str]) -> Vec<Vec<u8>> {
     seeds
 }
 
-/// An answer that cannot be read says where, and quotes nothing.
+/// An unreadable answer must say where it is unreadable, and quote nothing.
 fn readable<T>(answer: Result<T, Error>) -> Option<T> {
     match answer {
         Ok(read) => Some(read),
@@ -130,7 +130,7 @@ fn readable<T>(answer: Result<T, Error>) -> Option<T> {
     }
 }
 
-/// Reads it as a page, and as a row between two good ones, which must not suffer.
+/// Reads the bytes as a page, and as a row between two good rows, which must stay readable.
 fn page<T: Debug + PartialEq>(
     bytes: &[u8],
     (list, token, good): (&str, &str, &str),
@@ -173,7 +173,7 @@ fn workflows(bytes: &[u8]) -> bool {
     !rows.is_empty()
 }
 
-/// What is made of a workflow here: names and manifests that Kubernetes takes and that change nothing.
+/// Checks the names and manifests made from a workflow: Kubernetes must accept them, and they must change nothing.
 fn can_be_named(row: &Workflow) {
     let is_name = |name: &str| {
         let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
@@ -181,7 +181,7 @@ fn can_be_named(row: &Workflow) {
         edge(name.as_bytes().first()) && edge(name.as_bytes().last()) && name.bytes().all(inner) && name.len() <= 253
     };
     let name = discovery::safe_name(&row.name, &row.id);
-    // An id that is no UUID cannot become a Workflow's identifier, which the API server then says.
+    // An id that is not a UUID cannot become a Workflow's identifier. The API server then reports that.
     if row.id.bytes().any(|byte| byte.is_ascii_hexdigit()) {
         assert!(is_name(&name), "discovery names a resource {name:.300}");
     }
@@ -213,7 +213,7 @@ fn registrations(bytes: &[u8]) -> bool {
     for names in [&definition.signals, &definition.queries, &definition.updates] {
         assert!(names.len() <= 100 && names.iter().all(|name| name.len() <= 256), "names in the status");
     }
-    // As the API server gives it back.
+    // As the API server returns it.
     let value = serde_json::to_value(&definition).expect("a status is JSON");
     let stored: api::workflow::Definition = serde_json::from_value(value).expect("a status is read again");
     assert_eq!(as_written(*definition, Some(&stored)), stored, "what the API server has stored is written again");

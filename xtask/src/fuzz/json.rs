@@ -61,7 +61,7 @@ pub const TARGETS: &[Target] = &[
     },
 ];
 
-/// Levels of a JSON text, counted in another way than the operator does.
+/// The levels of a JSON text, counted in another way than by the operator.
 fn levels(text: &str) -> usize {
     let (mut now, mut most, mut quoted, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
@@ -88,7 +88,7 @@ fn leaves(json: &Json) -> Vec<String> {
 
 fn json(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
-    // What is no JSON must do no harm either.
+    // Text that is not JSON must do no harm either.
     let (_, _, _) = (json::depth(&text), json::string(&text), json::fields(&text));
     let Some(json) = Json::from_text(text.clone().into_owned()) else { return false };
     assert_eq!(json.depth(), levels(&text), "the depth");
@@ -132,7 +132,7 @@ fn json(bytes: &[u8]) -> bool {
     true
 }
 
-/// Whatever a value is, it does no harm to what stands beside it.
+/// No value may harm what stands beside it.
 fn beside(text: &str) {
     #[derive(Deserialize)]
     struct Beside {
@@ -160,11 +160,11 @@ fn beside(text: &str) {
 fn mask(bytes: &[u8]) -> bool {
     let parts: Vec<_> = bytes.split(|byte| *byte == SEPARATOR).map(String::from_utf8_lossy).collect();
     let Some((text, secrets)) = parts.split_last() else { return false };
-    // More would only be slow here, where each is looked for by itself.
+    // More secrets would only be slow here, because each is searched for separately.
     let secrets = &secrets[..secrets.len().min(16)];
     let mask = Mask::new(secrets.iter().map(AsRef::as_ref));
     let secrets: Vec<&str> = secrets.iter().map(AsRef::as_ref).filter(|secret| Mask::covers(secret)).collect();
-    // What stands where a value was may itself be a part of one.
+    // The mark in place of a secret may itself contain a part of a secret.
     let shows = |shown: &str| secrets.iter().any(|secret| shown.split("[redacted]").any(|rest| rest.contains(secret)));
     let shown = mask.text(text);
     assert!(!shows(&shown), "a secret is shown");

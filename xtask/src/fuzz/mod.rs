@@ -1,8 +1,8 @@
-//! `cargo xtask fuzz`: everything that reads bytes from outside is given bytes that nobody would send on purpose.
+//! `cargo xtask fuzz`: gives bytes that nobody would send on purpose to everything that reads external bytes.
 //!
-//! A seed decides the inputs: the same seed and the same number make the same ones, for each target by itself. A target
-//! asserts what has to hold whatever it reads. It runs on a thread with the stack of a worker of tokio, so that an
-//! overflow there is an overflow here.
+//! A seed determines the inputs: the same seed and number give the same inputs, for each target separately. A target
+//! asserts what must hold for any input. It runs on a thread with the stack of a tokio worker, so that an overflow in
+//! the operator is also an overflow here.
 
 mod answers;
 mod json;
@@ -24,29 +24,28 @@ use crate::chaos::dice::Dice;
 use crate::demo::Result;
 use mutate::Mutator;
 
-/// The stack of tokio's workers, on which the operator reads, in bytes.
+/// The stack size of tokio's workers, on which the operator reads, in bytes.
 const STACK: usize = 2 << 20;
-/// An input that takes longer is told of.
+/// An input that takes longer is reported.
 const SLOW: Duration = Duration::from_secs(1);
-/// An input that takes longer is given up, and with it the run.
+/// An input that takes longer is given up, and the whole run with it.
 const ENDLESS: Duration = Duration::from_secs(120);
-/// So many brackets may be deep enough to overflow a stack, which ends the process without a word.
+/// This many brackets may be deep enough to overflow a stack, which ends the process without a message.
 const MANY_BRACKETS: usize = 300;
 
-/// A key and a value of a Secret, which no text may show.
+/// A key, and a value of a Secret. No text may show either.
 const KEY: &str = "sk-live-0123456789abcdef";
 const SECRET: &str = "s3cret-value-0123";
 
-/// Something that reads bytes from outside.
+/// A reader of external bytes.
 struct Target {
     name: &'static str,
-    /// Inputs as they come.
+    /// Realistic inputs.
     seeds: fn() -> Vec<Vec<u8>>,
-    /// Reads an input, and panics where a promise is broken. Returns whether it was read and not refused.
+    /// Reads an input, and panics if a guarantee is broken. Returns whether the input was read and not refused.
     check: fn(&[u8]) -> bool,
 }
 
-/// All targets.
 fn all() -> impl Iterator<Item = &'static Target> {
     [json::TARGETS, answers::TARGETS, objects::TARGETS, secrets::TARGETS, plans::TARGETS].into_iter().flatten()
 }
@@ -55,28 +54,27 @@ fn from_texts(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
-/// Whether a text shows a secret, but for what stands in its place.
+/// Whether a text shows a secret outside of its redaction marks.
 fn shows(text: &str, secret: &str) -> bool {
     !secret.is_empty() && text.split("[redacted]").any(|rest| rest.contains(secret))
 }
 
-/// What can be asked of the fuzzing.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// How many inputs, over all targets.
+    /// Number of inputs, over all targets.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     inputs: u64,
-    /// What the inputs are made from; by default a random number.
+    /// Seed of the inputs; a random number by default.
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Give the targets this one input instead.
+    /// Give the targets only the input in this file.
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
-    /// Names of targets; all if none is named.
+    /// Names of targets; all by default.
     targets: Vec<String>,
 }
 
-/// What came of one target.
+/// The outcome of one target.
 struct Outcome {
     inputs: u64,
     read: u64,
@@ -87,7 +85,7 @@ struct Outcome {
     finding: Option<(String, PathBuf)>,
 }
 
-/// Runs it: an error if a promise was broken.
+/// Runs the targets. Fails if a guarantee was broken.
 pub fn run(options: Options) -> Result<()> {
     let known = || all().map(|target| target.name).collect::<Vec<_>>().join(", ");
     if let Some(unknown) = options.targets.iter().find(|name| all().all(|target| target.name != name.as_str())) {
@@ -138,11 +136,11 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 thread_local! {
-    /// The words of the last panic on this thread.
+    /// The message of the last panic on this thread.
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Where inputs are written that are of interest.
+/// The folder for inputs of interest.
 fn folder() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let target = program.ancestors().nth(2).ok_or("the folder of this program has no parent")?;
@@ -157,12 +155,12 @@ fn on_a_workers_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     worker.map_err(|error| error.to_string())?.join().unwrap_or_else(|_| Err("the thread is gone".to_owned()))
 }
 
-/// The same inputs for a target whichever others there are.
+/// The dice of a target, independent of the other targets.
 fn dice(seed: u64, name: &str) -> Dice {
     Dice::new(name.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
 }
 
-/// Gives a target its inputs, until one breaks something.
+/// Gives inputs to a target until one breaks something.
 fn fuzz(target: &'static Target, seed: u64, inputs: u64, folder: &Path) -> Result<Outcome> {
     let file = folder.join(format!("{}-{seed}", target.name));
     let running = folder.join(format!("{}-running", target.name));
@@ -171,7 +169,7 @@ fn fuzz(target: &'static Target, seed: u64, inputs: u64, folder: &Path) -> Resul
     let (file_of, running_of, current_of) = (file.clone(), running.clone(), Arc::clone(&current));
     let work = move || {
         let outcome = give(target, seed, inputs, &file_of, &running_of, &current_of);
-        // Whoever waits is told first and joins then.
+        // Notify the waiting thread first; it joins afterwards.
         let _ = done.send(());
         outcome
     };
@@ -207,7 +205,7 @@ fn give(
     while outcome.inputs < inputs {
         let input = Arc::new(known.next().unwrap_or_else(|| mutator.next()));
         if input.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > MANY_BRACKETS {
-            // Should the stack overflow, this is what is left.
+            // If the stack overflows, only this file is left.
             fs::write(running, &*input)?;
         }
         let since = Instant::now();
@@ -232,14 +230,14 @@ fn give(
     Ok(outcome)
 }
 
-/// Whether the input was read; the words of the panic if there was one.
+/// Whether the input was read, or the message of the panic.
 fn attempt(target: &Target, input: &[u8]) -> std::result::Result<bool, String> {
     catch_unwind(|| (target.check)(input)).map_err(|_| LAST_PANIC.with_borrow(|last| last.chars().take(2000).collect()))
 }
 
-/// A shorter input that breaks the same, for whoever has to read it.
+/// A shorter input that breaks the same guarantee, which is easier to read.
 fn shorten(target: &Target, input: &[u8], what: &str) -> Vec<u8> {
-    // The first line says where.
+    // The first line names the place of the panic.
     let place = |what: &str| what.lines().next().unwrap_or_default().to_owned();
     let (begun, mut shortest) = (Instant::now(), input.to_vec());
     let mut size = input.len() / 2;

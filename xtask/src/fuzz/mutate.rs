@@ -1,14 +1,14 @@
-//! Makes inputs from seeds: bytes that are wrong anywhere, and JSON that is wrong in its parts.
+//! Makes inputs from seeds: bytes that are wrong anywhere, and JSON with wrong parts.
 
 use crate::chaos::dice::Dice;
 
-/// Stands between the parts of an input that has several: no text from outside holds it unescaped.
+/// Separates the parts of an input that has several. No external text contains it unescaped.
 pub const SEPARATOR: u8 = 0x1e;
 
-/// The longest input, in bytes, unless something is nested deeper than this allows.
+/// The longest input, in bytes, unless nesting makes an input longer.
 const LONGEST: usize = 64 << 10;
 
-/// JSON values that have hurt somebody. Each also is an input of its own.
+/// JSON values that are known to break readers. Each is also an input by itself.
 const VALUES: &[&str] = &[
     "null",
     "true",
@@ -83,7 +83,7 @@ const TOKENS: &[&[u8]] = &[
     &[SEPARATOR],
 ];
 
-/// How deep something is nested: around each limit that a reader has, and now and then far beyond.
+/// Nesting depths: around each limit that a reader has, and occasionally far beyond.
 const DEPTHS: &[usize] = &[1, 2, 3, 62, 63, 64, 65, 66, 119, 120, 126, 127, 128, 129, 130];
 
 /// A mutator for one target.
@@ -93,12 +93,13 @@ pub struct Mutator {
 }
 
 impl Mutator {
-    /// One whose inputs come from these seeds.
+    /// A mutator with these seeds.
     pub fn new(seeds: Vec<Vec<u8>>, dice: Dice) -> Self {
         Self { seeds, dice }
     }
 
-    /// What every target is given first: its seeds, all that has hurt somebody, and each seed deep inside and around.
+    /// The first inputs of every target: its seeds, the values known to break readers, and each seed with deep nesting
+    /// inside and around it.
     pub fn known(&self) -> Vec<Vec<u8>> {
         let mut all = self.seeds.clone();
         all.push(Vec::new());
@@ -113,7 +114,7 @@ impl Mutator {
         all.push(nested(b"1", 100_000, false));
         all.push("[".repeat(100_000).into_bytes());
         for (n, seed) in self.seeds.iter().enumerate() {
-            // Far too deep in one place of one seed: that takes as long as thousands of others.
+            // Extreme depth in only one place of one seed: it takes as long as thousands of other inputs.
             let depths: &[usize] = if n == 0 { &[130, 100_000] } else { &[130] };
             for &depth in depths {
                 // The first value after the key of the first object that has one: near the root, where readers look.
@@ -136,7 +137,7 @@ impl Mutator {
     pub fn next(&mut self) -> Vec<u8> {
         let seeds = std::mem::take(&mut self.seeds);
         let mut input = self.dice.one_of(&seeds).clone();
-        // Mostly one or two things at a time: what is wrong in many ways is refused for the first of them.
+        // Mostly one or two changes at a time: an input with many faults is refused for the first of them.
         let changes = *self.dice.one_of(&[1, 1, 1, 2, 2, 3, 5]);
         for _ in 0..changes {
             let other = self.dice.one_of(&seeds);
@@ -193,7 +194,7 @@ impl Mutator {
         }
     }
 
-    /// Changes a part of a JSON text, so that it stays one if it was.
+    /// Changes a part of a JSON text. Valid JSON stays valid.
     fn change_value(&mut self, input: Vec<u8>, other: &[u8], kind: u64) -> Vec<u8> {
         let spans = spans(&input);
         if spans.is_empty() {
@@ -226,7 +227,7 @@ impl Mutator {
             }
             14 => splice(&input, field(&input, &spans, start, end), b""),
             _ => {
-                // The same field once more, or the same item.
+                // Repeats the field or the item.
                 let (from, _) = field(&input, &spans, start, end);
                 let name = input[from..start].to_vec();
                 let value = if self.dice.percent(50) { value.to_vec() } else { self.value() };
@@ -250,13 +251,13 @@ fn splice(input: &[u8], (start, end): (usize, usize), with: &[u8]) -> Vec<u8> {
     [&input[..start], with, &input[end..]].concat()
 }
 
-/// A value inside so many arrays or objects.
+/// A value inside this many arrays or objects.
 pub fn nested(value: &[u8], depth: usize, objects: bool) -> Vec<u8> {
     let (open, close): (&[u8], &[u8]) = if objects { (b"{\"a\":", b"}") } else { (b"[", b"]") };
     [&open.repeat(depth), value, &close.repeat(depth)].concat()
 }
 
-/// Where the values of a JSON text begin and end, names of fields among them, inner ones first. Takes any bytes.
+/// The spans of the values of a JSON text, including field names, inner values first. Accepts any bytes.
 fn spans(text: &[u8]) -> Vec<(usize, usize)> {
     let (mut spans, mut open, mut at) = (Vec::new(), Vec::new(), 0);
     while let Some(&byte) = text.get(at) {
@@ -302,7 +303,7 @@ fn preceding_colon(text: &[u8], start: usize) -> Option<usize> {
     before(text, start).checked_sub(1).filter(|at| text[*at] == b':')
 }
 
-/// A value with the name of its field, if it has one, and with a comma beside it.
+/// The span of a value together with its field name, if it has one, and an adjacent comma.
 fn field(text: &[u8], spans: &[(usize, usize)], start: usize, end: usize) -> (usize, usize) {
     let name = preceding_colon(text, start).map(|colon| before(text, colon));
     let start = name.and_then(|end| spans.iter().find(|span| span.1 == end)).map_or(start, |name| name.0);

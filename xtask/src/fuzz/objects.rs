@@ -100,7 +100,7 @@ const WORKSPACES: &[&str] = &[
     r#"{"apiVersion":"workflows.mistral.ai/v1alpha1","kind":"Workspace","metadata":{"name":"ipv6","namespace":"team","uid":"s-2","resourceVersion":"8"},"spec":{"baseURL":"http://[::1]:8080/","auth":{"apiKeySecretRef":{"name":"m","key":"k"}}}}"#,
 ];
 
-/// The metadata that everybody else would read in a text: none where an API server could not have sent it.
+/// The metadata that any other reader would find in a text. `None` if no API server could have sent the text.
 fn sane_metadata(text: &str) -> Option<ObjectMeta> {
     serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(text).ok()?;
     if !has_unique_names(text, false) {
@@ -111,7 +111,8 @@ fn sane_metadata(text: &str) -> Option<ObjectMeta> {
     has_unique_names(metadata.get(), true).then_some(sane)
 }
 
-/// Whether no object has two fields of one name; `inside`: nor one in it, whose depth is known to be small.
+/// Whether no object has two fields of one name. With `inside`, this includes nested objects, whose depth must be
+/// small.
 fn has_unique_names(text: &str, inside: bool) -> bool {
     if let Some(fields) = json::fields(text) {
         let names: HashSet<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
@@ -122,7 +123,8 @@ fn has_unique_names(text: &str, inside: bool) -> bool {
     !inside || items.iter().all(|item| has_unique_names(item.get(), true))
 }
 
-/// Reads a text as an object, in a watch, and in a list between two good ones; returns what can be decoded.
+/// Reads a text as an object, in a watch, and in a list between two good objects. Returns the object if it can be
+/// decoded.
 fn object<K>(bytes: &[u8], good: &str) -> Option<K>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
@@ -158,7 +160,7 @@ where
     decoded.0.ok()
 }
 
-/// What the operator writes, it reads.
+/// The operator must be able to read what it writes.
 fn can_be_written<K: Resource + Serialize + DeserializeOwned>(object: &K) {
     let again = serde_json::to_string(object).expect("an object is written");
     assert!(Decoded::<K>::from_text(&again).0.is_ok(), "an object is not read that was written");
@@ -260,7 +262,7 @@ fn claim(bytes: &[u8]) -> bool {
     assert!(!claim.refused || claim.doubt_ends() == Timestamp::MIN, "a refusal ages into a doubt");
     let (origin, workspace) = (claim.origin.as_str(), claim.workspace_id.as_deref());
     assert!(claim.is_for(origin, workspace, false) && !claim.is_for("https://other", workspace, true));
-    // What a process remembers of it makes the same claim again.
+    // The fields that a process remembers of a claim must make the same claim again.
     let Known {
         execution_id, attempt, revision, since, send_before, first: _, own: _, digest, inputs, reading, ..
     } = Known::of(&claim, "derived");

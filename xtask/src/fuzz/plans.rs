@@ -1,4 +1,4 @@
-//! What passes make of what was read: an object and the API's answers about it, up to the status.
+//! What reconciles make of an object and the API's answers about it, up to the status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub const TARGETS: &[Target] = &[
     },
 ];
 
-/// Runs that tell what they were started with.
+/// Runs that reveal what they were started with.
 const RUNS: &[&str] = &[
     r#"{"execution_id":"run-u-1","workflow_name":"echo","status":"COMPLETED","start_time":"2026-11-30T08:00:01Z","end_time":"2026-11-30T08:00:05Z","total_duration_ms":4000.5,"result":{"echo":"s3cret-value-0123","s3cret-value-0123":[1E2]}}"#,
     r#"{"execution_id":"run-u-1","status":"FAILED","start_time":"9999-12-30T22:00:00Z","end_time":"-009999-01-02T01:59:59Z","total_duration_ms":1e300}"#,
@@ -57,7 +57,7 @@ const EVENTS: &str = r#"{"events":[{"event_type":"WORKFLOW_EXECUTION_FAILED","ev
 const WORKFLOW: &str = r#"{"workflow":{"id":"0198f3a2-6c1e-7c55-8a53-1f0f6d1c2b3a","name":"invoices","display_name":"Invoices","description":"d","type":"code","workspace_id":"ws","tags":["finance"],"archived":true,"active":true,"available_in_chat_assistant":true}}"#;
 const REGISTRATIONS: &str = r#"{"workflow_registrations":[{"id":"r","workflow_id":"w","deployment_name":"blue","definition":{"input_schema":{"maximum":1E2,"title":"\u00e9"},"signals":[{"name":"stop"}],"execution_timeout":3600.0}}],"next_cursor":null}"#;
 
-/// Steps of one pass at most; a pass that takes more goes round in circles.
+/// The maximum number of steps in one reconcile. A reconcile that takes more is in a loop.
 const STEPS: usize = 40;
 
 fn connection() -> Connection {
@@ -74,7 +74,7 @@ fn parts(bytes: &[u8]) -> [&[u8]; 3] {
     std::array::from_fn(|_| parts.next().unwrap_or_default())
 }
 
-/// What the API has of an execution.
+/// The API's data about an execution.
 struct Remote {
     run: Result<Execution, Error>,
     events: Vec<Event>,
@@ -88,7 +88,7 @@ fn execution(bytes: &[u8]) -> bool {
         run: answer::read::<Execution>(run),
         events: answer::events(events).map(|page| page.items).unwrap_or_default(),
     };
-    // The second is that of a machine whose clock was never set.
+    // The second time is that of a machine whose clock was never set.
     for now in ["2026-11-30T08:30:00Z", "1970-01-01T00:00:00Z"] {
         let now: Timestamp = now.parse().expect("a time");
         let surroundings = Surroundings {
@@ -106,10 +106,10 @@ fn execution(bytes: &[u8]) -> bool {
     remote.run.is_ok()
 }
 
-/// One pass; the status that it settles with.
+/// Runs one reconcile. Returns the status that it settles with.
 fn pass(mut o: Observed, remote: &Remote, now: Timestamp, quotes: bool) -> Option<WorkflowExecutionStatus> {
     let absent = || Err(not_found());
-    // A run exists once it is started, or before if the resource says so.
+    // A run exists once it is started, or earlier if the resource says so.
     let mut exists = o.status.execution_id.is_some();
     let mut last = String::new();
     for _ in 0..STEPS {
@@ -165,7 +165,8 @@ fn sources(o: &Observed) -> Sources {
     wanted(&o.spec).into_iter().map(|(object, keys)| (object, source(keys))).collect()
 }
 
-/// Whether the API server takes it and nobody may mind who reads it. `quotes`: the resource itself holds the secret.
+/// Asserts that the API server accepts the status and that everyone may read it. `quotes`: the resource itself contains
+/// the secret.
 fn is_sound(object: &WorkflowExecution, status: &WorkflowExecutionStatus, quotes: bool) {
     status_patch(object.status.as_ref(), status).expect("a status is written");
     let before = object.status.as_ref().and_then(|status| status.result.as_ref());
@@ -202,7 +203,7 @@ fn workflows(bytes: &[u8]) -> bool {
     };
     let now: Timestamp = "2026-11-30T08:30:00Z".parse().expect("a time");
     let mut memory = Memory::default();
-    // Whatever is read, passes come to an end, and then there is nothing more to write.
+    // For any input, reconciles come to an end, and then nothing is left to write.
     for round in 0..4 {
         let ready = Workspace::Ready(connection());
         let mut o = Observed::new(&object, memory, ready, Some(connection()), true);
@@ -229,7 +230,7 @@ fn workflows(bytes: &[u8]) -> bool {
         if round == 3 && remote.is_ok() && settled.requeue.within(Duration::MAX) == settled.requeue {
             assert!(operations.is_empty(), "the same answers are written again and again: {operations:.600?}");
         }
-        // As the API server gives it back.
+        // As the API server returns it.
         let stored = serde_json::to_value(&settled.status).ok();
         object.status = stored.and_then(|value| serde_json::from_value(value).ok()).or(Some(settled.status));
         object.metadata.finalizers =

@@ -67,7 +67,7 @@ fn key(bytes: &[u8]) -> bool {
             Err(problem) => {
                 let value = value.unwrap_or_default();
                 let text = String::from_utf8_lossy(&value);
-                // Short ones and words of the sentence itself are found by chance.
+                // Short values, and words of the message itself, match by chance.
                 if text.chars().count() > 60 {
                     assert!(!problem.message.contains(&*text), "a message quotes the Secret");
                 }
@@ -78,7 +78,7 @@ fn key(bytes: &[u8]) -> bool {
     read
 }
 
-/// What the spec names: each format, of a Secret and of a ConfigMap.
+/// A spec that names each format, of a Secret and of a ConfigMap.
 fn spec() -> WorkflowExecutionSpec {
     let entry = |of: &str, name: &str, key: &str, path: &str, format: &str| json!({ of: { "name": name, "key": key }, "path": path, "as": format });
     let spec = json!({ "workflowIdentifier": "w", "input": { "own": { "a": 1 } }, "inputFrom": [
@@ -125,7 +125,7 @@ fn values(bytes: &[u8]) -> bool {
             assert_eq!(at(&["own", "json"]).text(), json.text().trim(), "a JSON value");
             assert_eq!(at(&["deep", "a/b~c"]).text(), json.text().trim(), "a JSON value");
             assert_eq!(at(&["own", "a"]).text(), "1", "what the spec says itself");
-            // What was sent can be kept out of what comes back.
+            // The mask must redact what was sent from what comes back.
             let echo = mask.text(text);
             assert!(!Mask::covers(text) || !shows(&echo, text.trim()), "a value of a Secret is shown");
             json.leaves(|leaf| {

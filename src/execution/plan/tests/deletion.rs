@@ -1,4 +1,4 @@
-//! The tables of a deletion.
+//! Tables for the deletion of a resource.
 
 use super::*;
 
@@ -77,7 +77,7 @@ fn a_deletion_waits_out_a_start_that_may_be_under_way() {
     o.asked(Err(not_found()));
     assert!(matches!(settled(&o, at(80)).requeue, Requeue::After(_)));
     assert_eq!(step(&o, at(91)), ClusterStep::Release { abandoned: false });
-    // One that was seen running and is now unknown has been forgotten.
+    // A run that was seen running and is unknown now has been forgotten by the API.
     let mut seen = Observed { deleted: Some(at(10)), status: started().status, ..o };
     seen.asked(Err(not_found()));
     assert_eq!(step(&seen, at(40)), ClusterStep::Release { abandoned: false });

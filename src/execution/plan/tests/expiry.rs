@@ -1,4 +1,4 @@
-//! The tables of `ttlSecondsAfterFinished`.
+//! Tables for `ttlSecondsAfterFinished`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -9,7 +9,7 @@ use crate::execution::controller::Guarded;
 use crate::execution::plan::finish::Ended;
 use crate::platform::apiserver::status_patch;
 
-/// Ended at second 5 and said so at second 6; to be deleted an hour later. The finalizer is gone.
+/// Ended at second 5, reported at second 6, to be deleted an hour later. The finalizer is gone.
 fn finished() -> Observed {
     let mut o = Observed { look: true, ..started() };
     o.asked(Ok(run("COMPLETED")));
@@ -64,7 +64,7 @@ fn a_resource_that_would_be_created_again_is_kept_and_says_so_once() {
     assert_eq!(kept.requeue, Requeue::OnChange);
     let again = Observed { status: kept.status.clone(), ..o };
     assert_eq!(settled(&again, at(5000)).status, kept.status);
-    // The time was taken back.
+    // The TTL was removed from the spec.
     let spec = new().spec;
     let without = settled(&Observed { spec, ..again }, at(5000)).status;
     assert_eq!(find(&without.conditions, EXPIRED), None);
@@ -114,7 +114,7 @@ fn what_a_controller_would_make_again_is_kept_and_what_a_job_has_made_is_not() {
 
 #[test]
 fn the_last_change_of_a_resource_comes_after_the_doubt_of_its_claim() {
-    // A claim stays in memory until a change comes after its doubt. No run is shorter than this one.
+    // A claim stays in memory until the resource changes after the claim's doubt. No run is shorter than this one.
     let mut o = finished();
     o.status.end_time = Some(Time(at(0)));
     o.status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Time(at(0)));
@@ -137,7 +137,7 @@ fn what_is_kept_although_its_time_is_over_loses_its_finalizer_all_the_same() {
     assert_eq!(step(&Observed { status: kept.status, ..o }, at(200)), ClusterStep::SetFinalizer(false));
 }
 
-/// What a pass over a finished resource writes into its status, if it keeps of it in memory what is kept there.
+/// What a reconcile of a finished resource writes into its status, if the cache holds the trimmed resource.
 fn written(change: fn(&mut Value), tracked_by: Option<&str>, now: Timestamp) -> Vec<Value> {
     let status = finished().status;
     let mut object = json!({

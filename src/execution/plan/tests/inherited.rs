@@ -1,4 +1,5 @@
-//! What an execution says of trouble that is not its own: Flux and Argo CD fail a sync for one resource that is stalled.
+//! What an execution reports about trouble that is not its own: Flux and Argo CD fail a sync for a single stalled
+//! resource.
 
 use super::*;
 use crate::api::conditions::{RECONCILING, STALLED};
@@ -44,6 +45,6 @@ fn what_was_there_and_is_deleted_needs_a_person_at_once() {
     );
     let o = Observed { workspace: Workspace::NotFound, status, ..waiting };
     let status = settled(&o, at(10)).status;
-    // Nor does it change its mind.
+    // It stays stalled at the next reconcile, too.
     assert!(is_stalled(&Observed { status, ..o }, at(11)));
 }

@@ -1,4 +1,4 @@
-//! One table for each part of a run's way: what is known, and the step that follows.
+//! One table for each stage of a run: what is known, and the step that follows.
 
 mod deletion;
 mod expiry;
@@ -125,7 +125,7 @@ fn transient() -> Error {
     Error::Transient { retry_after: None, message: "down".into() }
 }
 
-/// A pass that begins at this moment, by a process that has known of the claim since second 0.
+/// A reconcile that begins at `now`, by a process that has known of the claim since second 0.
 fn plan_at(o: &Observed, now: Timestamp) -> Decision {
     let known_for = now.duration_since(at(0)).unsigned_abs();
     plan(&Observed { began: now, known_for, ..o.clone() }, now)
@@ -225,7 +225,7 @@ fn an_api_in_trouble_is_never_read_as_absence() {
 #[test]
 fn each_answer_to_a_start_has_its_consequence() {
     let unknown = Error::UnknownOutcome { message: "lost".into() };
-    // Asked at once whether it took effect.
+    // The run is fetched at once, to see whether the start took effect.
     for error in [unknown, Error::Conflict(said(409, "WF_1101"))] {
         let mut o = claimed();
         o.sent(Err(error));
@@ -235,7 +235,7 @@ fn each_answer_to_a_start_has_its_consequence() {
         o.asked(Ok(run("RUNNING")));
         assert_eq!(ready(&settled(&o, at(1)).status), reason::RUNNING);
     }
-    // Recorded as refused, so that it never ages into a doubt.
+    // The claim records the refusal, so it never turns into a doubt.
     for (error, expected) in [
         (Error::NotFound(said(404, "WF_1100")), reason::TARGET_NOT_FOUND),
         (Error::Conflict(said(409, "AMBIGUOUS_WORKFLOW")), reason::AMBIGUOUS_DEPLOYMENT),
@@ -269,7 +269,7 @@ fn a_run_that_ends_at_once_is_written_once() {
     o.lingered(Some(Ok(run("COMPLETED"))));
     let status = settled(&o, at(1)).status;
     assert!(is_true(&status.conditions, STARTED) && is_true(&status.conditions, COMPLETE));
-    // Whatever became of the question, it has started.
+    // Whatever the poll answered, the run has started.
     for outcome in [Err(not_found()), Err(transient()), Ok(run("RUNNING"))] {
         o.lingered(Some(outcome));
         assert_eq!(ready(&settled(&o, at(1)).status), reason::RUNNING);
@@ -295,7 +295,7 @@ fn a_run_that_the_api_has_shown_once_is_never_taken_for_one_that_did_not_start()
     for answer in [Ok(run("RUNNING")), Err(Error::Conflict(said(409, "WF_1101")))] {
         let mut o = claimed();
         o.sent(answer);
-        // The status could not be written; the next pass knows only this.
+        // The status could not be written; the next reconcile knows only what is in memory.
         let mut next = Observed { memory: o.memory, ..claimed() };
         next.asked(Err(not_found()));
         assert!(is_true(&settled(&next, at(100)).status.conditions, MISSING));
@@ -383,13 +383,13 @@ fn after_a_refusal_nothing_is_repeated_before_it_is_due() {
     let Requeue::Retry(wait) = first.requeue else { panic!("{:?}", first.requeue) };
     assert!(wait >= Duration::from_secs(25));
     o.settled(first.requeue, at(1));
-    // What the operator wrote itself wakes the resource at once.
+    // The operator's own write wakes the resource at once.
     let memory = o.memory.clone();
     let woken =
         |memory: Memory| Observed { memory, status: first.status.clone(), ..with_claim(|claim| claim.refused = true) };
     assert!(matches!(settled(&woken(memory.clone()), at(2)).requeue, Requeue::Hold(_)));
     assert_eq!(step(&woken(memory.clone()), at(40)), Call::GetRun);
-    // A corrected Secret or an edited spec is worth trying at once.
+    // After a correction of the Secret or the spec, the retry comes at once.
     let corrected = Connection { epoch: 2, ..connection() };
     assert_eq!(
         step(&Observed { workspace: Workspace::Ready(corrected), ..woken(memory.clone()) }, at(2)),
@@ -420,7 +420,7 @@ fn suspend_holds_what_has_not_started() {
     let mut refused = with_claim(|claim| claim.refused = true);
     refused.spec.suspend = true;
     assert_eq!(ready(&settled(&refused, at(1)).status), reason::SUSPENDED);
-    // A call that may be under way is looked after all the same, but not repeated.
+    // A call that may be in flight is still followed, but not repeated.
     let mut doubt = claimed();
     doubt.spec.suspend = true;
     assert_eq!(step(&doubt, at(1)), Call::GetRun);
@@ -441,7 +441,7 @@ fn without_a_usable_workspace_nothing_is_called() {
             assert_eq!((ready(&settled.status), settled.requeue), (expected, Requeue::OnChange));
         }
     }
-    // Not looked at yet, or perhaps in the same manifest: nothing to say.
+    // The Workspace is not checked yet, or may be in the same manifest: there is nothing to report.
     let pending = Observed { workspace: Workspace::Pending, ..new() };
     assert_eq!(settled(&pending, at(100)).status, new().status);
     let young = Observed { workspace: Workspace::NotFound, ..new() };
@@ -459,7 +459,7 @@ fn another_mistral_workspace_is_never_called_for_an_old_claim() {
             assert_eq!(ready(&settled.status), reason::WORKSPACE_CHANGED);
         }
     }
-    // Where the API does not tell any more, a run that has started is read, and nothing is started.
+    // If the API no longer reports the Mistral workspace, a started run is read, and nothing is started.
     let untold = Workspace::Ready(Connection { workspace_id: None, ..connection() });
     let moved = settled(&Observed { workspace: untold.clone(), ..claimed() }, at(100));
     assert_eq!(ready(&moved.status), reason::WORKSPACE_CHANGED);
@@ -482,7 +482,7 @@ fn a_claim_of_another_namespace_or_cluster_starts_nothing_without_consent() {
     consent[TAKE_OVER] = json!("run-u-1");
     let (taken, finalizer, send) = claim_of(step(&foreign(consent.clone()), at(1000)));
     assert_eq!((taken.owner.namespace.as_str(), finalizer, send), ("n", true, false));
-    // Its doubts come with it, and a consent for another run is none.
+    // The claim keeps its doubt, and a consent for another run does not count.
     assert_eq!(taken.send_before, claim.send_before);
     consent[TAKE_OVER] = json!("run-u-2");
     assert_eq!(step(&foreign(consent), at(1000)), Call::GetRun);
@@ -502,7 +502,7 @@ fn a_claim_that_vanished_is_put_back_with_a_doubt() {
     let mut o = Observed { note: Note::Absent, ..started() };
     let (claim, _, send) = claim_of(step(&o, at(500)));
     assert_eq!((claim.execution_id.as_str(), send), ("run-u-1", false));
-    // Another operator may have claimed since this one last did.
+    // Another operator may have claimed after this one last did.
     o.status = WorkflowExecutionStatus::default();
     o.memory.claim = Some(Box::new(Known { attempt: 3, ..Known::of(&claim, &o.derived_id()) }));
     let (claim, _, send) = claim_of(step(&o, at(500)));
@@ -539,13 +539,13 @@ fn a_run_found_under_an_explicit_id_is_read_only() {
     o.compared(Comparison::Same);
     let settled = settled(&o, at(1));
     assert_eq!(find(&settled.status.conditions, STARTED).unwrap().reason, reason::ADOPTED);
-    // Nor is it ours when the API says so only in answer to our first call.
+    // Nor is the run ours if the API reports it only in answer to our first call.
     let mut late = explicit();
     late.asked(Err(not_found()));
     late.claimed(Claim { reading: false, ..claim }, true);
     late.sent(Err(Error::Conflict(said(409, "WF_1101"))));
     assert!(claim_of(step(&late, at(1))).0.reading);
-    // Nor in answer to a later one, nor when it is another workflow's, nor after a refusal.
+    // Nor in answer to a later call, nor if it is another workflow's run, nor after a refusal.
     let with_id = |change: fn(&mut Claim)| {
         let mut o = with_claim(change);
         o.spec.execution_id = Some("mine".into());

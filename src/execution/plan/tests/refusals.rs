@@ -92,7 +92,7 @@ fn a_finalizer_that_is_refused_holds_up_nothing_but_a_deletion() {
     assert_eq!(ready(&settled(&o, at(10)).status), reason::FINALIZER_REFUSED);
 }
 
-/// Started, and being stopped since its resource is being deleted.
+/// Started, and being stopped because its resource is being deleted.
 fn being_deleted() -> Observed {
     let stopping = with_claim(|claim| claim.stop_since = Some(at(10)));
     Observed { status: started().status, deleted: Some(at(10)), ..stopping }
@@ -106,7 +106,7 @@ fn a_run_that_has_stopped_is_not_left_alone_however_long_its_finalizer_cannot_be
     o.refused(Write::Finalizer, refused(Cause::Rule), at(20));
     o.remote = Remote::NotAsked;
     assert_eq!(step(&o, at(400)), ClusterStep::Release { abandoned: false });
-    // Nobody who has begun since knows what became of the run.
+    // A process that began later does not know what became of the run.
     assert_eq!(step(&being_deleted(), at(400)), ClusterStep::Release { abandoned: true });
 }
 
@@ -163,7 +163,7 @@ fn a_start_does_not_wait_in_circles_for_a_claim_while_an_earlier_one_cannot_be_c
     let mut o = claimed();
     o.recorded = o.note.clone();
     o.sent(Err(not_found()));
-    // There was room for the claim, and is none for what has become of its call.
+    // There was room for the claim, but there is none for the outcome of its call.
     let (claim, _, send) = claim_of(step(&o, at(1)));
     assert!(claim.refused && !send);
     o.refused(Write::Claim, refused(Cause::Annotations), at(1));
@@ -184,12 +184,12 @@ fn an_end_that_could_not_be_written_is_not_written_over_what_has_happened_since(
     o.untold(&end, at(1));
     assert_eq!(settled(&o, at(8)).status, end.status, "due");
     o.spec.shutdown = None;
-    // Another operator has started it meanwhile.
+    // Another operator has started the run meanwhile.
     let theirs = o.claim(&connection(), 2, at(2));
     let mut started = Observed { recorded: Note::Claim(Box::new(theirs.clone())), ..o.clone() };
     started.note = started.recorded.clone();
     assert_eq!(step(&started, at(8)), Call::GetRun);
-    // The wish was taken back, and nothing has started.
+    // The stop request was withdrawn, and nothing has started.
     let edited = Observed { generation: Some(2), ..o };
     assert_eq!(step(&edited, at(8)), Call::GetRun);
 }

@@ -54,12 +54,12 @@ fn events_may_lag_behind_a_failure_for_a_while() {
     for _ in 0..4 {
         o.failure_read(Ok(Vec::new()));
         let waiting = settled(&o, at(6));
-        // Lists go on telling of the end: what wakes the resource meanwhile does not use up what is tried.
+        // Lists keep reporting the end: being woken by them does not use up the attempts.
         assert_eq!(waiting.requeue, Requeue::Retry(Duration::from_secs(2)));
         let mut woken = o.clone();
         woken.settled(waiting.requeue, at(6));
         assert!(matches!(settled(&woken, at(7)).requeue, Requeue::Hold(_)));
-        // Nobody who waits for the end is to see it before its reason.
+        // Clients that wait for the end must not see it before its reason.
         assert_eq!((waiting.status.end_time, waiting.status.status.as_deref()), (None, Some("RUNNING")));
     }
     o.failure_read(Ok(Vec::new()));
@@ -112,7 +112,7 @@ fn a_start_in_doubt_of_a_resource_that_is_gone_is_not_stopped_once_another_may_h
     assert!(!overtaken(true, Sent::Accepted(Box::new(run("RUNNING")))).may_be_anothers(over));
 }
 
-/// A run that was started, is asked about in vain, and of which the list says this.
+/// A started run that was polled in vain, and its status in the list.
 fn listed(status: &str, asked_in_vain: u32) -> Observed {
     let mut o = started();
     o.memory.unanswered = asked_in_vain;
@@ -133,9 +133,9 @@ fn a_run_that_cannot_be_read_ends_as_the_list_says() {
     let canceled = settled(&listed("CANCELED", 5), at(20)).status;
     assert!(is_true(&canceled.conditions, FAILED));
     assert_eq!(plan(&listed("FAILED", 5), at(20)), Decision::Act(Call::ReadFailure.into()));
-    // A gateway that is in trouble for a moment is asked again.
+    // After brief trouble at a gateway, the run is polled again.
     assert!(!is_true(&settled(&listed("COMPLETED", 4), at(20)).status.conditions, COMPLETE));
-    // A row that has gone on since is no end.
+    // A row that shows a running run is no end.
     assert!(!is_true(&settled(&listed("RUNNING", 9), at(20)).status.conditions, COMPLETE));
 }
 
@@ -157,12 +157,12 @@ fn the_deletion_of_a_run_that_cannot_be_read_does_not_wait_for_an_answer() {
     assert_eq!(plan(&o, at(21)), Decision::Act(Call::Stop(StopCall::Cancel).into()));
     o.memory.stop = Some((StopCall::Cancel, at(21)));
     assert!(matches!(plan(&o, at(22)), Decision::Settle(_)));
-    // After its grace.
+    // After the grace period.
     assert_eq!(plan(&o, at(60)), Decision::Act(Call::Stop(StopCall::Terminate).into()));
     o.memory.unanswered = 3;
     o.memory.stop = Some((StopCall::Terminate, at(60)));
     assert_eq!(plan(&o, at(61)), Decision::Act(ClusterStep::Release { abandoned: false }.into()));
-    // It says that it does not run.
+    // The API says that the run is not running.
     let mut o = deleting(listed("RUNNING", 1));
     let said = ApiError {
         status: 409,

@@ -1,17 +1,17 @@
-//! The tables of `shutdown` and the two deadlines.
+//! Tables for `shutdown` and the two deadlines.
 
 use super::*;
 use crate::api::Shutdown;
 use crate::execution::claim::StopFor;
 
-/// What a run becomes that is started and told to stop so.
+/// A started run with this `spec.shutdown`.
 fn told(shutdown: Shutdown) -> Observed {
     let mut o = started();
     o.spec.shutdown = Some(shutdown);
     o
 }
 
-/// The same, once the claim says so since second 50.
+/// The same, recorded in the claim since second 50.
 fn recorded(shutdown: Shutdown) -> Observed {
     let mut o = told(shutdown);
     let Note::Claim(claim) = &mut o.note else { unreachable!() };
@@ -88,7 +88,7 @@ fn a_stop_met_with_trouble_is_told_and_tried_again() {
     assert_eq!(ready(&down.status), reason::STOPPING);
     assert!(matches!(down.requeue, Requeue::Retry(_)));
     assert_eq!(ready(&with(Error::Unauthorized(said(401, "x"))).status), reason::CREDENTIAL_REFUSED);
-    // It has ended meanwhile, or does not show: the next question tells.
+    // The run has ended, or is not visible yet: the next poll tells which.
     for error in [not_found(), Error::Conflict(said(409, "WF_1102"))] {
         assert!(matches!(with(error).requeue, Requeue::After(_)));
     }
@@ -179,7 +179,7 @@ fn a_starting_deadline_wakes_the_resource_and_tells_what_kept_it_also_while_susp
     suspended.spec.suspend = true;
     suspended.spec.starting_deadline_seconds = Some(60);
     assert_eq!(ready(&settled(&suspended, at(60)).status), reason::STARTING_DEADLINE_EXCEEDED);
-    // A retry is not put off beyond it.
+    // A retry is not delayed beyond the deadline.
     let mut refused = with_claim(|claim| claim.refused = true);
     refused.spec.starting_deadline_seconds = Some(60);
     refused.sent = crate::execution::state::Sent::NotStarted(crate::mistral::Trouble::from(transient()));
@@ -212,7 +212,7 @@ fn a_stop_that_is_recorded_goes_on_when_the_claim_is_lost() {
     let mut o = recorded(Shutdown::Cancel);
     let Note::Claim(claim) = &o.note else { unreachable!() };
     o.memory.claim = Some(Box::new(Known::of(claim.as_ref(), &o.derived_id())));
-    // As `kubectl replace` does with a manifest that has neither.
+    // As after `kubectl replace` with a manifest that has neither.
     (o.note, o.spec.shutdown) = (Note::Absent, None);
     let (claim, ..) = claim_of(step(&o, at(60)));
     assert_eq!((claim.stop_since, claim.stop_for), (Some(at(50)), Some(StopFor::Shutdown)));

@@ -31,7 +31,7 @@ fn lacking(source: Source) -> Input {
     Input::Read(Arc::new(Sources::from([((Kind::Secret, "s".to_owned()), source)])))
 }
 
-/// Claimed at second 0 with version 1 of the Secret, by a process of which nothing is left.
+/// Claimed at second 0 with version 1 of the Secret, by a process of which no memory is left.
 fn claimed_with_secret(more: Value, change: impl FnOnce(&mut Claim)) -> Observed {
     let mut o = from_secret(more);
     o.input = secret("1");
@@ -70,7 +70,7 @@ fn the_input_is_read_before_the_claim_and_its_versions_are_in_it() {
     assert_eq!((input.kind, input.name.as_str(), input.uid.as_str()), (Kind::Secret, "s", "s-1"));
     assert_eq!(input.resource_version, "7");
     assert!(!claim.to_annotation().contains(VALUE));
-    // Without such inputs the annotation is what it was before there were any.
+    // Without such inputs the annotation has no field for them.
     assert!(!claim_of(step(&new(), at(1))).0.to_annotation().contains("inputs"));
     assert_ne!(digest(&o.spec), digest(&new().spec));
 }
@@ -96,7 +96,7 @@ fn what_is_not_there_or_not_readable_is_waited_for_and_nothing_is_claimed() {
         let Requeue::Retry(wait) = super::settled(&o, at(6)).requeue else { panic!("no retry") };
         assert!((270..=330).contains(&wait.as_secs()), "{wait:?}");
     }
-    // The ConfigMap may stand below the execution in the same manifest.
+    // The ConfigMap may follow the execution in the same manifest.
     let mut o = from_secret(json!({}));
     o.input = lacking(Source::Absent);
     let early = settled(&o, at(1));
@@ -110,7 +110,7 @@ fn a_path_that_meets_the_specs_own_input_is_the_end_of_it() {
     assert_eq!(ready(&ended.status), reason::INPUT_CONFLICT);
     assert!(is_true(&ended.status.conditions, FAILED));
     assert!(message(&ended.status, FAILED).contains("/token"));
-    // A run that goes on under its explicit id is adopted all the same.
+    // A run in progress under the explicit id is adopted anyway.
     o.spec.execution_id = Some("mine".into());
     assert_eq!(step(&o, at(1)), Call::GetRun);
     o.asked(Ok(run("RUNNING")));
@@ -121,7 +121,7 @@ fn a_path_that_meets_the_specs_own_input_is_the_end_of_it() {
 fn a_value_that_changed_between_two_attempts_starts_nothing_if_the_first_may_have_been_sent() {
     let takes_over = |o: &mut Observed| o.take_over = Some("run-u-1".into());
     let ignore = |_: &mut Observed| {};
-    /// What was claimed, the version that is there now, what else is so, and whether the run is started.
+    /// A name, changes to the claim, the Secret's current version, other changes, and whether the run is started.
     type Case = (&'static str, fn(&mut Claim), &'static str, fn(&mut Observed), bool);
     let cases: [Case; 8] = [
         ("the same", |_| {}, "1", ignore, true),
@@ -187,12 +187,12 @@ fn values_of_secrets_are_left_out_of_results_and_failures() {
     o.input = secret("1");
     let status = settled(&o, at(20)).status;
     assert_eq!(status.failure.unwrap().message, "token [redacted] was refused");
-    // Where the API has no text there is nothing to hide.
+    // Without a text from the API there is nothing to redact.
     o.input = Input::NotRead;
     o.failure = FailureText::Read(None);
     o.memory.failure_reads = 5;
     assert_eq!(ready(&settled(&o, at(20)).status), reason::WORKFLOW_FAILED);
-    // Nor where only ConfigMaps were read.
+    // Nor is there if only ConfigMaps were read.
     let from = json!([{ "configMapKeyRef": { "name": "c", "key": "k" }, "path": "/a" }]);
     let mut o = Observed { spec: observed(json!({}), json!({ "inputFrom": from })).spec, ..claimed() };
     o.remote = Remote::Found(Box::new(run("COMPLETED")));
@@ -258,7 +258,7 @@ fn the_result_is_written_before_the_status_says_that_it_is_there() {
     assert_eq!(status.result_ref, Some(ResultRef { kind: Kind::ConfigMap, name: "r".into() }));
     assert_eq!((status.result, status.result_bytes), (None, Some(14)));
 
-    // The object of a resource of this name that was deleted goes after it: that is waited for, not for long.
+    // The object of a deleted resource with this name is about to go as well: that is waited for, but not for long.
     o.stored = Stored::Predecessors;
     let waiting = settled(&o, at(6));
     assert_eq!((is_true(&waiting.status.conditions, COMPLETE), waiting.status.end_time.is_some()), (false, false));
@@ -274,7 +274,7 @@ fn the_result_is_written_before_the_status_says_that_it_is_there() {
         assert!(is_true(&status.conditions, RESULT_NOT_WRITTEN) && status.result_ref.is_none());
         assert!(message(&status, READY).contains("stays at the API"));
     }
-    // Where the API tells no end, nobody waits for the predecessor's object for ever.
+    // If the API reports no end time, the wait for the predecessor's object is bounded as well.
     o.stored = Stored::Predecessors;
     o.remote = Remote::Found(Box::new(Execution { end_time: None, ..completed(json!({ "a": 1 })) }));
     assert!(is_true(&settled(&o, at(3600)).status.conditions, COMPLETE));
@@ -312,10 +312,10 @@ fn a_result_that_cannot_be_written_now_is_tried_again_later_each_time_and_said()
         waits.push(wait);
         o.settled(pass.requeue, at(now));
         o.status = pass.status;
-        // Its own write wakes it: nothing is asked before its time.
+        // The operator's own write wakes the resource: nothing is polled before it is due.
         let woken = Observed { remote: Remote::NotAsked, stored: Stored::NotTried, look: true, ..o.clone() };
         assert!(matches!(settled(&woken, at(now + 1)).requeue, Requeue::Hold(_)), "{retry}");
-        // Other words for the same are no news.
+        // Another wording of the same trouble is not reported again.
         o.stored = Stored::NotNow(format!("request timed out: {retry}"));
     }
     assert!(waits.is_sorted() && waits[0] < Duration::from_secs(3) && waits[8] > Duration::from_secs(100), "{waits:?}");
@@ -333,7 +333,7 @@ fn a_result_that_the_api_has_encoded_is_marked_and_not_decoded() {
         o.spec = observed(json!({}), json!({ "result": { "to": { "secret": { "name": "r" } } } })).spec;
         assert_eq!(result::wanted(&o).unwrap().encoding.as_deref(), Some(how));
     }
-    // Encrypted, it shows no value of a Secret.
+    // An encrypted result shows no value of a Secret.
     let result = json!({ "b64payload": "AAAA", "encoding_options": ["encrypted"], "empty": false });
     let mut o = ended_with_secret(completed(result.clone()), json!({}));
     o.input = secret("1");

@@ -1,8 +1,8 @@
-//! Whose run it is, and which claim is to be believed: annotations come back, answers lie, clocks are set.
+//! Whose run it is, and which claim to believe: old annotations come back, answers are wrong, clocks are set.
 
 use super::*;
 
-/// Attempt 2 has been claimed and sent by this process; the run goes on unseen.
+/// This process has claimed and sent attempt 2; the run goes on and is not visible yet.
 fn second_attempt() -> Observed {
     with_claim(|claim| (claim.attempt, claim.revision) = (2, 5))
 }
@@ -17,7 +17,7 @@ fn noted(o: &Observed, claim: Claim) -> Observed {
     Observed { note: Note::Claim(Box::new(claim)), ..o.clone() }
 }
 
-/// Claims that come over the present one: what they are, and the resource with them.
+/// Claims that replace the present one: a description, and the resource with that claim.
 fn come_back() -> Vec<(&'static str, Observed)> {
     let o = second_attempt();
     let older = exported(&o);
@@ -50,7 +50,7 @@ fn a_claim_that_comes_back_over_a_newer_one_starts_nothing_and_is_replaced() {
 
 #[test]
 fn a_doubt_ends_with_the_age_of_the_claim_in_whichever_process_unless_somebody_else_has_changed_it() {
-    // Found by a process that has just begun.
+    // A process that has just begun finds the claim.
     let found = |age: Option<u64>, refused: bool| {
         let mut o = with_claim(|claim| (claim.refused, claim.claimant) = (refused, "earlier".into()));
         let Note::Claim(claim) = &o.note else { unreachable!() };
@@ -71,7 +71,7 @@ fn a_doubt_ends_with_the_age_of_the_claim_in_whichever_process_unless_somebody_e
         let mut o = found(Some(91), refused);
         let (claim, _, send) = claim_of(step(&o, at(91)));
         assert!(send && claim.attempt == 2, "{refused}");
-        // What is claimed now is as doubtful as any call.
+        // A claim made now is as doubtful as any other.
         o.claimed(claim.clone(), true);
         assert_eq!(o.doubt(&claim), Duration::from_secs(90), "{refused}");
     }
@@ -102,7 +102,7 @@ fn a_claim_has_an_age_only_on_the_resource_that_it_was_written_on() {
 
 #[test]
 fn a_refusal_that_this_process_has_not_seen_is_not_believed() {
-    // The call of this process is under way, and somebody writes that it was refused.
+    // The call of this process is in flight, and somebody writes that it was refused.
     let mut o = claimed();
     let Note::Claim(claim) = &o.note else { unreachable!() };
     let claim = Claim { refused: true, ..claim.as_ref().clone() };
@@ -206,7 +206,7 @@ fn a_run_that_began_before_the_claim_was_not_started_by_it() {
     };
     assert!(claim_of(step(&explicit(-20), at(20))).0.reading);
     assert_eq!(ready(&settled(&explicit(1), at(20)).status), reason::RUNNING);
-    // Clocks may be apart.
+    // Clocks may differ.
     assert_eq!(ready(&settled(&explicit(-10), at(20)).status), reason::RUNNING);
 }
 
@@ -217,7 +217,7 @@ fn a_workflow_whose_name_differs_in_case_is_another_one() {
     assert_eq!(ready(&settled(&o, at(20)).status), reason::EXECUTION_ID_TAKEN);
 }
 
-/// Found under an explicit id, and claimed for reading.
+/// Found under an explicit id, with a read-only claim.
 fn adopted(comparison: Comparison, status: &str) -> Observed {
     let mut o = with_claim(|claim| claim.reading = true);
     o.spec.execution_id = Some("mine".into());
@@ -291,7 +291,7 @@ fn the_active_deadline_trusts_the_apis_clock_no_further_than_ours() {
         o.status.start_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(start)));
         settled(&o, at(10)).requeue
     };
-    // It began between its claim, at 0, and its start in the status, at 1.
+    // The run began between its claim, at 0, and its start in the status, at 1.
     assert_eq!(seconds_left(-3600), Requeue::AtLatest(Duration::from_secs(50)));
     assert_eq!(seconds_left(0), Requeue::AtLatest(Duration::from_secs(50)));
     assert_eq!(seconds_left(3600), Requeue::AtLatest(Duration::from_secs(52)));

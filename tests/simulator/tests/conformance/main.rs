@@ -1,7 +1,8 @@
-//! Mistral's own Python client uses the simulator: `drive.py` checks what it made of every answer.
+//! Mistral's own Python client calls the simulator; `drive.py` checks the objects that the client makes of every
+//! answer.
 //!
-//! The client comes from the package index into an environment that is thrown away. Where that cannot be had the test is skipped,
-//! which nobody can overlook, and which is a failure under CI (where the variable `CI` is set).
+//! The client is installed from the package index into a temporary environment. If that fails, the test is skipped with
+//! a message that stands out. Under CI (where the variable `CI` is set), the test fails instead.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -28,7 +29,7 @@ async fn mistrals_own_python_client_understands_every_answer() {
     say("driving Mistral's Python client");
     let simulator = Simulator::start(Options::default()).await.unwrap();
     let mut script = python.command();
-    // No compiled modules next to the sources.
+    // Write no compiled modules next to the sources.
     script.args(["-B", "-W", "ignore::DeprecationWarning"]).arg(here.join("drive.py")).arg(simulator.url());
     match python::run(&mut script, SCRIPT_LIMIT).await {
         Ok(output) => say(output.trim()),
@@ -36,7 +37,7 @@ async fn mistrals_own_python_client_understands_every_answer() {
     }
 }
 
-/// For what this machine cannot do: never silently.
+/// Skips a test that this machine cannot run, but never silently.
 fn skip(reason: &str) {
     let line = "=".repeat(100);
     let text =
@@ -46,9 +47,9 @@ fn skip(reason: &str) {
     assert!(!is_ci, "{text}\nUnder CI this is a failure.");
 }
 
-/// Tells the person at the terminal what takes so long.
-/// libtest hides what `eprintln!` writes until a test fails, but not what is written to the handle itself.
+/// Tells the person at the terminal what takes so long. libtest hides output of `eprintln!` until a test fails, but not
+/// what is written to the handle itself.
 fn say(text: &str) {
-    // Nobody listening is no reason to fail.
+    // A closed standard error is no reason to fail.
     let _ = writeln!(std::io::stderr().lock(), "conformance: {text}");
 }

@@ -1,4 +1,4 @@
-//! A Python with packages of its own, found and set up on whatever machine this is.
+//! Finds a Python on any machine and gives it its own packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,28 +8,28 @@ use tokio::process::Command;
 
 use crate::say;
 
-/// The newest first, but what the user calls `python3` before all.
+/// The user's `python3` first, then the newest.
 const NAMES: &[&str] =
     &["python3", "python3.15", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10", "python"];
 
 const QUICK: Duration = Duration::from_secs(60);
 const INSTALL_LIMIT: Duration = Duration::from_secs(240);
 
-/// A Python and where its packages are, if that is not its own place.
+/// A Python and the folder of its packages, unless they are in its own environment.
 pub(crate) struct Python {
     program: PathBuf,
     packages: Option<PathBuf>,
 }
 
 impl Python {
-    /// Installs packages for a Python of 3.10 or newer, all inside `folder`; or tells why that does not work.
+    /// Installs packages for Python 3.10 or newer, all inside `folder`. The error says why that failed.
     pub(crate) async fn with_packages(requirements: &Path, folder: &Path) -> Result<Self, String> {
         let found = find().await.ok_or_else(|| {
             format!("There is no Python 3.10 or newer: none of {} is one. Install one.", NAMES.join(", "))
         })?;
         let (python, target) = match environment(found, folder).await {
             Some(program) => (Self { program, packages: None }, None),
-            // Debian has Python without what makes environments, but pip may be there.
+            // Debian ships Python without the modules that create environments, but pip may be there.
             None => {
                 let packages = folder.join("packages");
                 (Self { program: found.into(), packages: Some(packages.clone()) }, Some(packages))
@@ -38,7 +38,7 @@ impl Python {
         say(&format!("installing Mistral's Python client for {found} into {}", folder.display()));
         let mut pip = python.command();
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
-        // A package index out of reach should show soon, and compiling a package takes minutes and a compiler.
+        // An unreachable package index should show soon. Compiling a package takes minutes and needs a compiler.
         pip.args(["--retries", "1", "--timeout", "15", "--only-binary", ":all:", "--requirement"]).arg(requirements);
         if let Some(target) = target {
             pip.arg("--target").arg(target);
@@ -48,7 +48,7 @@ impl Python {
         Ok(python)
     }
 
-    /// Runs this Python, whatever the user's variables say about Pythons, proxies and Mistral.
+    /// Runs this Python, independent of the user's variables for Python, proxies and Mistral.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         for name in ["PYTHONHOME", "PYTHONPATH", "MISTRAL_API_KEY", "MISTRAL_SA_TOKEN_PATH"] {
@@ -58,7 +58,7 @@ impl Python {
             command.env("PYTHONPATH", packages);
         }
         for name in ["NO_PROXY", "no_proxy"] {
-            // pip may need the proxy.
+            // pip may need the proxy, so existing exceptions stay.
             let others = std::env::var(name).unwrap_or_default();
             command.env(name, format!("127.0.0.1,{others}"));
         }
@@ -78,7 +78,7 @@ async fn find() -> Option<&'static str> {
     None
 }
 
-/// Makes an environment and returns its Python.
+/// Creates an environment and returns its Python.
 async fn environment(python: &str, folder: &Path) -> Option<PathBuf> {
     for module in ["venv", "virtualenv"] {
         let place = folder.join(module);
@@ -91,7 +91,7 @@ async fn environment(python: &str, folder: &Path) -> Option<PathBuf> {
     None
 }
 
-/// Runs a command to its end and returns what it wrote; what it wrote is the error if it fails.
+/// Runs a command to its end and returns its output. If the command fails, the output is the error.
 pub(crate) async fn run(command: &mut Command, limit: Duration) -> Result<String, String> {
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(limit, command.output()).await;

@@ -11,7 +11,7 @@ use crate::support::{Answer, EXECUTE, Sim, pluck, read};
 const IDS: usize = 20;
 const ROUNDS: usize = 10;
 
-/// A simulator with a workflow that runs until it is told to end, and 50 others.
+/// A simulator with a workflow that runs until it is stopped, and 50 others.
 async fn busy() -> Arc<Sim> {
     let sim = Sim::with_job(json!({ "outcome": "hang" })).await;
     for number in 0..50 {
@@ -81,7 +81,7 @@ async fn hundreds_of_simultaneous_requests_of_all_kinds_leave_the_books_in_order
         assert_eq!(booked["status"], "CANCELED");
     }
 
-    // Every reader was told everything, in the same order.
+    // Every reader received all events in the same order.
     let expected: Vec<u64> = (1..=IDS as u64 * 2).collect();
     for mut stream in streams {
         let events = stream.events(IDS * 2).await;

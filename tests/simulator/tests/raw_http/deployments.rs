@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Sim, keys, pluck, problem, sleep_ms};
 
-/// Deployments `a` and `b` are active, `c` is not; `b` serves both workflows, but `other` is not alive there.
+/// Deployments `a` and `b` are active, `c` is not. `b` serves both workflows, but is not alive for `other`.
 async fn with_deployments() -> Sim {
     let sim = Sim::start().await;
     sim.register(json!({ "name": "job", "deployments": [{ "name": "a" }, { "name": "b" }] })).await;

@@ -1,4 +1,4 @@
-//! Faults: what goes wrong, and what took effect all the same.
+//! Faults, and which requests took effect nevertheless.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ async fn a_client_that_leaves_while_held_before_the_effect_has_had_none() {
 async fn a_client_that_leaves_as_it_is_released_has_had_no_effect_either() {
     let sim = hanging().await;
     sim.faults(on_execute(json!({ "hold": "before_effect" }))).await;
-    // A raw connection, so that closing it is over when this goes on.
+    // A raw connection, which is fully closed before the test continues.
     let mut stream = TcpStream::connect(sim.address()).await.unwrap();
     let body = r#"{"execution_id":"e"}"#;
     let head = format!(

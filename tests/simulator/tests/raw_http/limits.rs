@@ -1,4 +1,4 @@
-//! What the API says about sizes, numbers and spellings.
+//! Limits on sizes, numbers and spellings.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The program and the library's own promises.
+//! Guarantees of the program and of the library.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

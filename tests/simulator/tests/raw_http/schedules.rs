@@ -1,4 +1,4 @@
-//! Schedules, of which there are none.
+//! Schedules. The simulator has none.
 
 use serde_json::json;
 

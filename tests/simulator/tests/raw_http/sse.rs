@@ -7,16 +7,15 @@ use serde_json::Value;
 
 use crate::support::{Sim, sleep_ms};
 
-/// Longer than any frame should take, so that a test fails rather than hangs.
+/// Longer than any frame should take, so that a broken test fails and does not hang.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An open stream.
 pub(crate) struct Stream {
     response: Response,
     buffer: String,
 }
 
-/// One block of lines between two blank ones.
+/// A block of lines between two blank lines.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Block {
     Comment(String),
@@ -36,7 +35,7 @@ impl Stream {
         Self { response, buffer: String::new() }
     }
 
-    /// The next block; `None` when the stream has ended, an error when it broke off.
+    /// The next block. `None` when the stream has ended, an error when it broke off.
     pub(crate) async fn block(&mut self) -> reqwest::Result<Option<Block>> {
         loop {
             if let Some((block, rest)) = self.buffer.split_once("\n\n") {
@@ -102,14 +101,14 @@ fn parse(block: &str) -> Block {
     Block::Event { id, event, data: serde_json::from_str(&data).unwrap() }
 }
 
-/// What happened to whom, as (`event_type`, `workflow_exec_id`).
+/// Pairs of `event_type` and `workflow_exec_id`.
 pub(crate) fn told(events: &[Value]) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let pair = |event: &Value| (text(&event["data"]["event_type"]), text(&event["data"]["workflow_exec_id"]));
     events.iter().map(pair).collect()
 }
 
-/// The event types without the words that they share.
+/// The event types without their common prefix.
 pub(crate) fn kinds(events: &[Value]) -> Vec<String> {
     let short = |kind: String| kind.replace("WORKFLOW_EXECUTION_", "");
     told(events).into_iter().map(|(kind, _)| short(kind)).collect()
@@ -119,7 +118,7 @@ pub(crate) fn sequences(events: &[Value]) -> Vec<u64> {
     events.iter().map(|event| event["broker_sequence"].as_u64().unwrap()).collect()
 }
 
-/// Waits until so many streams are open.
+/// Waits until `count` streams are open.
 pub(crate) async fn open_streams(sim: &Sim, count: u64) {
     for _ in 0..500 {
         if sim.ok("GET", "/__sim/streams", None).await["open"] == count {

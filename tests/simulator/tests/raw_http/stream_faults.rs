@@ -1,4 +1,4 @@
-//! What can go wrong with a stream.
+//! Faults of streams.
 
 use std::time::{Duration, Instant};
 

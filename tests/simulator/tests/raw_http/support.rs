@@ -1,4 +1,4 @@
-//! A simulator of one's own for each test, and a client that knows nothing but HTTP.
+//! A separate simulator for each test, and a client that knows only HTTP.
 
 use std::sync::Once;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use mistral_simulator::{Options, Simulator};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-/// An answer: its status and its body, JSON or a string.
+/// An answer: its status, and its body as JSON or a string.
 pub(crate) type Answer = (u16, Value);
 
 pub(crate) struct Sim {
@@ -31,7 +31,7 @@ impl Sim {
         Self { client: client(), base: simulator.url(), token: "token".to_owned(), _simulator: simulator }
     }
 
-    /// A simulator with one workflow, `job`, that behaves so.
+    /// A simulator with one workflow, `job`, that has this behaviour.
     pub(crate) async fn with_job(behaviour: Value) -> Self {
         let sim = Self::start().await;
         sim.register(json!({ "name": "job", "behaviour": behaviour })).await;
@@ -114,7 +114,7 @@ impl Sim {
         execution["status"].as_str().unwrap_or("null").to_owned()
     }
 
-    /// Waits until an execution has that status.
+    /// Waits until an execution has the given status.
     pub(crate) async fn becomes(&self, id: &str, status: &str) {
         for _ in 0..1000 {
             if self.status_of(id).await == status {
@@ -165,14 +165,14 @@ impl Sim {
         })
     }
 
-    /// What `/__sim` knows of an execution.
+    /// The ledger entry of an execution under `/__sim`.
     pub(crate) async fn booked(&self, id: &str) -> Option<Value> {
         let body = self.ok("GET", "/__sim/executions", None).await;
         let rows = body["executions"].as_array().unwrap();
         rows.iter().find(|row| row["execution_id"] == id).cloned()
     }
 
-    /// The held requests, once there are `count`.
+    /// The held requests, as soon as there are `count`.
     pub(crate) async fn held(&self, count: usize) -> Vec<Value> {
         for _ in 0..500 {
             let body = self.ok("GET", "/__sim/held", None).await;

@@ -1,4 +1,4 @@
-//! Answers to what is documented nowhere, as far as they concern workflows.
+//! Undocumented answers about workflows.
 
 use serde_json::{Value, json};
 

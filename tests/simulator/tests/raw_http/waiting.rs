@@ -81,7 +81,7 @@ async fn a_wait_is_for_its_own_start_of_the_id_and_no_later_one() {
         while sim.booked(id).await.is_none() {}
     }
     sim.register(json!({ "name": "job", "behaviour": { "outcome": "hang" } })).await;
-    // Each starts again the moment that it ends, mostly before the one who waits has looked.
+    // Each id starts again as soon as its run ends, mostly before the waiting request has checked.
     for id in &ids {
         while sim.execute(json!({ "execution_id": id })).await.0 != 200 {}
     }
