@@ -46,7 +46,7 @@
 //! - `{"fail_stream_after_ms": 100}`: end an event stream with an error frame.
 //!
 //! `hide_new_executions_ms` hides every execution that starts from now on. For that long, reads, cancels and terminates
-//! do not find the execution, even if it has ended by then. Its id is taken all the same, and event streams, which have
+//! do not find the execution, even if it has ended by then. Its id is taken nevertheless, and event streams, which have
 //! another source, report it. `GET /__sim/faults` also returns totals since the simulator started: `struck` counts
 //! strikes per fault name, or per kind for unnamed faults; `concealed` counts gets, cancels and terminates of hidden
 //! executions. Faults strike in list order, those before the effect first. A request whose client disconnects before

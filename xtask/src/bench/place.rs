@@ -28,7 +28,7 @@ const API_KEY: &str = "bench-key";
 const SOON: Duration = Duration::from_secs(60);
 /// How long resources may take to disappear: their finalizers are removed one after the other.
 const GONE_WITHIN: Duration = Duration::from_secs(600);
-/// How long an API server needs to build its structures for new kinds.
+/// How long an API server needs for its internal work on new kinds.
 const SETTLES: Duration = Duration::from_secs(5);
 /// Creation times are whole seconds. If a resource was created in the second of the operator's own start, the operator
 /// first asks the API whether another operator has started the run.

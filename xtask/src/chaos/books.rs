@@ -9,8 +9,8 @@ use super::ends::{self, is_before, time};
 use super::record::Seen;
 use super::values::{Kept, composed};
 
-/// How long after its resource has gone a run may still be stopped. The start may be held as long as a mix of faults
-/// lasts, the run may stay hidden for 20 seconds, and it may ignore the cancel for a grace period of 30 seconds.
+/// How long after its resource has gone a run may still wait to be stopped. The start may be held as long as a mix of
+/// faults lasts, the run may stay hidden for 20 seconds, and it may ignore the cancel for a grace period of 30 seconds.
 const STOPPED_WITHIN: SignedDuration = SignedDuration::from_secs(90);
 
 /// The differences, with the names of the resources.
@@ -21,9 +21,9 @@ pub struct Findings {
     pub duplicates: u64,
     /// Runs that were requested but never started.
     pub losses: u64,
-    /// Resources that the API server deleted despite a finalizer that was added at that moment.
+    /// Orphaned runs: the API server deleted their resources despite a finalizer that was added at that moment.
     pub overtaken: u64,
-    /// Runs of such resources that continue, because the process that started them ended before it could stop them.
+    /// Orphaned runs that continue, because the process that started them ended before it could stop them.
     pub unstopped: u64,
     /// The number of ends by reason, of resources that remained to the end or had a time to live.
     pub ends: BTreeMap<String, u64>,
@@ -136,8 +136,8 @@ impl Findings {
     }
 }
 
-/// Whether a deletion overtook the claim, and the process that wrote the claim ended before it had time to stop the
-/// run. Only that process knew of the run.
+/// Whether the resource was deleted despite its finalizer, and the process that wrote the claim ended before it had
+/// time to stop the orphaned run. Only that process knew of the run.
 fn lost_its_operator(seen: &Seen, around: &Around) -> bool {
     let (Some(gone), Some(ended)) = (seen.gone_at, around.ends.get(&seen.claimant)) else { return false };
     seen.overtaken && ended.duration_since(gone) < STOPPED_WITHIN

@@ -125,7 +125,7 @@ fn values(bytes: &[u8]) -> bool {
             assert_eq!(at(&["own", "json"]).text(), json.text().trim(), "a JSON value");
             assert_eq!(at(&["deep", "a/b~c"]).text(), json.text().trim(), "a JSON value");
             assert_eq!(at(&["own", "a"]).text(), "1", "what the spec says itself");
-            // The mask must redact what was sent from what comes back.
+            // The mask must redact every sent value from the answers.
             let echo = mask.text(text);
             assert!(!Mask::covers(text) || !shows(&echo, text.trim()), "a value of a Secret is shown");
             json.leaves(|leaf| {

@@ -47,8 +47,8 @@ fn skip(reason: &str) {
     assert!(!is_ci, "{text}\nUnder CI this is a failure.");
 }
 
-/// Tells the person at the terminal what takes so long. libtest hides output of `eprintln!` until a test fails, but not
-/// what is written to the handle itself.
+/// Tells the person at the terminal which step takes long. libtest hides output of `eprintln!` until a test fails, but
+/// not what is written to the handle itself.
 fn say(text: &str) {
     // A closed standard error is no reason to fail.
     let _ = writeln!(std::io::stderr().lock(), "conformance: {text}");
