@@ -3,6 +3,8 @@
 //! The types here generate the CRDs in `crds/`. They carry every rule that the API server can check
 //! by itself, so that it refuses bad input when the input is applied.
 
+#![warn(missing_docs)]
+
 pub mod conditions;
 pub mod execution;
 pub mod reasons;
