@@ -49,7 +49,7 @@ pub struct Run {
         env = "ALLOW_BASE_URL",
         value_name = "URL",
         value_delimiter = ',',
-        value_parser = workspace::plan::parse_address,
+        value_parser = workspace::credentials::parse_address,
         default_values = ["https://api.mistral.ai", "https://api.eu.mistral.ai", "https://api.us.mistral.ai"],
     )]
     pub allow_base_urls: Vec<Url>,
@@ -88,7 +88,7 @@ pub struct Import {
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
     /// The address of the Mistral API.
-    #[arg(long, value_name = "URL", default_value = "https://api.mistral.ai", value_parser = workspace::plan::parse_address)]
+    #[arg(long, value_name = "URL", default_value = "https://api.mistral.ai", value_parser = workspace::credentials::parse_address)]
     pub base_url: Url,
     /// Only workflows with this tag; may be repeated to require several tags.
     #[arg(long = "tag", value_name = "TAG")]

@@ -131,7 +131,8 @@ async fn import(options: Import) -> Outcome {
     let key = key.map_err(|error| {
         format!("No API key in {from} ({error}); set MISTRAL_API_KEY, or name a file with --api-key-file.")
     })?;
-    let key = workspace::plan::bare_key(&key).map_err(|why| format!("What {from} holds is no API key: it {why}."))?;
+    let key =
+        workspace::credentials::bare_key(&key).map_err(|why| format!("What {from} holds is no API key: it {why}."))?;
     let key = SecretString::from(key);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = mistral::Client::new(base_url, key)?;

@@ -12,8 +12,8 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -43,17 +43,17 @@ use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::{Event, is_terminal};
 use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
 use crate::platform::apiserver::{self, Error, Written, call, write_status};
-use crate::platform::events::{Notice, Publisher};
+use crate::platform::events::Notice;
 use crate::platform::failpoint;
 use crate::platform::leader::lease::Term;
-use crate::platform::metrics::Metrics;
 use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
-use crate::platform::requeue::{Failures, Requeue, jitter};
+use crate::platform::requeue::{Requeue, jitter};
 use crate::platform::watch::reference;
 use crate::room::{Held, Room};
 use crate::workspace::access::{self, Connection};
-use crate::workspace::connections::{Connections, Key, Live};
+use crate::workspace::connections::{Key, Live};
+use crate::workspace::shared::Shared;
 use crate::workspace::turn::{self, Place};
 
 /// An execution from the watch. One that cannot be decoded must not block the others.
@@ -62,28 +62,11 @@ pub type Guarded = Decoded<WorkflowExecution>;
 /// Writes per second to finished executions. After a long downtime there may be thousands, and nobody waits for them.
 const HOUSEKEEPING: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
-/// What all reconciles share.
+/// What reconciles of executions share.
 pub struct Context {
-    pub client: Client,
-    /// UID of the namespace `kube-system`. It distinguishes the claims of different clusters.
-    pub cluster: String,
-    pub instance: Instance,
-    /// The connections of checked Workspaces.
-    pub connections: Arc<Connections>,
-    pub executions: Store<Guarded>,
-    /// Calls that may be in flight for claims on executions that are not listed yet.
-    pub unlisted: UnlistedClaims,
-    pub workspaces: Store<Decoded<api::Workspace>>,
-    pub workflows: Store<Decoded<api::Workflow>>,
-    /// Whether only Secrets with a label may be inputs.
-    pub labelled_inputs: bool,
+    pub shared: Shared,
     pub tracker: Arc<Tracker>,
-    pub publisher: Arc<Publisher>,
-    /// How long this process may act.
-    pub term: Term,
-    pub metrics: Arc<Metrics>,
-    /// Consecutive failed reconciles, by UID.
-    pub failures: Failures,
+    pub settings: Settings,
     /// Tasks that stop orphaned runs. Their resources are gone, so nothing else knows of these runs.
     pub leftovers: TaskTracker,
     states: CachedStates<Cached>,
@@ -91,6 +74,17 @@ pub struct Context {
     lengths: Lengths,
     ends: Ends,
     housekeeping: DefaultDirectRateLimiter,
+}
+
+/// What executions go by, for as long as this process leads.
+pub struct Settings {
+    /// UID of the namespace `kube-system`. It distinguishes the claims of different clusters.
+    pub cluster: String,
+    pub instance: Instance,
+    /// Calls that may be in flight for claims on executions that are not listed yet.
+    pub unlisted: UnlistedClaims,
+    /// Whether only Secrets with a label may be inputs.
+    pub labelled_inputs: bool,
 }
 
 /// What this process keeps of an execution between reconciles.
@@ -125,44 +119,17 @@ struct Pass<'a> {
 
 impl Context {
     /// A context that remembers nothing yet.
-    #[expect(clippy::too_many_arguments, reason = "each is a different thing, and they are named where it is called")]
-    pub fn new(
-        client: Client,
-        cluster: String,
-        instance: Instance,
-        connections: Arc<Connections>,
-        executions: Store<Guarded>,
-        workspaces: Store<Decoded<api::Workspace>>,
-        workflows: Store<Decoded<api::Workflow>>,
-        unlisted: UnlistedClaims,
-        labelled_inputs: bool,
-        tracker: Arc<Tracker>,
-        publisher: Arc<Publisher>,
-        term: Term,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let housekeeping = RateLimiter::direct(Quota::per_second(HOUSEKEEPING));
+    pub fn new(shared: Shared, tracker: Arc<Tracker>, settings: Settings) -> Self {
         Self {
-            client,
-            cluster,
-            instance,
-            connections,
-            executions,
-            unlisted,
-            workspaces,
-            workflows,
-            labelled_inputs,
+            shared,
             tracker,
-            publisher,
-            term,
-            metrics,
-            failures: Failures::default(),
+            settings,
             leftovers: TaskTracker::new(),
             states: CachedStates::default(),
             reservations: Reservations::default(),
             lengths: Lengths::default(),
             ends: Ends::default(),
-            housekeeping,
+            housekeeping: RateLimiter::direct(Quota::per_second(HOUSEKEEPING)),
         }
     }
 
@@ -170,13 +137,12 @@ impl Context {
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
         self.states.forget_all_but(exists);
         self.reservations.forget();
-        self.failures.forget();
     }
 
     fn referent(&self, object: &WorkflowExecution) -> Referent {
         let Some(named) = &object.spec.workflow_ref else { return Referent::NotNamed };
         let at = ObjectRef::new(&named.name).within(&object.namespace().unwrap_or_default());
-        match self.workflows.get(&at).as_deref() {
+        match self.shared.workflows.get(&at).as_deref() {
             Some(Decoded(Err(invalid))) => {
                 let why = format!("it cannot be decoded ({})", invalid.error);
                 Referent::NotReady { why, wait: Wait::Stalled, workflow: None }
@@ -192,15 +158,15 @@ impl Context {
 /// # Errors
 /// When the Kubernetes API cannot be used, or somebody else changed the object first.
 pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
-    if context.term.is_over() {
+    if context.shared.term.is_over() {
         return Ok(Action::await_change());
     }
     let stand_in;
     let (object, is_stand_in) = match &object.0 {
         Ok(object) => (object, false),
         Err(invalid) => {
-            context.publisher.undecodable(object.as_ref(), &invalid.error);
-            match undecodable::being_deleted(&invalid.metadata, &context.connections) {
+            context.shared.publisher.undecodable(object.as_ref(), &invalid.error);
+            match undecodable::being_deleted(&invalid.metadata, &context.shared.connections) {
                 Some(it) => stand_in = it,
                 None => return Ok(Action::await_change()),
             }
@@ -226,7 +192,7 @@ impl Reconcile for Pass<'_> {
     type Settled = Settled;
 
     fn term(&self) -> &Term {
-        &self.context.term
+        &self.context.shared.term
     }
 
     fn plan(&self, now: Timestamp) -> Decision {
@@ -258,7 +224,7 @@ impl Reconcile for Pass<'_> {
         let ends = is_finished(&settled.status) && !old.is_some_and(is_finished);
         let _turn = if ends { self.context.ends.give_way().await } else { None };
         // Another may lead since.
-        if self.context.term.is_over() {
+        if self.context.shared.term.is_over() {
             return Ok(Action::await_change());
         }
         let now = Timestamp::now();
@@ -273,7 +239,7 @@ impl Reconcile for Pass<'_> {
                 if let (Some(overtaken), Some(live)) = (Overtaken::new(&self.observed), &self.connection) {
                     let (client, object) = (live.waiting(Class::Stop, &self.key), apiserver::reference(self.object));
                     let known = error.is_not_found().then_some(true);
-                    let (kubernetes, term) = (self.context.client.clone(), self.context.term.clone());
+                    let (kubernetes, term) = (self.context.shared.client.clone(), self.context.shared.term.clone());
                     self.context
                         .leftovers
                         .spawn(overtaken.stop_if_gone(known, kubernetes, object, client, term).in_current_span());
@@ -289,7 +255,7 @@ impl Reconcile for Pass<'_> {
         }
         if let Some(version) = version {
             self.wrote(version);
-            metrics::settled(&self.context.metrics, &self.observed, &status);
+            metrics::settled(&self.context.shared.metrics, &self.observed, &status);
             self.publish(notices);
         }
         self.track(&status);
@@ -324,12 +290,12 @@ impl<'a> Pass<'a> {
             look = true;
             memory.listed(row);
         }
-        let (workspace, live) = access::look(&context.workspaces, &context.connections, &key);
-        let stopper = context.connections.for_stopping(&key);
+        let (workspace, live) = access::look(&context.shared.workspaces, &context.shared.connections, &key);
+        let stopper = context.shared.connections.for_stopping(&key);
         let mut observed = Observed::new(
             object,
-            &context.cluster,
-            Instance { api_server_time: context.term.api_server_time(), ..context.instance.clone() },
+            &context.settings.cluster,
+            Instance { api_server_time: context.shared.term.api_server_time(), ..context.settings.instance.clone() },
             memory,
             Surroundings {
                 workspace,
@@ -406,7 +372,7 @@ impl<'a> Pass<'a> {
     /// Calls Mistral's API, if this reconcile has a permit and the process still leads.
     async fn act_at_mistral(&mut self, call: Call) -> Flow {
         match self.take_turn(class(call, &self.observed, Timestamp::now())) {
-            Ok(_) if self.context.term.is_over() => Flow::End(Action::await_change()),
+            Ok(_) if self.context.shared.term.is_over() => Flow::End(Action::await_change()),
             Ok(client) => {
                 Box::pin(self.call(&client, call)).await;
                 Flow::PlanAgain
@@ -421,8 +387,9 @@ impl<'a> Pass<'a> {
         // The plan requests a call only if there is a connection.
         let Some(live) = self.connection.clone() else { return Err(Flow::End(Action::requeue(turn::LOOK_AGAIN))) };
         let client = self.place.take(&live, class, || {
-            let (tracker, connections) = (Arc::clone(&self.context.tracker), Arc::clone(&self.context.connections));
-            let (executions, object) = (self.context.executions.clone(), reference(self.object));
+            let (tracker, connections) =
+                (Arc::clone(&self.context.tracker), Arc::clone(&self.context.shared.connections));
+            let (executions, object) = (self.context.shared.executions.clone(), reference(self.object));
             let (key, budget) = (self.key.clone(), live.budget.id());
             let wake = move || {
                 executions.get(&object).is_some() && connections.calls_from(&key, budget) && tracker.wake(&object)
@@ -442,7 +409,7 @@ impl<'a> Pass<'a> {
             return Ok(Flow::PlanAgain);
         }
         if send {
-            if self.context.term.stop.is_cancelled() {
+            if self.context.shared.term.stop.is_cancelled() {
                 // The next process starts the run.
                 return Ok(Flow::End(Action::await_change()));
             }
@@ -454,8 +421,8 @@ impl<'a> Pass<'a> {
                 && let Err(until) = self.context.reservations.reserve(
                     &self.observed.uid,
                     &claim,
-                    &self.context.executions,
-                    self.context.unlisted.until(),
+                    &self.context.shared.executions,
+                    self.context.settings.unlisted.until(),
                     self.observed.began,
                 )
             {
@@ -476,7 +443,7 @@ impl<'a> Pass<'a> {
             return Ok(Flow::PlanAgain);
         }
         tracing::debug!(execution_id = claim.execution_id, attempt = claim.attempt, send, "claimed");
-        metrics::claimed(&self.context.metrics, &self.observed.note, &claim, send);
+        metrics::claimed(&self.context.shared.metrics, &self.observed.note, &claim, send);
         if claim.refused {
             self.context.reservations.release(&self.observed.uid, &claim);
         }
@@ -525,12 +492,12 @@ impl<'a> Pass<'a> {
     }
 
     fn publish(&self, notices: Vec<Notice>) {
-        self.context.publisher.publish(&apiserver::reference(self.object), notices);
+        self.context.shared.publisher.publish(&apiserver::reference(self.object), notices);
     }
 
     /// Reads the parts of the input that are not known yet: fields that the cache leaves out, ConfigMaps and Secrets.
     async fn read_input(&mut self) -> Result<Flow, Error> {
-        let client = &self.context.client;
+        let client = &self.context.shared.client;
         let room = self.connection.as_ref().map_or_else(Room::default, |live| live.room().clone());
         if self.observed.spec.left_out.is_some() && !is_started(&self.observed.status) {
             let Some((spec, room)) = objects::read_spec(client, &room, self.object).await? else {
@@ -553,8 +520,8 @@ impl<'a> Pass<'a> {
         if is_started(&self.observed.status) {
             return Admission::default();
         }
-        let api_keys = access::api_key_secrets(&self.context.workspaces, &self.key.namespace);
-        Admission { api_keys, labelled_only: self.context.labelled_inputs }
+        let api_keys = access::api_key_secrets(&self.context.shared.workspaces, &self.key.namespace);
+        Admission { api_keys, labelled_only: self.context.settings.labelled_inputs }
     }
 
     /// Writes the result into the object that the spec names.
@@ -563,7 +530,8 @@ impl<'a> Pass<'a> {
         let Some(wanted) = result::wanted(&self.observed) else {
             return Ok(Flow::End(Action::requeue(turn::LOOK_AGAIN)));
         };
-        self.observed.stored = objects::write(&self.context.client, self.object, &wanted, &self.context.term).await;
+        self.observed.stored =
+            objects::write(&self.context.shared.client, self.object, &wanted, &self.context.shared.term).await;
         failpoint::reach!("failpoint-result-written");
         // Nothing was tried only if the term of this process is over.
         let tried = self.observed.stored != Stored::NotTried;
@@ -573,14 +541,14 @@ impl<'a> Pass<'a> {
     /// Writes the status. If the API server refuses it, writes a smaller one that says the same.
     async fn write(&mut self, settled: Settled) -> Result<Outcome, Error> {
         let (old, version) = (self.object.status.as_ref(), &self.resource_version);
-        let error = match write_status(&self.context.client, self.object, version, old, &settled.status).await {
+        let error = match write_status(&self.context.shared.client, self.object, version, old, &settled.status).await {
             Ok(version) => return Ok(Outcome::Written(settled, version)),
             Err(error) => error,
         };
         let now = Timestamp::now();
         let mut refused = Refused::of(&error).ok_or(error)?;
         if let Some(smaller) = refused_writes::smaller(&self.observed, &settled, &refused, now) {
-            match write_status(&self.context.client, self.object, version, old, &smaller.status).await {
+            match write_status(&self.context.shared.client, self.object, version, old, &smaller.status).await {
                 Ok(version) => return Ok(Outcome::Written(smaller, version)),
                 Err(error) => refused = Refused::of(&error).ok_or(error)?,
             }
@@ -624,7 +592,7 @@ impl<'a> Pass<'a> {
         if !failpoint::active!("failpoint-unconditional-claim") {
             metadata["resourceVersion"] = json!(self.resource_version);
         }
-        let (client, namespace, name) = (&self.context.client, &self.key.namespace, self.object.name_any());
+        let (client, namespace, name) = (&self.context.shared.client, &self.key.namespace, self.object.name_any());
         let patched = apiserver::patch_metadata::<WorkflowExecution>(client, namespace, &name, metadata).await?;
         self.wrote(patched.resource_version.unwrap_or_default());
         Ok(())
@@ -632,7 +600,7 @@ impl<'a> Pass<'a> {
 
     /// Deletes the resource, provided that it has not changed since the plan saw it.
     async fn delete(&self) -> Result<(), Error> {
-        let api: Api<WorkflowExecution> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
+        let api: Api<WorkflowExecution> = Api::namespaced(self.context.shared.client.clone(), &self.key.namespace);
         let preconditions =
             Preconditions { uid: self.object.uid(), resource_version: Some(self.resource_version.clone()) };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };

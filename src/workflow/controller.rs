@@ -4,11 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::platform::object::Decoded;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::Store;
-use kube::{Client, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use super::archiving::Archiving;
@@ -20,36 +18,26 @@ use super::plan::{self, Call, ClusterStep, Decision, Settled, Step, plan};
 use super::report::reason;
 use super::versions::{Gathering, Versions};
 use crate::api::conditions::{self, READY};
-use crate::api::{self, Workflow, WorkflowStatus};
+use crate::api::{Workflow, WorkflowStatus};
 use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::{Id, Registration};
 use crate::mistral::{self, Gap, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
 use crate::platform::apiserver::{self, Error, Written, write_status};
-use crate::platform::events::Publisher;
 use crate::platform::leader::lease::Term;
-use crate::platform::metrics::Metrics;
 use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
-use crate::platform::requeue::{self, Failures, Refusal, Requeue};
+use crate::platform::requeue::{self, Refusal, Requeue};
 use crate::platform::watch::reference;
 use crate::workspace::access::{self, Connection};
-use crate::workspace::connections::{Connections, Key, Live};
+use crate::workspace::connections::{Key, Live};
+use crate::workspace::shared::Shared;
 use crate::workspace::turn::{self, Place};
 
-/// What reconciles share.
+/// What reconciles of Workflows share.
 pub struct Context {
-    pub client: Client,
-    pub connections: Arc<Connections>,
-    pub workspaces: Store<Decoded<api::Workspace>>,
-    pub workflows: Store<Guarded>,
+    pub shared: Shared,
     /// Finds changes at the API.
     pub inventory: Arc<Inventory>,
-    pub publisher: Arc<Publisher>,
-    /// For how long this process may act.
-    pub term: Term,
-    pub metrics: Arc<Metrics>,
-    /// Consecutive failed reconciles.
-    pub failures: Failures,
     states: CachedStates<Memory>,
     archiving: Arc<Archiving>,
 }
@@ -72,37 +60,14 @@ struct Pass<'a> {
 
 impl Context {
     /// Nothing remembered yet.
-    #[expect(clippy::too_many_arguments, reason = "each is a different thing, and they are named where it is called")]
-    pub fn new(
-        client: Client,
-        connections: Arc<Connections>,
-        workspaces: Store<Decoded<api::Workspace>>,
-        workflows: Store<Guarded>,
-        inventory: Arc<Inventory>,
-        publisher: Arc<Publisher>,
-        term: Term,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let archiving = Arc::new(Archiving::new(term.clone()));
-        Self {
-            client,
-            connections,
-            workspaces,
-            workflows,
-            inventory,
-            publisher,
-            term,
-            metrics,
-            failures: Failures::default(),
-            states: CachedStates::default(),
-            archiving,
-        }
+    pub fn new(shared: Shared, inventory: Arc<Inventory>) -> Self {
+        let archiving = Arc::new(Archiving::new(shared.term.clone()));
+        Self { shared, inventory, states: CachedStates::default(), archiving }
     }
 
     /// Forgets all resources but those with these UIDs.
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
         self.states.forget_all_but(exists);
-        self.failures.forget();
     }
 }
 
@@ -111,14 +76,15 @@ impl Context {
 /// # Errors
 /// When the Kubernetes API cannot be used, or somebody else changed the object first.
 pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
-    if context.term.is_over() {
+    if context.shared.term.is_over() {
         return Ok(Action::await_change());
     }
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {
-            context.publisher.undecodable(object.as_ref(), &invalid.error);
-            return apiserver::let_go_of_undecodable::<Workflow>(&context.client, &invalid.metadata, FINALIZER).await;
+            context.shared.publisher.undecodable(object.as_ref(), &invalid.error);
+            return apiserver::let_go_of_undecodable::<Workflow>(&context.shared.client, &invalid.metadata, FINALIZER)
+                .await;
         }
     };
     match context.states.of(object) {
@@ -132,7 +98,7 @@ impl Reconcile for Pass<'_> {
     type Settled = Settled;
 
     fn term(&self) -> &Term {
-        &self.context.term
+        &self.context.shared.term
     }
 
     fn plan(&self, now: Timestamp) -> Decision {
@@ -157,11 +123,11 @@ impl Reconcile for Pass<'_> {
     async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { status, done, news, requeue } = settled;
         for field in plan::drifted(&self.observed) {
-            self.context.metrics.drift_corrected(field.name());
+            self.context.shared.metrics.drift_corrected(field.name());
         }
         let about = apiserver::reference(self.object);
         // What has been done at the API is done, whatever becomes of the status.
-        self.context.publisher.publish(&about, done);
+        self.context.shared.publisher.publish(&about, done);
         let old = self.object.status.as_ref();
         let held = self.observed.memory.status_refused.as_ref();
         if let Some(left) = held.and_then(|refusal| refusal.left(&self.resource_version, Timestamp::now()))
@@ -169,11 +135,11 @@ impl Reconcile for Pass<'_> {
         {
             return Ok(self.untold(requeue, left));
         }
-        match write_status(&self.context.client, self.object, &self.resource_version, old, &status).await {
+        match write_status(&self.context.shared.client, self.object, &self.resource_version, old, &status).await {
             Ok(Some(version)) => {
                 self.observed.memory.status_refused = None;
                 self.wrote(version);
-                self.context.publisher.publish(&about, news);
+                self.context.shared.publisher.publish(&about, news);
             }
             Ok(None) => {}
             Err(error) => {
@@ -189,7 +155,7 @@ impl Reconcile for Pass<'_> {
                 let last = self.observed.memory.status_refused.take();
                 if last.is_none() {
                     let unsaid = conditions::find(&status.conditions, READY);
-                    self.context.publisher.publish(&about, vec![refused.status(unsaid)]);
+                    self.context.shared.publisher.publish(&about, vec![refused.status(unsaid)]);
                 }
                 let next = self.refused(last.as_deref(), refused);
                 let left = next.left(&self.resource_version, Timestamp::now()).unwrap_or_default();
@@ -210,8 +176,8 @@ impl<'a> Pass<'a> {
         let key = Key { namespace, name: object.spec.workspace_ref.name.clone() };
         let CachedState { memory, refresh: look, written } = state;
         let look = context.inventory.take_look(&reference(object)) || look;
-        let (workspace, live) = access::look(&context.workspaces, &context.connections, &key);
-        let stopper = context.connections.for_stopping(&key);
+        let (workspace, live) = access::look(&context.shared.workspaces, &context.shared.connections, &key);
+        let stopper = context.shared.connections.for_stopping(&key);
         let observed = Observed::new(object, memory, workspace, stopper.as_ref().map(Connection::from), look);
         let connection = live.or(stopper);
         let place = Place::new(connection.as_ref(), "Workflow", &key, &object.name_any());
@@ -260,7 +226,7 @@ impl<'a> Pass<'a> {
             self.keep(self.observed.look || self.asked.is_some());
             return Flow::End(Action::requeue(turn::LOOK_AGAIN));
         };
-        if self.context.term.is_over() {
+        if self.context.shared.term.is_over() {
             return Flow::End(Action::await_change());
         }
         self.call(&client, call).await;
@@ -306,7 +272,7 @@ impl<'a> Pass<'a> {
             _ => None,
         };
         if matches!(trouble, Some(Trouble { kind: TroubleKind::Unauthorized, .. })) {
-            self.context.connections.suspect(&self.key);
+            self.context.shared.connections.suspect(&self.key);
         }
     }
 
@@ -317,8 +283,9 @@ impl<'a> Pass<'a> {
         let live = self.connection.clone()?;
         let class = class(&self.observed);
         self.place.take(&live, class, || {
-            let (inventory, connections) = (Arc::clone(&self.context.inventory), Arc::clone(&self.context.connections));
-            let (workflows, object) = (self.context.workflows.clone(), reference(self.object));
+            let (inventory, connections) =
+                (Arc::clone(&self.context.inventory), Arc::clone(&self.context.shared.connections));
+            let (workflows, object) = (self.context.shared.workflows.clone(), reference(self.object));
             let (key, budget) = (self.key.clone(), live.budget.id());
             let wake = move || {
                 workflows.get(&object).is_some() && connections.calls_from(&key, budget) && inventory.wake(&object)
@@ -355,7 +322,7 @@ impl<'a> Pass<'a> {
     async fn set_finalizer(&mut self, present: bool) -> Result<bool, Error> {
         let finalizers = apiserver::finalizers(self.object.meta(), FINALIZER, present);
         let patch = json!({ "finalizers": finalizers, "resourceVersion": self.resource_version });
-        let (client, namespace) = (&self.context.client, &self.key.namespace);
+        let (client, namespace) = (&self.context.shared.client, &self.key.namespace);
         let patched = apiserver::patch_metadata::<Workflow>(client, namespace, &self.object.name_any(), patch).await;
         let error = match patched {
             Ok(patched) => {
@@ -374,7 +341,10 @@ impl<'a> Pass<'a> {
             } else {
                 "nothing else waits for that."
             };
-            self.context.publisher.publish(&apiserver::reference(self.object), vec![refused.finalizer(present, so)]);
+            self.context
+                .shared
+                .publisher
+                .publish(&apiserver::reference(self.object), vec![refused.finalizer(present, so)]);
         }
         let next = self.refused(last.as_deref(), refused);
         self.observed.memory.finalizer_refused = Some(next);

@@ -10,8 +10,8 @@ use crate::platform::object::Decoded;
 use crate::platform::watch;
 use crate::sync::lock;
 use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
 
 use super::inventory::{Guarded, News};
 use crate::api::workspace::Discovery as Policy;
@@ -20,10 +20,11 @@ use crate::mistral;
 use crate::mistral::budget::Class;
 use crate::mistral::wire::WorkflowRow;
 use crate::platform::apiserver::{self, Error, call};
-use crate::platform::events::{Notice, Publisher};
-use crate::platform::leader::lease::Term;
-use crate::workspace::connections::{Connections, Key};
-use crate::workspace::plan::{Discovered as Outcome, reason};
+use crate::platform::events::Notice;
+use crate::workspace::connections::Key;
+use crate::workspace::findings::Discovered as Outcome;
+use crate::workspace::shared::Shared;
+use crate::workspace::status::reason;
 
 /// Consecutive refusals that end a sweep: they concern the operator, not one resource.
 const REFUSED_IN_A_ROW: u32 = 20;
@@ -39,12 +40,7 @@ const FROM: &str = "workflows.mistral.ai/discovered-from";
 const MAX_NAME: usize = 120;
 
 pub struct Discovery {
-    client: Client,
-    workspaces: Store<Decoded<Workspace>>,
-    workflows: Store<Guarded>,
-    connections: Arc<Connections>,
-    publisher: Arc<Publisher>,
-    term: Term,
+    shared: Shared,
     busy: Mutex<HashSet<Key>>,
     /// The outcome of the last sweep of each.
     outcomes: Mutex<HashMap<Key, Outcome>>,
@@ -64,21 +60,13 @@ enum Change {
 
 impl Discovery {
     /// Works with the objects in these stores, while the term lasts.
-    pub fn new(
-        client: Client,
-        workspaces: Store<Decoded<Workspace>>,
-        workflows: Store<Guarded>,
-        connections: Arc<Connections>,
-        publisher: Arc<Publisher>,
-        term: Term,
-    ) -> Self {
-        let (busy, outcomes) = (Mutex::default(), Mutex::default());
-        Self { client, workspaces, workflows, connections, publisher, term, busy, outcomes }
+    pub fn new(shared: Shared) -> Self {
+        Self { shared, busy: Mutex::default(), outcomes: Mutex::default() }
     }
 
     /// The Workspaces whose workflows are to be discovered. Forgets the outcomes of all others.
     pub fn wanted(&self) -> Vec<Key> {
-        let objects = self.workspaces.state();
+        let objects = self.shared.workspaces.state();
         let wanted: HashSet<Key> = objects.iter().filter(|object| wants(object)).map(|object| key(object)).collect();
         lock(&self.outcomes).retain(|key, _| wanted.contains(key));
         wanted.into_iter().collect()
@@ -87,7 +75,7 @@ impl Discovery {
     /// Processes the sweep of one Workspace on a task of its own, unless the last one is still being processed.
     pub fn take_up(self: &Arc<Self>, news: News) {
         let at = ObjectRef::new(&news.key.name).within(&news.key.namespace);
-        let Some(workspace) = self.workspaces.get(&at) else { return };
+        let Some(workspace) = self.shared.workspaces.get(&at) else { return };
         let Ok(workspace) = workspace.0.clone() else { return };
         if !self.is_wanted(&news.key) || !lock(&self.busy).insert(news.key.clone()) {
             return;
@@ -114,9 +102,9 @@ impl Discovery {
             return self.set_outcome(&news.key, Outcome::Incomplete { reason: reason::DISCOVERY_FAILED, message });
         };
         let namespace = news.key.namespace.clone();
-        let objects = self.workflows.state();
+        let objects = self.shared.workflows.state();
         let here = Here::new(objects.iter().filter(|object| object.namespace().as_deref() == Some(&namespace)));
-        let api: Api<Workflow> = Api::namespaced(self.client.clone(), &namespace);
+        let api: Api<Workflow> = Api::namespaced(self.shared.client.clone(), &namespace);
         let (mut changes, taken) = decide(rows, &news.key.name, news.live.workspace_id.as_deref(), &here);
         if !news.swept.is_complete() {
             // A workflow that is not in an incomplete list may exist.
@@ -126,7 +114,7 @@ impl Discovery {
         let (mut created, mut undone) = (0_usize, Undone { taken, unlisted, ..Undone::default() });
         let (all, mut in_a_row) = (changes.len(), 0_u32);
         for (number, change) in changes.into_iter().enumerate() {
-            if self.term.is_over() || !self.is_wanted(&news.key) {
+            if self.shared.term.is_over() || !self.is_wanted(&news.key) {
                 return;
             }
             let error = match change {
@@ -168,7 +156,9 @@ impl Discovery {
         }
         if created > 0 {
             let note = format!("Discovery has created {created} Workflows.");
-            self.publisher.publish(&apiserver::reference(workspace), vec![Notice::normal(reason::DISCOVERED, note)]);
+            self.shared
+                .publisher
+                .publish(&apiserver::reference(workspace), vec![Notice::normal(reason::DISCOVERED, note)]);
         }
         self.set_outcome(&news.key, undone.outcome());
     }
@@ -176,7 +166,7 @@ impl Discovery {
     fn set_outcome(&self, key: &Key, outcome: Outcome) {
         let before = lock(&self.outcomes).insert(key.clone(), outcome.clone());
         if before.as_ref() != Some(&outcome) {
-            self.connections.look_again(key);
+            self.shared.connections.look_again(key);
         }
     }
 
@@ -186,7 +176,7 @@ impl Discovery {
     }
 
     fn is_wanted(&self, key: &Key) -> bool {
-        let workspace = self.workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace));
+        let workspace = self.shared.workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace));
         workspace.is_some_and(|workspace| wants(&workspace))
     }
 }

@@ -20,7 +20,7 @@ use crate::api::WorkflowStatus;
 use crate::mistral::Error;
 use crate::mistral::budget::Class;
 use crate::workspace::connections::{Connections, Key, Live};
-use crate::workspace::plan::Drift;
+use crate::workspace::findings::Drift;
 
 /// A Workflow as it is watched: one that cannot be decoded must not hide the others.
 pub type Guarded = Decoded<api::Workflow>;

@@ -5,6 +5,7 @@ mod contest;
 pub mod controller;
 pub mod discovery;
 pub mod fields;
+pub mod findings;
 pub mod import;
 pub mod inventory;
 mod lists;

@@ -62,7 +62,7 @@ impl Pass<'_> {
         failpoint::reach!("failpoint-claimed");
         let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
             && matches!(&self.observed.note, Note::Claim(claim) if Timestamp::now() < claim.send_before);
-        if !in_time || self.context.term.is_over() {
+        if !in_time || self.context.shared.term.is_over() {
             tracing::warn!("the claim grew too old before the call could be sent; nothing was sent");
             self.observed.too_late();
             return;
@@ -79,7 +79,7 @@ impl Pass<'_> {
             }
         }
         if let Err(mistral::Error::Unauthorized(_)) = &outcome {
-            self.context.connections.suspect(&self.key);
+            self.context.shared.connections.suspect(&self.key);
         }
         self.observed.sent(outcome);
     }
@@ -98,7 +98,7 @@ impl Pass<'_> {
         let object = reference(self.object);
         let started = run.start_time.unwrap_or_else(Timestamp::now);
         let execution_id = run.execution_id.clone();
-        let (tracker, stop) = (&self.context.tracker, &self.context.term.stop);
+        let (tracker, stop) = (&self.context.tracker, &self.context.shared.term.stop);
         let until = Instant::now() + limit;
         let mut outcome = None;
         loop {
@@ -134,7 +134,7 @@ impl Pass<'_> {
     fn had_trouble(&self, trouble: &Trouble) {
         let lasting = self.context.tracker.had_trouble(&self.key, &reference(self.object), trouble.retry_after);
         if lasting || trouble.kind == TroubleKind::Unauthorized {
-            self.context.connections.suspect(&self.key);
+            self.context.shared.connections.suspect(&self.key);
         }
     }
 }
@@ -157,7 +157,7 @@ impl Pass<'_> {
             Ok(Some(name)) => return Comparison::OtherWorkflow(name),
             Err(error) => return Comparison::Unknown(error.to_string()),
         }
-        if self.context.executions.state().iter().any(|other| is_claimed_alike(&self.observed, other)) {
+        if self.context.shared.executions.state().iter().any(|other| is_claimed_alike(&self.observed, other)) {
             return Comparison::Same;
         }
         let Some(request) = input::request(&self.observed) else {

@@ -20,7 +20,7 @@ use mistral_workflows_operator::platform::object::{Decoded, Metadata, MetadataLi
 use mistral_workflows_operator::platform::refused::Refused;
 use mistral_workflows_operator::platform::watch;
 use mistral_workflows_operator::workspace::connections::Connections;
-use mistral_workflows_operator::workspace::plan;
+use mistral_workflows_operator::workspace::{credentials, status};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -215,12 +215,12 @@ fn workflows(bytes: &[u8]) -> bool {
 
 fn workspaces(bytes: &[u8]) -> bool {
     let Some(workspace) = object::<Workspace>(bytes, WORKSPACES[0]) else { return false };
-    plan::state(workspace.status.as_ref());
+    status::state(workspace.status.as_ref());
     let allowed = [Url::parse("https://api.mistral.ai").expect("an address")];
-    if let Ok(address) = plan::address(&workspace.spec, &allowed) {
+    if let Ok(address) = credentials::address(&workspace.spec, &allowed) {
         assert_eq!(address.origin(), allowed[0].origin(), "an address that is not on the list");
     }
-    if let Ok(address) = plan::parse_address(&workspace.spec.base_url) {
+    if let Ok(address) = credentials::parse_address(&workspace.spec.base_url) {
         assert!(matches!(address.scheme(), "http" | "https") && address.host_str().is_some());
         assert!(address.username().is_empty() && address.password().is_none() && address.path() == "/");
     }

@@ -11,7 +11,7 @@ use mistral_workflows_operator::execution::pass::objects::Holder;
 use mistral_workflows_operator::execution::state::input::{Source, Sources, compose, mask};
 use mistral_workflows_operator::json::Json;
 use mistral_workflows_operator::mistral::Mask;
-use mistral_workflows_operator::workspace::plan::api_key;
+use mistral_workflows_operator::workspace::credentials::api_key;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretSlice};
 use serde_json::json;

@@ -1,0 +1,324 @@
+//! Builds the controllers of all kinds and runs them for one term.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, Stream, StreamExt};
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::reflector::store::Writer as StoreWriter;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use super::Config;
+use super::triggers::{Notifiers, Triggers, notify, receive, shards, triggers};
+use crate::api::Workspace;
+use crate::execution::claim::unlisted::UnlistedClaims;
+use crate::execution::state::Instance;
+use crate::execution::tracker::Tracker;
+use crate::platform::apiserver;
+use crate::platform::events::{self, Writer};
+use crate::platform::health::Health;
+use crate::platform::leader::lease::Term;
+use crate::platform::metrics::Metrics;
+use crate::platform::object::Decoded;
+use crate::platform::requeue::Failures;
+use crate::platform::watch::{self, Scope};
+use crate::workflow::discovery::Discovery;
+use crate::workflow::findings::Sweeps;
+use crate::workflow::inventory::Inventory;
+use crate::workspace::connections::{Connections, Key};
+use crate::workspace::shared::Shared;
+use crate::{execution, workflow, workspace};
+
+/// How long reconciles in flight may take to end once the process is to stop. Pods get 30 s.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
+/// How often the memory of deleted resources is dropped.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// What a process that leads works with.
+pub struct Leader<'a> {
+    pub config: &'a Config,
+    pub client: Client,
+    pub scopes: &'a [Scope],
+    /// UID of the namespace `kube-system`.
+    pub cluster: String,
+    /// The name of this process.
+    pub name: String,
+    pub term: Term,
+    pub health: &'a Health,
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the controllers of one term consist of.
+struct Controllers {
+    shared: Shared,
+    workspaces: Arc<workspace::controller::Context>,
+    workflows: Arc<workflow::controller::Context>,
+    executions: Arc<execution::controller::Context>,
+    tracker: Arc<Tracker>,
+    inventory: Arc<Inventory>,
+    discovery: Arc<Discovery>,
+}
+
+/// Where the watches write what they see.
+struct Stores {
+    workspaces: StoreWriter<Decoded<Workspace>>,
+    workflows: StoreWriter<workflow::inventory::Guarded>,
+    executions: StoreWriter<execution::controller::Guarded>,
+}
+
+impl Leader<'_> {
+    /// Runs the controllers until the term's `stop`, then lets what is in flight end.
+    pub async fn run(self) {
+        let stop = self.term.stop.clone();
+        let (notifiers, triggers) = triggers();
+        let (controllers, stores, events) = self.build(&notifiers);
+        controllers.measure();
+        let Triggers { workspaces, workflows, executions, sweeps } = triggers;
+        let shared = &controllers.shared;
+        let workspaces = controller(
+            shared,
+            &shared.workspaces,
+            workspaces.objects(),
+            &controllers.workspaces,
+            workspace::controller::reconcile,
+        );
+        let reconciled = notifiers.workflow_reconciled.clone();
+        let workflows = controller(
+            shared,
+            &shared.workflows,
+            workflows.objects(shared.workflows.clone()),
+            &controllers.workflows,
+            move |object, context| {
+                notify(&reconciled, watch::reference(object.as_ref()));
+                workflow::controller::reconcile(object, context)
+            },
+        );
+        let (distributing, shards) = shards(executions.objects(shared.executions.clone()));
+        let executions = stream::select_all(shards.into_iter().map(|mut shard| {
+            let objects = stream::poll_fn(move |context| shard.poll_recv(context));
+            let reconcile = execution::controller::reconcile;
+            controller(shared, &shared.executions, objects, &controllers.executions, reconcile)
+        }));
+        let executions = async {
+            // Each reconcile may be about a run that another execution has claimed: see `Reservations`.
+            stop.run_until_cancelled(join_all(self.scopes.iter().map(Scope::is_tried))).await;
+            tracing::info!("watching");
+            futures::join!(stop.run_until_cancelled(distributing), executions.collect::<()>());
+            controllers.executions.leftovers.close();
+            controllers.executions.leftovers.wait().await;
+        };
+        let discovering = receive(sweeps).take_until(stop.cancelled()).for_each(|news| {
+            controllers.discovery.take_up(news);
+            std::future::ready(())
+        });
+        let ended = CancellationToken::new();
+        let reconciles = async {
+            futures::join!(
+                stop.run_until_cancelled(self.watch(stores, &notifiers)),
+                workspaces.collect::<()>(),
+                workflows.collect::<()>(),
+                executions,
+                controllers.track_runs(),
+                controllers.sweep_workflows(),
+                discovering,
+                controllers.forget(),
+            );
+            ended.cancel();
+        };
+        let all = async { futures::join!(reconciles, events.run(ended.cancelled())) };
+        let limit = async {
+            stop.cancelled().await;
+            tracing::info!("stopping; what is under way comes to its end first");
+            tokio::time::sleep(SHUTDOWN_LIMIT).await;
+        };
+        tokio::select! {
+            _ = all => tracing::info!("stopped"),
+            () = limit => tracing::info!("stopped without waiting any longer; claims tell the next operator of calls under way"),
+        }
+    }
+
+    /// Builds what the controllers consist of, and the writer of their Events.
+    fn build(&self, notifiers: &Notifiers) -> (Controllers, Stores, Writer) {
+        let instance = Instance { name: self.name.clone(), since: self.term.since, api_server_time: None };
+        let (publisher, events) =
+            events::publisher(self.client.clone(), instance.name.clone(), Arc::clone(&self.metrics));
+        let (workspaces, workspace_writer) = watch::store();
+        let (workflows, workflow_writer) = watch::store();
+        let (executions, execution_writer) = watch::store();
+        let shared = Shared {
+            client: self.client.clone(),
+            connections: Arc::new(Connections::new(notifiers.connection.to_vec(), notifiers.suspect.clone())),
+            workspaces,
+            workflows,
+            executions,
+            publisher: Arc::new(publisher),
+            term: self.term.clone(),
+            metrics: Arc::clone(&self.metrics),
+            failures: Arc::new(Failures::default()),
+        };
+        let tracker = Arc::new(Tracker::new(notifiers.execution_woken.clone()));
+        let inventory = Arc::new(Inventory::new(notifiers.workflow_woken.clone(), notifiers.swept.clone()));
+        let discovery = Arc::new(Discovery::new(shared.clone()));
+        let sweeps = Sweeps { inventory: Arc::clone(&inventory), discovery: Arc::clone(&discovery) };
+        let settings = execution::controller::Settings {
+            cluster: self.cluster.clone(),
+            instance,
+            unlisted: UnlistedClaims::from_now_on(self.scopes.iter().map(|scope| scope.executions.clone()).collect()),
+            labelled_inputs: self.config.input_secrets_need_label,
+        };
+        let controllers = Controllers {
+            workspaces: Arc::new(workspace::controller::Context::new(
+                shared.clone(),
+                Arc::new(sweeps),
+                self.config.allow_base_urls.clone(),
+                self.config.max_requests_per_second,
+            )),
+            workflows: Arc::new(workflow::controller::Context::new(shared.clone(), Arc::clone(&inventory))),
+            executions: Arc::new(execution::controller::Context::new(shared.clone(), Arc::clone(&tracker), settings)),
+            shared,
+            tracker,
+            inventory,
+            discovery,
+        };
+        let stores = Stores { workspaces: workspace_writer, workflows: workflow_writer, executions: execution_writer };
+        (controllers, stores, events)
+    }
+
+    /// Keeps the stores as the API server has the objects, and wakes the controllers. Each kind is listed after the one
+    /// that it refers to.
+    async fn watch(&self, stores: Stores, notifiers: &Notifiers) {
+        let workspace_changed = |workspace: ObjectRef<Decoded<Workspace>>| {
+            let key = Key { namespace: workspace.namespace.clone().unwrap_or_default(), name: workspace.name.clone() };
+            for listener in &notifiers.connection {
+                notify(listener, key.clone());
+            }
+            notify(&notifiers.workspace, workspace);
+        };
+        let api_server = (&self.client, self.scopes, self.health);
+        futures::join!(
+            watch::keep(
+                api_server,
+                |at| &at.served,
+                |at| &at.workspaces,
+                |it| watch::slim(it, |_| None, |_| false),
+                stores.workspaces,
+                workspace_changed,
+            ),
+            watch::keep(
+                api_server,
+                |at| &at.workspaces,
+                |at| &at.workflows,
+                |it| watch::slim(it, |_| None, |_| false),
+                stores.workflows,
+                |workflow| notify(&notifiers.workflow, workflow),
+            ),
+            watch::keep(
+                api_server,
+                |at| &at.workflows,
+                |at| &at.executions,
+                execution::cache::slim,
+                stores.executions,
+                |execution| notify(&notifiers.execution, execution),
+            ),
+        );
+    }
+}
+
+impl Controllers {
+    /// Has the metrics read what is known at each scrape.
+    fn measure(&self) {
+        let (shared, tracker, inventory) =
+            (self.shared.clone(), Arc::clone(&self.tracker), Arc::clone(&self.inventory));
+        self.shared.metrics.at_each_scrape(move |metrics| {
+            metrics.set_executions(shared.executions.state().iter().map(|object| execution::metrics::state(object)));
+            let of_workspace = |object: &Decoded<Workspace>| match &object.0 {
+                Ok(workspace) => workspace::status::state(workspace.status.as_ref()),
+                Err(_) => ("Unknown", "Undecodable"),
+            };
+            metrics.set_workspaces(shared.workspaces.state().iter().map(|object| of_workspace(object)));
+            metrics.set_sweep_age("runs", tracker.longest_unseen());
+            metrics.set_sweep_age("workflows", inventory.age());
+            metrics.set_overdue(inventory.overdue());
+            metrics.set_leader(!shared.term.is_over());
+        });
+    }
+
+    /// Polls the runs that are in progress.
+    fn track_runs(&self) -> impl Future<Output = ()> + use<> {
+        let executions = self.shared.executions.clone();
+        let exists = move |object: &ObjectRef<_>| executions.get(object).is_some();
+        Arc::clone(&self.tracker).run(Arc::clone(&self.shared.connections), exists, self.shared.term.stop.clone())
+    }
+
+    /// Reads the lists of workflows.
+    fn sweep_workflows(&self) -> impl Future<Output = ()> + use<> {
+        let (workflows, discovery) = (self.shared.workflows.clone(), Arc::clone(&self.discovery));
+        let exists = move |object: &ObjectRef<_>| workflows.get(object).is_some();
+        let (connections, stop) = (Arc::clone(&self.shared.connections), self.shared.term.stop.clone());
+        Arc::clone(&self.inventory).run(connections, exists, move || discovery.wanted(), stop)
+    }
+
+    /// Drops what is remembered about deleted resources, from time to time.
+    async fn forget(&self) {
+        let Shared { connections, workspaces, workflows, executions, failures, term, .. } = &self.shared;
+        while term.stop.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_some() {
+            let uids: HashSet<String> = executions.state().iter().filter_map(|object| object.uid()).collect();
+            self.executions.forget_all_but(|uid| uids.contains(uid));
+            let uids: HashSet<String> = workflows.state().iter().filter_map(|object| object.uid()).collect();
+            self.workflows.forget_all_but(|uid| uids.contains(uid));
+            let exists = |key: &Key| workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
+            self.workspaces.forget_all_but(exists);
+            failures.forget();
+            connections.gone_all_but(exists);
+            connections.forget_all_but(exists);
+            self.tracker.forget_all_but(exists);
+        }
+    }
+}
+
+/// Reconciles the objects of the store that the stream names. A failed reconcile is counted, logged and repeated.
+///
+/// After a list, the reconciles of all objects are created together. Each is boxed only when it is first polled, and most
+/// end at once.
+fn controller<K, C, F>(
+    shared: &Shared,
+    store: &Store<Decoded<K>>,
+    objects: impl Stream<Item = ObjectRef<Decoded<K>>> + Send + 'static,
+    context: &Arc<C>,
+    reconcile: impl Fn(Arc<Decoded<K>>, Arc<C>) -> F + Clone + Send + Sync + 'static,
+) -> BoxStream<'static, ()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    C: Send + Sync + 'static,
+    F: Future<Output = Result<Action, apiserver::Error>> + Send + 'static,
+{
+    let (metrics, failures) = (Arc::clone(&shared.metrics), Arc::clone(&shared.failures));
+    let after = Arc::clone(&shared.failures);
+    // No limit on reconciles, which wait for slow tenants: the limit on calls in flight with each key bounds the work.
+    Controller::for_stream(stream::pending(), store.clone())
+        .with_config(controller::Config::default().concurrency(0))
+        .reconcile_on(objects)
+        .graceful_shutdown_on(shared.term.stop.clone().cancelled_owned())
+        .run(
+            move |object, context| {
+                let (metrics, failures, reconcile) = (Arc::clone(&metrics), Arc::clone(&failures), reconcile.clone());
+                async move {
+                    let reconcile = Box::pin(reconcile(Arc::clone(&object), context));
+                    failures.of(object.as_ref(), metrics.pass(&object, reconcile)).await
+                }
+                .boxed()
+            },
+            move |object: Arc<Decoded<K>>, error, _| after.after(object.as_ref(), error),
+            Arc::clone(context),
+        )
+        // Reconciles log their own results.
+        .map(drop)
+        .boxed()
+}

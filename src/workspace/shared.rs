@@ -1,0 +1,36 @@
+//! What the controllers of all kinds share.
+
+use std::sync::Arc;
+
+use kube::Client;
+use kube::runtime::reflector::Store;
+
+use super::connections::Connections;
+use crate::api::{Workflow, WorkflowExecution, Workspace};
+use crate::platform::events::Publisher;
+use crate::platform::leader::lease::Term;
+use crate::platform::metrics::Metrics;
+use crate::platform::object::Decoded;
+use crate::platform::requeue::Failures;
+
+/// What the controllers of all kinds share. A clone shares it, too.
+#[derive(Clone)]
+pub struct Shared {
+    /// Of the Kubernetes API.
+    pub client: Client,
+    /// The connections to Mistral's API whose keys were accepted.
+    pub connections: Arc<Connections>,
+    /// The Workspaces that exist.
+    pub workspaces: Store<Decoded<Workspace>>,
+    /// The Workflows that exist.
+    pub workflows: Store<Decoded<Workflow>>,
+    /// The executions that exist.
+    pub executions: Store<Decoded<WorkflowExecution>>,
+    /// Of Events.
+    pub publisher: Arc<Publisher>,
+    /// For how long this process may act.
+    pub term: Term,
+    pub metrics: Arc<Metrics>,
+    /// Consecutive failed reconciles of each object.
+    pub failures: Arc<Failures>,
+}

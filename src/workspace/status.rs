@@ -1,0 +1,232 @@
+//! The status of a Workspace: what it says of the key, of waiting calls, of discovery and of drift.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::budgets::LimitOf;
+use super::findings::{Discovered, Drift};
+use super::state::{Accepted, Problem};
+use crate::api::WorkspaceStatus;
+use crate::api::conditions::{self, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, Is, READY, RECONCILING, STALLED, THROTTLED};
+use crate::mistral::budget::{Strain, TURNS};
+use crate::platform::events::Notice;
+
+pub use crate::api::reasons::workspace as reason;
+
+/// Why the calls of a Workspace wait.
+#[derive(Clone, Debug)]
+pub struct Strained {
+    pub strain: Strain,
+    pub since: Timestamp,
+    /// How many calls wait now.
+    pub waiting: usize,
+    /// The highest rate, in calls per second.
+    pub limit: u32,
+    /// The setting that limits the rate.
+    pub limit_of: LimitOf,
+}
+
+impl Strained {
+    fn reason(&self) -> &'static str {
+        match self.strain {
+            Strain::Refused => reason::RATE_LIMITED,
+            Strain::Queued => reason::AT_LIMIT,
+        }
+    }
+
+    fn message(&self) -> String {
+        let Self { strain, since, waiting, limit, limit_of } = self;
+        let since = since.strftime("%FT%TZ");
+        if *strain == Strain::Refused {
+            return format!(
+                "The API refuses calls with this key because there are too many (HTTP 429), since {since}; {waiting} waited when this was written. The operator makes fewer, and slowly more up to {limit} a second: set spec.requestsPerSecond to what Mistral allows for the key, or ask Mistral for more."
+            );
+        }
+        let what_to_do = match limit_of {
+            LimitOf::Workspace => "raise spec.requestsPerSecond if Mistral allows more for the key",
+            LimitOf::Other => "raise spec.requestsPerSecond of the other Workspace with the same key",
+            LimitOf::Operator => "have the operator started with a higher --max-requests-per-second",
+        };
+        format!(
+            "Calls have waited for more than 10 s for their turn since {since}; {waiting} waited when this was written. More is to be done than {limit} calls a second, {TURNS} at a time: {what_to_do}, unless the API is slow to answer."
+        )
+    }
+}
+
+/// Status and reason of `Ready`, for the metrics. Unknown words are replaced.
+pub fn state(status: Option<&WorkspaceStatus>) -> (&'static str, &'static str) {
+    let Some(ready) = status.and_then(|status| conditions::find(&status.conditions, READY)) else {
+        return ("Unknown", "None");
+    };
+    let is = ["True", "False"].into_iter().find(|is| *is == ready.status).unwrap_or("Unknown");
+    (is, reason::ALL.into_iter().find(|known| *known == ready.reason).unwrap_or("Other"))
+}
+
+/// The status, and the notices to publish.
+pub fn report(
+    old: &WorkspaceStatus,
+    generation: Option<i64>,
+    outcome: &Result<Accepted, Problem>,
+    strained: Option<&Strained>,
+    discovered: &Discovered,
+    drift: &Drift,
+    now: Timestamp,
+) -> (WorkspaceStatus, Vec<Notice>) {
+    let mut status = old.clone();
+    status.observed_generation = generation;
+    let all = &mut status.conditions;
+    let (is, reason, message, present) = match outcome {
+        Ok(Accepted { workspace_id, customer_id }) => {
+            status.workspace_id.clone_from(workspace_id);
+            status.customer_id.clone_from(customer_id);
+            (Is::True, reason::CONNECTED, "The API accepts the key.", None)
+        }
+        Err(Problem { reason, message, passing }) => {
+            (Is::False, *reason, message.as_str(), Some(if *passing { RECONCILING } else { STALLED }))
+        }
+    };
+    for type_ in [RECONCILING, STALLED] {
+        if present == Some(type_) {
+            conditions::set(all, type_, Is::True, reason, message, generation, now);
+        } else {
+            conditions::remove(all, type_);
+        }
+    }
+    let changed = conditions::find(&old.conditions, READY).is_none_or(|ready| ready.reason != reason);
+    conditions::set(all, READY, is, reason, message, generation, now);
+    let notice = changed.then(|| match outcome {
+        Ok(_) => Notice::normal(reason, message),
+        Err(_) => Notice::warning(reason, message),
+    });
+    let mut notices: Vec<Notice> = notice.into_iter().collect();
+    match strained.map(|strained| (strained.reason(), strained)) {
+        Some((reason, strained)) => {
+            // The message has numbers that change all the time, so the first message stays.
+            let old = conditions::find(&old.conditions, THROTTLED).filter(|old| old.reason == reason);
+            let message = old.map_or_else(|| strained.message(), |old| old.message.clone());
+            if old.is_none() {
+                notices.push(Notice::warning(reason, &message));
+            }
+            conditions::set(all, THROTTLED, Is::True, reason, message, generation, now);
+        }
+        None => conditions::remove(all, THROTTLED),
+    }
+    match discovered {
+        Discovered::Unknown => {}
+        Discovered::Complete => conditions::remove(all, DISCOVERY_INCOMPLETE),
+        Discovered::Incomplete { reason, message } => {
+            if conditions::find(&old.conditions, DISCOVERY_INCOMPLETE).is_none_or(|old| old.reason != *reason) {
+                notices.push(Notice::warning(reason, message));
+            }
+            conditions::set(all, DISCOVERY_INCOMPLETE, Is::True, reason, message, generation, now);
+        }
+    }
+    match drift {
+        Drift::Unknown => {}
+        Drift::Seen => conditions::remove(all, DRIFT_UNSEEN),
+        Drift::Unseen { since, why } => {
+            // The API's error may change with each attempt, so the first message stays.
+            let old = conditions::find(&old.conditions, DRIFT_UNSEEN).map(|old| old.message.clone());
+            let message = old.clone().unwrap_or_else(|| unseen(*since, why));
+            if old.is_none() {
+                notices.push(Notice::warning(reason::LISTS_FAILED, &message));
+            }
+            conditions::set(all, DRIFT_UNSEEN, Is::True, reason::LISTS_FAILED, message, generation, now);
+        }
+    }
+    (status, notices)
+}
+
+fn unseen(since: Timestamp, why: &str) -> String {
+    format!(
+        "What is changed in Mistral is not seen since {}: the lists of workflows could not be read: {}. The operator tries again every minute, or when the API asks for it; if it goes on, ask Mistral why the lists fail.",
+        since.strftime("%FT%TZ"),
+        why.trim_end_matches('.')
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strained(strain: Strain, waiting: usize, limit_of: LimitOf) -> Strained {
+        Strained { strain, since: Timestamp::UNIX_EPOCH, waiting, limit: 20, limit_of }
+    }
+
+    #[test]
+    fn calls_that_wait_are_a_condition_of_a_workspace_that_stays_ready() {
+        let (outcome, now) = (Ok(Accepted::default()), Timestamp::UNIX_EPOCH);
+        let report = |old: &WorkspaceStatus, strained: Option<&Strained>| {
+            report(old, Some(1), &outcome, strained, &Discovered::Complete, &Drift::Seen, now)
+        };
+        let (calm, _) = report(&WorkspaceStatus::default(), None);
+        let (first, news) = report(&calm, Some(&strained(Strain::Refused, 7, LimitOf::Operator)));
+        assert!(conditions::is_true(&first.conditions, READY) && conditions::is_true(&first.conditions, THROTTLED));
+        assert_eq!(news.iter().map(|notice| notice.reason.as_str()).collect::<Vec<_>>(), [reason::RATE_LIMITED]);
+        // Different numbers are no reason to write.
+        assert_eq!(report(&first, Some(&strained(Strain::Refused, 900, LimitOf::Operator))), (first.clone(), vec![]));
+        let (second, news) = report(&first, Some(&strained(Strain::Queued, 900, LimitOf::Operator)));
+        assert_eq!(news.iter().map(|notice| notice.reason.as_str()).collect::<Vec<_>>(), [reason::AT_LIMIT]);
+        assert_eq!(report(&second, None), (calm, vec![]));
+    }
+
+    #[test]
+    fn what_discovery_could_not_do_is_told_once_and_kept_current_until_it_is_done() {
+        let outcome = Ok(Accepted::default());
+        let report = |old: &WorkspaceStatus, discovered: &Discovered| {
+            let now = Timestamp::UNIX_EPOCH;
+            let (status, news) = report(old, Some(1), &outcome, None, discovered, &Drift::Seen, now);
+            (status, news.into_iter().map(|notice| notice.reason).collect::<Vec<_>>())
+        };
+        let incomplete = |reason, message: &str| Discovered::Incomplete { reason, message: message.to_owned() };
+        let (calm, _) = report(&WorkspaceStatus::default(), &Discovered::Complete);
+        let (first, news) = report(&calm, &incomplete(reason::NAME_TAKEN, "two"));
+        assert_eq!(news, [reason::NAME_TAKEN]);
+        assert!(conditions::is_true(&first.conditions, READY), "the connection is well");
+        assert_eq!(report(&first, &incomplete(reason::NAME_TAKEN, "two")), (first.clone(), vec![]));
+        assert_eq!(report(&first, &Discovered::Unknown), (first.clone(), vec![]), "after a restart");
+        let (fewer, news) = report(&first, &incomplete(reason::NAME_TAKEN, "one"));
+        let said = conditions::find(&fewer.conditions, DISCOVERY_INCOMPLETE).unwrap();
+        assert_eq!((said.message.as_str(), news), ("one", vec![]));
+        let (_, news) = report(&first, &incomplete(reason::DISCOVERY_FAILED, "one"));
+        assert_eq!(news, [reason::DISCOVERY_FAILED]);
+        assert_eq!(report(&first, &Discovered::Complete), (calm, vec![]));
+    }
+
+    #[test]
+    fn that_drift_is_not_seen_is_told_once_with_since_when_and_why_until_it_is_seen_again() {
+        let outcome = Ok(Accepted::default());
+        let report = |old: &WorkspaceStatus, drift: &Drift| {
+            let now = Timestamp::UNIX_EPOCH;
+            let (status, news) = report(old, Some(1), &outcome, None, &Discovered::Complete, drift, now);
+            (status, news.into_iter().map(|notice| notice.reason).collect::<Vec<_>>())
+        };
+        let unseen = |why: &str| Drift::Unseen { since: Timestamp::UNIX_EPOCH, why: why.to_owned() };
+        let (calm, _) = report(&WorkspaceStatus::default(), &Drift::Seen);
+        let (first, news) = report(&calm, &unseen("An error occurred (HTTP 503)"));
+        assert_eq!(news, [reason::LISTS_FAILED]);
+        assert!(conditions::is_true(&first.conditions, READY), "the connection is well");
+        let said = &conditions::find(&first.conditions, DRIFT_UNSEEN).unwrap().message;
+        for words in ["since 1970-01-01T00:00:00Z", "An error occurred (HTTP 503)", "tries again every minute"] {
+            assert!(said.contains(words), "{words} in: {said}");
+        }
+        // A different error is no reason to write.
+        assert_eq!(report(&first, &unseen("timed out")), (first.clone(), vec![]));
+        assert_eq!(report(&first, &Drift::Unknown), (first.clone(), vec![]), "after a restart");
+        assert_eq!(report(&first, &Drift::Seen), (calm, vec![]));
+    }
+
+    #[test]
+    fn the_condition_says_since_when_how_many_and_what_to_do() {
+        for (strain, limit_of, words) in [
+            (Strain::Refused, LimitOf::Operator, "set spec.requestsPerSecond to what Mistral allows"),
+            (Strain::Queued, LimitOf::Workspace, "raise spec.requestsPerSecond if"),
+            (Strain::Queued, LimitOf::Other, "the other Workspace with the same key"),
+            (Strain::Queued, LimitOf::Operator, "a higher --max-requests-per-second"),
+        ] {
+            let message = strained(strain, 7, limit_of).message();
+            for word in [words, "since 1970-01-01T00:00:00Z", "; 7 waited", "20"] {
+                assert!(message.contains(word), "{word} in: {message}");
+            }
+        }
+    }
+}
