@@ -55,13 +55,17 @@ async fn run(options: Run) -> Outcome {
         input_secrets_need_label,
         namespaces,
         listen,
+        lease_name,
         lease,
         lease_namespace,
         log_format,
+        log_level,
         log,
     } = options;
-    logs::begin(log, log_format);
-    platform::files::raise_limit();
+    // Whoever gives a former spelling gives no other: the new ones have defaults.
+    let (lease, log_level) = (lease.unwrap_or(lease_name), log.unwrap_or(log_level));
+    logs::begin(log_level, log_format);
+    platform::open_files::raise_limit();
     let namespaces = platform::watch::namespaces(&namespaces)?;
     let (kube, pod_namespace) = cluster().await?;
     let client = platform::apiserver::client(kube.clone())?;

@@ -49,7 +49,7 @@ const MAX_MESSAGE: usize = 32_768;
 
 /// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Is {
+pub enum ConditionStatus {
     /// The condition holds.
     True,
     /// The condition does not hold.
@@ -58,7 +58,7 @@ pub enum Is {
     Unknown,
 }
 
-impl Is {
+impl ConditionStatus {
     fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
@@ -72,7 +72,7 @@ impl Is {
 pub fn set(
     conditions: &mut Vec<Condition>,
     type_: &str,
-    status: Is,
+    status: ConditionStatus,
     reason: &str,
     message: impl Into<String>,
     generation: Option<i64>,
@@ -101,7 +101,7 @@ pub fn set(
 
 /// Whether the operator can continue by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
+pub enum Progress {
     /// The operator continues by itself.
     Working,
     /// A person has to act.
@@ -112,7 +112,7 @@ pub enum Wait {
 /// a person.
 const ARRIVES_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
-impl Wait {
+impl Progress {
     /// The progress of a resource of this age that refers to something missing, and when to check again.
     pub fn for_missing(created: Timestamp, now: Timestamp) -> (Self, Option<Duration>) {
         let until = later(created, ARRIVES_WITHIN);
@@ -126,7 +126,7 @@ impl Wait {
 
 /// Sets `Ready` to true, and removes the other two conditions that kstatus reads.
 pub fn ready(all: &mut Vec<Condition>, reason: &str, message: &str, generation: Option<i64>, now: Timestamp) {
-    set(all, READY, Is::True, reason, message, generation, now);
+    set(all, READY, ConditionStatus::True, reason, message, generation, now);
     remove(all, RECONCILING);
     remove(all, STALLED);
 }
@@ -134,18 +134,18 @@ pub fn ready(all: &mut Vec<Condition>, reason: &str, message: &str, generation: 
 /// Sets `Ready` to false, and with it the other two conditions that kstatus reads.
 pub fn unready(
     all: &mut Vec<Condition>,
-    wait: Wait,
+    wait: Progress,
     reason: &str,
     message: &str,
     generation: Option<i64>,
     now: Timestamp,
 ) {
-    set(all, READY, Is::False, reason, message, generation, now);
+    set(all, READY, ConditionStatus::False, reason, message, generation, now);
     let (present, absent) = match wait {
-        Wait::Working => (RECONCILING, STALLED),
-        Wait::Stalled => (STALLED, RECONCILING),
+        Progress::Working => (RECONCILING, STALLED),
+        Progress::Stalled => (STALLED, RECONCILING),
     };
-    set(all, present, Is::True, reason, message, generation, now);
+    set(all, present, ConditionStatus::True, reason, message, generation, now);
     remove(all, absent);
 }
 
@@ -172,10 +172,10 @@ mod tests {
     fn the_transition_time_moves_only_when_the_status_flips() {
         let mut conditions = Vec::new();
         let at = |second| Timestamp::from_second(second).unwrap();
-        set(&mut conditions, READY, Is::False, "Pending", "waiting", Some(1), at(1));
-        set(&mut conditions, READY, Is::False, "Running", "runs", Some(1), at(2));
+        set(&mut conditions, READY, ConditionStatus::False, "Pending", "waiting", Some(1), at(1));
+        set(&mut conditions, READY, ConditionStatus::False, "Running", "runs", Some(1), at(2));
         assert_eq!(conditions[0].last_transition_time.0, at(1));
-        set(&mut conditions, READY, Is::True, "Completed", "done", Some(1), at(3));
+        set(&mut conditions, READY, ConditionStatus::True, "Completed", "done", Some(1), at(3));
         assert_eq!(conditions[0].last_transition_time.0, at(3));
         assert_eq!(conditions.len(), 1);
     }

@@ -180,7 +180,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::platform::object::Decoded;
+    use crate::platform::decoded::Decoded;
 
     #[test]
     fn no_interval_ends_the_operator() {

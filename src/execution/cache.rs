@@ -9,7 +9,7 @@ use super::controller::Guarded;
 use crate::api::WorkflowExecutionSpec;
 use crate::api::conditions::{self, EXPIRED};
 use crate::api::execution::LeftOut;
-use crate::execution::claim::{CLAIM, Note, digest};
+use crate::execution::claim::{CLAIM, ClaimAnnotation, digest};
 use crate::execution::plan::finish::{MANAGERS, MARKS};
 use crate::execution::status::is_finished;
 use crate::json::Json;
@@ -18,7 +18,7 @@ use crate::platform::watch;
 
 /// Removes what no reconcile reads or writes back. Status and metadata are patched field by field, and only where a
 /// reconcile changes them.
-pub fn slim(object: &mut Guarded) {
+pub fn trim_for_cache(object: &mut Guarded) {
     let ended = object.0.as_ref().is_ok_and(|execution| execution.status.as_ref().is_some_and(is_finished));
     let keep = |entry: &ManagedFieldsEntry| {
         let name = entry.manager.as_deref()?;
@@ -30,7 +30,7 @@ pub fn slim(object: &mut Guarded) {
         }
         MANAGERS.iter().any(|(manager, _)| name == *manager).then_some(kept)
     };
-    watch::slim(object, keep, |mark| MARKS.iter().any(|(name, _)| mark == *name));
+    watch::trim_for_cache(object, keep, |mark| MARKS.iter().any(|(name, _)| mark == *name));
     let Ok(execution) = &mut object.0 else { return };
     leave_out_what_is_long(&mut execution.spec);
     let Some(status) = execution.status.as_mut().filter(|status| is_finished(status)) else { return };
@@ -61,7 +61,8 @@ pub fn slim(object: &mut Guarded) {
     spec.extensions = None;
     // While its call may be in flight, the claim keeps other resources from the same explicit id.
     let annotations = &mut execution.metadata.annotations;
-    if matches!(Note::read(annotations.as_ref()), Note::Claim(claim) if claim.doubt_ends() < Timestamp::now()) {
+    if matches!(ClaimAnnotation::read(annotations.as_ref()), ClaimAnnotation::Claim(claim) if claim.outcome_known_by() < Timestamp::now())
+    {
         *annotations = annotations.take().map(without_claim).filter(|left| !left.is_empty());
     }
 }
@@ -89,7 +90,7 @@ fn without_claim(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, 
 
 #[cfg(test)]
 mod tests {
-    use crate::platform::object::Decoded;
+    use crate::platform::decoded::Decoded;
     use serde_json::{Value, json};
 
     use super::*;
@@ -128,7 +129,7 @@ mod tests {
     fn of_what_is_watched_only_what_passes_read_stays_in_memory() {
         let kept = |complete: &str| -> (Guarded, WorkflowExecution) {
             let mut object: Guarded = serde_json::from_value(object(complete)).unwrap();
-            slim(&mut object);
+            trim_for_cache(&mut object);
             let Decoded(Ok(execution)) = object.clone() else { panic!("not decoded") };
             (object, execution)
         };
@@ -157,7 +158,7 @@ mod tests {
             object["spec"]["input"] = input;
             let mut object: Guarded = serde_json::from_value(object).unwrap();
             let whole = digest(&object.0.as_ref().unwrap().spec);
-            slim(&mut object);
+            trim_for_cache(&mut object);
             (object.0.unwrap().spec, whole)
         };
         let (long, whole) = slimmed(json!({ "a": "x".repeat(5000) }));
@@ -175,7 +176,7 @@ mod tests {
             let mut object = object("True");
             change(&mut object);
             let mut object: Guarded = serde_json::from_value(object).unwrap();
-            slim(&mut object);
+            trim_for_cache(&mut object);
             object.0.unwrap().status.unwrap().conditions[0].message.clone()
         };
         // The condition that reports the passed TTL is written together with the others.
@@ -203,8 +204,11 @@ mod tests {
             let mut object = object(complete);
             object["metadata"]["annotations"] = json!({ CLAIM: claim.to_string() });
             let mut object: Guarded = serde_json::from_value(object).unwrap();
-            assert!(matches!(Note::read(object.0.as_ref().unwrap().metadata.annotations.as_ref()), Note::Claim(_)));
-            slim(&mut object);
+            assert!(matches!(
+                ClaimAnnotation::read(object.0.as_ref().unwrap().metadata.annotations.as_ref()),
+                ClaimAnnotation::Claim(_)
+            ));
+            trim_for_cache(&mut object);
             object.0.unwrap().metadata.annotations
         };
         let (now, before) = (Timestamp::now().to_string(), "2026-01-01T00:00:00Z");
@@ -216,7 +220,7 @@ mod tests {
     #[test]
     fn what_is_not_in_memory_is_not_removed_from_the_cluster() {
         let mut object: Guarded = serde_json::from_value(object("True")).unwrap();
-        slim(&mut object);
+        trim_for_cache(&mut object);
         let old = object.0.unwrap().status.unwrap();
         let mut new = old.clone();
         new.observed_generation = Some(2);

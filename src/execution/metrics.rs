@@ -5,15 +5,15 @@ use std::time::Duration;
 use super::controller::Guarded;
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, READY, STARTED};
-use crate::execution::claim::{Claim, Note};
-use crate::execution::state::{Observed, Sent};
+use crate::execution::claim::{Claim, ClaimAnnotation};
+use crate::execution::state::{ExecutionState, Sent};
 use crate::execution::status::{is_finished, is_started, reason};
 use crate::mistral::wire::TERMINAL;
 use crate::platform::metrics::{Metrics, OTHER};
 
 /// The state of an execution: its status at the API, and the reason of `Ready`. Unknown words become `Other`: anyone
 /// who may write a status could otherwise fill the memory of the metrics system.
-pub fn state(object: &Guarded) -> (&'static str, &'static str) {
+pub fn labels(object: &Guarded) -> (&'static str, &'static str) {
     let Ok(execution) = &object.0 else { return ("Undecodable", "Undecodable") };
     let blank = Status::default();
     let status = execution.status.as_ref().unwrap_or(&blank);
@@ -26,35 +26,35 @@ pub fn state(object: &Guarded) -> (&'static str, &'static str) {
 }
 
 /// Counts what a newly written status says beyond the one before.
-pub fn settled(metrics: &Metrics, o: &Observed, new: &Status) {
-    if is_finished(new) && !is_finished(&o.status) {
+pub fn settled(metrics: &Metrics, state: &ExecutionState, new: &Status) {
+    if is_finished(new) && !is_finished(&state.status) {
         let outcome = ready(new).and_then(|reason| known(reason, &reason::ENDS));
         metrics.finished(outcome.unwrap_or(OTHER), ran(new));
     }
-    if let Some(outcome) = claim_outcome(o, new) {
+    if let Some(outcome) = claim_outcome(state, new) {
         metrics.claim(outcome);
     }
 }
 
 /// Counts a claim that was written over another one, or none; `send` if its call follows.
-pub fn claimed(metrics: &Metrics, before: &Note, claim: &Claim, send: bool) {
+pub fn claimed(metrics: &Metrics, before: &ClaimAnnotation, claim: &Claim, send: bool) {
     if send {
         metrics.claim("written");
-    } else if claim.refused && !matches!(before, Note::Claim(before) if before.refused) {
+    } else if claim.refused && !matches!(before, ClaimAnnotation::Claim(before) if before.refused) {
         metrics.claim("refused");
     }
 }
 
-fn claim_outcome(o: &Observed, new: &Status) -> Option<&'static str> {
-    if is_started(new) && !is_started(&o.status) {
+fn claim_outcome(state: &ExecutionState, new: &Status) -> Option<&'static str> {
+    if is_started(new) && !is_started(&state.status) {
         let adopted = conditions::find(&new.conditions, STARTED).is_some_and(|it| it.reason == reason::ADOPTED);
-        return Some(match o.sent {
+        return Some(match state.sent {
             _ if adopted => "adopted",
             Sent::Accepted(_) => "started",
             _ => "recovered",
         });
     }
-    let reason = ready(new).filter(|reason| ready(&o.status) != Some(*reason))?;
+    let reason = ready(new).filter(|reason| ready(&state.status) != Some(*reason))?;
     match reason {
         reason::EXECUTION_ID_TAKEN => Some("taken"),
         reason::FOREIGN_CLAIM => Some("foreign"),
@@ -111,10 +111,10 @@ mod tests {
             (json!({ "status": "made-up", "conditions": [condition("Ready", "False", "MadeUp")] }), ("Other", "Other")),
             (json!({ "conditions": [condition("Started", "True", "Started")] }), ("Other", "None")),
         ] {
-            assert_eq!(state(&execution(&status)), expected);
+            assert_eq!(labels(&execution(&status)), expected);
         }
         let undecodable = serde_json::from_value(json!({ "metadata": { "name": "run" }, "spec": 1 })).unwrap();
-        assert_eq!(state(&undecodable), ("Undecodable", "Undecodable"));
+        assert_eq!(labels(&undecodable), ("Undecodable", "Undecodable"));
     }
 
     #[test]

@@ -4,10 +4,10 @@
 //!
 //! 1. The watch stores the resource without the long fields that no reconcile reads ([`cache`]). A resource that this
 //!    version cannot decode is skipped, but can still be deleted ([`undecodable`]).
-//! 2. A reconcile begins ([`controller::reconcile`]). [`state::Observed`] holds what is known without a call: the
+//! 2. A reconcile begins ([`controller::reconcile`]). [`state::ExecutionState`] holds what is known without a call: the
 //!    resource, its claim, and what this process remembers of them.
 //! 3. [`plan::plan`] does no I/O. It returns one step, or the status that ends the reconcile. The controller carries
-//!    out the step, adds the outcome to `Observed` and plans again.
+//!    out the step, adds the outcome to `ExecutionState` and plans again.
 //! 4. The first steps read the input and take a permit to call the API. Without a permit the reconcile ends, and the
 //!    queue wakes the resource later. The API is also asked whether the run exists, except for a resource without an
 //!    explicit id that this process has seen from its creation.
@@ -18,19 +18,19 @@
 //! 7. If the workflow is not known for long runs, the reconcile waits up to three seconds for the end
 //!    (`run_durations`). One write of the [`status`] then reports both start and end.
 //! 8. The [`tracker`] polls all other runs, by Workspace, and wakes a resource whose run may have ended. The reconcile
-//!    gets the run, writes the result where the spec wants it ([`pass::objects`]), and sets `Complete` or `Failed`.
+//!    gets the run, writes the result where the spec wants it ([`effects::objects`]), and sets `Complete` or `Failed`.
 //! 9. A finished run is never polled again. Its finalizer goes about two minutes later, and its resource once
 //!    `spec.ttlSecondsAfterFinished` has passed.
 //!
 //! If the resource is deleted earlier, its finalizer holds it until the run has stopped, for five minutes at most.
-//! [`pass::orphan`] stops a run whose resource disappeared during the start.
+//! [`effects::orphan`] stops a run whose resource disappeared during the start.
 
 pub mod cache;
 pub mod claim;
 pub mod controller;
+pub mod effects;
 mod ends;
 pub mod metrics;
-pub mod pass;
 pub mod plan;
 mod run_durations;
 pub mod state;

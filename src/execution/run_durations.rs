@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::sync;
-use crate::workspace::connections::Key;
+use crate::workspace::connections::WorkspaceKey;
 
 /// How long to wait after a start for the run to end. This catches runs of two seconds, as the list of ended runs is
 /// read once a second.
@@ -16,20 +16,20 @@ const MOST: usize = 10_000;
 
 /// What is known of the workflows. Losing it costs a wait, but breaks no guarantee.
 #[derive(Debug, Default)]
-pub struct Lengths {
+pub struct RunDurationHistory {
     /// Workflows whose last observed run took longer than the wait.
-    long: Mutex<HashSet<(Key, String)>>,
+    long: Mutex<HashSet<(WorkspaceKey, String)>>,
 }
 
-impl Lengths {
+impl RunDurationHistory {
     /// How long to wait for a run of this workflow.
-    pub fn linger(&self, workspace: &Key, workflow: &str) -> Duration {
+    pub fn linger(&self, workspace: &WorkspaceKey, workflow: &str) -> Duration {
         let is_long = self.lock().contains(&(workspace.clone(), workflow.to_owned()));
         if is_long { Duration::ZERO } else { LINGER }
     }
 
     /// A run of this workflow has taken this long, or goes on after that time.
-    pub fn took(&self, workspace: &Key, workflow: &str, length: Duration) {
+    pub fn took(&self, workspace: &WorkspaceKey, workflow: &str, length: Duration) {
         let workflow = (workspace.clone(), workflow.to_owned());
         let mut long = self.lock();
         if length < LINGER {
@@ -42,7 +42,7 @@ impl Lengths {
         long.insert(workflow);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<(Key, String)>> {
+    fn lock(&self) -> MutexGuard<'_, HashSet<(WorkspaceKey, String)>> {
         sync::lock(&self.long)
     }
 }
@@ -53,23 +53,24 @@ mod tests {
 
     #[test]
     fn a_start_is_told_late_only_where_runs_are_short_as_far_as_anybody_knows() {
-        let key = |name: &str| Key { namespace: "team".into(), name: name.into() };
-        let lengths = Lengths::default();
-        assert_eq!(lengths.linger(&key("a"), "report"), LINGER);
-        lengths.took(&key("a"), "report", Duration::from_secs(60));
-        assert_eq!(lengths.linger(&key("a"), "report"), Duration::ZERO);
-        assert_eq!(lengths.linger(&key("b"), "report"), LINGER);
-        assert_eq!(lengths.linger(&key("a"), "other"), LINGER);
-        lengths.took(&key("a"), "report", Duration::from_secs(1));
-        assert_eq!(lengths.linger(&key("a"), "report"), LINGER);
+        let key = |name: &str| WorkspaceKey { namespace: "team".into(), name: name.into() };
+        let run_durations = RunDurationHistory::default();
+        assert_eq!(run_durations.linger(&key("a"), "report"), LINGER);
+        run_durations.took(&key("a"), "report", Duration::from_secs(60));
+        assert_eq!(run_durations.linger(&key("a"), "report"), Duration::ZERO);
+        assert_eq!(run_durations.linger(&key("b"), "report"), LINGER);
+        assert_eq!(run_durations.linger(&key("a"), "other"), LINGER);
+        run_durations.took(&key("a"), "report", Duration::from_secs(1));
+        assert_eq!(run_durations.linger(&key("a"), "report"), LINGER);
     }
 
     #[test]
     fn what_is_remembered_has_a_limit() {
-        let (key, lengths) = (Key { namespace: "team".into(), name: "a".into() }, Lengths::default());
+        let (key, run_durations) =
+            (WorkspaceKey { namespace: "team".into(), name: "a".into() }, RunDurationHistory::default());
         for n in 0..=MOST {
-            lengths.took(&key, &n.to_string(), LINGER);
+            run_durations.took(&key, &n.to_string(), LINGER);
         }
-        assert_eq!(lengths.lock().len(), 1);
+        assert_eq!(run_durations.lock().len(), 1);
     }
 }

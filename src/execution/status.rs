@@ -5,12 +5,12 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{
-    self, COMPLETE, EDITED, EXPIRED, FAILED, Is, MISSING, READY, RESULT_NOT_WRITTEN, STARTED, Wait,
+    self, COMPLETE, ConditionStatus, EDITED, EXPIRED, FAILED, MISSING, Progress, READY, RESULT_NOT_WRITTEN, STARTED,
 };
 use crate::api::execution::Failure;
-use crate::execution::claim::{Note, StopFor};
+use crate::execution::claim::{ClaimAnnotation, StopFor};
 use crate::execution::state::result;
-use crate::execution::state::{Comparison, Observed, Referent};
+use crate::execution::state::{Comparison, ExecutionState, WorkflowRefState};
 use crate::mistral::wire::Execution;
 use crate::platform::refused::{Cause, Refused};
 
@@ -27,62 +27,68 @@ pub fn is_started(status: &Status) -> bool {
 }
 
 /// The run has not started: why, and whether it will start without intervention.
-pub fn not_started(o: &Observed, wait: Wait, reason: &str, message: String, now: Timestamp) -> Status {
-    let started = if o.may_have_started() { Is::Unknown } else { Is::False };
-    let mut status = base(o);
-    set(&mut status, o, STARTED, started, reason, &message, now);
-    unready(&mut status, o, wait, reason, &message, now);
+pub fn not_started(state: &ExecutionState, wait: Progress, reason: &str, message: String, now: Timestamp) -> Status {
+    let started = if state.may_have_started() { ConditionStatus::Unknown } else { ConditionStatus::False };
+    let mut status = base(state);
+    set(&mut status, state, STARTED, started, reason, &message, now);
+    unready(&mut status, state, wait, reason, &message, now);
     status
 }
 
 /// The run has started, but its state cannot be read: why.
-pub fn blind(o: &Observed, wait: Wait, reason: &str, message: String, now: Timestamp) -> Status {
-    let mut status = base(o);
-    unready(&mut status, o, wait, reason, &message, now);
+pub fn state_unreadable(
+    state: &ExecutionState,
+    wait: Progress,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> Status {
+    let mut status = base(state);
+    unready(&mut status, state, wait, reason, &message, now);
     status
 }
 
 /// The run is in progress.
-pub fn running(o: &Observed, run: &Execution, now: Timestamp) -> Status {
-    let mut status = of_run(o, run, now);
-    started(&mut status, o, now);
+pub fn running(state: &ExecutionState, run: &Execution, now: Timestamp) -> Status {
+    let mut status = of_run(state, run, now);
+    started(&mut status, state, now);
     conditions::remove(&mut status.conditions, MISSING);
-    let message = match &o.referent {
-        _ if o.is_reading() && o.spec.shutdown.is_some() => {
+    let message = match &state.workflow_ref {
+        _ if state.is_reading() && state.spec.shutdown.is_some() => {
             "The run goes on; it is not this resource's own, so spec.shutdown leaves it alone."
         }
-        Referent::Ready { active: Some(false), .. } => {
+        WorkflowRefState::Ready { active: Some(false), .. } => {
             "The run goes on, or waits: no live worker serves its workflow; start its worker."
         }
         _ => "The run goes on.",
     };
-    unready(&mut status, o, Wait::Working, reason::RUNNING, message, now);
+    unready(&mut status, state, Progress::Working, reason::RUNNING, message, now);
     status
 }
 
 /// The run has ended, but its details are still being read. Clients that wait for the end must not see it earlier.
-pub fn ending(o: &Observed, run: &Execution, now: Timestamp) -> Status {
-    Status { end_time: None, duration_ms: None, status: o.status.status.clone(), ..running(o, run, now) }
+pub fn ending(state: &ExecutionState, run: &Execution, now: Timestamp) -> Status {
+    Status { end_time: None, duration_ms: None, status: state.status.status.clone(), ..running(state, run, now) }
 }
 
 /// The run has ended, and its result cannot be written yet.
-pub fn result_pending(o: &Observed, run: &Execution, message: &str, now: Timestamp) -> Status {
-    let mut status = ending(o, run, now);
+pub fn result_pending(state: &ExecutionState, run: &Execution, message: &str, now: Timestamp) -> Status {
+    let mut status = ending(state, run, now);
     // A different message about the same trouble is no news.
-    let old = conditions::find(&o.status.conditions, READY).filter(|ready| ready.reason == reason::RESULT_PENDING);
+    let old = conditions::find(&state.status.conditions, READY).filter(|ready| ready.reason == reason::RESULT_PENDING);
     let message = old.map_or(message, |ready| &ready.message);
-    unready(&mut status, o, Wait::Working, reason::RESULT_PENDING, message, now);
+    unready(&mut status, state, Progress::Working, reason::RESULT_PENDING, message, now);
     status
 }
 
 /// The run has ended.
-pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Timestamp) -> Status {
-    let mut status = of_run(o, run, now);
-    started(&mut status, o, now);
+pub fn ended(state: &ExecutionState, run: &Execution, failure_text: Option<&str>, now: Timestamp) -> Status {
+    let mut status = of_run(state, run, now);
+    started(&mut status, state, now);
     conditions::remove(&mut status.conditions, MISSING);
     status.end_time = Some(Time(run.end_time.unwrap_or(now)));
     if run.status.as_deref() == Some("COMPLETED") {
-        let mut message = result::keep(&mut status, o, run, now);
+        let mut message = result::keep(&mut status, state, run, now);
         // A client that waits for this condition alone must learn that the run is not this resource's own.
         if let Some(adopted) =
             conditions::find(&status.conditions, STARTED).filter(|started| started.reason == reason::ADOPTED)
@@ -90,12 +96,12 @@ pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Tim
             message = format!("{message} {}", adopted.message);
         }
         let reason = reason::COMPLETED;
-        set(&mut status, o, COMPLETE, Is::True, reason, &message, now);
-        conditions::ready(&mut status.conditions, reason, &message, o.generation, now);
+        set(&mut status, state, COMPLETE, ConditionStatus::True, reason, &message, now);
+        conditions::ready(&mut status.conditions, reason, &message, state.generation, now);
         return status;
     }
     let (reason, what) = match run.status.as_deref() {
-        Some("CANCELED" | "TERMINATED") if stopped_for(o) == Some(StopFor::Deadline) => {
+        Some("CANCELED" | "TERMINATED") if stopped_for(state) == Some(StopFor::Deadline) => {
             (reason::DEADLINE_EXCEEDED, "The run exceeded spec.activeDeadlineSeconds and was stopped.")
         }
         Some("CANCELED") => (reason::CANCELED, "The run was canceled."),
@@ -109,28 +115,28 @@ pub fn ended(o: &Observed, run: &Execution, failure_text: Option<&str>, now: Tim
             "The run failed, and the API has no text that says why; look at its trace in Mistral's console.",
         ),
     };
-    failed(status, o, reason, failure_text.unwrap_or(what), now)
+    failed(status, state, reason, failure_text.unwrap_or(what), now)
 }
 
 /// The run has ended. Its result is written once the API server accepts a status again.
-pub fn end_pending(o: &Observed, ended: &Status, now: Timestamp) -> Status {
+pub fn end_pending(state: &ExecutionState, ended: &Status, now: Timestamp) -> Status {
     let mut status = Status {
         execution_id: ended.execution_id.clone(),
         root_execution_id: ended.root_execution_id.clone(),
         run_id: ended.run_id.clone(),
         workflow_name: ended.workflow_name.clone(),
         start_time: ended.start_time.clone(),
-        ..base(o)
+        ..base(state)
     };
-    started(&mut status, o, now);
+    started(&mut status, state, now);
     conditions::remove(&mut status.conditions, MISSING);
     let message = "The run has ended; its end and its result are written next.";
-    unready(&mut status, o, Wait::Working, reason::RESULT_PENDING, message, now);
+    unready(&mut status, state, Progress::Working, reason::RESULT_PENDING, message, now);
     status
 }
 
 /// The run completed, and the API server refuses its result in the status.
-pub fn result_left_out(status: &mut Status, o: &Observed, refused: &Refused, now: Timestamp) {
+pub fn result_left_out(status: &mut Status, state: &ExecutionState, refused: &Refused, now: Timestamp) {
     let bytes = status.result_bytes.unwrap_or_default();
     let (reason, why) = match refused.cause {
         Cause::Size => (reason::RESULT_TOO_LARGE, "this resource has no room for it beside its input"),
@@ -140,62 +146,62 @@ pub fn result_left_out(status: &mut Status, o: &Observed, refused: &Refused, now
         "The run completed; its result of {bytes} bytes stays at the API: {why} ({}); spec.result.to writes results into an object of their own.",
         refused.said
     );
-    set(status, o, RESULT_NOT_WRITTEN, Is::True, reason, &message, now);
-    set(status, o, COMPLETE, Is::True, reason::COMPLETED, &message, now);
-    conditions::ready(&mut status.conditions, reason::COMPLETED, &message, o.generation, now);
+    set(status, state, RESULT_NOT_WRITTEN, ConditionStatus::True, reason, &message, now);
+    set(status, state, COMPLETE, ConditionStatus::True, reason::COMPLETED, &message, now);
+    conditions::ready(&mut status.conditions, reason::COMPLETED, &message, state.generation, now);
 }
 
 /// The execution ended without a run that could be read: nothing ran, or the outcome is unknown.
-pub fn ended_without_run(o: &Observed, reason: &str, message: &str, now: Timestamp) -> Status {
-    let mut status = base(o);
+pub fn ended_without_run(state: &ExecutionState, reason: &str, message: &str, now: Timestamp) -> Status {
+    let mut status = base(state);
     status.end_time = Some(Time(now));
-    if !is_started(&o.status) {
-        set(&mut status, o, STARTED, Is::False, reason, message, now);
+    if !is_started(&state.status) {
+        set(&mut status, state, STARTED, ConditionStatus::False, reason, message, now);
     }
-    failed(status, o, reason, message, now)
+    failed(status, state, reason, message, now)
 }
 
 /// The API no longer knows a run that had started, but may know it again later.
-pub fn missing(o: &Observed, now: Timestamp) -> Status {
-    let mut status = base(o);
-    started(&mut status, o, now);
+pub fn missing(state: &ExecutionState, now: Timestamp) -> Status {
+    let mut status = base(state);
+    started(&mut status, state, now);
     let message = "The API no longer knows this run. It is never started again; if the API does not find it within a day, the execution fails as Lost.";
-    set(&mut status, o, MISSING, Is::True, reason::MISSING, message, now);
-    unready(&mut status, o, Wait::Working, reason::MISSING, message, now);
+    set(&mut status, state, MISSING, ConditionStatus::True, reason::MISSING, message, now);
+    unready(&mut status, state, Progress::Working, reason::MISSING, message, now);
     status
 }
 
 /// The run is being stopped, and the resource stays.
-pub fn stopping(o: &Observed, running: Status, message: &str, now: Timestamp) -> Status {
+pub fn stopping(state: &ExecutionState, running: Status, message: &str, now: Timestamp) -> Status {
     let mut status = running;
-    unready(&mut status, o, Wait::Working, reason::STOPPING, message, now);
+    unready(&mut status, state, Progress::Working, reason::STOPPING, message, now);
     status
 }
 
 /// The execution has finished and its TTL has passed, but it must not be deleted.
-pub fn expired(o: &Observed, who: &str, now: Timestamp) -> Status {
-    let mut status = o.status.clone();
+pub fn expired(state: &ExecutionState, who: &str, now: Timestamp) -> Status {
+    let mut status = state.status.clone();
     let message = format!(
         "spec.ttlSecondsAfterFinished has passed, and the resource is kept: {who} keeps track of it and would create it, and so run it, again. Remove it there."
     );
-    set(&mut status, o, EXPIRED, Is::True, reason::TRACKED, &message, now);
+    set(&mut status, state, EXPIRED, ConditionStatus::True, reason::TRACKED, &message, now);
     status
 }
 
 /// The execution has finished and its TTL has passed, but the API server refuses the deletion.
-pub fn deletion_refused(o: &Observed, refused: &Refused, now: Timestamp) -> Status {
-    let mut status = o.status.clone();
+pub fn deletion_refused(state: &ExecutionState, refused: &Refused, now: Timestamp) -> Status {
+    let mut status = state.status.clone();
     let message = format!(
         "spec.ttlSecondsAfterFinished has passed, and the API server does not let the operator delete the resource; see to the policy, webhook or right that refuses it. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
         refused.said
     );
-    set(&mut status, o, EXPIRED, Is::True, reason::DELETION_REFUSED, &message, now);
+    set(&mut status, state, EXPIRED, ConditionStatus::True, reason::DELETION_REFUSED, &message, now);
     status
 }
 
 /// The execution has finished, and its TTL, if any, has not passed.
-pub fn not_expired(o: &Observed) -> Status {
-    let mut status = o.status.clone();
+pub fn not_expired(state: &ExecutionState) -> Status {
+    let mut status = state.status.clone();
     conditions::remove(&mut status.conditions, EXPIRED);
     status
 }
@@ -207,38 +213,38 @@ pub fn known_end(status: &Status) -> Option<Timestamp> {
     status.end_time.as_ref().map(|time| time.0).max(written)
 }
 
-fn stopped_for(o: &Observed) -> Option<StopFor> {
-    match &o.note {
-        Note::Claim(claim) if !o.is_reading() => claim.stop_for,
-        Note::Claim(_) | Note::Absent | Note::Unreadable => None,
+fn stopped_for(state: &ExecutionState) -> Option<StopFor> {
+    match &state.note {
+        ClaimAnnotation::Claim(claim) if !state.is_reading() => claim.stop_for,
+        ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => None,
     }
 }
 
 /// The run is being stopped before the resource goes.
-pub fn deleting(o: &Observed, now: Timestamp) -> Status {
-    let mut status = base(o);
+pub fn deleting(state: &ExecutionState, now: Timestamp) -> Status {
+    let mut status = base(state);
     let message = "The resource is being deleted; its run is being stopped first.";
-    unready(&mut status, o, Wait::Working, reason::STOPPING, message, now);
+    unready(&mut status, state, Progress::Working, reason::STOPPING, message, now);
     status
 }
 
 /// The status so far, for the current generation of the spec.
-fn base(o: &Observed) -> Status {
-    let mut status = o.status.clone();
-    status.observed_generation = o.generation;
-    if o.claim_exists() {
-        status.execution_id = Some(o.execution_id());
+fn base(state: &ExecutionState) -> Status {
+    let mut status = state.status.clone();
+    status.observed_generation = state.generation;
+    if state.claim_exists() {
+        status.execution_id = Some(state.execution_id());
     }
     status
 }
 
 /// The status, updated with what the API says about the run.
-fn of_run(o: &Observed, run: &Execution, now: Timestamp) -> Status {
-    let mut status = base(o);
+fn of_run(state: &ExecutionState, run: &Execution, now: Timestamp) -> Status {
+    let mut status = base(state);
     status.execution_id = Some(run.execution_id.clone());
     let known = |new: &Option<String>, old: Option<String>| new.clone().or(old);
     status.root_execution_id = known(&run.root_execution_id, status.root_execution_id);
-    status.run_id = known(&run.run_id, o.memory.run_id.clone().or(status.run_id));
+    status.run_id = known(&run.run_id, state.memory.run_id.clone().or(status.run_id));
     status.workflow_name = known(&run.workflow_name, status.workflow_name);
     status.status = known(&run.status, status.status);
     status.start_time = run.start_time.map(Time).or(status.start_time);
@@ -247,9 +253,9 @@ fn of_run(o: &Observed, run: &Execution, now: Timestamp) -> Status {
     {
         status.duration_ms = run.total_duration_ms.map(|ms| ms as i64).or(status.duration_ms);
     }
-    if o.is_edited() {
+    if state.is_edited() {
         let message = "The spec was edited after the run was claimed. The run is what the claim says, not what the spec says now.";
-        set(&mut status, o, EDITED, Is::True, reason::EDITED, message, now);
+        set(&mut status, state, EDITED, ConditionStatus::True, reason::EDITED, message, now);
     }
     status
 }
@@ -261,15 +267,23 @@ pub fn withheld_failure(why: &str) -> String {
     )
 }
 
-fn started(status: &mut Status, o: &Observed, now: Timestamp) {
+fn started(status: &mut Status, state: &ExecutionState, now: Timestamp) {
     // A restart must not turn an adopted run into a started one, nor the other way round.
     if is_started(status) {
         return;
     }
-    if !o.is_reading() {
-        return set(status, o, STARTED, Is::True, reason::STARTED, "The API has accepted the run.", now);
+    if !state.is_reading() {
+        return set(
+            status,
+            state,
+            STARTED,
+            ConditionStatus::True,
+            reason::STARTED,
+            "The API has accepted the run.",
+            now,
+        );
     }
-    let input = match &o.comparison {
+    let input = match &state.comparison {
         Comparison::Same => "; it was started with the same input".to_owned(),
         Comparison::Unknown(why) => format!("; whether it was started with the same input is not known: {why}"),
         Comparison::NotTried | Comparison::OtherInput(_) | Comparison::OtherWorkflow(_) => String::new(),
@@ -277,22 +291,30 @@ fn started(status: &mut Status, o: &Observed, now: Timestamp) {
     let message = format!(
         "The run was found under this id, not started by this resource{input}. Deleting the resource leaves it alone."
     );
-    set(status, o, STARTED, Is::True, reason::ADOPTED, &message, now);
+    set(status, state, STARTED, ConditionStatus::True, reason::ADOPTED, &message, now);
 }
 
-fn failed(mut status: Status, o: &Observed, reason: &str, message: &str, now: Timestamp) -> Status {
+fn failed(mut status: Status, state: &ExecutionState, reason: &str, message: &str, now: Timestamp) -> Status {
     let mut message = message.to_owned();
     crate::text::truncate(&mut message, 4096);
-    set(&mut status, o, FAILED, Is::True, reason, &message, now);
-    unready(&mut status, o, Wait::Stalled, reason, &message, now);
+    set(&mut status, state, FAILED, ConditionStatus::True, reason, &message, now);
+    unready(&mut status, state, Progress::Stalled, reason, &message, now);
     status.failure = Some(Failure { reason: reason.into(), message });
     status
 }
 
-fn unready(status: &mut Status, o: &Observed, wait: Wait, reason: &str, message: &str, now: Timestamp) {
-    conditions::unready(&mut status.conditions, wait, reason, message, o.generation, now);
+fn unready(status: &mut Status, state: &ExecutionState, wait: Progress, reason: &str, message: &str, now: Timestamp) {
+    conditions::unready(&mut status.conditions, wait, reason, message, state.generation, now);
 }
 
-fn set(status: &mut Status, o: &Observed, type_: &str, is: Is, reason: &str, message: &str, now: Timestamp) {
-    conditions::set(&mut status.conditions, type_, is, reason, message, o.generation, now);
+fn set(
+    status: &mut Status,
+    state: &ExecutionState,
+    type_: &str,
+    is: ConditionStatus,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
+    conditions::set(&mut status.conditions, type_, is, reason, message, state.generation, now);
 }

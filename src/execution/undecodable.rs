@@ -7,7 +7,7 @@ use kube::core::ObjectMeta;
 
 use crate::api::execution::ResultSpec;
 use crate::api::{DeletionPolicy, WorkflowExecution, WorkflowExecutionSpec, WorkspaceRef};
-use crate::execution::claim::{FINALIZER, Note};
+use crate::execution::claim::{ClaimAnnotation, FINALIZER};
 use crate::workspace::connections::Connections;
 
 /// A stand-in for a resource that is being deleted, sufficient for its deletion. None if there is nothing to do.
@@ -20,11 +20,11 @@ pub fn being_deleted(metadata: &ObjectMeta, connections: &Connections) -> Option
         return None;
     }
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let workspace = match Note::read(metadata.annotations.as_ref()) {
-        Note::Claim(claim) => connections
+    let workspace = match ClaimAnnotation::read(metadata.annotations.as_ref()) {
+        ClaimAnnotation::Claim(claim) => connections
             .stopper_in(namespace, |live| claim.is_for(&live.origin, live.workspace_id.as_deref(), true))
             .map(|key| WorkspaceRef { name: key.name }),
-        Note::Absent | Note::Unreadable => None,
+        ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => None,
     };
     let spec = WorkflowExecutionSpec {
         workspace_ref: workspace.unwrap_or_default(),

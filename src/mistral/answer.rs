@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::error::{ApiError, Error};
-use super::mask::Mask;
+use super::redactor::Redactor;
 use super::wire::{Execution, Page, Registration, Workflow};
 use crate::json::{self, Rows};
 
@@ -204,7 +204,7 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 }
 
 /// Redacts the key, also in the forms that `own` finds, and the values of `mask`.
-pub fn clean(text: &str, key: &str, own: &Mask, mask: &Mask) -> String {
+pub fn clean(text: &str, key: &str, own: &Redactor, mask: &Redactor) -> String {
     // `own` ignores short values, so the key is replaced here whatever its length.
     let text = text.replace(key, "[redacted]");
     mask.text(&own.text(&text)).into_owned()

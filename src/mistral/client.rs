@@ -13,14 +13,15 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::answer::{self, Repeat};
-use super::budget::{Budget, Class, Pace, Turn};
-use super::calls::{Calls, OneMore, Status};
+use super::call_metrics::{Calls, Status};
 use super::error::Error;
 use super::filter::{RegistrationFilter, RunFilter, WorkflowFilter};
-use super::mask::Mask;
 use super::pages::Pages;
+use super::redactor::Redactor;
 use super::wire::{BulkOutcome, ExecuteRequest, Execution, Page, Registration, UpdateRequest, WhoAmI, Workflow};
-use crate::room::{Held, Room, SHORT};
+use crate::answer_memory::{Held, Room, SHORT};
+use crate::throttle::metrics::InFlightGuard;
+use crate::throttle::{Budget, Permit, Priority};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit for a whole call, from connecting to the last byte of the response.
@@ -37,10 +38,10 @@ pub struct Client {
     base: Url,
     token: Arc<SecretString>,
     /// Redacts the API key.
-    own_mask: Arc<Mask>,
-    mask: Arc<Mask>,
+    own_mask: Arc<Redactor>,
+    mask: Arc<Redactor>,
     calls: Calls,
-    pace: Pace,
+    pace: CallMode,
     room: Room,
     pages: Pages,
 }
@@ -76,6 +77,37 @@ impl Request {
     }
 }
 
+/// How the calls of a client get their permits.
+#[derive(Clone, Debug, Default)]
+enum CallMode {
+    /// Calls need no permit.
+    #[default]
+    Free,
+    /// All calls use this permit.
+    In(Arc<Permit>),
+    /// Each call waits for a permit of its own.
+    Waiting { budget: Arc<Budget>, priority: Priority, flow: String },
+}
+
+impl CallMode {
+    /// The permit of a call that is about to be sent.
+    ///
+    /// # Errors
+    /// If nothing may be sent, with the time that is left until then.
+    async fn permit(&self) -> Result<Option<Arc<Permit>>, Duration> {
+        match self {
+            Self::Free => Ok(None),
+            Self::In(permit) => permit.spend().map(|()| Some(Arc::clone(permit))),
+            Self::Waiting { budget, priority, flow } => loop {
+                let permit = budget.take(*priority, flow).await;
+                if permit.spend().is_ok() {
+                    return Ok(Some(Arc::new(permit)));
+                }
+            },
+        }
+    }
+}
+
 impl Client {
     /// Makes a client for the API at `base` (scheme, host and port) with an API key.
     ///
@@ -94,10 +126,10 @@ impl Client {
             .retry(reqwest::retry::never())
             .build()
             .map_err(|error| with_causes(&error))?;
-        let own_mask = Arc::new(Mask::new([token.expose_secret()]));
+        let own_mask = Arc::new(Redactor::new([token.expose_secret()]));
         let (token, mask, calls) = (Arc::new(token), Arc::default(), Calls::default());
         let (room, pages) = (Room::default(), Pages::default());
-        Ok(Self { http, base, token, own_mask, mask, calls, pace: Pace::Free, room, pages })
+        Ok(Self { http, base, token, own_mask, mask, calls, pace: CallMode::Free, room, pages })
     }
 
     /// Counts the calls of this client in `calls`.
@@ -108,20 +140,20 @@ impl Client {
 
     /// Redacts the values of `mask` in the errors of this client.
     #[must_use]
-    pub fn hiding(self, mask: Mask) -> Self {
+    pub fn hiding(self, mask: Redactor) -> Self {
         Self { mask: Arc::new(mask), ..self }
     }
 
     /// Makes all calls of this client with this permit.
     #[must_use]
-    pub fn in_turn(self, turn: Arc<Turn>) -> Self {
-        Self { pace: Pace::In(turn), ..self }
+    pub fn with_permit(self, permit: Arc<Permit>) -> Self {
+        Self { pace: CallMode::In(permit), ..self }
     }
 
     /// Makes each call of this client wait for a permit of its own: for tasks, never for reconciles.
     #[must_use]
-    pub fn waiting(self, budget: Arc<Budget>, class: Class, lane: String) -> Self {
-        Self { pace: Pace::Waiting { budget, class, lane }, ..self }
+    pub fn waiting(self, budget: Arc<Budget>, priority: Priority, flow: String) -> Self {
+        Self { pace: CallMode::Waiting { budget, priority, flow }, ..self }
     }
 
     /// The memory limit for long responses and inputs of this key.
@@ -135,13 +167,13 @@ impl Client {
     }
 
     /// Returns a client for one call. If the calls of this client wait for permits, waits for the permit of that call.
-    pub async fn at_its_turn(&self) -> Self {
+    pub async fn with_its_permit(&self) -> Self {
         match &self.pace {
-            Pace::Waiting { budget, class, lane } => {
-                let turn = budget.take(*class, lane).await;
-                self.clone().in_turn(Arc::new(turn))
+            CallMode::Waiting { budget, priority, flow } => {
+                let permit = budget.take(*priority, flow).await;
+                self.clone().with_permit(Arc::new(permit))
             }
-            Pace::Free | Pace::In(_) => self.clone(),
+            CallMode::Free | CallMode::In(_) => self.clone(),
         }
     }
 
@@ -363,12 +395,12 @@ impl Client {
     /// Sends a request and classifies the outcome. No error text contains the key or a value to redact.
     async fn send(&self, request: Request, repeat: Repeat) -> Result<(Vec<u8>, Held), Error> {
         let Request { http, route, method } = request;
-        let turn = self.pace.turn().await.map_err(|left| Error::Transient {
+        let permit = self.pace.permit().await.map_err(|left| Error::Transient {
             retry_after: Some(left),
             message: "the API has asked for fewer calls (HTTP 429), so this one was not sent".into(),
         })?;
         let begun = Instant::now();
-        let under_way = OneMore::of(&self.calls.in_flight);
+        let under_way = InFlightGuard::of(&self.calls.in_flight);
         let (status, outcome) = match http.send().await {
             Ok(response) => self.answer(response, repeat).await,
             Err(error) if error.is_connect() || error.is_builder() => {
@@ -379,8 +411,8 @@ impl Client {
         };
         drop(under_way);
         self.calls.made(route, method, status, begun);
-        if let (Some(turn), Status::Code(429), Err(refusal)) = (&turn, status, &outcome) {
-            turn.refused(refusal.retry_after());
+        if let (Some(permit), Status::Code(429), Err(refusal)) = (&permit, status, &outcome) {
+            permit.refused(refusal.retry_after());
         }
         outcome.map_err(|error| answer::redact(error, |text| self.clean(text)))
     }

@@ -4,18 +4,17 @@
 //! Python client (`mistralai`). Where they leave something open, this client accepts both variants.
 
 pub mod answer;
-pub mod budget;
-pub mod calls;
+pub mod call_metrics;
 mod client;
 mod error;
 mod filter;
-mod mask;
 mod pages;
+mod redactor;
 mod unescape;
 pub mod wire;
 
 pub use client::{Client, ExecuteTarget, REQUEST_TIMEOUT};
 pub use error::{ApiError, Error, Trouble, TroubleKind};
 pub use filter::{RegistrationFilter, RunFilter, WorkflowFilter};
-pub use mask::Mask;
 pub use pages::{Gap, Pages};
+pub use redactor::Redactor;

@@ -10,8 +10,8 @@ use k8s_openapi::jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::answer_memory::Held;
 use crate::json::{self, Json, Rows};
-use crate::room::Held;
 
 /// How many characters of a description are read, shown and compared.
 pub const MAX_DESCRIPTION: usize = 16_384;

@@ -22,17 +22,17 @@ use crate::execution::claim::unlisted::UnlistedClaims;
 use crate::execution::state::Instance;
 use crate::execution::tracker::Tracker;
 use crate::platform::apiserver;
+use crate::platform::decoded::Decoded;
 use crate::platform::events::{self, Writer};
 use crate::platform::health::Health;
 use crate::platform::leader::lease::Term;
 use crate::platform::metrics::Metrics;
-use crate::platform::object::Decoded;
 use crate::platform::requeue::Failures;
 use crate::platform::watch::{self, Scope};
 use crate::workflow::discovery::Discovery;
 use crate::workflow::findings::Sweeps;
 use crate::workflow::inventory::Inventory;
-use crate::workspace::connections::{Connections, Key};
+use crate::workspace::connections::{Connections, WorkspaceKey};
 use crate::workspace::shared::Shared;
 use crate::{execution, workflow, workspace};
 
@@ -111,8 +111,8 @@ impl Leader<'_> {
             stop.run_until_cancelled(join_all(self.scopes.iter().map(Scope::is_tried))).await;
             tracing::info!("watching");
             futures::join!(stop.run_until_cancelled(distributing), executions.collect::<()>());
-            controllers.executions.leftovers.close();
-            controllers.executions.leftovers.wait().await;
+            controllers.executions.orphaned_runs.close();
+            controllers.executions.orphaned_runs.wait().await;
         };
         let discovering = receive(sweeps).take_until(stop.cancelled()).for_each(|news| {
             controllers.discovery.take_up(news);
@@ -195,7 +195,10 @@ impl Leader<'_> {
     /// that it refers to.
     async fn watch(&self, stores: Stores, notifiers: &Notifiers) {
         let workspace_changed = |workspace: ObjectRef<Decoded<Workspace>>| {
-            let key = Key { namespace: workspace.namespace.clone().unwrap_or_default(), name: workspace.name.clone() };
+            let key = WorkspaceKey {
+                namespace: workspace.namespace.clone().unwrap_or_default(),
+                name: workspace.name.clone(),
+            };
             for listener in &notifiers.connection {
                 notify(listener, key.clone());
             }
@@ -207,7 +210,7 @@ impl Leader<'_> {
                 api_server,
                 |at| &at.served,
                 |at| &at.workspaces,
-                |it| watch::slim(it, |_| None, |_| false),
+                |it| watch::trim_for_cache(it, |_| None, |_| false),
                 stores.workspaces,
                 workspace_changed,
             ),
@@ -215,7 +218,7 @@ impl Leader<'_> {
                 api_server,
                 |at| &at.workspaces,
                 |at| &at.workflows,
-                |it| watch::slim(it, |_| None, |_| false),
+                |it| watch::trim_for_cache(it, |_| None, |_| false),
                 stores.workflows,
                 |workflow| notify(&notifiers.workflow, workflow),
             ),
@@ -223,7 +226,7 @@ impl Leader<'_> {
                 api_server,
                 |at| &at.workflows,
                 |at| &at.executions,
-                execution::cache::slim,
+                execution::cache::trim_for_cache,
                 stores.executions,
                 |execution| notify(&notifiers.execution, execution),
             ),
@@ -237,7 +240,7 @@ impl Controllers {
         let (shared, tracker, inventory) =
             (self.shared.clone(), Arc::clone(&self.tracker), Arc::clone(&self.inventory));
         self.shared.metrics.at_each_scrape(move |metrics| {
-            metrics.set_executions(shared.executions.state().iter().map(|object| execution::metrics::state(object)));
+            metrics.set_executions(shared.executions.state().iter().map(|object| execution::metrics::labels(object)));
             let of_workspace = |object: &Decoded<Workspace>| match &object.0 {
                 Ok(workspace) => workspace::status::state(workspace.status.as_ref()),
                 Err(_) => ("Unknown", "Undecodable"),
@@ -273,7 +276,8 @@ impl Controllers {
             self.executions.forget_all_but(|uid| uids.contains(uid));
             let uids: HashSet<String> = workflows.state().iter().filter_map(|object| object.uid()).collect();
             self.workflows.forget_all_but(|uid| uids.contains(uid));
-            let exists = |key: &Key| workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
+            let exists =
+                |key: &WorkspaceKey| workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
             self.workspaces.forget_all_but(exists);
             failures.forget();
             connections.gone_all_but(exists);

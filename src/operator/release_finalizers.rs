@@ -47,7 +47,7 @@ pub async fn finalizers(client: &Client, namespaces: &[String]) -> Released {
     for namespace in namespaces.iter().map(|name| Some(name.as_str())).chain(all) {
         let found = [
             of_kind::<WorkflowExecution>(client, namespace, execution::claim::FINALIZER).await,
-            of_kind::<Workflow>(client, namespace, workflow::observed::FINALIZER).await,
+            of_kind::<Workflow>(client, namespace, workflow::state::FINALIZER).await,
         ];
         for ((kind, sum), outcome) in released.outcomes.iter_mut().zip(found) {
             match outcome {

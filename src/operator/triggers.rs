@@ -9,10 +9,10 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 
 use crate::api::{Workflow, WorkflowExecution, Workspace};
-use crate::platform::object::Decoded;
+use crate::platform::decoded::Decoded;
 use crate::platform::watch;
 use crate::workflow::inventory::News;
-use crate::workspace::connections::Key;
+use crate::workspace::connections::WorkspaceKey;
 use crate::{execution, workflow};
 
 type WorkspaceRef = ObjectRef<Decoded<Workspace>>;
@@ -33,9 +33,9 @@ pub struct Notifiers {
     /// The watch saw a change of this execution.
     pub execution: UnboundedSender<ExecutionRef>,
     /// The connection of this Workspace appeared, changed or went, for Workflows and for executions.
-    pub connection: [UnboundedSender<Key>; 2],
+    pub connection: [UnboundedSender<WorkspaceKey>; 2],
     /// A call has cast doubt on the key of this Workspace.
-    pub suspect: UnboundedSender<Key>,
+    pub suspect: UnboundedSender<WorkspaceKey>,
     /// A sweep found this workflow changed at Mistral, or a permit for its call came.
     pub workflow_woken: UnboundedSender<WorkflowRef>,
     /// A sweep found the run of this execution changed, or a permit for its call came.
@@ -50,21 +50,21 @@ pub struct Notifiers {
 /// What wakes Workspaces.
 pub struct WorkspaceTriggers {
     changed: UnboundedReceiver<WorkspaceRef>,
-    suspect: UnboundedReceiver<Key>,
+    suspect: UnboundedReceiver<WorkspaceKey>,
 }
 
 /// What wakes Workflows.
 pub struct WorkflowTriggers {
     changed: UnboundedReceiver<WorkflowRef>,
     woken: UnboundedReceiver<WorkflowRef>,
-    connection: UnboundedReceiver<Key>,
+    connection: UnboundedReceiver<WorkspaceKey>,
 }
 
 /// What wakes executions.
 pub struct ExecutionTriggers {
     changed: UnboundedReceiver<ExecutionRef>,
     woken: UnboundedReceiver<ExecutionRef>,
-    connection: UnboundedReceiver<Key>,
+    connection: UnboundedReceiver<WorkspaceKey>,
     workflow_reconciled: UnboundedReceiver<WorkflowRef>,
 }
 
@@ -120,7 +120,7 @@ pub fn triggers() -> (Notifiers, Triggers) {
 impl WorkspaceTriggers {
     /// The Workspaces to reconcile.
     pub fn objects(self) -> impl Stream<Item = WorkspaceRef> + Send + 'static {
-        let suspected = receive(self.suspect).map(|key: Key| ObjectRef::new(&key.name).within(&key.namespace));
+        let suspected = receive(self.suspect).map(|key: WorkspaceKey| ObjectRef::new(&key.name).within(&key.namespace));
         stream::select(receive(self.changed), suspected)
     }
 }

@@ -21,9 +21,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tower::limit::ConcurrencyLimitLayer;
 
+use crate::answer_memory::{Held, Room, SHORT};
 use crate::clock::later;
-use crate::platform::object::{Metadata, MetadataList};
-use crate::room::{Held, Room, SHORT};
+use crate::platform::decoded::{Metadata, MetadataList};
 use crate::text::truncate;
 
 /// How long one call to the API server may take.

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::platform::object::Decoded;
+use crate::platform::decoded::Decoded;
 use crate::sync;
 use axum::body::Bytes;
 use kube::Resource;
@@ -23,7 +23,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tracing::Instrument;
 
 use crate::execution::status::reason;
-use crate::mistral::calls::Calls;
+use crate::mistral::call_metrics::Calls;
 use crate::platform::apiserver::{Error, contained};
 
 /// The media type of [`Metrics::render`].
@@ -64,7 +64,7 @@ fn closed() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("claims_total", "outcome", CLAIMS.to_vec()),
         ("drift_corrected_total", "field", FIELDS.to_vec()),
         ("events_dropped_total", "reason", DROPPED.to_vec()),
-        ("api_call_wait_seconds", "class", classes),
+        ("api_call_wait_seconds", "priority", classes),
     ]
 }
 
@@ -162,17 +162,21 @@ impl Default for Metrics {
             "How long calls to the Mistral API took, by route, method and HTTP status",
             calls.durations.clone(),
         );
-        all.add("api_calls_in_flight", "Calls to the Mistral API under way", calls.in_flight.clone());
+        all.add("api_calls_in_flight", "Calls to the Mistral API in flight", calls.in_flight.clone());
         all.add(
             "api_calls_waiting",
-            "Resources and tasks that wait for their turn to call the Mistral API",
-            calls.waiting.clone(),
+            "Requests that wait for a permit to call the Mistral API, by priority level",
+            calls.waits.now.clone(),
         );
-        all.add("api_call_wait_seconds", "How long turns to call the Mistral API were waited for", calls.waits.clone());
+        all.add(
+            "api_call_wait_seconds",
+            "How long requests waited for a permit to call the Mistral API",
+            calls.waits.durations.clone(),
+        );
         let metrics = Self {
             passes: all.add(
                 "reconcile_duration_seconds",
-                "How long passes over resources took, by kind and outcome",
+                "How long reconciles took, by kind and outcome",
                 Family::new_with_constructor(pass),
             ),
             executions: all.add("executions", "WorkflowExecutions that exist", Family::default()),
@@ -413,14 +417,14 @@ mod tests {
     /// Metrics with a value for each metric.
     fn touched() -> Metrics {
         let metrics = Metrics::default();
-        let call = crate::mistral::calls::Call {
+        let call = crate::mistral::call_metrics::Call {
             route: "/v1/workflows",
             method: "GET".into(),
-            status: crate::mistral::calls::Status::Timeout,
+            status: crate::mistral::call_metrics::Status::Timeout,
         };
         metrics.calls.durations.get_or_create(&call).observe(1.0);
-        let class = crate::mistral::budget::Class::Stop;
-        metrics.calls.waits.get_or_create(&crate::mistral::calls::Waiting { class }).observe(1.0);
+        let priority = crate::throttle::Priority::Stop;
+        metrics.calls.waits.durations.get_or_create(&crate::throttle::metrics::Waiting { priority }).observe(1.0);
         metrics.passes.get_or_create(&Pass { kind: "Workspace".into(), outcome: "ok" }).observe(1.0);
         metrics.set_executions([("RUNNING", "Running"); 3].into_iter());
         metrics.set_workspaces([("True", "Connected")].into_iter());

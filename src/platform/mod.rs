@@ -1,17 +1,17 @@
 //! What any controller needs, whatever its kind: the API server, watches, leader election, Events, metrics, health.
 
 pub mod apiserver;
+pub mod decoded;
 pub mod events;
 pub mod failpoint;
-pub mod files;
+pub mod fair_queue;
 pub mod health;
 pub mod leader;
 pub mod logs;
 pub mod metrics;
-pub mod object;
+pub mod open_files;
 pub mod reconcile;
 pub mod refused;
 pub mod requeue;
 mod server;
-pub mod turns;
 pub mod watch;

@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::mistral::budget::Class;
 use crate::mistral::wire::{BulkOutcome, Workflow};
 use crate::mistral::{ApiError, Error};
 use crate::platform::leader::lease::Term;
 use crate::sync;
-use crate::workspace::connections::Live;
+use crate::throttle::Priority;
+use crate::workspace::connections::Connection;
 
 /// How long a lone request waits for another one: a person does not notice.
 const ALONE: Duration = Duration::from_millis(300);
@@ -29,22 +29,22 @@ const PATIENCE: Duration = Duration::from_secs(45);
 /// Ids in one call; the API's maximum.
 const AT_MOST: usize = 100;
 /// The flow of these calls: one may be for many Workspaces, and queues behind none of them.
-const LANE: &str = "(archiving)";
+const FLOW: &str = "(archiving)";
 
 type Answer = Result<Option<Workflow>, Error>;
 
 /// Collected requests, by destination.
 #[derive(Debug)]
 pub struct Archiving {
-    lanes: Mutex<Vec<Lane>>,
+    flows: Mutex<Vec<Flow>>,
     term: Term,
     patience: Duration,
 }
 
 /// Requests for one key and one direction. It exists while a task works it off.
 #[derive(Debug)]
-struct Lane {
-    live: Live,
+struct Flow {
+    live: Connection,
     archived: bool,
     wishes: Vec<Wish>,
     /// Notified when a request is added.
@@ -54,7 +54,7 @@ struct Lane {
 #[derive(Debug)]
 struct Wish {
     /// The priority level of its call.
-    class: Class,
+    priority: Priority,
     namespace: String,
     id: String,
     answer: oneshot::Sender<Answer>,
@@ -63,7 +63,7 @@ struct Wish {
 impl Archiving {
     /// Starts empty. Nothing is sent once the term is over.
     pub fn new(term: Term) -> Self {
-        Self { lanes: Mutex::default(), term, patience: PATIENCE }
+        Self { flows: Mutex::default(), term, patience: PATIENCE }
     }
 
     /// Archives or unarchives the workflow with this UUID, together with other requests of that kind.
@@ -72,25 +72,25 @@ impl Archiving {
     /// See [`Error`]; those of this workflow, or of the whole call.
     pub async fn set(
         self: &Arc<Self>,
-        live: &Live,
-        class: Class,
+        live: &Connection,
+        priority: Priority,
         namespace: &str,
         id: String,
         archived: bool,
     ) -> Answer {
         let (answer, answered) = oneshot::channel();
-        let wish = Wish { class, namespace: namespace.to_owned(), id, answer };
+        let wish = Wish { priority, namespace: namespace.to_owned(), id, answer };
         let new_lane = {
-            let mut lanes = self.lock();
-            match lanes.iter_mut().find(|lane| lane.archived == archived && lane.live.is_as(live)) {
-                Some(lane) => {
-                    lane.wishes.push(wish);
-                    lane.more.notify_one();
+            let mut flows = self.lock();
+            match flows.iter_mut().find(|flow| flow.archived == archived && flow.live.is_as(live)) {
+                Some(flow) => {
+                    flow.wishes.push(wish);
+                    flow.more.notify_one();
                     None
                 }
                 None => {
                     let more = Arc::new(Notify::new());
-                    lanes.push(Lane { live: live.clone(), archived, wishes: vec![wish], more: Arc::clone(&more) });
+                    flows.push(Flow { live: live.clone(), archived, wishes: vec![wish], more: Arc::clone(&more) });
                     Some(more)
                 }
             }
@@ -105,12 +105,12 @@ impl Archiving {
         }
     }
 
-    async fn work_off(self: Arc<Self>, live: Live, archived: bool, more: Arc<Notify>) {
-        let is_this = |lane: &Lane| lane.archived == archived && lane.live.is_as(&live);
+    async fn work_off(self: Arc<Self>, live: Connection, archived: bool, more: Arc<Notify>) {
+        let is_this = |flow: &Flow| flow.archived == archived && flow.live.is_as(&live);
         loop {
             let latest = Instant::now() + LONGEST;
             loop {
-                let wishes = self.lock().iter().find(|lane| is_this(lane)).map_or(0, |lane| lane.wishes.len());
+                let wishes = self.lock().iter().find(|flow| is_this(flow)).map_or(0, |flow| flow.wishes.len());
                 if wishes >= AT_MOST {
                     break;
                 }
@@ -120,31 +120,31 @@ impl Archiving {
                 }
             }
             let batch = {
-                let mut lanes = self.lock();
-                let Some(at) = lanes.iter().position(is_this) else { return };
+                let mut flows = self.lock();
+                let Some(at) = flows.iter().position(is_this) else { return };
                 // A reconcile that has ended meanwhile does not wait any more, and a later one requests again.
-                lanes[at].wishes.retain(|wish| !wish.answer.is_closed());
-                if lanes[at].wishes.is_empty() || self.term.is_over() {
-                    lanes.remove(at);
+                flows[at].wishes.retain(|wish| !wish.answer.is_closed());
+                if flows[at].wishes.is_empty() || self.term.is_over() {
+                    flows.remove(at);
                     return;
                 }
-                most_urgent(&mut lanes[at].wishes, AT_MOST)
+                most_urgent(&mut flows[at].wishes, AT_MOST)
             };
             // On a task of its own, so that later requests do not wait for this answer.
             tokio::spawn(send(live.clone(), batch, archived));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Lane>> {
-        sync::lock(&self.lanes)
+    fn lock(&self) -> MutexGuard<'_, Vec<Flow>> {
+        sync::lock(&self.flows)
     }
 }
 
 /// Takes up to `limit` requests: those of a deletion before those that only correct drift.
 fn most_urgent(wishes: &mut Vec<Wish>, limit: usize) -> Vec<Wish> {
     let (mut taken, mut left) = (Vec::new(), Vec::new());
-    for class in Class::ALL {
-        let mut of_class: Vec<Wish> = wishes.extract_if(.., |wish| wish.class == class).collect();
+    for priority in Priority::ALL {
+        let mut of_class: Vec<Wish> = wishes.extract_if(.., |wish| wish.priority == priority).collect();
         taken.extend(fair_share(&mut of_class, limit - taken.len()));
         left.extend(of_class);
     }
@@ -181,11 +181,11 @@ fn fair_share(wishes: &mut Vec<Wish>, limit: usize) -> Vec<Wish> {
     taken
 }
 
-async fn send(live: Live, mut batch: Vec<Wish>, archived: bool) {
-    let client = |class: Class| live.waiting_in(class, LANE.to_owned());
-    if let (Some(first), true) = (batch.iter().map(|wish| wish.class).min(), batch.len() > 1) {
+async fn send(live: Connection, mut batch: Vec<Wish>, archived: bool) {
+    let client = |priority: Priority| live.waiting_in(priority, FLOW.to_owned());
+    if let (Some(first), true) = (batch.iter().map(|wish| wish.priority).min(), batch.len() > 1) {
         // The call has the priority level of the most urgent request in it.
-        let client = client(first).at_its_turn().await;
+        let client = client(first).with_its_permit().await;
         // A reconcile that has given up meanwhile requests again.
         batch.retain(|wish| !wish.answer.is_closed());
         let ids: Vec<String> = batch.iter().map(|wish| wish.id.clone()).collect();
@@ -205,7 +205,7 @@ async fn send(live: Live, mut batch: Vec<Wish>, archived: bool) {
         }
     }
     for wish in batch {
-        let client = client(wish.class).at_its_turn().await;
+        let client = client(wish.priority).with_its_permit().await;
         if wish.answer.is_closed() {
             continue;
         }
@@ -263,20 +263,20 @@ mod tests {
 
     use super::*;
     use crate::mistral::Client;
-    use crate::mistral::budget::Budget;
-    use crate::mistral::calls::{Calls, Waiting};
+    use crate::throttle::Budget;
+    use crate::throttle::metrics::{Waiting, Waits};
 
     fn wish(namespace: &str, id: &str) -> Wish {
-        Wish { class: Class::Stop, namespace: namespace.into(), id: id.into(), answer: oneshot::channel().0 }
+        Wish { priority: Priority::Stop, namespace: namespace.into(), id: id.into(), answer: oneshot::channel().0 }
     }
 
     /// A connection whose API refuses all calls for ten minutes.
-    async fn refused(calls: Calls) -> Live {
+    async fn refused(calls: Waits) -> Connection {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let budget = Budget::new(50, calls, || ());
-        budget.take(Class::Start, "n").await.refused(Some(Duration::from_secs(600)));
+        budget.take(Priority::Start, "n").await.refused(Some(Duration::from_secs(600)));
         let client = Client::new("http://127.0.0.1:9".parse().unwrap(), SecretString::from("key")).unwrap();
-        Live::new(client, budget, "http://127.0.0.1:9".into(), None, Duration::from_secs(300))
+        Connection::new(client, budget, "http://127.0.0.1:9".into(), None, Duration::from_secs(300))
     }
 
     fn archiving(patience: Duration) -> Arc<Archiving> {
@@ -290,29 +290,29 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_is_held_up_for_as_long_as_the_api_refuses_all_calls() {
-        let (live, archiving) = (refused(Calls::default()).await, archiving(Duration::from_secs(1)));
-        let answer = archiving.set(&live, Class::Stop, "n", "id".into(), true);
+        let (live, archiving) = (refused(Waits::default()).await, archiving(Duration::from_secs(1)));
+        let answer = archiving.set(&live, Priority::Stop, "n", "id".into(), true);
         let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("still waits");
         assert!(matches!(answer, Err(Error::Transient { .. })), "{answer:?}");
     }
 
     #[tokio::test]
     async fn a_deletion_waits_as_one_also_together_with_drift_that_came_before_it() {
-        let calls = Calls::default();
+        let calls = Waits::default();
         let (live, archiving) = (refused(calls.clone()).await, archiving(PATIENCE));
-        for class in [Class::Drift, Class::Stop, Class::Drift] {
+        for priority in [Priority::Drift, Priority::Stop, Priority::Drift] {
             let (live, archiving) = (live.clone(), Arc::clone(&archiving));
-            tokio::spawn(async move { archiving.set(&live, class, "n", format!("{class:?}"), true).await });
+            tokio::spawn(async move { archiving.set(&live, priority, "n", format!("{priority:?}"), true).await });
             tokio::task::yield_now().await;
         }
-        let waiting = |class: Class| calls.waiting.get_or_create(&Waiting { class }).get();
+        let waiting = |priority: Priority| calls.now.get_or_create(&Waiting { priority }).get();
         let waits = async {
-            while waiting(Class::Stop) + waiting(Class::Drift) == 0 {
+            while waiting(Priority::Stop) + waiting(Priority::Drift) == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         tokio::time::timeout(Duration::from_secs(20), waits).await.expect("nothing waits");
-        assert_eq!((waiting(Class::Stop), waiting(Class::Drift)), (1, 0));
+        assert_eq!((waiting(Priority::Stop), waiting(Priority::Drift)), (1, 0));
     }
 
     #[tokio::test]
@@ -357,13 +357,13 @@ mod tests {
 
     #[test]
     fn more_than_a_call_takes_leave_in_the_order_of_what_they_are_for() {
-        let of = |class: Class, id: &str| Wish { class, ..wish("n", id) };
+        let of = |priority: Priority, id: &str| Wish { priority, ..wish("n", id) };
         let mut wishes = vec![
-            of(Class::Drift, "drift-0"),
-            of(Class::Start, "start-0"),
-            of(Class::Stop, "stop-0"),
-            of(Class::Drift, "drift-1"),
-            of(Class::Stop, "stop-1"),
+            of(Priority::Drift, "drift-0"),
+            of(Priority::Start, "start-0"),
+            of(Priority::Stop, "stop-0"),
+            of(Priority::Drift, "drift-1"),
+            of(Priority::Stop, "stop-1"),
         ];
         assert_eq!(ids(&most_urgent(&mut wishes, 4)), ["stop-0", "stop-1", "start-0", "drift-0"]);
         assert_eq!(ids(&most_urgent(&mut wishes, 4)), ["drift-1"]);

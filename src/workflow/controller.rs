@@ -11,15 +11,14 @@ use serde_json::json;
 
 use super::archiving::Archiving;
 use super::fields;
-use super::inventory::{Guarded, Inventory, Look};
+use super::inventory::{Guarded, Inventory, RefreshOutcome};
 use super::lists::{read_registrations, read_workflows};
-use super::observed::{Change, FINALIZER, Memory, Observed, Remote};
 use super::plan::{self, Call, ClusterStep, Decision, Settled, Step, plan};
-use super::report::reason;
+use super::state::{Change, FINALIZER, Memory, Remote, WorkflowState};
+use super::status::reason;
 use super::versions::{Gathering, Versions};
 use crate::api::conditions::{self, READY};
 use crate::api::{Workflow, WorkflowStatus};
-use crate::mistral::budget::{Class, Wake};
 use crate::mistral::wire::{Id, Registration};
 use crate::mistral::{self, Gap, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
 use crate::platform::apiserver::{self, Error, Written, write_status};
@@ -28,10 +27,11 @@ use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcil
 use crate::platform::refused::Refused;
 use crate::platform::requeue::{self, Refusal, Requeue};
 use crate::platform::watch::reference;
-use crate::workspace::access::{self, Connection};
-use crate::workspace::connections::{Key, Live};
+use crate::throttle::{Priority, Wake};
+use crate::workspace::access::{self, ConnectionInfo};
+use crate::workspace::connections::{Connection, WorkspaceKey};
+use crate::workspace::permit::{self, QueueTicket};
 use crate::workspace::shared::Shared;
-use crate::workspace::turn::{self, Place};
 
 /// What reconciles of Workflows share.
 pub struct Context {
@@ -43,16 +43,16 @@ pub struct Context {
 }
 
 /// One reconcile of one workflow.
-struct Pass<'a> {
+struct Reconciliation<'a> {
     context: &'a Context,
     object: &'a Workflow,
-    key: Key,
-    observed: Observed,
+    key: WorkspaceKey,
+    state: WorkflowState,
     /// For the next conditional write.
     resource_version: String,
-    connection: Option<Live>,
+    connection: Option<Connection>,
     /// Its permit to call, and its place in the queue.
-    place: Place,
+    ticket: QueueTicket,
     written: Option<Written>,
     /// When this reconcile last got the workflow from the API, or asked the API to change it.
     asked: Option<Instant>,
@@ -88,12 +88,12 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         }
     };
     match context.states.of(object) {
-        Ok(state) => reconcile::run(Pass::new(&context, object, state)).await,
+        Ok(state) => reconcile::run(Reconciliation::new(&context, object, state)).await,
         Err(later) => Ok(later),
     }
 }
 
-impl Reconcile for Pass<'_> {
+impl Reconcile for Reconciliation<'_> {
     type Step = Step;
     type Settled = Settled;
 
@@ -102,7 +102,7 @@ impl Reconcile for Pass<'_> {
     }
 
     fn plan(&self, now: Timestamp) -> Decision {
-        plan(&self.observed, now)
+        plan(&self.state, now)
     }
 
     async fn act(&mut self, step: Step) -> Result<Flow, Error> {
@@ -117,27 +117,27 @@ impl Reconcile for Pass<'_> {
 
     fn failed(&self) {
         // Who wanted to ask still does.
-        self.keep(self.observed.look);
+        self.store_memory(self.state.refresh);
     }
 
     async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { status, done, news, requeue } = settled;
-        for field in plan::drifted(&self.observed) {
+        for field in plan::drifted(&self.state) {
             self.context.shared.metrics.drift_corrected(field.name());
         }
         let about = apiserver::reference(self.object);
         // What has been done at the API is done, whatever becomes of the status.
         self.context.shared.publisher.publish(&about, done);
         let old = self.object.status.as_ref();
-        let held = self.observed.memory.status_refused.as_ref();
+        let held = self.state.memory.status_refused.as_ref();
         if let Some(left) = held.and_then(|refusal| refusal.left(&self.resource_version, Timestamp::now()))
-            && status != self.observed.status
+            && status != self.state.status
         {
             return Ok(self.untold(requeue, left));
         }
         match write_status(&self.context.shared.client, self.object, &self.resource_version, old, &status).await {
             Ok(Some(version)) => {
-                self.observed.memory.status_refused = None;
+                self.state.memory.status_refused = None;
                 self.wrote(version);
                 self.context.shared.publisher.publish(&about, news);
             }
@@ -145,50 +145,50 @@ impl Reconcile for Pass<'_> {
             Err(error) => {
                 let Some(refused) = Refused::of(&error) else {
                     // A status that cannot be written each time must not make for a call each time.
-                    let wait = requeue::backoff(self.observed.memory.retries.in_a_row, &self.observed.uid, 5, 300);
+                    let wait = requeue::backoff(self.state.memory.retries.in_a_row, &self.state.uid, 5, 300);
                     if !error.is_conflict() {
-                        self.observed.settled(Requeue::Retry(wait), Timestamp::now());
+                        self.state.settled(Requeue::Retry(wait), Timestamp::now());
                     }
-                    self.keep(error.is_conflict());
+                    self.store_memory(error.is_conflict());
                     return Err(error);
                 };
-                let last = self.observed.memory.status_refused.take();
+                let last = self.state.memory.status_refused.take();
                 if last.is_none() {
                     let unsaid = conditions::find(&status.conditions, READY);
                     self.context.shared.publisher.publish(&about, vec![refused.status(unsaid)]);
                 }
                 let next = self.refused(last.as_deref(), refused);
                 let left = next.left(&self.resource_version, Timestamp::now()).unwrap_or_default();
-                self.observed.memory.status_refused = Some(next);
+                self.state.memory.status_refused = Some(next);
                 return Ok(self.untold(requeue, left));
             }
         }
         self.track(&status);
-        self.observed.settled(requeue, Timestamp::now());
-        self.keep(false);
+        self.state.settled(requeue, Timestamp::now());
+        self.store_memory(false);
         Ok(requeue.action())
     }
 }
 
-impl<'a> Pass<'a> {
+impl<'a> Reconciliation<'a> {
     fn new(context: &'a Context, object: &'a Workflow, state: CachedState<Memory>) -> Self {
         let namespace = object.namespace().unwrap_or_default();
-        let key = Key { namespace, name: object.spec.workspace_ref.name.clone() };
-        let CachedState { memory, refresh: look, written } = state;
-        let look = context.inventory.take_look(&reference(object)) || look;
-        let (workspace, live) = access::look(&context.shared.workspaces, &context.shared.connections, &key);
+        let key = WorkspaceKey { namespace, name: object.spec.workspace_ref.name.clone() };
+        let CachedState { memory, refresh, written } = state;
+        let refresh = context.inventory.take_refresh(&reference(object)) || refresh;
+        let (workspace, live) = access::resolve(&context.shared.workspaces, &context.shared.connections, &key);
         let stopper = context.shared.connections.for_stopping(&key);
-        let observed = Observed::new(object, memory, workspace, stopper.as_ref().map(Connection::from), look);
+        let state = WorkflowState::new(object, memory, workspace, stopper.as_ref().map(ConnectionInfo::from), refresh);
         let connection = live.or(stopper);
-        let place = Place::new(connection.as_ref(), "Workflow", &key, &object.name_any());
+        let ticket = QueueTicket::new(connection.as_ref(), "Workflow", &key, &object.name_any());
         Self {
             context,
             object,
             key,
-            observed,
+            state,
             resource_version: object.resource_version().unwrap_or_default(),
             connection,
-            place,
+            ticket,
             written,
             asked: None,
         }
@@ -199,7 +199,7 @@ impl<'a> Pass<'a> {
         match step {
             ClusterStep::SetFinalizer(present) => {
                 if self.set_finalizer(present).await? {
-                    self.observed.finalizer = present;
+                    self.state.finalizer = present;
                 }
                 Ok(Flow::PlanAgain)
             }
@@ -212,7 +212,7 @@ impl<'a> Pass<'a> {
                 if !self.set_finalizer(false).await? {
                     return Ok(Flow::PlanAgain);
                 }
-                self.context.states.remove(&self.observed.uid);
+                self.context.states.remove(&self.state.uid);
                 self.context.inventory.untrack(&self.key, &reference(self.object));
                 Ok(Flow::End(Action::await_change()))
             }
@@ -221,10 +221,10 @@ impl<'a> Pass<'a> {
 
     /// Calls Mistral's API, if this reconcile has a permit and the process still leads.
     async fn act_at_mistral(&mut self, call: Call) -> Flow {
-        let Some(client) = self.take_turn() else {
+        let Some(client) = self.take_permit() else {
             // Who only waits for the turn of a first question needs no look besides: that reads more.
-            self.keep(self.observed.look || self.asked.is_some());
-            return Flow::End(Action::requeue(turn::LOOK_AGAIN));
+            self.store_memory(self.state.refresh || self.asked.is_some());
+            return Flow::End(Action::requeue(permit::RECHECK_AFTER));
         };
         if self.context.shared.term.is_over() {
             return Flow::End(Action::await_change());
@@ -239,16 +239,16 @@ impl<'a> Pass<'a> {
             self.asked = Some(Instant::now());
         }
         match call {
-            Call::Find(name) => self.observed.found(find(client, &name).await),
-            Call::Get(address) => self.observed.asked(client.get_workflow(&address).await),
+            Call::Find(name) => self.state.found(find(client, &name).await),
+            Call::Get(address) => self.state.fetched(client.get_workflow(&address).await),
             Call::ReadRegistrations(id) => {
-                let has_worker = !matches!(&self.observed.remote, Remote::Found(found) if found.active == Some(false));
-                self.observed.registrations_read(versions(client, &id, has_worker).await);
+                let has_worker = !matches!(&self.state.remote, Remote::Found(found) if found.active == Some(false));
+                self.state.registrations_read(versions(client, &id, has_worker).await);
             }
             Call::Update(id, changed) => {
-                let (now, update) = (Timestamp::now(), fields::update(&self.observed.spec, &changed));
+                let (now, update) = (Timestamp::now(), fields::update(&self.state.spec, &changed));
                 let outcome = client.update_workflow(&id, &update).await;
-                self.observed.changed(changed, outcome, now);
+                self.state.changed(changed, outcome, now);
             }
         }
         self.had_trouble();
@@ -258,16 +258,16 @@ impl<'a> Pass<'a> {
     async fn set_archived(&mut self, id: String, archived: bool) {
         // The plan asks for a call only where there is a connection.
         let Some(live) = self.connection.clone() else { return };
-        self.place.give_back();
+        self.ticket.give_back();
         self.asked = Some(Instant::now());
-        let class = class(&self.observed);
-        let outcome = self.context.archiving.set(&live, class, &self.key.namespace, id, archived).await;
-        self.observed.changed(vec![fields::Field::Archived], outcome, Timestamp::now());
+        let priority = priority(&self.state);
+        let outcome = self.context.archiving.set(&live, priority, &self.key.namespace, id, archived).await;
+        self.state.changed(vec![fields::Field::Archived], outcome, Timestamp::now());
         self.had_trouble();
     }
 
     fn had_trouble(&self) {
-        let trouble = match (&self.observed.remote, &self.observed.change) {
+        let trouble = match (&self.state.remote, &self.state.change) {
             (Remote::Unknown(trouble), _) | (_, Change::Failed { trouble, .. }) => Some(trouble),
             _ => None,
         };
@@ -278,11 +278,11 @@ impl<'a> Pass<'a> {
 
     /// This reconcile's permit to call the API, which it keeps to its end. Without a permit the reconcile ends, and the
     /// workflow is woken once there is one.
-    fn take_turn(&mut self) -> Option<mistral::Client> {
+    fn take_permit(&mut self) -> Option<mistral::Client> {
         // The plan asks for a call only where there is a connection.
         let live = self.connection.clone()?;
-        let class = class(&self.observed);
-        self.place.take(&live, class, || {
+        let priority = priority(&self.state);
+        self.ticket.take(&live, priority, || {
             let (inventory, connections) =
                 (Arc::clone(&self.context.inventory), Arc::clone(&self.context.shared.connections));
             let (workflows, object) = (self.context.shared.workflows.clone(), reference(self.object));
@@ -297,8 +297,8 @@ impl<'a> Pass<'a> {
     /// Ends the reconcile without its status, which the API server refuses and which is tried again after `left`. Until
     /// then nothing is read or changed at the API.
     fn untold(&mut self, requeue: Requeue, left: Duration) -> Action {
-        self.observed.settled(Requeue::Retry(left), Timestamp::now());
-        self.keep(false);
+        self.state.settled(Requeue::Retry(left), Timestamp::now());
+        self.store_memory(false);
         requeue.within(left).action()
     }
 
@@ -307,13 +307,13 @@ impl<'a> Pass<'a> {
         let object = reference(self.object);
         let reason = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str());
         let inventory = &self.context.inventory;
-        let look = Look { asked: self.asked, changed: self.observed.change != Change::None };
-        if self.observed.deleted.is_some() || self.observed.spec.suspend {
+        let refresh = RefreshOutcome { asked: self.asked, changed: self.state.change != Change::None };
+        if self.state.deleted.is_some() || self.state.spec.suspend {
             inventory.untrack(&self.key, &object);
         } else if reason == Some(reason::WORKFLOW_NOT_FOUND) {
-            inventory.track(&self.key, &object, status, Some(&self.observed.identifier), look);
+            inventory.track(&self.key, &object, status, Some(&self.state.identifier), refresh);
         } else if status.workflow_id.is_some() {
-            inventory.track(&self.key, &object, status, None, look);
+            inventory.track(&self.key, &object, status, None, refresh);
         }
     }
 
@@ -326,15 +326,15 @@ impl<'a> Pass<'a> {
         let patched = apiserver::patch_metadata::<Workflow>(client, namespace, &self.object.name_any(), patch).await;
         let error = match patched {
             Ok(patched) => {
-                self.observed.memory.finalizer_refused = None;
+                self.state.memory.finalizer_refused = None;
                 self.wrote(patched.resource_version.unwrap_or_default());
-                self.keep(self.observed.look);
+                self.store_memory(self.state.refresh);
                 return Ok(true);
             }
             Err(error) => error,
         };
         let refused = Refused::of(&error).ok_or(error)?;
-        let last = self.observed.memory.finalizer_refused.take();
+        let last = self.state.memory.finalizer_refused.take();
         if last.is_none() {
             let so = if present {
                 "deleting the resource would leave its workflow as it is."
@@ -347,42 +347,42 @@ impl<'a> Pass<'a> {
                 .publish(&apiserver::reference(self.object), vec![refused.finalizer(present, so)]);
         }
         let next = self.refused(last.as_deref(), refused);
-        self.observed.memory.finalizer_refused = Some(next);
-        self.keep(self.observed.look);
+        self.state.memory.finalizer_refused = Some(next);
+        self.store_memory(self.state.refresh);
         Ok(false)
     }
 
     fn refused(&self, last: Option<&Refusal>, refused: Refused) -> Box<Refusal> {
-        let (version, uid) = (&self.resource_version, &self.observed.uid);
+        let (version, uid) = (&self.resource_version, &self.state.uid);
         Box::new(Refusal::once_more(last, refused, version, uid, Timestamp::now()))
     }
 
     fn wrote(&mut self, version: String) {
         self.written = Some(Written::now(version.clone()));
-        let memory = &mut self.observed.memory;
+        let memory = &mut self.state.memory;
         for refusal in [&mut memory.finalizer_refused, &mut memory.status_refused].into_iter().flatten() {
             refusal.follow(&self.resource_version, &version);
         }
-        self.observed.version.clone_from(&version);
+        self.state.version.clone_from(&version);
         self.resource_version = version;
     }
 
-    fn keep(&self, look: bool) {
-        let memory = self.observed.memory.clone();
-        let state = CachedState { memory, refresh: look, written: self.written.clone() };
-        self.context.states.store(&self.observed.uid, state);
+    fn store_memory(&self, refresh: bool) {
+        let memory = self.state.memory.clone();
+        let state = CachedState { memory, refresh, written: self.written.clone() };
+        self.context.states.store(&self.state.uid, state);
     }
 }
 
 /// The priority level of a reconcile's calls. The first call is a read, with the level of what it unblocks.
-fn class(observed: &Observed) -> Class {
-    let is_new = observed.status.workflow_id.is_none() || observed.status.observed_generation != observed.generation;
-    if observed.deleted.is_some() {
-        Class::Stop
+fn priority(state: &WorkflowState) -> Priority {
+    let is_new = state.status.workflow_id.is_none() || state.status.observed_generation != state.generation;
+    if state.deleted.is_some() {
+        Priority::Stop
     } else if is_new {
-        Class::Start
+        Priority::Start
     } else {
-        Class::Drift
+        Priority::Drift
     }
 }
 
@@ -430,7 +430,7 @@ fn unfinished(list: &str, gap: &Gap) -> mistral::Error {
 }
 
 /// Whether a change of this Workspace concerns the workflow.
-pub fn uses(object: &Guarded, key: &Key) -> bool {
+pub fn uses(object: &Guarded, key: &WorkspaceKey) -> bool {
     object.0.as_ref().is_ok_and(|workflow| {
         workflow.namespace().as_ref() == Some(&key.namespace) && workflow.spec.workspace_ref.name == key.name
     })

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use crate::platform::object::Decoded;
+use crate::platform::decoded::Decoded;
 use crate::platform::watch;
 use crate::sync::lock;
 use kube::api::{DeleteParams, PostParams, Preconditions};
@@ -17,11 +17,11 @@ use super::inventory::{Guarded, News};
 use crate::api::workspace::Discovery as Policy;
 use crate::api::{ManagementPolicy, Workflow, WorkflowDeletionPolicy, WorkflowSpec, Workspace, WorkspaceRef};
 use crate::mistral;
-use crate::mistral::budget::Class;
 use crate::mistral::wire::WorkflowRow;
 use crate::platform::apiserver::{self, Error, call};
 use crate::platform::events::Notice;
-use crate::workspace::connections::Key;
+use crate::throttle::Priority;
+use crate::workspace::connections::WorkspaceKey;
 use crate::workspace::findings::Discovered as Outcome;
 use crate::workspace::shared::Shared;
 use crate::workspace::status::reason;
@@ -41,9 +41,9 @@ const MAX_NAME: usize = 120;
 
 pub struct Discovery {
     shared: Shared,
-    busy: Mutex<HashSet<Key>>,
+    busy: Mutex<HashSet<WorkspaceKey>>,
     /// The outcome of the last sweep of each.
-    outcomes: Mutex<HashMap<Key, Outcome>>,
+    outcomes: Mutex<HashMap<WorkspaceKey, Outcome>>,
 }
 
 /// All rows of the list of workflows, by UUID.
@@ -65,9 +65,10 @@ impl Discovery {
     }
 
     /// The Workspaces whose workflows are to be discovered. Forgets the outcomes of all others.
-    pub fn wanted(&self) -> Vec<Key> {
+    pub fn wanted(&self) -> Vec<WorkspaceKey> {
         let objects = self.shared.workspaces.state();
-        let wanted: HashSet<Key> = objects.iter().filter(|object| wants(object)).map(|object| key(object)).collect();
+        let wanted: HashSet<WorkspaceKey> =
+            objects.iter().filter(|object| wants(object)).map(|object| key(object)).collect();
         lock(&self.outcomes).retain(|key, _| wanted.contains(key));
         wanted.into_iter().collect()
     }
@@ -132,7 +133,7 @@ impl Discovery {
                     }
                 },
                 Change::Remove(workflow) => {
-                    match remove(&api, &workflow, &news.live.waiting(Class::Drift, &news.key)).await {
+                    match remove(&api, &workflow, &news.live.waiting(Priority::Drift, &news.key)).await {
                         Ok(()) => {
                             in_a_row = 0;
                             continue;
@@ -163,7 +164,7 @@ impl Discovery {
         self.set_outcome(&news.key, undone.outcome());
     }
 
-    fn set_outcome(&self, key: &Key, outcome: Outcome) {
+    fn set_outcome(&self, key: &WorkspaceKey, outcome: Outcome) {
         let before = lock(&self.outcomes).insert(key.clone(), outcome.clone());
         if before.as_ref() != Some(&outcome) {
             self.shared.connections.look_again(key);
@@ -171,11 +172,11 @@ impl Discovery {
     }
 
     /// The outcome of the last sweep of a Workspace that wants discovery.
-    pub fn outcome(&self, key: &Key) -> Outcome {
+    pub fn outcome(&self, key: &WorkspaceKey) -> Outcome {
         lock(&self.outcomes).get(key).cloned().unwrap_or(Outcome::Unknown)
     }
 
-    fn is_wanted(&self, key: &Key) -> bool {
+    fn is_wanted(&self, key: &WorkspaceKey) -> bool {
         let workspace = self.shared.workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace));
         workspace.is_some_and(|workspace| wants(&workspace))
     }
@@ -393,8 +394,8 @@ fn safe(character: char) -> char {
     if character.is_ascii_alphanumeric() { character } else { '-' }
 }
 
-fn key(workspace: &Decoded<Workspace>) -> Key {
-    Key { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() }
+fn key(workspace: &Decoded<Workspace>) -> WorkspaceKey {
+    WorkspaceKey { namespace: workspace.namespace().unwrap_or_default(), name: workspace.name_any() }
 }
 
 #[cfg(test)]
@@ -510,7 +511,7 @@ mod tests {
         let removed = |it: Arc<Guarded>, from: Option<&str>| {
             // As the cache keeps it.
             let mut it = Arc::unwrap_or_clone(it);
-            watch::slim(&mut it, |_| None, |_| false);
+            watch::trim_for_cache(&mut it, |_| None, |_| false);
             let it = Arc::new(it);
             !decide(&gone, "default", from, &Here::new([it].iter())).0.is_empty()
         };

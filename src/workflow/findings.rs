@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::discovery::Discovery;
 use super::inventory::Inventory;
-use crate::workspace::connections::Key;
+use crate::workspace::connections::WorkspaceKey;
 use crate::workspace::findings::{Discovered, Drift, Findings};
 
 /// The sweeps of all Workspaces.
@@ -14,15 +14,15 @@ pub struct Sweeps {
 }
 
 impl Findings for Sweeps {
-    fn drift(&self, key: &Key) -> Drift {
+    fn drift(&self, key: &WorkspaceKey) -> Drift {
         self.inventory.drift(key)
     }
 
-    fn count(&self, key: &Key) -> Option<usize> {
+    fn count(&self, key: &WorkspaceKey) -> Option<usize> {
         self.inventory.count(key)
     }
 
-    fn discovered(&self, key: &Key) -> Discovered {
+    fn discovered(&self, key: &WorkspaceKey) -> Discovered {
         self.discovery.outcome(key)
     }
 }

@@ -7,19 +7,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::platform::object::Decoded;
+use crate::platform::decoded::Decoded;
 use crate::sync::lock;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use super::lists::{LISTS, Seen, Swept, read};
+use super::lists::{LISTS, LastObserved, ListSnapshot, read};
 use crate::api;
 use crate::api::WorkflowStatus;
 use crate::mistral::Error;
-use crate::mistral::budget::Class;
-use crate::workspace::connections::{Connections, Key, Live};
+use crate::throttle::Priority;
+use crate::workspace::connections::{Connection, Connections, WorkspaceKey};
 use crate::workspace::findings::Drift;
 
 /// A Workflow as it is watched: one that cannot be decoded must not hide the others.
@@ -38,7 +38,7 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// One tracked workflow.
 #[derive(Debug)]
 struct Entry {
-    seen: Seen,
+    seen: LastObserved,
     /// When the workflow was last refreshed, or found unchanged by a sweep; if never, when it was first tracked.
     at: Instant,
     /// The row that last triggered a refresh, if that found nothing new: a list may leave out what a `GET` shows.
@@ -49,7 +49,7 @@ struct Entry {
 
 /// What a reconcile reports to the inventory.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
+pub struct RefreshOutcome {
     /// When the reconcile called the API; none if it did not.
     pub asked: Option<Instant>,
     /// The reconcile has changed the workflow.
@@ -59,9 +59,9 @@ pub struct Look {
 /// What is known of all tracked workflows.
 #[derive(Debug)]
 pub struct Inventory {
-    watched: Mutex<HashMap<Key, Watched>>,
+    watched: Mutex<HashMap<WorkspaceKey, Watched>>,
     /// Objects that were woken for a refresh.
-    looks: Mutex<HashSet<Ref>>,
+    refreshes: Mutex<HashSet<Ref>>,
     wake: UnboundedSender<Ref>,
     news: UnboundedSender<News>,
     begun: Instant,
@@ -71,10 +71,10 @@ pub struct Inventory {
 #[derive(Debug)]
 pub struct News {
     /// The Workspace whose lists were read.
-    pub key: Key,
+    pub key: WorkspaceKey,
     /// The connection that the sweep used.
-    pub live: Live,
-    pub(super) swept: Swept,
+    pub live: Connection,
+    pub(super) swept: ListSnapshot,
 }
 
 /// The tracked workflows of one Workspace.
@@ -117,14 +117,21 @@ enum Due {
 impl Inventory {
     /// Tracks nothing yet. Wakes objects through `wake` and sends the result of each sweep through `news`.
     pub fn new(wake: UnboundedSender<Ref>, news: UnboundedSender<News>) -> Self {
-        Self { watched: Mutex::default(), looks: Mutex::default(), wake, news, begun: Instant::now() }
+        Self { watched: Mutex::default(), refreshes: Mutex::default(), wake, news, begun: Instant::now() }
     }
 
     /// A reconcile has ended with this status. `absent` is the name or UUID for which the API has no workflow.
-    pub fn track(&self, key: &Key, object: &Ref, status: &WorkflowStatus, absent: Option<&str>, look: Look) {
+    pub fn track(
+        &self,
+        key: &WorkspaceKey,
+        object: &Ref,
+        status: &WorkflowStatus,
+        absent: Option<&str>,
+        refresh: RefreshOutcome,
+    ) {
         let seen = match absent {
-            Some(identifier) => Seen::Absent(identifier.to_owned()),
-            None => Seen::Found(Box::new(WorkflowStatus {
+            Some(identifier) => LastObserved::Absent(identifier.to_owned()),
+            None => LastObserved::Found(Box::new(WorkflowStatus {
                 // Not compared, and large.
                 conditions: Vec::new(),
                 definition: None,
@@ -134,19 +141,19 @@ impl Inventory {
         let mut watched = lock(&self.watched);
         // After a restart, what was known before is compared soon, but not for all Workspaces at once.
         let watched = watched.entry(key.clone()).or_insert_with(|| Watched::new(Instant::now() + spread(TICK * 5)));
-        watched.track(object, seen, look);
+        watched.track(object, seen, refresh);
     }
 
     /// The object is gone, or is to be left alone.
-    pub fn untrack(&self, key: &Key, object: &Ref) {
+    pub fn untrack(&self, key: &WorkspaceKey, object: &Ref) {
         if let Some(watched) = lock(&self.watched).get_mut(key) {
             watched.workflows.remove(object);
         }
-        lock(&self.looks).remove(object);
+        lock(&self.refreshes).remove(object);
     }
 
     /// Whether changes made at Mistral are detected.
-    pub fn drift(&self, key: &Key) -> Drift {
+    pub fn drift(&self, key: &WorkspaceKey) -> Drift {
         match lock(&self.watched).get(key) {
             Some(watched) => watched.drift.clone(),
             // No workflow is tracked. Soon after the start, the Workflows may only be unknown yet.
@@ -156,13 +163,13 @@ impl Inventory {
     }
 
     /// How many workflows the Mistral workspace has; none if its list has not been read to its end.
-    pub fn count(&self, key: &Key) -> Option<usize> {
+    pub fn count(&self, key: &WorkspaceKey) -> Option<usize> {
         lock(&self.watched).get(key)?.count
     }
 
     /// Whether the object was woken for a refresh. This is then forgotten.
-    pub fn take_look(&self, object: &Ref) -> bool {
-        lock(&self.looks).remove(object)
+    pub fn take_refresh(&self, object: &Ref) -> bool {
+        lock(&self.refreshes).remove(object)
     }
 
     /// Wakes the object for another reason than a refresh. False if the receiver is gone.
@@ -198,7 +205,7 @@ impl Inventory {
         self: Arc<Self>,
         connections: Arc<Connections>,
         exists: impl Fn(&Ref) -> bool + Send + Sync + 'static,
-        discovering: impl Fn() -> Vec<Key> + Send + Sync + 'static,
+        discovering: impl Fn() -> Vec<WorkspaceKey> + Send + Sync + 'static,
         stop: CancellationToken,
     ) {
         let mut ticks = tokio::time::interval(TICK);
@@ -214,7 +221,7 @@ impl Inventory {
                 let soon = || Watched::new(Instant::now() + spread(TICK * 5));
                 lock(&self.watched).entry(key).or_insert_with(soon).discovers = true;
             }
-            lock(&self.looks).retain(|object| exists(object));
+            lock(&self.refreshes).retain(|object| exists(object));
             let connected = connections.ready_among(lock(&self.watched).keys());
             for (key, live) in connected {
                 let due = match lock(&self.watched).get_mut(&key) {
@@ -237,17 +244,17 @@ impl Inventory {
     }
 
     fn wake_all(&self, objects: Vec<Ref>) {
-        let mut looks = lock(&self.looks);
+        let mut refreshes = lock(&self.refreshes);
         for object in objects {
-            looks.insert(object.clone());
+            refreshes.insert(object.clone());
             let _ = self.wake.send(object);
         }
     }
 
     /// A sweep that panics must not be the last one.
-    async fn sweep_safely(self: Arc<Self>, key: Key, live: Live, connections: Arc<Connections>) {
+    async fn sweep_safely(self: Arc<Self>, key: WorkspaceKey, live: Connection, connections: Arc<Connections>) {
         let began = Instant::now();
-        let client = live.waiting(Class::Drift, &key);
+        let client = live.waiting(Priority::Drift, &key);
         let outcome = tokio::spawn(async move { read(&client).await }).await;
         let outcome = outcome.unwrap_or_else(|error| {
             tracing::error!(%error, "a sweep of the workflows died; this is a bug in the operator");
@@ -276,7 +283,10 @@ impl Inventory {
                     // The Workspace's own check reports a refused key, and nothing reports brief trouble. But discovery
                     // must not stay silent for hours because one list fails.
                     let told = lasting && !refused;
-                    (Vec::new(), told.then(|| Swept { without_rows: Some(error.to_string()), ..Swept::default() }))
+                    (
+                        Vec::new(),
+                        told.then(|| ListSnapshot { without_rows: Some(error.to_string()), ..ListSnapshot::default() }),
+                    )
                 }
             },
             None => (Vec::new(), None),
@@ -320,18 +330,18 @@ impl Watched {
         }
     }
 
-    fn track(&mut self, object: &Ref, seen: Seen, look: Look) {
+    fn track(&mut self, object: &Ref, seen: LastObserved, refresh: RefreshOutcome) {
         match self.workflows.get_mut(object) {
             // What is known stays until a reconcile calls the API.
-            Some(_) if look.asked.is_none() => {}
+            Some(_) if refresh.asked.is_none() => {}
             Some(entry) => {
-                entry.at = look.asked.unwrap_or(entry.at);
+                entry.at = refresh.asked.unwrap_or(entry.at);
                 let woken_for = entry.woken_for.take();
-                entry.in_vain = woken_for.or(entry.in_vain).filter(|_| entry.seen == seen && !look.changed);
+                entry.in_vain = woken_for.or(entry.in_vain).filter(|_| entry.seen == seen && !refresh.changed);
                 entry.seen = seen;
             }
             None => {
-                let at = look.asked.unwrap_or_else(Instant::now);
+                let at = refresh.asked.unwrap_or_else(Instant::now);
                 self.workflows.insert(object.clone(), Entry { seen, at, in_vain: None, woken_for: None });
             }
         }
@@ -358,7 +368,7 @@ impl Watched {
     }
 
     /// The workflows that differ from the lists. What was seen after the sweep began is newer.
-    fn compare(&mut self, swept: &Swept, began: Instant) -> Vec<Ref> {
+    fn compare(&mut self, swept: &ListSnapshot, began: Instant) -> Vec<Ref> {
         self.sweeping = false;
         self.troubles = 0;
         self.paused_until = None;

@@ -14,8 +14,8 @@ fn workflow(id: &str, fields: serde_json::Value) -> WorkflowRow {
     serde_json::from_value(all).unwrap()
 }
 
-fn seen() -> Seen {
-    Seen::Found(Box::new(WorkflowStatus {
+fn seen() -> LastObserved {
+    LastObserved::Found(Box::new(WorkflowStatus {
         workflow_id: Some("1".into()),
         display_name: Some("W".into()),
         tags: Some(vec!["a".into()]),
@@ -26,8 +26,8 @@ fn seen() -> Seen {
     }))
 }
 
-fn swept(row: WorkflowRow) -> Swept {
-    Swept {
+fn swept(row: WorkflowRow) -> ListSnapshot {
+    ListSnapshot {
         names: HashSet::from([row.name.clone()]),
         active: Some(HashSet::from([row.id.clone()])),
         in_chat: Some(HashSet::new()),
@@ -58,32 +58,34 @@ fn every_field_that_a_list_tells_is_compared() {
         assert!(swept(workflow("1", fields.clone())).differs(&seen()), "{fields}");
     }
     let row = || workflow("1", json!({}));
-    assert!(Swept { active: Some(HashSet::new()), ..swept(row()) }.differs(&seen()));
-    assert!(Swept { in_chat: Some(HashSet::from(["1".into()])), ..swept(row()) }.differs(&seen()));
+    assert!(ListSnapshot { active: Some(HashSet::new()), ..swept(row()) }.differs(&seen()));
+    assert!(ListSnapshot { in_chat: Some(HashSet::from(["1".into()])), ..swept(row()) }.differs(&seen()));
     let registrations = Some(HashMap::from([("1".to_owned(), BTreeSet::from(["r".to_owned()]))]));
-    assert!(Swept { registrations, ..swept(row()) }.differs(&seen()));
+    assert!(ListSnapshot { registrations, ..swept(row()) }.differs(&seen()));
 }
 
 #[test]
 fn a_list_that_cannot_be_had_is_not_compared_and_without_the_main_one_each_is_asked_about() {
     let row = || workflow("1", json!({}));
-    let bare = Swept { active: None, in_chat: None, registrations: None, ..swept(row()) };
+    let bare = ListSnapshot { active: None, in_chat: None, registrations: None, ..swept(row()) };
     assert!(!bare.differs(&seen()));
-    assert!(Swept { rows: None, ..swept(row()) }.differs(&seen()));
+    assert!(ListSnapshot { rows: None, ..swept(row()) }.differs(&seen()));
 }
 
 #[test]
 fn nothing_follows_from_what_an_unfinished_list_does_not_have() {
-    let unfinished =
-        || Swept { without_rows: Some("it has 1 rows that cannot be read".into()), ..swept(workflow("1", json!({}))) };
+    let unfinished = || ListSnapshot {
+        without_rows: Some("it has 1 rows that cannot be read".into()),
+        ..swept(workflow("1", json!({})))
+    };
     // The rows in an unfinished list are compared.
     assert!(!unfinished().differs(&seen()));
-    let changed = Swept { without_rows: Some(String::new()), ..swept(workflow("1", json!({ "tags": ["b"] }))) };
+    let changed = ListSnapshot { without_rows: Some(String::new()), ..swept(workflow("1", json!({ "tags": ["b"] }))) };
     assert!(changed.differs(&seen()));
     // Workflows that it lacks are refreshed: a known one may still exist, and an absent one may have come.
-    let other = Swept { without_rows: Some(String::new()), ..swept(workflow("2", json!({}))) };
+    let other = ListSnapshot { without_rows: Some(String::new()), ..swept(workflow("2", json!({}))) };
     assert!(other.differs(&seen()));
-    assert!(unfinished().differs(&Seen::Absent("another".into())));
+    assert!(unfinished().differs(&LastObserved::Absent("another".into())));
     // The sweep is not complete, and the number of its rows is not the length of the list.
     let start = Instant::now();
     let mut watched = watched(1, start);
@@ -116,8 +118,8 @@ fn three_sweeps_in_a_row_without_an_answer_are_told_once_and_the_next_one_with_a
 fn an_absent_archived_flag_is_as_good_as_false() {
     for there in [json!(null), json!(false)] {
         for known in [None, Some(false)] {
-            let Seen::Found(status) = seen() else { panic!() };
-            let seen = Seen::Found(Box::new(WorkflowStatus { archived: known, ..*status }));
+            let LastObserved::Found(status) = seen() else { panic!() };
+            let seen = LastObserved::Found(Box::new(WorkflowStatus { archived: known, ..*status }));
             assert!(!swept(workflow("1", json!({ "archived": there }))).differs(&seen), "{there} {known:?}");
         }
     }
@@ -125,23 +127,23 @@ fn an_absent_archived_flag_is_as_good_as_false() {
 
 #[test]
 fn an_active_version_older_than_the_twenty_that_a_status_holds_is_no_difference() {
-    let Seen::Found(status) = seen() else { panic!() };
+    let LastObserved::Found(status) = seen() else { panic!() };
     let id = |n: usize| format!("0198a000-0000-7000-8000-0000000000{n:02}");
     let registration = |n| RegistrationStatus { id: id(n), deployment: None, active: n == 40 };
     let status = WorkflowStatus { registrations: (21..41).rev().map(registration).collect(), ..*status };
     let listed = |ids: &[usize]| {
         let all = ids.iter().map(|n| id(*n)).collect::<BTreeSet<_>>();
-        Swept { registrations: Some(HashMap::from([("1".to_owned(), all)])), ..swept(workflow("1", json!({}))) }
+        ListSnapshot { registrations: Some(HashMap::from([("1".to_owned(), all)])), ..swept(workflow("1", json!({}))) }
     };
-    assert!(!listed(&[5, 40]).differs(&Seen::Found(Box::new(status.clone()))));
-    assert!(listed(&[5, 30, 40]).differs(&Seen::Found(Box::new(status))));
+    assert!(!listed(&[5, 40]).differs(&LastObserved::Found(Box::new(status.clone()))));
+    assert!(listed(&[5, 30, 40]).differs(&LastObserved::Found(Box::new(status))));
 }
 
 #[test]
 fn a_workflow_that_was_absent_is_looked_for_by_name_and_by_uuid() {
     let swept = swept(workflow("1", json!({})));
     for (identifier, there) in [("w", true), ("1", true), ("other", false)] {
-        assert_eq!(swept.differs(&Seen::Absent(identifier.into())), there, "{identifier}");
+        assert_eq!(swept.differs(&LastObserved::Absent(identifier.into())), there, "{identifier}");
     }
 }
 
@@ -151,7 +153,7 @@ const RESYNC: Duration = Duration::from_secs(300);
 fn watched(count: usize, at: Instant) -> Watched {
     let mut watched = Watched::new(at);
     for n in 0..count {
-        watched.track(&Ref::new(&n.to_string()), seen(), Look { asked: Some(at), changed: false });
+        watched.track(&Ref::new(&n.to_string()), seen(), RefreshOutcome { asked: Some(at), changed: false });
     }
     watched
 }
@@ -178,7 +180,7 @@ fn a_row_from_before_the_last_look_is_no_news() {
 fn a_pass_that_asked_nothing_does_not_make_the_lists_old() {
     let began = Instant::now();
     let mut watched = watched(1, began);
-    watched.track(&Ref::new("0"), seen(), Look { asked: None, changed: false });
+    watched.track(&Ref::new("0"), seen(), RefreshOutcome { asked: None, changed: false });
     let swept = swept(workflow("1", json!({ "display_name": "X" })));
     assert_eq!(watched.compare(&swept, began + Duration::from_millis(1)), [Ref::new("0")]);
 }
@@ -187,17 +189,17 @@ fn a_pass_that_asked_nothing_does_not_make_the_lists_old() {
 fn a_row_that_was_looked_into_in_vain_wakes_nobody_again_until_it_changes() {
     let start = Instant::now();
     let later = |seconds| start + Duration::from_secs(seconds);
-    let look = |seconds, changed| Look { asked: Some(later(seconds)), changed };
+    let refresh = |seconds, changed| RefreshOutcome { asked: Some(later(seconds)), changed };
     let object = Ref::new("0");
     let mut watched = watched(1, start);
     let odd = || swept(workflow("1", json!({ "tags": null })));
     assert_eq!(watched.compare(&odd(), later(1)), std::slice::from_ref(&object));
-    watched.track(&object, seen(), look(2, false));
+    watched.track(&object, seen(), refresh(2, false));
     assert_eq!(watched.compare(&odd(), later(3)), []);
     let other = swept(workflow("1", json!({ "tags": ["b"] })));
     assert_eq!(watched.compare(&other, later(4)), std::slice::from_ref(&object));
     // Corrected drift may come back with the same row.
-    watched.track(&object, seen(), look(5, true));
+    watched.track(&object, seen(), refresh(5, true));
     assert_eq!(watched.compare(&other, later(6)), [object]);
 }
 
@@ -232,7 +234,7 @@ fn an_api_that_does_not_answer_shows_in_the_age() {
     let inventory = Inventory::new(wake, tokio::sync::mpsc::unbounded_channel().0);
     assert_eq!(inventory.age(), None);
     let long_ago = Instant::now().checked_sub(Duration::from_secs(3)).unwrap();
-    let key = Key { namespace: "n".into(), name: "default".into() };
+    let key = WorkspaceKey { namespace: "n".into(), name: "default".into() };
     let mut all = watched(1, long_ago);
     all.complete = long_ago;
     assert!(matches!(all.due(Instant::now(), RESYNC), Due::Questions(_)), "asking is not answering");
@@ -250,7 +252,7 @@ fn a_comparison_is_overdue_by_the_interval_of_its_own_workspace() {
         let mut all = watched(1, ago(minutes));
         all.complete = ago(minutes);
         all.due(Instant::now(), resync);
-        lock(&inventory.watched).insert(Key { namespace: "n".into(), name: name.into() }, all);
+        lock(&inventory.watched).insert(WorkspaceKey { namespace: "n".into(), name: name.into() }, all);
     };
     add("hours", 60, Duration::from_secs(3 * 3600));
     assert_eq!(inventory.overdue(), Duration::ZERO, "it is due in two hours");

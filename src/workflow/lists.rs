@@ -19,7 +19,7 @@ pub(super) const LISTS: usize = 4;
 
 /// What is known of a workflow, to be compared with the lists.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Seen {
+pub(super) enum LastObserved {
     /// As in the status.
     Found(Box<WorkflowStatus>),
     /// The API had no workflow with this name or UUID.
@@ -29,7 +29,7 @@ pub(super) enum Seen {
 /// The result of a sweep. A list that the API refuses, or that was not read to its end, is `None` and is not compared.
 /// The main list is an exception: the rows that were read are kept.
 #[derive(Debug, Default)]
-pub(super) struct Swept {
+pub(super) struct ListSnapshot {
     pub rows: Option<HashMap<String, WorkflowRow>>,
     /// Why rows are missing, or why there are none, as a message.
     pub without_rows: Option<String>,
@@ -44,21 +44,21 @@ pub(super) struct Swept {
     pub calls: usize,
 }
 
-impl Swept {
+impl ListSnapshot {
     /// Whether the list of workflows was read to its end, so that what is not in it does not exist.
     pub fn is_complete(&self) -> bool {
         self.rows.is_some() && self.without_rows.is_none()
     }
 
     /// Whether the lists differ from what is known, or do not show it.
-    pub fn differs(&self, seen: &Seen) -> bool {
+    pub fn differs(&self, seen: &LastObserved) -> bool {
         let Some(rows) = &self.rows else { return true };
         let status = match seen {
-            Seen::Absent(identifier) => {
+            LastObserved::Absent(identifier) => {
                 let listed = rows.contains_key(identifier) || self.names.contains(identifier);
                 return listed || !self.is_complete();
             }
-            Seen::Found(status) => status,
+            LastObserved::Found(status) => status,
         };
         let id = status.workflow_id.as_deref().unwrap_or_default();
         let Some(row) = rows.get(id) else { return true };
@@ -75,8 +75,8 @@ impl Swept {
     }
 
     /// A hash of what the lists say about this workflow; none if they do not have it.
-    pub fn fingerprint(&self, seen: &Seen) -> Option<u64> {
-        let Seen::Found(status) = seen else { return None };
+    pub fn fingerprint(&self, seen: &LastObserved) -> Option<u64> {
+        let LastObserved::Found(status) = seen else { return None };
         let id = status.workflow_id.as_ref()?;
         let row = self.rows.as_ref()?.get(id)?;
         let mut hasher = DefaultHasher::new();
@@ -100,8 +100,8 @@ fn has_registrations(status: &WorkflowStatus, listed: Option<&BTreeSet<String>>)
 }
 
 /// Reads all lists to their ends.
-pub(super) async fn read(client: &Client) -> Result<Swept, Error> {
-    let mut swept = Swept::default();
+pub(super) async fn read(client: &Client) -> Result<ListSnapshot, Error> {
+    let mut swept = ListSnapshot::default();
     let all = WorkflowFilter { limit: PAGE_SIZE, ..WorkflowFilter::default() };
     let mut rows = HashMap::new();
     let outcome = read_workflows(client, "workflows", &all, &mut swept.calls, |row: WorkflowRow| {
@@ -138,7 +138,7 @@ pub(super) async fn read(client: &Client) -> Result<Swept, Error> {
     Ok(swept)
 }
 
-impl Swept {
+impl ListSnapshot {
     /// Whether a list is known to its end: not if the API refuses it, nor if it was not read to its end.
     fn known(&mut self, list: &str, outcome: Result<Option<Gap>, Error>) -> Result<bool, Error> {
         match outcome {

@@ -9,9 +9,9 @@ pub mod findings;
 pub mod import;
 pub mod inventory;
 mod lists;
-pub mod observed;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;
-pub mod report;
+pub mod state;
+pub mod status;
 pub mod versions;

@@ -6,16 +6,16 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::fields::Field;
-use super::observed::{Address, Change, FINALIZER, Memory, Observed, Remote};
 use super::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
-use super::report::reason;
+use super::state::{Address, Change, FINALIZER, Memory, Remote, WorkflowState};
+use super::status::reason;
 use super::versions::{Gathering, Versions};
-use crate::api::conditions::{ACTIVE, CONTESTED, NEEDS_USER, READY, STALLED, Wait, find, is_true};
+use crate::api::conditions::{ACTIVE, CONTESTED, NEEDS_USER, Progress, READY, STALLED, find, is_true};
 use crate::api::{Workflow as Resource, WorkflowStatus};
 use crate::mistral::wire::{Registration, Workflow};
 use crate::mistral::{ApiError, Error};
 use crate::platform::requeue::Requeue;
-use crate::workspace::access::{Connection, Workspace};
+use crate::workspace::access::{ConnectionInfo, Workspace};
 
 const ID: &str = "0198a000-0000-7000-8000-000000000001";
 
@@ -23,12 +23,12 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
 }
 
-fn connection() -> Connection {
-    Connection { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1 }
+fn connection() -> ConnectionInfo {
+    ConnectionInfo { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1 }
 }
 
 /// All times in these tests are seconds after the creation of the resource.
-fn observed(metadata: Value, spec: Value) -> Observed {
+fn of_resource(metadata: Value, spec: Value) -> WorkflowState {
     let mut object = json!({
         "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "Workflow",
         "metadata": {
@@ -41,11 +41,11 @@ fn observed(metadata: Value, spec: Value) -> Observed {
         object["metadata"][key] = value.clone();
     }
     let object: Resource = serde_json::from_value(object).unwrap();
-    Observed::new(&object, Memory::default(), Workspace::Ready(connection()), Some(connection()), false)
+    WorkflowState::new(&object, Memory::default(), Workspace::Ready(connection()), Some(connection()), false)
 }
 
-fn wanting(spec: Value) -> Observed {
-    observed(json!({}), spec)
+fn wanting(spec: Value) -> WorkflowState {
+    of_resource(json!({}), spec)
 }
 
 fn workflow(fields: Value) -> Workflow {
@@ -59,21 +59,21 @@ fn workflow(fields: Value) -> Workflow {
 }
 
 /// With all reads answered.
-fn answered(mut o: Observed, fields: Value) -> Observed {
-    o.asked(Ok(workflow(fields)));
-    o.registrations_read(Ok(Versions::default()));
-    o
+fn answered(mut state: WorkflowState, fields: Value) -> WorkflowState {
+    state.fetched(Ok(workflow(fields)));
+    state.registrations_read(Ok(Versions::default()));
+    state
 }
 
-fn step(o: &Observed, now: Timestamp) -> Step {
-    match plan(o, now) {
+fn step(state: &WorkflowState, now: Timestamp) -> Step {
+    match plan(state, now) {
         Decision::Act(step) => step,
         Decision::Settle(settled) => panic!("settled: {settled:#?}"),
     }
 }
 
-fn settled(o: &Observed, now: Timestamp) -> Settled {
-    match plan(o, now) {
+fn settled(state: &WorkflowState, now: Timestamp) -> Settled {
+    match plan(state, now) {
         Decision::Settle(settled) => *settled,
         Decision::Act(step) => panic!("acts: {step:?}"),
     }
@@ -84,14 +84,14 @@ fn ready(status: &WorkflowStatus) -> &str {
 }
 
 /// The next reconcile: with the status that the last one wrote, and what it remembers.
-fn next(o: &Observed, now: Timestamp) -> Observed {
-    let Settled { status, requeue, .. } = settled(o, now);
-    let mut last = o.clone();
+fn next(state: &WorkflowState, now: Timestamp) -> WorkflowState {
+    let Settled { status, requeue, .. } = settled(state, now);
+    let mut last = state.clone();
     last.settled(requeue, now);
-    Observed {
+    WorkflowState {
         status,
-        remote: Remote::NotAsked,
-        registrations: super::observed::Registrations::NotAsked,
+        remote: Remote::NotFetched,
+        registrations: super::state::Registrations::NotFetched,
         change: Change::None,
         ..last
     }
@@ -107,24 +107,24 @@ fn not_found() -> Error {
 
 #[test]
 fn the_workflow_is_asked_for_then_its_versions_then_compared() {
-    let mut o = wanting(json!({ "displayName": "Invoices" }));
-    assert_eq!(step(&o, at(1)), Call::Get("invoices".into()).into());
-    o.asked(Ok(workflow(json!({}))));
-    assert_eq!(step(&o, at(1)), Call::ReadRegistrations(ID.into()).into());
-    o.registrations_read(Ok(Versions::default()));
-    assert_eq!(step(&o, at(1)), Call::Update(ID.into(), vec![Field::DisplayName]).into());
+    let mut state = wanting(json!({ "displayName": "Invoices" }));
+    assert_eq!(step(&state, at(1)), Call::Get("invoices".into()).into());
+    state.fetched(Ok(workflow(json!({}))));
+    assert_eq!(step(&state, at(1)), Call::ReadRegistrations(ID.into()).into());
+    state.registrations_read(Ok(Versions::default()));
+    assert_eq!(step(&state, at(1)), Call::Update(ID.into(), vec![Field::DisplayName]).into());
 }
 
 #[test]
 fn a_name_that_is_a_route_is_found_by_list_and_addressed_by_uuid() {
     for name in ["runs", "registrations", "executions", "register"] {
-        let mut o = observed(json!({ "name": name }), json!({}));
-        assert_eq!(step(&o, at(1)), Call::Find(name.into()).into());
-        o.found(Ok(Some(ID.into())));
-        assert_eq!(step(&o, at(1)), Call::Get(ID.into()).into());
-        o.found(Ok(None));
-        assert_eq!(o.address, Address::Absent);
-        assert_eq!(ready(&settled(&o, at(1)).status), reason::WORKFLOW_NOT_FOUND);
+        let mut state = of_resource(json!({ "name": name }), json!({}));
+        assert_eq!(step(&state, at(1)), Call::Find(name.into()).into());
+        state.found(Ok(Some(ID.into())));
+        assert_eq!(step(&state, at(1)), Call::Get(ID.into()).into());
+        state.found(Ok(None));
+        assert_eq!(state.address, Address::Absent);
+        assert_eq!(ready(&settled(&state, at(1)).status), reason::WORKFLOW_NOT_FOUND);
     }
 }
 
@@ -137,49 +137,49 @@ fn values_are_compared_as_the_api_keeps_them() {
         (json!({ "archived": false, "availableInChatAssistant": false }), json!({ "archived": null })),
         (json!({}), json!({ "tags": ["theirs"], "archived": true, "display_name": "Theirs" })),
     ] {
-        let o = answered(wanting(spec.clone()), there);
-        assert_eq!(ready(&settled(&o, at(1)).status), reason::IN_SYNC, "{spec}");
+        let state = answered(wanting(spec.clone()), there);
+        assert_eq!(ready(&settled(&state, at(1)).status), reason::IN_SYNC, "{spec}");
     }
 }
 
 #[test]
 fn out_of_the_archive_comes_first_and_into_it_last() {
     let both = |archived: bool| wanting(json!({ "archived": archived, "tags": ["a"] }));
-    let o = answered(both(false), json!({ "archived": true }));
-    assert_eq!(step(&o, at(1)), Step::SetArchived(ID.into(), false));
-    let mut o = answered(both(true), json!({}));
-    assert_eq!(step(&o, at(1)), Call::Update(ID.into(), vec![Field::Tags]).into());
+    let state = answered(both(false), json!({ "archived": true }));
+    assert_eq!(step(&state, at(1)), Step::SetArchived(ID.into(), false));
+    let mut state = answered(both(true), json!({}));
+    assert_eq!(step(&state, at(1)), Call::Update(ID.into(), vec![Field::Tags]).into());
     // One change per reconcile: the second change follows at once, in the next reconcile.
-    o.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["a"] })))), at(1));
-    let first = settled(&o, at(1));
+    state.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["a"] })))), at(1));
+    let first = settled(&state, at(1));
     assert_eq!((ready(&first.status), first.requeue), (reason::UPDATING, Requeue::After(Duration::ZERO)));
-    let o = answered(next(&o, at(1)), json!({ "tags": ["a"] }));
-    assert_eq!(step(&o, at(2)), Step::SetArchived(ID.into(), true));
+    let state = answered(next(&state, at(1)), json!({ "tags": ["a"] }));
+    assert_eq!(step(&state, at(2)), Step::SetArchived(ID.into(), true));
 }
 
 #[test]
 fn an_answer_without_a_workflow_is_asked_for_again() {
-    let mut o = answered(wanting(json!({ "tags": ["a"] })), json!({}));
-    o.changed(vec![Field::Tags], Ok(None), at(1));
-    assert_eq!(step(&o, at(1)), Call::Get("invoices".into()).into());
-    o.asked(Ok(workflow(json!({ "tags": ["a"] }))));
-    let end = settled(&o, at(1));
+    let mut state = answered(wanting(json!({ "tags": ["a"] })), json!({}));
+    state.changed(vec![Field::Tags], Ok(None), at(1));
+    assert_eq!(step(&state, at(1)), Call::Get("invoices".into()).into());
+    state.fetched(Ok(workflow(json!({ "tags": ["a"] }))));
+    let end = settled(&state, at(1));
     assert_eq!((ready(&end.status), end.done.len()), (reason::IN_SYNC, 1));
 }
 
 #[test]
 fn what_the_spec_newly_says_and_what_had_drifted_are_told_apart() {
-    let set = |o: Observed, field: Field, there: Value| {
-        let mut o = answered(o, json!({}));
-        o.changed(vec![field], Ok(Some(workflow(there))), at(1));
-        settled(&o, at(1))
+    let set = |state: WorkflowState, field: Field, there: Value| {
+        let mut state = answered(state, json!({}));
+        state.changed(vec![field], Ok(Some(workflow(there))), at(1));
+        settled(&state, at(1))
     };
     let spec = json!({ "displayName": "Invoices" });
     let first = set(wanting(spec.clone()), Field::DisplayName, json!({ "display_name": "Invoices" }));
     assert_eq!(first.done[0].reason, reason::UPDATED);
     assert_eq!(ready(&first.status), reason::IN_SYNC);
 
-    let again = Observed { status: first.status.clone(), look: true, ..wanting(spec) };
+    let again = WorkflowState { status: first.status.clone(), refresh: true, ..wanting(spec) };
     let second = set(again, Field::DisplayName, json!({ "display_name": "Invoices" }));
     assert_eq!(second.done[0].reason, reason::DRIFT_CORRECTED);
     assert!(second.done[0].note.contains("displayName"), "{}", second.done[0].note);
@@ -188,19 +188,19 @@ fn what_the_spec_newly_says_and_what_had_drifted_are_told_apart() {
 
 #[test]
 fn at_rest_nothing_is_asked_until_the_inventory_says_so() {
-    let o = next(&answered(wanting(json!({})), json!({})), at(1));
-    assert_eq!(settled(&o, at(2)).requeue, Requeue::OnChange);
-    assert_eq!(step(&Observed { look: true, ..o.clone() }, at(2)), Call::Get("invoices".into()).into());
-    assert_eq!(step(&Observed { generation: Some(2), ..o }, at(2)), Call::Get("invoices".into()).into());
+    let state = next(&answered(wanting(json!({})), json!({})), at(1));
+    assert_eq!(settled(&state, at(2)).requeue, Requeue::OnChange);
+    assert_eq!(step(&WorkflowState { refresh: true, ..state.clone() }, at(2)), Call::Get("invoices".into()).into());
+    assert_eq!(step(&WorkflowState { generation: Some(2), ..state }, at(2)), Call::Get("invoices".into()).into());
 }
 
 #[test]
 fn a_value_that_comes_back_is_set_three_times_and_then_hourly() {
-    let mut o = wanting(json!({ "tags": ["ours"] }));
+    let mut state = wanting(json!({ "tags": ["ours"] }));
     let mut sets = Vec::new();
     for minute in (0..130).step_by(5) {
         let now = at(minute * 60);
-        let mut pass = answered(Observed { look: true, ..o.clone() }, json!({ "tags": ["theirs"] }));
+        let mut pass = answered(WorkflowState { refresh: true, ..state.clone() }, json!({ "tags": ["theirs"] }));
         if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, now) {
             sets.push(minute);
             pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), now);
@@ -212,53 +212,53 @@ fn a_value_that_comes_back_is_set_three_times_and_then_hourly() {
             assert!(is_true(&end.status.conditions, STALLED));
             assert_eq!(end.status.contested_fields, ["tags"]);
         }
-        o = next(&pass, now);
+        state = next(&pass, now);
     }
     assert_eq!(sets, [0, 5, 10, 70]);
 }
 
 #[test]
 fn a_restart_does_not_begin_the_fight_anew() {
-    let mut o = wanting(json!({ "tags": ["ours"] }));
+    let mut state = wanting(json!({ "tags": ["ours"] }));
     for minute in 0..4 {
-        let mut pass = answered(Observed { look: true, ..o.clone() }, json!({ "tags": ["theirs"] }));
+        let mut pass = answered(WorkflowState { refresh: true, ..state.clone() }, json!({ "tags": ["theirs"] }));
         if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, at(minute * 60)) {
             pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(minute * 60));
         }
-        o = next(&pass, at(minute * 60));
+        state = next(&pass, at(minute * 60));
     }
-    assert_eq!(ready(&o.status), reason::CONTESTED);
-    let restarted = Observed { memory: Memory::default(), ..o };
+    assert_eq!(ready(&state.status), reason::CONTESTED);
+    let restarted = WorkflowState { memory: Memory::default(), ..state };
     let pass = |now| plan(&answered(restarted.clone(), json!({ "tags": ["theirs"] })), now);
     assert!(matches!(pass(at(600)), Decision::Settle(_)));
     assert!(matches!(pass(at(3900)), Decision::Act(Step::Call(Call::Update(..)))));
     // Once the field is set again after the hour, the next reversal makes it contested at once.
     let mut last = answered(restarted.clone(), json!({ "tags": ["theirs"] }));
     last.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(3900));
-    let o = answered(Observed { look: true, ..next(&last, at(3900)) }, json!({ "tags": ["theirs"] }));
-    assert_eq!(ready(&settled(&o, at(4000)).status), reason::CONTESTED);
+    let state = answered(WorkflowState { refresh: true, ..next(&last, at(3900)) }, json!({ "tags": ["theirs"] }));
+    assert_eq!(ready(&settled(&state, at(4000)).status), reason::CONTESTED);
 }
 
 #[test]
 fn a_value_that_the_api_keeps_otherwise_does_not_spin() {
-    let mut o = wanting(json!({ "displayName": "Invoices" }));
+    let mut state = wanting(json!({ "displayName": "Invoices" }));
     let mut sets = 0;
     for second in (0..1000).step_by(10) {
-        let mut pass = answered(o.clone(), json!({ "display_name": "INVOICES" }));
+        let mut pass = answered(state.clone(), json!({ "display_name": "INVOICES" }));
         if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, at(second)) {
             sets += 1;
             pass.changed(fields, Ok(Some(workflow(json!({ "display_name": "INVOICES" })))), at(second));
         }
-        o = next(&pass, at(second));
+        state = next(&pass, at(second));
     }
     assert_eq!(sets, 3);
-    assert_eq!(ready(&o.status), reason::CONTESTED);
+    assert_eq!(ready(&state.status), reason::CONTESTED);
 }
 
 #[test]
 fn observing_changes_nothing_and_says_what_differs() {
-    let o = answered(wanting(json!({ "managementPolicy": "Observe", "tags": ["a"] })), json!({}));
-    let end = settled(&o, at(1));
+    let state = answered(wanting(json!({ "managementPolicy": "Observe", "tags": ["a"] })), json!({}));
+    let end = settled(&state, at(1));
     assert_eq!(ready(&end.status), reason::OBSERVED);
     assert!(is_true(&end.status.conditions, READY));
     assert!(find(&end.status.conditions, READY).unwrap().message.contains("tags"));
@@ -268,53 +268,53 @@ fn observing_changes_nothing_and_says_what_differs() {
 fn what_is_not_ours_is_read_and_never_changed() {
     let shared = json!({ "shared_namespace": "shared:x", "workspace_id": "another" });
     for (there, expected) in [(shared.clone(), reason::SHARED), (json!({ "is_technical": true }), reason::TECHNICAL)] {
-        let o = answered(wanting(json!({ "tags": ["a"] })), there.clone());
-        assert_eq!(ready(&settled(&o, at(1)).status), expected);
-        let o = answered(wanting(json!({})), there);
-        assert_eq!(ready(&settled(&o, at(1)).status), reason::IN_SYNC, "nothing to change, nothing to complain of");
+        let state = answered(wanting(json!({ "tags": ["a"] })), there.clone());
+        assert_eq!(ready(&settled(&state, at(1)).status), expected);
+        let state = answered(wanting(json!({})), there);
+        assert_eq!(ready(&settled(&state, at(1)).status), reason::IN_SYNC, "nothing to change, nothing to complain of");
     }
     // Shared by us: ours to change.
-    let o = answered(wanting(json!({ "tags": ["a"] })), json!({ "shared_namespace": "shared:x" }));
-    assert!(matches!(step(&o, at(1)), Step::Call(Call::Update(..))));
+    let state = answered(wanting(json!({ "tags": ["a"] })), json!({ "shared_namespace": "shared:x" }));
+    assert!(matches!(step(&state, at(1)), Step::Call(Call::Update(..))));
     let deleted = json!({ "deletionTimestamp": at(10).to_string(), "finalizers": [FINALIZER] });
-    let mut o = observed(deleted, json!({ "deletionPolicy": "Archive" }));
-    o.asked(Ok(workflow(shared)));
-    assert_eq!(step(&o, at(11)), ClusterStep::Release { abandoned: false }.into());
+    let mut state = of_resource(deleted, json!({ "deletionPolicy": "Archive" }));
+    state.fetched(Ok(workflow(shared)));
+    assert_eq!(step(&state, at(11)), ClusterStep::Release { abandoned: false }.into());
 }
 
 #[test]
 fn suspended_nothing_is_asked_or_changed_not_even_by_deletion() {
-    let o = wanting(json!({ "suspend": true, "tags": ["a"] }));
-    assert_eq!(ready(&settled(&o, at(1)).status), reason::SUSPENDED);
+    let state = wanting(json!({ "suspend": true, "tags": ["a"] }));
+    assert_eq!(ready(&settled(&state, at(1)).status), reason::SUSPENDED);
     let deleted = json!({ "deletionTimestamp": at(10).to_string(), "finalizers": [FINALIZER] });
-    let o = observed(deleted, json!({ "suspend": true, "deletionPolicy": "Archive" }));
-    assert_eq!(step(&o, at(11)), ClusterStep::Release { abandoned: false }.into());
+    let state = of_resource(deleted, json!({ "suspend": true, "deletionPolicy": "Archive" }));
+    assert_eq!(step(&state, at(11)), ClusterStep::Release { abandoned: false }.into());
 }
 
 #[test]
 fn without_a_usable_workspace_nothing_is_called() {
-    let with = |workspace| Observed { workspace, ..wanting(json!({ "tags": ["a"] })) };
+    let with = |workspace| WorkflowState { workspace, ..wanting(json!({ "tags": ["a"] })) };
     assert_eq!(settled(&with(Workspace::Pending), at(60)).requeue, Requeue::OnChange);
     let missing = settled(&with(Workspace::NotFound), at(60));
     assert_eq!(ready(&missing.status), reason::WORKSPACE_NOT_FOUND);
     assert!(settled(&with(Workspace::NotFound), at(1)).status.conditions.is_empty(), "it may be on its way");
-    let end = settled(&with(Workspace::NotReady("the key is refused".into(), Wait::Stalled)), at(60));
+    let end = settled(&with(Workspace::NotReady("the key is refused".into(), Progress::Stalled)), at(60));
     assert_eq!(ready(&end.status), reason::WORKSPACE_NOT_READY);
     assert!(find(&end.status.conditions, READY).unwrap().message.contains("the key is refused"));
 }
 
 #[test]
 fn an_api_in_trouble_is_never_read_as_absence() {
-    let mut o = next(&answered(wanting(json!({})), json!({ "display_name": "Known" })), at(1));
-    o.look = true;
-    o.asked(Err(Error::Transient { retry_after: Some(Duration::from_secs(77)), message: "down".into() }));
-    let end = settled(&o, at(2));
+    let mut state = next(&answered(wanting(json!({})), json!({ "display_name": "Known" })), at(1));
+    state.refresh = true;
+    state.fetched(Err(Error::Transient { retry_after: Some(Duration::from_secs(77)), message: "down".into() }));
+    let end = settled(&state, at(2));
     assert_eq!(ready(&end.status), reason::API_UNAVAILABLE);
     assert_eq!(end.status.display_name.as_deref(), Some("Known"));
     assert!(is_true(&end.status.conditions, ACTIVE), "what was known stays");
     assert_eq!(end.requeue, Requeue::Retry(Duration::from_secs(77)));
-    o.asked(Err(not_found()));
-    let end = settled(&o, at(2));
+    state.fetched(Err(not_found()));
+    let end = settled(&state, at(2));
     assert_eq!(ready(&end.status), reason::WORKFLOW_NOT_FOUND);
     assert!(!is_true(&end.status.conditions, ACTIVE));
     assert_eq!(end.status.display_name.as_deref(), Some("Known"));
@@ -322,49 +322,53 @@ fn an_api_in_trouble_is_never_read_as_absence() {
 
 #[test]
 fn a_refused_change_is_said_once_and_repeated_later_and_later() {
-    let mut o = answered(wanting(json!({ "tags": ["a"] })), json!({}));
-    o.changed(vec![Field::Tags], Err(Error::Rejected(refusal(422))), at(1));
-    let end = settled(&o, at(1));
+    let mut state = answered(wanting(json!({ "tags": ["a"] })), json!({}));
+    state.changed(vec![Field::Tags], Err(Error::Rejected(refusal(422))), at(1));
+    let end = settled(&state, at(1));
     assert_eq!(ready(&end.status), reason::CHANGE_REFUSED);
     assert!(find(&end.status.conditions, READY).unwrap().message.contains("tags"));
-    let held = next(&o, at(1));
+    let held = next(&state, at(1));
     assert!(matches!(settled(&held, at(2)).requeue, Requeue::Hold(_)));
     // Nor does a refresh before that repeat the change: it only takes in what is new at the API.
-    let look = answered(Observed { look: true, ..held.clone() }, json!({ "active": false, "archived": true }));
-    let taken_in = settled(&look, at(2));
+    let refresh =
+        answered(WorkflowState { refresh: true, ..held.clone() }, json!({ "active": false, "archived": true }));
+    let taken_in = settled(&refresh, at(2));
     assert!(matches!(taken_in.requeue, Requeue::Hold(_)));
     assert_eq!((taken_in.status.active, taken_in.status.archived), (Some(false), Some(true)));
     assert_eq!(ready(&taken_in.status), reason::CHANGE_REFUSED);
-    assert!(matches!(plan(&look, at(120)), Decision::Act(Step::Call(Call::Update(..)))));
-    assert!(matches!(plan(&Observed { generation: Some(2), ..held }, at(2)), Decision::Act(Step::Call(Call::Get(_)))));
+    assert!(matches!(plan(&refresh, at(120)), Decision::Act(Step::Call(Call::Update(..)))));
+    assert!(matches!(
+        plan(&WorkflowState { generation: Some(2), ..held }, at(2)),
+        Decision::Act(Step::Call(Call::Get(_)))
+    ));
 }
 
 #[test]
 fn deletion_is_bounded_and_never_asks_for_more_than_it_needs() {
     let deleted =
-        |spec: Value| observed(json!({ "deletionTimestamp": at(10).to_string(), "finalizers": [FINALIZER] }), spec);
-    let mut o = deleted(json!({ "deletionPolicy": "Archive" }));
-    assert_eq!(step(&o, at(11)), Call::Get("invoices".into()).into());
-    o.asked(Ok(workflow(json!({}))));
-    assert_eq!(step(&o, at(11)), Step::SetArchived(ID.into(), true));
-    o.changed(vec![Field::Archived], Ok(Some(workflow(json!({ "archived": true })))), at(11));
-    assert_eq!(step(&o, at(11)), ClusterStep::Release { abandoned: false }.into());
+        |spec: Value| of_resource(json!({ "deletionTimestamp": at(10).to_string(), "finalizers": [FINALIZER] }), spec);
+    let mut state = deleted(json!({ "deletionPolicy": "Archive" }));
+    assert_eq!(step(&state, at(11)), Call::Get("invoices".into()).into());
+    state.fetched(Ok(workflow(json!({}))));
+    assert_eq!(step(&state, at(11)), Step::SetArchived(ID.into(), true));
+    state.changed(vec![Field::Archived], Ok(Some(workflow(json!({ "archived": true })))), at(11));
+    assert_eq!(step(&state, at(11)), ClusterStep::Release { abandoned: false }.into());
 
-    let mut o = deleted(json!({ "deletionPolicy": "Archive" }));
-    o.asked(Err(not_found()));
-    assert_eq!(step(&o, at(11)), ClusterStep::Release { abandoned: false }.into());
-    o.asked(Err(Error::Unauthorized(refusal(401))));
-    assert_eq!(ready(&settled(&o, at(11)).status), reason::ARCHIVING);
-    assert_eq!(step(&o, at(10 + 301)), ClusterStep::Release { abandoned: true }.into());
-    o.stop_with = None;
-    assert_eq!(ready(&settled(&o, at(11)).status), reason::ARCHIVING);
+    let mut state = deleted(json!({ "deletionPolicy": "Archive" }));
+    state.fetched(Err(not_found()));
+    assert_eq!(step(&state, at(11)), ClusterStep::Release { abandoned: false }.into());
+    state.fetched(Err(Error::Unauthorized(refusal(401))));
+    assert_eq!(ready(&settled(&state, at(11)).status), reason::ARCHIVING);
+    assert_eq!(step(&state, at(10 + 301)), ClusterStep::Release { abandoned: true }.into());
+    state.stop_with = None;
+    assert_eq!(ready(&settled(&state, at(11)).status), reason::ARCHIVING);
     assert_eq!(step(&deleted(json!({})), at(11)), ClusterStep::Release { abandoned: false }.into());
 }
 
 #[test]
 fn the_finalizer_is_there_only_while_deletion_does_something() {
     let with = |finalizers: Value, policy: &str| {
-        observed(json!({ "finalizers": finalizers }), json!({ "deletionPolicy": policy }))
+        of_resource(json!({ "finalizers": finalizers }), json!({ "deletionPolicy": policy }))
     };
     assert_eq!(step(&with(json!([]), "Archive"), at(1)), ClusterStep::SetFinalizer(true).into());
     assert_eq!(step(&with(json!([FINALIZER]), "Retain"), at(1)), ClusterStep::SetFinalizer(false).into());
@@ -390,10 +394,10 @@ fn registrations_are_the_newest_twenty_and_the_newest_active_one_is_described() 
         rows.iter().for_each(|row| gathering.add(row.clone()));
         Ok(gathering.versions())
     };
-    let mut o = wanting(json!({}));
-    o.asked(Ok(workflow(json!({}))));
-    o.registrations_read(gathered(&rows, &[3, 20]));
-    let status = settled(&o, at(1)).status;
+    let mut state = wanting(json!({}));
+    state.fetched(Ok(workflow(json!({}))));
+    state.registrations_read(gathered(&rows, &[3, 20]));
+    let status = settled(&state, at(1)).status;
     assert_eq!(status.registrations.len(), 20);
     assert_eq!(status.registrations[0].id, rows[24].id);
     assert_eq!(status.registrations.iter().filter(|row| row.active).count(), 1, "the other is older");
@@ -406,25 +410,25 @@ fn registrations_are_the_newest_twenty_and_the_newest_active_one_is_described() 
     assert!(is_true(&status.conditions, NEEDS_USER), "on behalf of a user");
 
     let large = json!({ "input_schema": { "description": "x".repeat(40_000) }, "output_schema": {} });
-    o.registrations_read(gathered(&[registration(10, large)], &[]));
-    let definition = settled(&o, at(1)).status.definition.unwrap();
+    state.registrations_read(gathered(&[registration(10, large)], &[]));
+    let definition = settled(&state, at(1)).status.definition.unwrap();
     assert!(definition.input_schema.is_none() && definition.schemas_omitted.unwrap().contains("40"));
 }
 
 #[test]
 fn a_schema_that_the_api_server_spells_in_its_own_way_is_not_written_again() {
-    let read = |o: &mut Observed, schema: &str| {
+    let read = |state: &mut WorkflowState, schema: &str| {
         let text = format!(r#"{{"id":"r","workflow_id":"{ID}","definition":{{"input_schema":{schema}}}}}"#);
         let mut gathering = Gathering::default();
         gathering.add(serde_json::from_str(&text).unwrap());
-        o.asked(Ok(workflow(json!({}))));
-        o.registrations_read(Ok(gathering.versions()));
-        settled(o, at(1)).status
+        state.fetched(Ok(workflow(json!({}))));
+        state.registrations_read(Ok(gathering.versions()));
+        settled(state, at(1)).status
     };
-    let mut o = wanting(json!({}));
-    let written = read(&mut o, r#"{"type":"object","maxProperties":2}"#);
+    let mut state = wanting(json!({}));
+    let written = read(&mut state, r#"{"type":"object","maxProperties":2}"#);
     // As it comes back: in another order.
-    let mut next = Observed { look: true, ..wanting(json!({})) };
+    let mut next = WorkflowState { refresh: true, ..wanting(json!({})) };
     next.status = serde_json::from_str(
         &serde_json::to_string(&written)
             .unwrap()
@@ -444,24 +448,24 @@ fn a_deep_schema_in_a_status_from_before_costs_nothing_but_itself() {
         "status":{{"workflowId":"{ID}","definition":{{"registrationId":"r","inputSchema":{deep}}}}}}}"#
     );
     let object: Resource = serde_json::from_str(&text).unwrap();
-    let mut o = Observed { status: object.status.unwrap(), look: true, ..wanting(json!({})) };
-    assert_eq!(o.status.definition.as_ref().unwrap().input_schema.as_ref().unwrap().text(), deep);
+    let mut state = WorkflowState { status: object.status.unwrap(), refresh: true, ..wanting(json!({})) };
+    assert_eq!(state.status.definition.as_ref().unwrap().input_schema.as_ref().unwrap().text(), deep);
     // The schema stays until a refresh, which removes it.
-    o.asked(Ok(workflow(json!({}))));
-    o.registrations_read(Ok(Versions::default()));
-    assert_eq!(settled(&o, at(1)).status.definition, None);
+    state.fetched(Ok(workflow(json!({}))));
+    state.registrations_read(Ok(Versions::default()));
+    assert_eq!(settled(&state, at(1)).status.definition, None);
 }
 
 #[test]
 fn times_at_the_end_of_time_do_no_harm() {
-    let mut o = observed(
+    let mut state = of_resource(
         json!({ "deletionTimestamp": "9999-12-30T00:00:00Z", "finalizers": [FINALIZER] }),
         json!({ "deletionPolicy": "Archive" }),
     );
-    o.created = Timestamp::MAX;
-    plan(&o, Timestamp::MAX);
+    state.created = Timestamp::MAX;
+    plan(&state, Timestamp::MAX);
     plan(
-        &Observed { deleted: None, workspace: Workspace::NotFound, ..o },
+        &WorkflowState { deleted: None, workspace: Workspace::NotFound, ..state },
         Timestamp::MAX - SignedDuration::from_secs(1),
     );
 }
@@ -471,7 +475,7 @@ fn drift_that_takes_two_changes_is_called_drift_both_times() {
     let spec = json!({ "archived": false, "tags": ["ours"] });
     let rest = next(&answered(wanting(spec), json!({ "tags": ["ours"] })), at(1));
     let theirs = json!({ "tags": ["theirs"], "archived": true });
-    let mut first = answered(Observed { look: true, ..rest }, theirs);
+    let mut first = answered(WorkflowState { refresh: true, ..rest }, theirs);
     assert_eq!(step(&first, at(2)), Step::SetArchived(ID.into(), false));
     first.changed(vec![Field::Archived], Ok(Some(workflow(json!({ "tags": ["theirs"] })))), at(2));
     assert_eq!(settled(&first, at(2)).done[0].reason, reason::DRIFT_CORRECTED);
@@ -482,39 +486,39 @@ fn drift_that_takes_two_changes_is_called_drift_both_times() {
 
 #[test]
 fn what_was_just_set_and_does_not_show_is_not_set_again_at_once() {
-    let mut o = answered(wanting(json!({ "tags": ["a"] })), json!({}));
-    o.changed(vec![Field::Tags], Ok(Some(workflow(json!({})))), at(1));
-    let end = settled(&o, at(1));
+    let mut state = answered(wanting(json!({ "tags": ["a"] })), json!({}));
+    state.changed(vec![Field::Tags], Ok(Some(workflow(json!({})))), at(1));
+    let end = settled(&state, at(1));
     assert!(matches!(end.requeue, Requeue::Retry(wait) if wait >= Duration::from_secs(4)), "{:?}", end.requeue);
-    assert!(matches!(settled(&next(&o, at(1)), at(2)).requeue, Requeue::Hold(_)));
+    assert!(matches!(settled(&next(&state, at(1)), at(2)).requeue, Requeue::Hold(_)));
 }
 
 #[test]
 fn a_field_that_is_refused_does_not_keep_the_workflow_out_of_the_archive() {
-    let mut o = answered(wanting(json!({ "tags": ["a"], "archived": true })), json!({}));
-    o.changed(vec![Field::Tags], Err(Error::Rejected(refusal(422))), at(1));
-    let o = answered(next(&o, at(1)), json!({}));
-    assert_eq!(step(&o, at(120)), Step::SetArchived(ID.into(), true));
+    let mut state = answered(wanting(json!({ "tags": ["a"], "archived": true })), json!({}));
+    state.changed(vec![Field::Tags], Err(Error::Rejected(refusal(422))), at(1));
+    let state = answered(next(&state, at(1)), json!({}));
+    assert_eq!(step(&state, at(120)), Step::SetArchived(ID.into(), true));
 }
 
 /// A workflow with a contested field, at the time at which that is reported.
-fn contested() -> Observed {
-    let mut o = wanting(json!({ "tags": ["ours"] }));
+fn contested() -> WorkflowState {
+    let mut state = wanting(json!({ "tags": ["ours"] }));
     for minute in 0..4 {
-        let mut pass = answered(Observed { look: true, ..o.clone() }, json!({ "tags": ["theirs"] }));
+        let mut pass = answered(WorkflowState { refresh: true, ..state.clone() }, json!({ "tags": ["theirs"] }));
         if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, at(minute * 60)) {
             pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(minute * 60));
         }
-        o = next(&pass, at(minute * 60));
+        state = next(&pass, at(minute * 60));
     }
-    assert_eq!(ready(&o.status), reason::CONTESTED);
-    o
+    assert_eq!(ready(&state.status), reason::CONTESTED);
+    state
 }
 
 #[test]
 fn an_edit_ends_the_contest_whichever_way_it_goes() {
     for spec in [json!({}), json!({ "tags": ["theirs"] })] {
-        let agreed = Observed { generation: Some(2), spec: wanting(spec.clone()).spec, ..contested() };
+        let agreed = WorkflowState { generation: Some(2), spec: wanting(spec.clone()).spec, ..contested() };
         let end = settled(&answered(agreed, json!({ "tags": ["theirs"] })), at(300));
         assert_eq!(ready(&end.status), reason::IN_SYNC, "{spec}");
         assert!(find(&end.status.conditions, CONTESTED).is_none() && end.status.contested_fields.is_empty(), "{spec}");
@@ -522,28 +526,28 @@ fn an_edit_ends_the_contest_whichever_way_it_goes() {
     }
     // A new value is set at once, also by a process that remembers nothing, and after trouble.
     let spec = wanting(json!({ "tags": ["new"] })).spec;
-    let mut edited = Observed { generation: Some(2), spec, memory: Memory::default(), ..contested() };
-    edited.asked(Err(Error::Transient { retry_after: None, message: "down".into() }));
-    let o = answered(next(&edited, at(300)), json!({ "tags": ["theirs"] }));
-    assert!(matches!(plan(&o, at(310)), Decision::Act(Step::Call(Call::Update(..)))));
+    let mut edited = WorkflowState { generation: Some(2), spec, memory: Memory::default(), ..contested() };
+    edited.fetched(Err(Error::Transient { retry_after: None, message: "down".into() }));
+    let state = answered(next(&edited, at(300)), json!({ "tags": ["theirs"] }));
+    assert!(matches!(plan(&state, at(310)), Decision::Act(Step::Call(Call::Update(..)))));
 }
 
 #[test]
 fn registrations_that_could_not_be_read_are_read_again_soon() {
-    let mut o = wanting(json!({}));
-    o.asked(Ok(workflow(json!({ "active": false }))));
-    o.registrations_read(Err(Error::Transient { retry_after: None, message: "down".into() }));
-    let end = settled(&o, at(1));
+    let mut state = wanting(json!({}));
+    state.fetched(Ok(workflow(json!({ "active": false }))));
+    state.registrations_read(Err(Error::Transient { retry_after: None, message: "down".into() }));
+    let end = settled(&state, at(1));
     assert_eq!(ready(&end.status), reason::IN_SYNC);
     assert!(matches!(end.requeue, Requeue::Retry(_)));
-    let o = next(&o, at(1));
-    assert!(matches!(settled(&o, at(2)).requeue, Requeue::Hold(_)));
-    assert_eq!(step(&o, at(120)), Call::Get("invoices".into()).into());
+    let state = next(&state, at(1));
+    assert!(matches!(settled(&state, at(2)).requeue, Requeue::Hold(_)));
+    assert_eq!(step(&state, at(120)), Call::Get("invoices".into()).into());
     // If reading them is forbidden, the operator does not insist.
-    let mut o = wanting(json!({}));
-    o.asked(Ok(workflow(json!({}))));
-    o.registrations_read(Err(Error::Rejected(refusal(403))));
-    assert_eq!(settled(&o, at(1)).requeue, Requeue::OnChange);
+    let mut state = wanting(json!({}));
+    state.fetched(Ok(workflow(json!({}))));
+    state.registrations_read(Err(Error::Rejected(refusal(403))));
+    assert_eq!(settled(&state, at(1)).requeue, Requeue::OnChange);
 }
 
 #[test]
@@ -553,10 +557,10 @@ fn an_event_names_every_field_however_long_the_values_are() {
         "description": "d".repeat(2000), "tags": ["ours"], "available_in_chat_assistant": true,
     });
     let rest = next(&answered(wanting(spec), wanted.clone()), at(1));
-    let mut o = answered(Observed { look: true, ..rest }, json!({ "description": "é".repeat(2000) }));
+    let mut state = answered(WorkflowState { refresh: true, ..rest }, json!({ "description": "é".repeat(2000) }));
     let fields = vec![Field::Description, Field::Tags, Field::AvailableInChatAssistant];
-    o.changed(fields, Ok(Some(workflow(wanted))), at(2));
-    let note = settled(&o, at(2)).done[0].note.clone();
+    state.changed(fields, Ok(Some(workflow(wanted))), at(2));
+    let note = settled(&state, at(2)).done[0].note.clone();
     assert!(note.len() < 1024, "{}", note.len());
     for name in ["description", "tags", "availableInChatAssistant"] {
         assert!(note.contains(name), "{note}");
@@ -565,10 +569,10 @@ fn an_event_names_every_field_however_long_the_values_are() {
 
 #[test]
 fn a_shared_workflow_of_which_it_cannot_be_told_whose_it_is_is_left_alone() {
-    let mut o = answered(wanting(json!({ "tags": ["a"] })), json!({ "shared_namespace": "shared:x" }));
-    let unknown = Connection { workspace_id: None, ..connection() };
-    o.workspace = Workspace::Ready(unknown);
-    assert_eq!(ready(&settled(&o, at(1)).status), reason::SHARED);
+    let mut state = answered(wanting(json!({ "tags": ["a"] })), json!({ "shared_namespace": "shared:x" }));
+    let unknown = ConnectionInfo { workspace_id: None, ..connection() };
+    state.workspace = Workspace::Ready(unknown);
+    assert_eq!(ready(&settled(&state, at(1)).status), reason::SHARED);
     let upper = answered(wanting(json!({ "tags": ["a"] })), json!({ "workspace_id": "WS" }));
     assert!(matches!(step(&upper, at(1)), Step::Call(Call::Update(..))));
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::platform::object::Decoded;
+use crate::platform::decoded::Decoded;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 
-use super::connections::{Connections, Key, Live, State};
+use super::connections::{Connection, Connections, State, WorkspaceKey};
 use crate::api;
-use crate::api::conditions::Wait;
+use crate::api::conditions::Progress;
 
 /// The Workspace as seen by the resources that reference it.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,13 +17,13 @@ pub enum Workspace {
     Pending,
     NotFound,
     /// The Workspace cannot be used: why, and whether this may pass without intervention.
-    NotReady(String, Wait),
-    Ready(Connection),
+    NotReady(String, Progress),
+    Ready(ConnectionInfo),
 }
 
 impl Workspace {
     /// Where calls go, if the Workspace can be used.
-    pub fn connection(&self) -> Option<&Connection> {
+    pub fn connection(&self) -> Option<&ConnectionInfo> {
         match self {
             Self::Ready(connection) => Some(connection),
             Self::Pending | Self::NotFound | Self::NotReady(..) => None,
@@ -33,7 +33,7 @@ impl Workspace {
 
 /// Where calls go.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Connection {
+pub struct ConnectionInfo {
     /// Scheme, host and port.
     pub origin: String,
     /// The Mistral workspace, if the API reports it.
@@ -42,8 +42,8 @@ pub struct Connection {
     pub epoch: u64,
 }
 
-impl From<&Live> for Connection {
-    fn from(live: &Live) -> Self {
+impl From<&Connection> for ConnectionInfo {
+    fn from(live: &Connection) -> Self {
         Self { origin: live.origin.clone(), workspace_id: live.workspace_id.clone(), epoch: live.epoch }
     }
 }
@@ -55,24 +55,24 @@ pub fn api_key_secrets(workspaces: &Store<Decoded<api::Workspace>>, namespace: &
 }
 
 /// Whether this Workspace may be used, and with which connection.
-pub fn look(
+pub fn resolve(
     workspaces: &Store<Decoded<api::Workspace>>,
     connections: &Connections,
-    key: &Key,
-) -> (Workspace, Option<Live>) {
+    key: &WorkspaceKey,
+) -> (Workspace, Option<Connection>) {
     let Some(workspace) = workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace)) else {
         connections.gone(key);
         return (Workspace::NotFound, None);
     };
     if let Err(invalid) = &workspace.0 {
-        return (Workspace::NotReady(format!("it cannot be decoded ({})", invalid.error), Wait::Stalled), None);
+        return (Workspace::NotReady(format!("it cannot be decoded ({})", invalid.error), Progress::Stalled), None);
     }
     match connections.of(key, &workspace.uid().unwrap_or_default()) {
         None if workspace.meta().deletion_timestamp.is_some() => {
-            (Workspace::NotReady("it is being deleted".into(), Wait::Stalled), None)
+            (Workspace::NotReady("it is being deleted".into(), Progress::Stalled), None)
         }
         None => (Workspace::Pending, None),
         Some(State::NotReady(why, wait, _)) => (Workspace::NotReady(why, wait), None),
-        Some(State::Ready(live)) => (Workspace::Ready(Connection::from(&live)), Some(live)),
+        Some(State::Ready(live)) => (Workspace::Ready(ConnectionInfo::from(&live)), Some(live)),
     }
 }

@@ -11,33 +11,33 @@ use kube::{Api, Resource, ResourceExt};
 use secrecy::SecretString;
 use url::Url;
 
-use super::budgets::Budgets;
-use super::connections::{self, Key, Live};
+use super::call_limits::Budgets;
+use super::connections::{self, Connection, WorkspaceKey};
 use super::credentials;
 use super::findings::{Discovered, Findings};
-use super::line::Line;
+use super::first_checks::Line;
 use super::plan::{self, Decision, Settled, Step, plan};
 use super::shared::Shared;
 use super::state::{Accepted, Check, Problem, State};
-use super::status::{self, Strained, reason};
-use crate::api::conditions::{self, READY, Wait};
+use super::status::{self, Saturated, reason};
+use crate::api::conditions::{self, Progress, READY};
 use crate::api::workspace::Discovery as Policy;
 use crate::api::{Workspace, WorkspaceStatus};
 use crate::clock::earlier;
-use crate::mistral::budget::{Budget, Class};
 use crate::mistral::{self, wire::WhoAmI};
 use crate::platform::apiserver::{self, Error, call, write_status};
+use crate::platform::decoded::Decoded;
 use crate::platform::leader::lease::Term;
-use crate::platform::object::Decoded;
 use crate::platform::reconcile::{self, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::Refusal;
 use crate::sync;
+use crate::throttle::{Budget, Priority};
 
 /// How long a check waits for a permit. Checks have a flow of their own, so only a pause of the API takes longer.
-const TURN: Duration = Duration::from_secs(10);
+const PERMIT_WITHIN: Duration = Duration::from_secs(10);
 /// The flow of the checks. If they waited behind all starts of their Workspace, a refused key would go unnoticed.
-const LANE: &str = "(checks)";
+const FLOW: &str = "(checks)";
 /// The time between the first checks of two Workspaces: those of a thousand must not be made at once.
 const BETWEEN_FIRST_CHECKS: Duration = Duration::from_millis(10);
 
@@ -50,7 +50,7 @@ pub struct Context {
     pub allowed: Vec<Url>,
     budgets: Budgets,
     first_checks: Arc<Line>,
-    memory: Mutex<HashMap<Key, Memory>>,
+    memory: Mutex<HashMap<WorkspaceKey, Memory>>,
 }
 
 /// What this process remembers about a Workspace.
@@ -66,10 +66,10 @@ struct Memory {
 }
 
 /// One reconcile of one Workspace.
-struct Pass<'a> {
+struct Reconciliation<'a> {
     context: &'a Context,
     object: &'a Workspace,
-    key: Key,
+    key: WorkspaceKey,
     state: State,
     budget: Option<Arc<Budget>>,
     refusal: Option<Box<Refusal>>,
@@ -78,19 +78,19 @@ struct Pass<'a> {
 impl Context {
     /// Nothing remembered yet.
     pub fn new(shared: Shared, findings: Arc<dyn Findings>, allowed: Vec<Url>, max_requests_per_second: u32) -> Self {
-        let (calls, connections) = (shared.metrics.calls.clone(), Arc::clone(&shared.connections));
+        let (waits, connections) = (shared.metrics.calls.waits.clone(), Arc::clone(&shared.connections));
         Self {
             shared,
             findings,
             allowed,
-            budgets: Budgets::new(max_requests_per_second, calls, connections),
+            budgets: Budgets::new(max_requests_per_second, waits, connections),
             first_checks: Arc::new(Line::new(BETWEEN_FIRST_CHECKS)),
             memory: Mutex::default(),
         }
     }
 
     /// Forgets Workspaces that are gone.
-    pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
+    pub fn forget_all_but(&self, exists: impl Fn(&WorkspaceKey) -> bool) {
         sync::lock(&self.memory).retain(|key, _| exists(key));
         self.budgets.forget_all_but(exists);
     }
@@ -111,10 +111,10 @@ pub async fn reconcile(object: Arc<Decoded<Workspace>>, context: Arc<Context>) -
     if workspace.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    reconcile::run(Pass::new(&context, workspace)).await
+    reconcile::run(Reconciliation::new(&context, workspace)).await
 }
 
-impl Reconcile for Pass<'_> {
+impl Reconcile for Reconciliation<'_> {
     type Step = Step;
     type Settled = Settled;
 
@@ -139,16 +139,16 @@ impl Reconcile for Pass<'_> {
     async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { outcome, wait } = settled;
         self.connect(&outcome);
-        self.keep();
+        self.store_memory();
         let left = self.write_status(&outcome).await?;
-        self.keep();
+        self.store_memory();
         Ok(Action::requeue(left.map_or(wait, |left| wait.min(left))))
     }
 }
 
-impl<'a> Pass<'a> {
+impl<'a> Reconciliation<'a> {
     fn new(context: &'a Context, object: &'a Workspace) -> Self {
-        let key = Key { namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
+        let key = WorkspaceKey { namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
         let memory = sync::lock(&context.memory).get(&key).cloned().unwrap_or_default();
         let Memory { check, budget, retries, refusal } = memory;
         let suspect = context.shared.connections.is_suspect(&key);
@@ -185,12 +185,13 @@ impl<'a> Pass<'a> {
         if self.state.check.is_none() {
             self.context.first_checks.wait(&self.key.namespace).await;
         }
-        let patience = if budget.pause_left().is_some_and(|left| left > TURN) { Duration::ZERO } else { TURN };
-        let Ok(turn) = tokio::time::timeout(patience, budget.take(Class::Start, LANE)).await else {
+        let patience =
+            if budget.pause_left().is_some_and(|left| left > PERMIT_WITHIN) { Duration::ZERO } else { PERMIT_WITHIN };
+        let Ok(permit) = tokio::time::timeout(patience, budget.take(Priority::Start, FLOW)).await else {
             return self.state.not_permitted();
         };
         self.context.shared.connections.checking(&self.key);
-        let client = client(self.context, &address, &token).map(|client| client.in_turn(Arc::new(turn)));
+        let client = client(self.context, &address, &token).map(|client| client.with_permit(Arc::new(permit)));
         let outcome = check(client, &self.object.spec.auth.api_key_secret_ref.name).await;
         self.state.checked((address, token), outcome, budget.pause_left().is_some(), Timestamp::now());
     }
@@ -199,7 +200,7 @@ impl<'a> Pass<'a> {
     async fn write_status(&mut self, outcome: &Result<Accepted, Problem>) -> Result<Option<Duration>, Error> {
         let (context, object) = (self.context, self.object);
         let Shared { client, publisher, term, .. } = &context.shared;
-        let strained = self.budget.as_ref().and_then(|budget| strained(&context.budgets, &self.key, budget));
+        let saturated = self.budget.as_ref().and_then(|budget| saturated(&context.budgets, &self.key, budget));
         let discovered = match object.spec.discovery {
             Policy::Observe => context.findings.discovered(&self.key),
             Policy::Disabled => Discovered::Complete,
@@ -210,7 +211,7 @@ impl<'a> Pass<'a> {
             old.unwrap_or(&blank),
             object.metadata.generation,
             outcome,
-            strained.as_ref(),
+            saturated.as_ref(),
             &discovered,
             &drift,
             Timestamp::now(),
@@ -243,7 +244,7 @@ impl<'a> Pass<'a> {
         Ok(self.refusal.as_ref().and_then(|refusal| refusal.left(&version, now)))
     }
 
-    fn keep(&self) {
+    fn store_memory(&self) {
         let memory = Memory {
             check: self.state.check.clone(),
             budget: self.budget.clone(),
@@ -269,9 +270,9 @@ impl<'a> Pass<'a> {
                     Ok(client) => {
                         let origin = address.origin().ascii_serialization();
                         let (budget, workspace_id) = (Arc::clone(budget), accepted.workspace_id.clone());
-                        connections.ready(key, uid, Live::new(client, budget, origin, workspace_id, resync));
+                        connections.ready(key, uid, Connection::new(client, budget, origin, workspace_id, resync));
                     }
-                    Err(problem) => connections.not_ready(key, uid, problem.message, Wait::Stalled, true),
+                    Err(problem) => connections.not_ready(key, uid, problem.message, Progress::Stalled, true),
                 },
             },
             // An API that is temporarily down is no reason to give up a connection that was good.
@@ -290,11 +291,11 @@ impl<'a> Pass<'a> {
 }
 
 /// Why this Workspace's calls wait, if they wait for long.
-fn strained(budgets: &Budgets, key: &Key, budget: &Budget) -> Option<Strained> {
-    let (strain, lasts, waiting) = budget.strain()?;
+fn saturated(budgets: &Budgets, key: &WorkspaceKey, budget: &Budget) -> Option<Saturated> {
+    let (saturation, lasts, waiting) = budget.saturation()?;
     let (limit, limit_of) = budgets.limit(key);
     let since = earlier(Timestamp::now(), lasts);
-    Some(Strained { strain, since, waiting, limit, limit_of })
+    Some(Saturated { saturation, since, waiting, limit, limit_of })
 }
 
 async fn check(client: Result<mistral::Client, Problem>, secret: &str) -> Result<Accepted, Problem> {

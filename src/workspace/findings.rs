@@ -2,18 +2,18 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::connections::Key;
+use super::connections::WorkspaceKey;
 
 /// What the sweeps of a Workspace's workflows have found out.
 pub trait Findings: Send + Sync {
     /// Whether changes made at Mistral are detected.
-    fn drift(&self, key: &Key) -> Drift;
+    fn drift(&self, key: &WorkspaceKey) -> Drift;
 
     /// How many workflows the Mistral workspace has; none if its list has not been read to its end.
-    fn count(&self, key: &Key) -> Option<usize>;
+    fn count(&self, key: &WorkspaceKey) -> Option<usize>;
 
     /// The outcome of the last sweep of a Workspace that wants discovery.
-    fn discovered(&self, key: &Key) -> Discovered;
+    fn discovered(&self, key: &WorkspaceKey) -> Discovered;
 }
 
 /// Whether changes to workflows that are made at Mistral are detected.

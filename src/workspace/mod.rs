@@ -1,14 +1,14 @@
 //! `Workspace`: a checked connection for the other resources to use.
 
 pub mod access;
-pub mod budgets;
+pub mod call_limits;
 pub mod connections;
 pub mod controller;
 pub mod credentials;
 pub mod findings;
-mod line;
+mod first_checks;
+pub mod permit;
 pub mod plan;
 pub mod shared;
 pub mod state;
 pub mod status;
-pub mod turn;

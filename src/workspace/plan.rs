@@ -23,7 +23,7 @@ const RECHECK_REFUSED: SignedDuration = SignedDuration::from_mins(1);
 /// A suspicion that comes sooner than this after the last check has to wait.
 const CHECK_AT_MOST: SignedDuration = SignedDuration::from_secs(5);
 /// When a check that got no permit is tried again.
-const NEXT_TURN: Duration = Duration::from_secs(15);
+const NEXT_PERMIT: Duration = Duration::from_secs(15);
 
 /// What a reconcile does next.
 pub type Decision = reconcile::Decision<Step, Settled>;
@@ -70,7 +70,7 @@ pub fn plan(state: &State, now: Timestamp) -> Decision {
         // That the API has no time now says nothing about a key that was checked before.
         (Checked::PutOff(problem), check) => {
             let known = check.as_ref().filter(|check| check.is_of(&of));
-            settle(known.map_or_else(|| Err(problem.clone()), |check| check.outcome.clone()), NEXT_TURN)
+            settle(known.map_or_else(|| Err(problem.clone()), |check| check.outcome.clone()), NEXT_PERMIT)
         }
         (Checked::Done, Some(Check { outcome: Ok(accepted), .. })) => settle(Ok(accepted.clone()), READ_EVERY),
         (Checked::Done, Some(Check { outcome: Err(problem), .. })) => {

@@ -7,10 +7,10 @@ use kube::runtime::reflector::Store;
 
 use super::connections::Connections;
 use crate::api::{Workflow, WorkflowExecution, Workspace};
+use crate::platform::decoded::Decoded;
 use crate::platform::events::Publisher;
 use crate::platform::leader::lease::Term;
 use crate::platform::metrics::Metrics;
-use crate::platform::object::Decoded;
 use crate::platform::requeue::Failures;
 
 /// What the controllers of all kinds share. A clone shares it, too.

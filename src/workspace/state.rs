@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::credentials;
-use crate::api::conditions::Wait;
+use crate::api::conditions::Progress;
 use crate::api::reasons::workspace as reason;
 use crate::api::{Workspace, WorkspaceSpec};
 
@@ -115,13 +115,14 @@ impl Problem {
     /// Adapts the problem to the age of the Workspace: in one manifest, the Workspace may well come before its Secret.
     #[must_use]
     pub fn of_a_workspace_from(self, created: Timestamp, now: Timestamp) -> Self {
-        let arrives = self.reason == reason::SECRET_NOT_FOUND && Wait::for_missing(created, now).0 == Wait::Working;
+        let arrives =
+            self.reason == reason::SECRET_NOT_FOUND && Progress::for_missing(created, now).0 == Progress::Working;
         Self { passing: self.passing || arrives, ..self }
     }
 
     /// Whether the problem may pass without intervention.
-    pub fn wait(&self) -> Wait {
-        if self.passing { Wait::Working } else { Wait::Stalled }
+    pub fn wait(&self) -> Progress {
+        if self.passing { Progress::Working } else { Progress::Stalled }
     }
 }
 

@@ -2,20 +2,22 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::budgets::LimitOf;
+use super::call_limits::LimitOf;
 use super::findings::{Discovered, Drift};
 use super::state::{Accepted, Problem};
 use crate::api::WorkspaceStatus;
-use crate::api::conditions::{self, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, Is, READY, RECONCILING, STALLED, THROTTLED};
-use crate::mistral::budget::{Strain, TURNS};
+use crate::api::conditions::{
+    self, ConditionStatus, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, READY, RECONCILING, STALLED, THROTTLED,
+};
 use crate::platform::events::Notice;
+use crate::throttle::{PERMITS, Saturation};
 
 pub use crate::api::reasons::workspace as reason;
 
 /// Why the calls of a Workspace wait.
 #[derive(Clone, Debug)]
-pub struct Strained {
-    pub strain: Strain,
+pub struct Saturated {
+    pub saturation: Saturation,
     pub since: Timestamp,
     /// How many calls wait now.
     pub waiting: usize,
@@ -25,18 +27,18 @@ pub struct Strained {
     pub limit_of: LimitOf,
 }
 
-impl Strained {
+impl Saturated {
     fn reason(&self) -> &'static str {
-        match self.strain {
-            Strain::Refused => reason::RATE_LIMITED,
-            Strain::Queued => reason::AT_LIMIT,
+        match self.saturation {
+            Saturation::Refused => reason::RATE_LIMITED,
+            Saturation::Queued => reason::AT_LIMIT,
         }
     }
 
     fn message(&self) -> String {
-        let Self { strain, since, waiting, limit, limit_of } = self;
+        let Self { saturation, since, waiting, limit, limit_of } = self;
         let since = since.strftime("%FT%TZ");
-        if *strain == Strain::Refused {
+        if *saturation == Saturation::Refused {
             return format!(
                 "The API refuses calls with this key because there are too many (HTTP 429), since {since}; {waiting} waited when this was written. The operator makes fewer, and slowly more up to {limit} a second: set spec.requestsPerSecond to what Mistral allows for the key, or ask Mistral for more."
             );
@@ -47,7 +49,7 @@ impl Strained {
             LimitOf::Operator => "have the operator started with a higher --max-requests-per-second",
         };
         format!(
-            "Calls have waited for more than 10 s for their turn since {since}; {waiting} waited when this was written. More is to be done than {limit} calls a second, {TURNS} at a time: {what_to_do}, unless the API is slow to answer."
+            "Calls have waited for more than 10 s for their turn since {since}; {waiting} waited when this was written. More is to be done than {limit} calls a second, {PERMITS} at a time: {what_to_do}, unless the API is slow to answer."
         )
     }
 }
@@ -66,7 +68,7 @@ pub fn report(
     old: &WorkspaceStatus,
     generation: Option<i64>,
     outcome: &Result<Accepted, Problem>,
-    strained: Option<&Strained>,
+    saturated: Option<&Saturated>,
     discovered: &Discovered,
     drift: &Drift,
     now: Timestamp,
@@ -78,15 +80,15 @@ pub fn report(
         Ok(Accepted { workspace_id, customer_id }) => {
             status.workspace_id.clone_from(workspace_id);
             status.customer_id.clone_from(customer_id);
-            (Is::True, reason::CONNECTED, "The API accepts the key.", None)
+            (ConditionStatus::True, reason::CONNECTED, "The API accepts the key.", None)
         }
         Err(Problem { reason, message, passing }) => {
-            (Is::False, *reason, message.as_str(), Some(if *passing { RECONCILING } else { STALLED }))
+            (ConditionStatus::False, *reason, message.as_str(), Some(if *passing { RECONCILING } else { STALLED }))
         }
     };
     for type_ in [RECONCILING, STALLED] {
         if present == Some(type_) {
-            conditions::set(all, type_, Is::True, reason, message, generation, now);
+            conditions::set(all, type_, ConditionStatus::True, reason, message, generation, now);
         } else {
             conditions::remove(all, type_);
         }
@@ -98,15 +100,15 @@ pub fn report(
         Err(_) => Notice::warning(reason, message),
     });
     let mut notices: Vec<Notice> = notice.into_iter().collect();
-    match strained.map(|strained| (strained.reason(), strained)) {
-        Some((reason, strained)) => {
+    match saturated.map(|saturated| (saturated.reason(), saturated)) {
+        Some((reason, saturated)) => {
             // The message has numbers that change all the time, so the first message stays.
             let old = conditions::find(&old.conditions, THROTTLED).filter(|old| old.reason == reason);
-            let message = old.map_or_else(|| strained.message(), |old| old.message.clone());
+            let message = old.map_or_else(|| saturated.message(), |old| old.message.clone());
             if old.is_none() {
                 notices.push(Notice::warning(reason, &message));
             }
-            conditions::set(all, THROTTLED, Is::True, reason, message, generation, now);
+            conditions::set(all, THROTTLED, ConditionStatus::True, reason, message, generation, now);
         }
         None => conditions::remove(all, THROTTLED),
     }
@@ -117,7 +119,7 @@ pub fn report(
             if conditions::find(&old.conditions, DISCOVERY_INCOMPLETE).is_none_or(|old| old.reason != *reason) {
                 notices.push(Notice::warning(reason, message));
             }
-            conditions::set(all, DISCOVERY_INCOMPLETE, Is::True, reason, message, generation, now);
+            conditions::set(all, DISCOVERY_INCOMPLETE, ConditionStatus::True, reason, message, generation, now);
         }
     }
     match drift {
@@ -130,7 +132,7 @@ pub fn report(
             if old.is_none() {
                 notices.push(Notice::warning(reason::LISTS_FAILED, &message));
             }
-            conditions::set(all, DRIFT_UNSEEN, Is::True, reason::LISTS_FAILED, message, generation, now);
+            conditions::set(all, DRIFT_UNSEEN, ConditionStatus::True, reason::LISTS_FAILED, message, generation, now);
         }
     }
     (status, notices)
@@ -148,23 +150,26 @@ fn unseen(since: Timestamp, why: &str) -> String {
 mod tests {
     use super::*;
 
-    fn strained(strain: Strain, waiting: usize, limit_of: LimitOf) -> Strained {
-        Strained { strain, since: Timestamp::UNIX_EPOCH, waiting, limit: 20, limit_of }
+    fn saturated(saturation: Saturation, waiting: usize, limit_of: LimitOf) -> Saturated {
+        Saturated { saturation, since: Timestamp::UNIX_EPOCH, waiting, limit: 20, limit_of }
     }
 
     #[test]
     fn calls_that_wait_are_a_condition_of_a_workspace_that_stays_ready() {
         let (outcome, now) = (Ok(Accepted::default()), Timestamp::UNIX_EPOCH);
-        let report = |old: &WorkspaceStatus, strained: Option<&Strained>| {
-            report(old, Some(1), &outcome, strained, &Discovered::Complete, &Drift::Seen, now)
+        let report = |old: &WorkspaceStatus, saturated: Option<&Saturated>| {
+            report(old, Some(1), &outcome, saturated, &Discovered::Complete, &Drift::Seen, now)
         };
         let (calm, _) = report(&WorkspaceStatus::default(), None);
-        let (first, news) = report(&calm, Some(&strained(Strain::Refused, 7, LimitOf::Operator)));
+        let (first, news) = report(&calm, Some(&saturated(Saturation::Refused, 7, LimitOf::Operator)));
         assert!(conditions::is_true(&first.conditions, READY) && conditions::is_true(&first.conditions, THROTTLED));
         assert_eq!(news.iter().map(|notice| notice.reason.as_str()).collect::<Vec<_>>(), [reason::RATE_LIMITED]);
         // Different numbers are no reason to write.
-        assert_eq!(report(&first, Some(&strained(Strain::Refused, 900, LimitOf::Operator))), (first.clone(), vec![]));
-        let (second, news) = report(&first, Some(&strained(Strain::Queued, 900, LimitOf::Operator)));
+        assert_eq!(
+            report(&first, Some(&saturated(Saturation::Refused, 900, LimitOf::Operator))),
+            (first.clone(), vec![])
+        );
+        let (second, news) = report(&first, Some(&saturated(Saturation::Queued, 900, LimitOf::Operator)));
         assert_eq!(news.iter().map(|notice| notice.reason.as_str()).collect::<Vec<_>>(), [reason::AT_LIMIT]);
         assert_eq!(report(&second, None), (calm, vec![]));
     }
@@ -217,13 +222,13 @@ mod tests {
 
     #[test]
     fn the_condition_says_since_when_how_many_and_what_to_do() {
-        for (strain, limit_of, words) in [
-            (Strain::Refused, LimitOf::Operator, "set spec.requestsPerSecond to what Mistral allows"),
-            (Strain::Queued, LimitOf::Workspace, "raise spec.requestsPerSecond if"),
-            (Strain::Queued, LimitOf::Other, "the other Workspace with the same key"),
-            (Strain::Queued, LimitOf::Operator, "a higher --max-requests-per-second"),
+        for (saturation, limit_of, words) in [
+            (Saturation::Refused, LimitOf::Operator, "set spec.requestsPerSecond to what Mistral allows"),
+            (Saturation::Queued, LimitOf::Workspace, "raise spec.requestsPerSecond if"),
+            (Saturation::Queued, LimitOf::Other, "the other Workspace with the same key"),
+            (Saturation::Queued, LimitOf::Operator, "a higher --max-requests-per-second"),
         ] {
-            let message = strained(strain, 7, limit_of).message();
+            let message = saturated(saturation, 7, limit_of).message();
             for word in [words, "since 1970-01-01T00:00:00Z", "; 7 waited", "20"] {
                 assert!(message.contains(word), "{word} in: {message}");
             }

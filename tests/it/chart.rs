@@ -389,7 +389,7 @@ async fn operator_with_rights(world: &World, tools: &GitOps, values: &str) -> Pr
     let kubeconfig = kubeconfig_of(world, account).await;
     world.process(&[
         ("KUBECONFIG", kubeconfig.to_str().unwrap()),
-        ("LEASE", account),
+        ("LEASE_NAME", account),
         ("LEASE_NAMESPACE", &world.namespace),
     ])
 }

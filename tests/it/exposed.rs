@@ -7,7 +7,7 @@ use crate::support::*;
 #[tokio::test]
 async fn no_body_of_an_answer_is_logged_at_any_level() {
     let world = World::new("bodies").await;
-    let process = world.process_with(&["--log", "trace"], &[]);
+    let process = world.process_with(&["--log-level", "trace"], &[]);
     until(SOON, "readiness", async || process.ask("/readyz").await.filter(|(code, _)| *code == 200)).await;
     // The mark is in an object that cannot be decoded, in its managedFields, in a result, and in an error.
     let mark = format!("private-{}", world.namespace);

@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(900);
 /// The number of concurrent requests of the test itself.
 const AT_ONCE: usize = 16;
 /// High enough that the budget does not limit the measurement.
-const FAST: [&str; 4] = ["--log", "info", "--max-requests-per-second", "1000"];
+const FAST: [&str; 4] = ["--log-level", "info", "--max-requests-per-second", "1000"];
 
 /// Calls `what` for each number below `count`, several at a time.
 async fn each(count: usize, what: impl AsyncFn(usize)) {

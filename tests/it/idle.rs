@@ -31,7 +31,7 @@ fn worked(pid: u32) -> f64 {
 /// Measures one operator with this many resources at rest.
 async fn measure(workflows: usize, executions: usize) {
     let world = if executions == 0 { World::bare("idle").await } else { World::new("idle").await };
-    let lease = ["--log", "info", "--lease", "operator", "--lease-namespace", &world.namespace];
+    let lease = ["--log-level", "info", "--lease-name", "operator", "--lease-namespace", &world.namespace];
     let process = world.process_with(&lease, &[]);
     let ready = async || process.ask("/readyz").await.filter(|(_, body)| body == "ready\n");
     until(SOON, "readiness", ready).await;

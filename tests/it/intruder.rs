@@ -67,7 +67,7 @@ fn flood(address: SocketAddr, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<
 #[tokio::test]
 async fn idle_connections_to_the_health_port_keep_the_operator_neither_from_answering_nor_from_its_work() {
     let world = World::new("flood").await;
-    let arguments = ["--namespace", &world.namespace, "--allow-base-url", &world.api.url, "--log", "info"];
+    let arguments = ["--namespace", &world.namespace, "--allow-base-url", &world.api.url, "--log-level", "info"];
     let (kubeconfig, folder) = (control_plane().kubeconfig(), control_plane().folder());
     // A limit that the idle connections alone would exhaust.
     let process = limited("ulimit -n 256", &arguments, kubeconfig, folder, &world.namespace);
@@ -95,7 +95,7 @@ async fn the_operator_may_open_as_many_files_as_its_hard_limit_lets_it() {
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = api_server(|_| StatusCode::SERVICE_UNAVAILABLE.into_response(), folder.path()).await;
     let limits = "ulimit -S -n 100 && ulimit -H -n 200";
-    let process = limited(limits, &["--log", "debug"], kubeconfig.as_ref(), folder.path(), "limit");
+    let process = limited(limits, &["--log-level", "debug"], kubeconfig.as_ref(), folder.path(), "limit");
     until(SOON, "the limit", async || process.log().contains("open files limit=200").then_some(())).await;
 }
 
@@ -156,7 +156,7 @@ async fn no_level_brings_the_body_of_an_answer_into_the_log() {
     let asked_of_server = Arc::clone(&asked);
     let kubeconfig = api_server(move |uri| troubled(&asked_of_server, uri), folder.path()).await;
     let directives = "trace,kube_client=trace,kube_client::client=trace,kube_runtime::watcher=trace";
-    let arguments = ["--namespace", "team", "--log", directives, "--log-format", "json"];
+    let arguments = ["--namespace", "team", "--log-level", directives, "--log-format", "json"];
     let process = limited("true", &arguments, kubeconfig.as_ref(), folder.path(), "bodies");
     // Four requests about the cluster, three pages, and one more: by then, the answers before it have been logged.
     until(SOON, "all kinds of answers", async || (asked.load(Ordering::SeqCst) >= 8).then_some(())).await;
@@ -182,7 +182,7 @@ async fn a_kubeconfig_that_cannot_be_read_is_told_of_without_its_text() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kubeconfig");
     std::fs::write(&file, "users:\n- name: x\n  user:\n    token: the-token\n     other: x\n").unwrap();
-    let mut process = limited("true", &["--log", "trace"], &file, folder.path(), "kubeconfig");
+    let mut process = limited("true", &["--log-level", "trace"], &file, folder.path(), "kubeconfig");
     let end = until(SOON, "the end", async || process.child.wait_exit(Duration::ZERO).unwrap()).await;
     let log = process.log();
     assert!(!end.success() && log.contains("The kubeconfig cannot be read at line 5, column"), "{log}");

@@ -40,7 +40,7 @@ async fn world(name: &str) -> World {
 
 fn candidate(world: &World, environment: &[(&str, &str)]) -> Process {
     let log = "debug,hyper_util=info,h2=info,tower=info,rustls=info";
-    world.process_with(&["--lease", LEASE, "--lease-namespace", &world.namespace, "--log", log], environment)
+    world.process_with(&["--lease-name", LEASE, "--lease-namespace", &world.namespace, "--log-level", log], environment)
 }
 
 async fn wait_for_readiness(process: &Process, wanted: impl Fn(&str) -> bool) {

@@ -63,8 +63,11 @@ async fn of_three_namespaces_two_are_worked_on_with_the_charts_rights_and_the_th
     }
     grant(&a.namespace, &[&a, &b]).await;
     let kubeconfig = kubeconfig_of(&a, ACCOUNT).await;
-    let environment =
-        [("KUBECONFIG", kubeconfig.to_str().unwrap()), ("LEASE", ACCOUNT), ("LEASE_NAMESPACE", a.namespace.as_str())];
+    let environment = [
+        ("KUBECONFIG", kubeconfig.to_str().unwrap()),
+        ("LEASE_NAME", ACCOUNT),
+        ("LEASE_NAMESPACE", a.namespace.as_str()),
+    ];
     let mut process = operator_of(&[&a, &b], &[], &environment);
     wait_for_readiness(&process, 200, "ready\n").await;
     for world in [&a, &b, &c] {
@@ -101,7 +104,7 @@ async fn of_three_namespaces_two_are_worked_on_with_the_charts_rights_and_the_th
     assert!(deleted, "{said}");
     let (said, deleted) = c.kubectl(&["delete", "namespace", &c.namespace, "--timeout=60s"]).await;
     assert!(deleted, "{said}");
-    let process = operator_of(&[&a, &b, &c], &["--lease", ""], &[environment[0]]);
+    let process = operator_of(&[&a, &b, &c], &["--lease-name", ""], &[environment[0]]);
     wait_for_readiness(&process, 503, &format!("the namespace {} (it does not exist", c.namespace)).await;
 }
 

@@ -71,8 +71,8 @@ async fn the_metrics_tell_what_happened_and_name_nothing() {
         (r#"claims_total{outcome="started"}"#, 20.0),
         (r#"claims_total{outcome="refused"}"#, 2.0),
         (r#"workspaces{ready="True",reason="Connected"}"#, 1.0),
-        (r#"api_calls_waiting{class="Start"}"#, 0.0),
-        (r#"api_calls_waiting{class="Watch"}"#, 0.0),
+        (r#"api_calls_waiting{priority="Start"}"#, 0.0),
+        (r#"api_calls_waiting{priority="Watch"}"#, 0.0),
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
     }
@@ -192,7 +192,7 @@ async fn one_resource_can_be_followed_through_the_log_by_its_name() {
         let mark = format!("object={}/{name}}}", world.namespace);
         log.lines().filter(|line| line.contains(&mark)).map(str::to_owned).collect()
     };
-    let mut process = world.process_with(&["--log", "info"], &[]);
+    let mut process = world.process_with(&["--log-level", "info"], &[]);
     world.wait_for_workspace("default", "Connected").await;
     let forged = "first line\n2026-11-24T00:00:00Z ERROR forged";
     world.api.register(json!({ "name": "forge", "behaviour": { "outcome": "fail", "error": forged } })).await;
@@ -213,7 +213,7 @@ async fn one_resource_can_be_followed_through_the_log_by_its_name() {
     assert!(ill.last().unwrap().contains("no such customer") && ill.last().unwrap().contains("WARN"), "{ill:#?}");
     assert!(ours(&log, "default").iter().any(|line| line.contains("The API accepts the key.")), "{log}");
 
-    let second = world.process_with(&["--log", "warn", "--log-format", "json"], &[]);
+    let second = world.process_with(&["--log-level", "warn", "--log-format", "json"], &[]);
     world.execute("lost", json!({ "workflowIdentifier": "unheard-of" })).await;
     world.wait_for_reason("lost", "TargetNotFound").await;
     let object = format!("{}/lost", world.namespace);

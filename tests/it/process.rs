@@ -199,7 +199,7 @@ async fn json_logs_are_json_in_every_line_and_text_logs_are_not() {
 #[tokio::test]
 async fn a_healthy_object_is_not_mentioned_in_the_logs_of_a_restarted_operator() {
     let world = World::new("quiet").await;
-    let mut first = world.process_with(&["--log", "info"], &[]);
+    let mut first = world.process_with(&["--log-level", "info"], &[]);
     let names: Vec<String> = (0..5).map(|n| format!("finished-{n}")).collect();
     for name in &names {
         world.execute(name, json!({ "workflowIdentifier": "echo" })).await;
@@ -210,7 +210,7 @@ async fn a_healthy_object_is_not_mentioned_in_the_logs_of_a_restarted_operator()
     first.child.signal("TERM").unwrap();
     wait_for_end(&mut first, SOON).await;
 
-    let second = world.process_with(&["--log", "info"], &[]);
+    let second = world.process_with(&["--log-level", "info"], &[]);
     wait_until_ready(&second).await;
     world.execute("new", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("new", "Completed").await;
@@ -252,8 +252,8 @@ async fn a_flag_that_makes_no_sense_is_refused_with_a_sentence() {
 #[tokio::test]
 async fn log_directives_that_cannot_be_read_are_refused_rather_than_ignored() {
     let nowhere = [("KUBECONFIG", "/nonexistent/kubeconfig")];
-    let (success, said) = run_to_the_end(&["run", "--log", "kube=loud"], &nowhere).await;
-    assert!(!success && said.contains("'kube=loud' for '--log"), "{said}");
+    let (success, said) = run_to_the_end(&["run", "--log-level", "kube=loud"], &nowhere).await;
+    assert!(!success && said.contains("'kube=loud' for '--log-level"), "{said}");
 }
 
 #[tokio::test]
@@ -318,7 +318,7 @@ async fn let_the_api_repeat(world: &World, key: &str) {
 #[tokio::test]
 async fn the_key_is_neither_in_logs_nor_in_events_nor_in_objects_also_when_the_api_repeats_it() {
     let world = World::new("secret").await;
-    let process = world.process_with(&["--log", "trace"], &[]);
+    let process = world.process_with(&["--log-level", "trace"], &[]);
     world.wait_for_workspace("default", "Connected").await;
     world.execute("well", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("well", "Completed").await;
@@ -343,7 +343,7 @@ async fn the_key_is_neither_in_logs_nor_in_events_nor_in_objects_also_when_the_a
 #[tokio::test]
 async fn a_long_answer_does_not_let_the_beginning_of_the_key_through() {
     let world = World::new("cut").await;
-    let process = world.process_with(&["--log", "trace"], &[]);
+    let process = world.process_with(&["--log-level", "trace"], &[]);
     world.wait_for_workspace("default", "Connected").await;
     // The operator passes on 1 KiB of the API's text, which ends in the middle of the key.
     let detail = format!("{}{KEY}", "x".repeat(1010));
@@ -365,7 +365,7 @@ async fn the_proxy_of_the_environment_is_used_for_the_api_and_not_for_the_cluste
     let (address, requests) = refusing_proxy();
     let proxy = format!("http://{address}");
     let process = world.process_with(
-        &["--allow-base-url", "https://api.mistral.ai", "--log", "debug"],
+        &["--allow-base-url", "https://api.mistral.ai", "--log-level", "debug"],
         &[("HTTPS_PROXY", &proxy), ("https_proxy", &proxy), ("NO_PROXY", ""), ("no_proxy", "")],
     );
     wait_until_ready(&process).await;

@@ -105,7 +105,7 @@ async fn missing_permissions_are_named_and_the_documented_ones_are_enough() {
     let account = Account::new(&world).await;
     account.may_in_all(&[("", "namespaces", "get")]).await;
     let kubeconfig = account.kubeconfig.to_str().unwrap();
-    let arguments = ["--lease", "operator", "--lease-namespace", &world.namespace];
+    let arguments = ["--lease-name", "operator", "--lease-namespace", &world.namespace];
     let process = world.process_with(&arguments, &[("KUBECONFIG", kubeconfig)]);
     let right = |verb: &str| format!("the right to {verb} workflows in the namespace {}", world.namespace);
     wait_for_readiness(&process, 503, &right("list")).await;

@@ -107,7 +107,7 @@ impl Tenant {
 fn operator_of(world: &World, tenants: &[Tenant], more: &[&str]) -> Process {
     let namespaces: Vec<&str> = tenants.iter().map(|tenant| tenant.namespace.as_str()).collect();
     let namespaces = namespaces.join(",");
-    let arguments = [&["--log", "info", "--namespace", &namespaces], more].concat();
+    let arguments = [&["--log-level", "info", "--namespace", &namespaces], more].concat();
     world.process_with(&arguments, &[])
 }
 
@@ -331,7 +331,7 @@ async fn passes(process: &Process) -> u64 {
 async fn resources_of_a_deleted_workspace_say_so_once_and_rest_until_there_is_one_again() {
     let world = World::new("deleted").await;
     world.resync("5s").await;
-    let process = world.process_with(&["--log", "info"], &[]);
+    let process = world.process_with(&["--log-level", "info"], &[]);
     world.wait_for_workspace("default", "Connected").await;
     world.workflow("echo", json!({ "displayName": "Echo" })).await;
     world.workflow("nowhere", json!({})).await;

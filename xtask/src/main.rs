@@ -29,7 +29,7 @@ enum Command {
     Bench(bench::Options),
     /// The baseline of the bench: the least that any controller must do for an execution.
     #[command(hide = true)]
-    Floor(bench::floor::Options),
+    Baseline(bench::baseline::Options),
     /// Give malformed and hostile input to every part that reads external data.
     Fuzz(fuzz::Options),
     /// Generate the pages and pictures that derive from other files, and check links and tables of all pages.
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => ("demo", demo::run(options)),
         Command::Chaos(options) => ("chaos", chaos::run(options)),
         Command::Bench(options) => ("bench", bench::run(options)),
-        Command::Floor(options) => ("floor program", bench::floor::run(options)),
+        Command::Baseline(options) => ("baseline program", bench::baseline::run(options)),
         Command::Fuzz(options) => ("fuzzing", fuzz::run(options)),
         Command::Docs(options) => ("check of the documents", docs::run(&options)),
         Command::E2e(options) => ("end-to-end test", e2e::run(options)),

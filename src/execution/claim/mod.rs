@@ -84,8 +84,8 @@ pub struct Claim {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
     /// The claim is read-only: the run was found, not started by this resource. It is never stopped or repeated.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub reading: bool,
+    #[serde(default, rename = "reading", skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
     /// When the operator decided to stop the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_since: Option<Timestamp>,
@@ -97,7 +97,7 @@ pub struct Claim {
 /// What a process remembers of the newest claim that it has written or seen, to restore that claim if it is lost. The
 /// rest is known from the resource.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Known {
+pub struct ClaimBackup {
     /// See [`Claim::execution_id`]. None if it is the id derived from the resource.
     pub execution_id: Option<String>,
     /// See [`Claim::attempt`].
@@ -118,15 +118,15 @@ pub struct Known {
     pub digest: String,
     /// See [`Claim::inputs`].
     pub inputs: Vec<InputVersion>,
-    /// See [`Claim::reading`].
-    pub reading: bool,
+    /// See [`Claim::read_only`].
+    pub read_only: bool,
     /// See [`Claim::stop_since`].
     pub stop_since: Option<Timestamp>,
     /// See [`Claim::stop_for`].
     pub stop_for: Option<StopFor>,
 }
 
-impl Known {
+impl ClaimBackup {
     /// The memory of a claim. `derived` is the id that the run would have without the claim.
     pub fn of(claim: &Claim, derived: &str) -> Self {
         Self {
@@ -140,7 +140,7 @@ impl Known {
             refused: false,
             digest: claim.digest.clone(),
             inputs: claim.inputs.clone(),
-            reading: claim.reading,
+            read_only: claim.read_only,
             stop_since: claim.stop_since,
             stop_for: claim.stop_for,
         }
@@ -180,7 +180,7 @@ pub struct InputVersion {
 
 /// What the claim annotation of a resource says.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Note {
+pub enum ClaimAnnotation {
     Absent,
     /// A claim of the version that this operator writes.
     Claim(Box<Claim>),
@@ -188,7 +188,7 @@ pub enum Note {
     Unreadable,
 }
 
-impl Note {
+impl ClaimAnnotation {
     /// Reads the annotation.
     pub fn read(annotations: Option<&BTreeMap<String, String>>) -> Self {
         let Some(text) = annotations.and_then(|annotations| annotations.get(CLAIM)) else {
@@ -229,7 +229,7 @@ impl Claim {
             digest,
             inputs: Vec::new(),
             refused: false,
-            reading: false,
+            read_only: false,
             stop_since: None,
             stop_for: None,
         }
@@ -237,7 +237,7 @@ impl Claim {
 
     /// The time from which a 404 proves that this claim's call started nothing: the latest moment to send, plus the
     /// longest call, the longest time until a run shows, and the clock skew.
-    pub fn doubt_ends(&self) -> Timestamp {
+    pub fn outcome_known_by(&self) -> Timestamp {
         if self.refused { Timestamp::MIN } else { later(self.send_before, SENT_TO_SHOWN) }
     }
 
@@ -345,18 +345,47 @@ mod tests {
     }
 
     #[test]
+    fn the_format_of_a_claim_stays_as_earlier_versions_wrote_it() {
+        let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "x".into() };
+        let by = Claimant { instance: "i", origin: "http://a", workspace_id: Some("w") };
+        let claim = Claim::new("id".into(), 2, by, owner, "d".into(), Timestamp::UNIX_EPOCH);
+        let claim = Claim { uid: Some("u".into()), refused: true, read_only: true, ..claim };
+        let written: serde_json::Value = serde_json::from_str(&claim.to_annotation()).unwrap();
+        let fields: Vec<&str> = written.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = [
+            "attempt",
+            "claimant",
+            "digest",
+            "executionId",
+            "origin",
+            "owner",
+            "reading",
+            "refused",
+            "sendBefore",
+            "since",
+            "uid",
+            "version",
+            "workspaceId",
+        ];
+        assert_eq!(fields.iter().filter(|field| **field != "revision").copied().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
     fn a_claim_of_another_version_is_not_understood() {
         let annotations = |text: &str| Some(BTreeMap::from([(CLAIM.to_owned(), text.to_owned())]));
-        assert_eq!(Note::read(annotations("{}").as_ref()), Note::Unreadable);
-        assert_eq!(Note::read(None), Note::Absent);
+        assert_eq!(ClaimAnnotation::read(annotations("{}").as_ref()), ClaimAnnotation::Unreadable);
+        assert_eq!(ClaimAnnotation::read(None), ClaimAnnotation::Absent);
         let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "x".into() };
         let by = Claimant { instance: "i", origin: "https://api.mistral.ai", workspace_id: None };
         let mut claim = Claim::new("id".into(), 1, by, owner, "d".into(), Timestamp::UNIX_EPOCH);
-        assert_eq!(Note::read(annotations(&claim.to_annotation()).as_ref()), Note::Claim(Box::new(claim.clone())));
+        assert_eq!(
+            ClaimAnnotation::read(annotations(&claim.to_annotation()).as_ref()),
+            ClaimAnnotation::Claim(Box::new(claim.clone()))
+        );
         claim.execution_id = "../workers".into();
-        assert_eq!(Note::read(annotations(&claim.to_annotation()).as_ref()), Note::Unreadable);
+        assert_eq!(ClaimAnnotation::read(annotations(&claim.to_annotation()).as_ref()), ClaimAnnotation::Unreadable);
         claim.execution_id = "id".into();
         claim.version = 2;
-        assert_eq!(Note::read(annotations(&claim.to_annotation()).as_ref()), Note::Unreadable);
+        assert_eq!(ClaimAnnotation::read(annotations(&claim.to_annotation()).as_ref()), ClaimAnnotation::Unreadable);
     }
 }

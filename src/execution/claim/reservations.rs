@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
 use crate::clock::later;
-use crate::execution::claim::{Claim, Note};
+use crate::execution::claim::{Claim, ClaimAnnotation};
 use crate::execution::controller::Guarded;
 use crate::sync;
 
@@ -42,11 +42,11 @@ impl Reservations {
     ) -> Result<(), Timestamp> {
         let elsewhere = all.state().into_iter().filter_map(|other| {
             let other = other.0.as_ref().ok().filter(|other| other.uid().as_deref() != Some(uid))?;
-            match Note::read(other.metadata.annotations.as_ref()) {
-                Note::Claim(theirs) if identity(&theirs) == identity(claim) && !theirs.reading => {
-                    Some(theirs.doubt_ends())
+            match ClaimAnnotation::read(other.metadata.annotations.as_ref()) {
+                ClaimAnnotation::Claim(theirs) if identity(&theirs) == identity(claim) && !theirs.read_only => {
+                    Some(theirs.outcome_known_by())
                 }
-                Note::Claim(_) | Note::Absent | Note::Unreadable => None,
+                ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => None,
             }
         });
         let mut held = self.lock();
@@ -54,7 +54,7 @@ impl Reservations {
         if let Some(until) = elsewhere.chain(here).chain(unheard).max().filter(|until| *until > asked) {
             return Err(until);
         }
-        held.insert(identity(claim), (uid.to_owned(), claim.doubt_ends()));
+        held.insert(identity(claim), (uid.to_owned(), claim.outcome_known_by()));
         Ok(())
     }
 
@@ -103,7 +103,7 @@ mod tests {
         let (store, _writer) = reflector::store();
         let reservations = Reservations::default();
         reservations.reserve("first", &claim(at(0)), &store, None, at(0)).unwrap();
-        let ends = claim(at(0)).doubt_ends();
+        let ends = claim(at(0)).outcome_known_by();
         // The call, its run and the reservation are long over by now.
         assert_eq!(reservations.reserve("second", &claim(at(600)), &store, None, at(30)), Err(ends));
         assert_eq!(reservations.reserve("second", &claim(at(600)), &store, None, at(100)), Ok(()));

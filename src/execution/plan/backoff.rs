@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use crate::execution::state::Observed;
+use crate::execution::state::ExecutionState;
 use crate::mistral::Trouble;
 use crate::platform::requeue::{self, Requeue};
 
 /// Retries of something that a person has to correct: after 30 s at first, at most 5 minutes apart.
-pub(crate) fn blocked_retry(o: &Observed) -> Requeue {
-    Requeue::Retry(backoff(o, 30, 300))
+pub(crate) fn blocked_retry(state: &ExecutionState) -> Requeue {
+    Requeue::Retry(backoff(state, 30, 300))
 }
 
 /// Doubles from `first` to `last` seconds with each consecutive retry.
-pub(crate) fn backoff(o: &Observed, first: u64, last: u64) -> Duration {
-    requeue::backoff(o.memory.retries.in_a_row, &o.uid, first, last)
+pub(crate) fn backoff(state: &ExecutionState, first: u64, last: u64) -> Duration {
+    requeue::backoff(state.memory.retries.in_a_row, &state.uid, first, last)
 }
 
 pub(crate) fn asked_to_wait(trouble: Option<&Trouble>) -> Duration {

@@ -12,8 +12,8 @@ use crate::execution::plan::follow::unreadable_end;
 use crate::execution::plan::start::{of_which_life, restored};
 use crate::execution::plan::stop;
 use crate::execution::plan::{Call, ClusterStep, Decision, ready_reason, settle, write};
-use crate::execution::state::ownership::{Standing, standing};
-use crate::execution::state::{Observed, Remote, StopCall};
+use crate::execution::state::ownership::{Ownership, ownership};
+use crate::execution::state::{ExecutionState, Remote, StopCall};
 use crate::execution::status::{self, is_finished, is_started, reason};
 use crate::mistral::wire::is_terminal;
 use crate::mistral::{Error, TroubleKind};
@@ -25,103 +25,108 @@ const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 pub(crate) const LONGEST_GRACE: u32 = 240;
 
 /// The resource is being deleted: stops the run if it is ours, then releases the resource.
-pub(crate) fn delete(o: &Observed, since: Timestamp, now: Timestamp) -> Decision {
-    if !o.finalizer {
-        return settle(o, o.status.clone(), Requeue::OnChange);
+pub(crate) fn delete(state: &ExecutionState, since: Timestamp, now: Timestamp) -> Decision {
+    if !state.finalizer {
+        return settle(state, state.status.clone(), Requeue::OnChange);
     }
     let free = Decision::Act(ClusterStep::Release { abandoned: false }.into());
-    if is_finished(&o.status) || o.spec.deletion_policy == DeletionPolicy::Orphan {
+    if is_finished(&state.status) || state.spec.deletion_policy == DeletionPolicy::Orphan {
         return free;
     }
     let too_long = now > later(since, DELETION_LIMIT);
-    let claim = match standing(o) {
-        Standing::Ours(claim) => claim,
-        Standing::Reading(_) | Standing::Foreign(_) => return free,
+    let claim = match ownership(state) {
+        Ownership::Ours(claim) => claim,
+        Ownership::ReadOnly(_) | Ownership::Foreign(_) => return free,
         // The claim is gone, but something still shows that there was one.
-        Standing::Unclaimed if o.has_lost_a_claim() => {
-            return match &o.stop_with {
-                _ if too_long => Decision::Act(ClusterStep::Release { abandoned: !is_only_held(o) }.into()),
-                Some(connection) => write(o, restored(o, connection, now), false),
-                None => stopping(o, 10, now),
+        Ownership::Unclaimed if state.has_lost_a_claim() => {
+            return match &state.stop_with {
+                _ if too_long => Decision::Act(ClusterStep::Release { abandoned: !is_only_held(state) }.into()),
+                Some(connection) => write(state, restored(state, connection, now), false),
+                None => stopping(state, 10, now),
             };
         }
-        Standing::Unclaimed => return free,
-        Standing::Unreadable => return Decision::Act(ClusterStep::Release { abandoned: true }.into()),
+        Ownership::Unclaimed => return free,
+        Ownership::Unreadable => return Decision::Act(ClusterStep::Release { abandoned: true }.into()),
     };
-    if o.is_refused(claim) {
+    if state.is_refused(claim) {
         return free;
     }
     if too_long {
-        return Decision::Act(ClusterStep::Release { abandoned: !is_only_held(o) }.into());
+        return Decision::Act(ClusterStep::Release { abandoned: !is_only_held(state) }.into());
     }
-    let Some(connection) = &o.stop_with else { return stopping(o, 10, now) };
+    let Some(connection) = &state.stop_with else { return stopping(state, 10, now) };
     if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), true) {
-        return stopping(o, 10, now);
+        return stopping(state, 10, now);
     }
-    if o.is_elder(claim) {
-        return of_which_life(o, connection, claim, now);
+    if state.is_elder(claim) {
+        return of_which_life(state, connection, claim, now);
     }
     // A time left by an earlier deletion, as in a restored backup, is not when this stop began. The clock that is
     // behind decides: the deletion time comes from the API server's clock.
     let asked_for = |at: &Timestamp| claim.stop_for.is_some() || *at >= later(since.min(now), -CLOCK_SKEW);
     let Some(stop_since) = stop::began(claim, now).filter(asked_for) else {
-        return write(o, Claim { stop_since: Some(now), ..claim.clone() }, false);
+        return write(state, Claim { stop_since: Some(now), ..claim.clone() }, false);
     };
-    let is_unknown = match (&o.stopped, &o.remote) {
+    let is_unknown = match (&state.stopped, &state.remote) {
         (Some(Err(Error::NotFound(said))), _) => said.is_no_execution(),
         (None, Remote::Absent) => true,
         _ => false,
     };
     if is_unknown {
         // A start may still be in flight, or its run not visible yet: a missing run proves nothing then.
-        let may_show = match &o.status.start_time {
-            Some(start) if is_started(&o.status) => o.began < later(start.0, VISIBILITY),
-            _ => !o.doubt(claim).is_zero(),
+        let may_show = match &state.status.start_time {
+            Some(start) if is_started(&state.status) => state.began < later(start.0, VISIBILITY),
+            _ => !state.doubt(claim).is_zero(),
         };
-        return if may_show { stopping(o, 5, now) } else { free };
+        return if may_show { stopping(state, 5, now) } else { free };
     }
-    match (&o.stopped, &o.remote) {
-        (Some(Ok(())), _) => stopping(o, 2, now),
+    match (&state.stopped, &state.remote) {
+        (Some(Ok(())), _) => stopping(state, 2, now),
         // The run is not running, whatever else its state is.
         (Some(Err(Error::Conflict(_))), Remote::Unknown(_)) => free,
-        (None, Remote::Unknown(trouble)) if unreadable_end(o, trouble).is_some() => free,
+        (None, Remote::Unknown(trouble)) if unreadable_end(state, trouble).is_some() => free,
         // Stopping a run needs no answer about it. A started run is ours; an id that was only claimed may be somebody
         // else's.
-        (None, Remote::Unknown(trouble)) if trouble.kind != TroubleKind::Unauthorized && is_started(&o.status) => {
-            let call = call(o, stop_since, now);
-            match (o.memory.has_stopped(call, now), call) {
+        (None, Remote::Unknown(trouble)) if trouble.kind != TroubleKind::Unauthorized && is_started(&state.status) => {
+            let call = call(state, stop_since, now);
+            match (state.memory.has_stopped(call, now), call) {
                 (false, _) => Decision::Act(Call::Stop(call).into()),
                 // There is nothing more to do, and nothing more to learn.
-                (true, StopCall::Terminate) if o.memory.unanswered > 1 => free,
-                (true, _) => stopping(o, 5, now),
+                (true, StopCall::Terminate) if state.memory.unanswered > 1 => free,
+                (true, _) => stopping(state, 5, now),
             }
         }
-        (Some(Err(_)), _) | (None, Remote::Unknown(_) | Remote::Absent) => stopping(o, 5, now),
-        (None, Remote::NotAsked) => Decision::Act(Call::GetRun.into()),
+        (Some(Err(_)), _) | (None, Remote::Unknown(_) | Remote::Absent) => stopping(state, 5, now),
+        (None, Remote::NotFetched) => Decision::Act(Call::GetRun.into()),
         (None, Remote::Found(run)) if is_terminal(run.status.as_deref()) => free,
         // A started run is ours, whatever the spec resolves to by now.
-        (None, Remote::Found(run)) if !is_started(&o.status) && is_taken(o, run) => free,
+        (None, Remote::Found(run)) if !is_started(&state.status) && is_taken(state, run) => free,
         (None, Remote::Found(_)) => {
-            let call = call(o, stop_since, now);
-            if o.memory.has_stopped(call, now) { stopping(o, 2, now) } else { Decision::Act(Call::Stop(call).into()) }
+            let call = call(state, stop_since, now);
+            if state.memory.has_stopped(call, now) {
+                stopping(state, 2, now)
+            } else {
+                Decision::Act(Call::Stop(call).into())
+            }
         }
     }
 }
 
 /// Whether the API server has refused to remove the finalizer before. If so, the run had ended, or was already reported
 /// as abandoned. The status records it for a process that does not remember.
-fn is_only_held(o: &Observed) -> bool {
-    o.memory.refusals.finalizer.is_some() || ready_reason(&o.status) == Some(reason::FINALIZER_REFUSED)
+fn is_only_held(state: &ExecutionState) -> bool {
+    state.memory.refusals.finalizer.is_some() || ready_reason(&state.status) == Some(reason::FINALIZER_REFUSED)
 }
 
 /// How to stop the run now.
-fn call(o: &Observed, since: Timestamp, now: Timestamp) -> StopCall {
-    let at_once = o.spec.deletion_policy == DeletionPolicy::Terminate || o.spec.shutdown == Some(Shutdown::Terminate);
-    let grace = o.spec.termination_grace_period_seconds.min(LONGEST_GRACE);
+fn call(state: &ExecutionState, since: Timestamp, now: Timestamp) -> StopCall {
+    let at_once =
+        state.spec.deletion_policy == DeletionPolicy::Terminate || state.spec.shutdown == Some(Shutdown::Terminate);
+    let grace = state.spec.termination_grace_period_seconds.min(LONGEST_GRACE);
     let terminate = at_once || now > later(since, SignedDuration::from_secs(i64::from(grace)));
     if terminate { StopCall::Terminate } else { StopCall::Cancel }
 }
 
-fn stopping(o: &Observed, seconds: u64, now: Timestamp) -> Decision {
-    settle(o, status::deleting(o, now), Requeue::After(Duration::from_secs(seconds)))
+fn stopping(state: &ExecutionState, seconds: u64, now: Timestamp) -> Decision {
+    settle(state, status::deleting(state, now), Requeue::After(Duration::from_secs(seconds)))
 }

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::clock::later;
 use crate::execution::plan::refused_writes::Write;
 use crate::execution::plan::{ClusterStep, Decision, settle};
-use crate::execution::state::Observed;
+use crate::execution::state::ExecutionState;
 use crate::execution::status;
 use crate::platform::requeue::{Requeue, jitter};
 
@@ -26,27 +26,27 @@ pub struct Ended {
 }
 
 /// The run has ended: nothing is polled or started any more.
-pub(crate) fn finished(o: &Observed, now: Timestamp) -> Decision {
-    let expires = time_left(o, now);
-    let (status, requeue) = match (expires, o.tracked_by.as_deref()) {
-        (Some(Duration::ZERO), None) => match o.refusal(Write::Deletion, now) {
+pub(crate) fn finished(state: &ExecutionState, now: Timestamp) -> Decision {
+    let expires = time_left(state, now);
+    let (status, requeue) = match (expires, state.tracked_by.as_deref()) {
+        (Some(Duration::ZERO), None) => match state.refusal(Write::Deletion, now) {
             None => return Decision::Act(ClusterStep::Delete.into()),
-            Some((refusal, left)) => (status::deletion_refused(o, &refusal.refused, now), Requeue::After(left)),
+            Some((refusal, left)) => (status::deletion_refused(state, &refusal.refused, now), Requeue::After(left)),
         },
-        (Some(Duration::ZERO), Some(who)) => (status::expired(o, who, now), Requeue::OnChange),
-        (Some(left), _) => (status::not_expired(o), Requeue::AtLatest(left)),
-        (None, _) => (status::not_expired(o), Requeue::OnChange),
+        (Some(Duration::ZERO), Some(who)) => (status::expired(state, who, now), Requeue::OnChange),
+        (Some(left), _) => (status::not_expired(state), Requeue::AtLatest(left)),
+        (None, _) => (status::not_expired(state), Requeue::OnChange),
     };
-    if !o.finalizer || o.refusal(Write::Finalizer, now).is_some() {
-        return settle(o, status, requeue);
+    if !state.finalizer || state.refusal(Write::Finalizer, now).is_some() {
+        return settle(state, status, requeue);
     }
     let due = later(
-        status::known_end(&o.status).unwrap_or(now),
-        FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&o.uid) % 30)),
+        status::known_end(&state.status).unwrap_or(now),
+        FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&state.uid) % 30)),
     );
     match Duration::try_from(due.duration_since(now)) {
         // An end in the future, after a clock was set back, must not delay this for long.
-        Ok(wait) if !wait.is_zero() => settle(o, status, requeue.within(wait.min(Duration::from_secs(125)))),
+        Ok(wait) if !wait.is_zero() => settle(state, status, requeue.within(wait.min(Duration::from_secs(125)))),
         _ => Decision::Act(ClusterStep::SetFinalizer(false).into()),
     }
 }
@@ -55,14 +55,14 @@ pub(crate) fn finished(o: &Observed, now: Timestamp) -> Decision {
 ///
 /// A process that wrote the end counts by its monotonic clock alone. Any other has to believe the times in the status,
 /// which come from other clocks: an end in the future counts from when this process first saw it.
-fn time_left(o: &Observed, now: Timestamp) -> Option<Duration> {
-    let ttl = Duration::from_secs(u64::from(o.spec.ttl_seconds_after_finished?));
-    let seen = o.ended.map_or(Duration::ZERO, |ended| ended.ago);
-    if o.ended.is_some_and(|ended| ended.witnessed) {
+fn time_left(state: &ExecutionState, now: Timestamp) -> Option<Duration> {
+    let ttl = Duration::from_secs(u64::from(state.spec.ttl_seconds_after_finished?));
+    let seen = state.ended.map_or(Duration::ZERO, |ended| ended.ago);
+    if state.ended.is_some_and(|ended| ended.witnessed) {
         return Some(ttl.saturating_sub(seen));
     }
     // The later of two clocks: the API's, and that of the operator that wrote the end.
-    let Some(end) = status::known_end(&o.status) else { return Some(ttl.saturating_sub(seen)) };
+    let Some(end) = status::known_end(&state.status) else { return Some(ttl.saturating_sub(seen)) };
     let ago = Duration::try_from(now.duration_since(end)).unwrap_or_default();
     Some(ttl.saturating_sub(ago.max(seen)))
 }

@@ -3,7 +3,7 @@
 use super::decision::{Call, ClusterStep, Decision};
 use super::stop;
 use super::{ready_reason, settle};
-use crate::api::conditions::{self, MISSING, Wait};
+use crate::api::conditions::{self, MISSING, Progress};
 use crate::clock::later;
 use crate::execution::claim::{Claim, TAKE_OVER, VISIBILITY};
 use crate::execution::plan::backoff::backoff;
@@ -11,9 +11,9 @@ use crate::execution::plan::blocked::{
     blocked, is_taken, is_unresolved, taken, taken_with_other_input, troubled, unresolved,
 };
 use crate::execution::plan::refused_writes::Write;
-use crate::execution::state::input::{self, Hiding};
+use crate::execution::state::input::{self, Redaction};
 use crate::execution::state::result;
-use crate::execution::state::{Comparison, FailureText, Observed, Remote};
+use crate::execution::state::{Comparison, ExecutionState, FailureText, Remote};
 use crate::execution::status::{self, is_started, reason};
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::mistral::{Trouble, TroubleKind};
@@ -31,21 +31,21 @@ const SILENCE: u32 = 5;
 const LOST_AFTER: SignedDuration = SignedDuration::from_hours(24);
 
 /// The run is somebody else's: reads it and changes nothing.
-pub(crate) fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -> Decision {
-    if is_started(&o.status) {
-        return running(o, now);
+pub(crate) fn read(state: &ExecutionState, claim: &Claim, foreign: bool, now: Timestamp) -> Decision {
+    if is_started(&state.status) {
+        return running(state, now);
     }
-    match &o.remote {
-        Remote::NotAsked => Decision::Act(Call::GetRun.into()),
-        Remote::Found(_) if is_unresolved(o) => {
-            unresolved(o, now).unwrap_or_else(|| settle(o, o.status.clone(), Requeue::OnChange))
+    match &state.remote {
+        Remote::NotFetched => Decision::Act(Call::GetRun.into()),
+        Remote::Found(_) if is_unresolved(state) => {
+            unresolved(state, now).unwrap_or_else(|| settle(state, state.status.clone(), Requeue::OnChange))
         }
-        Remote::Found(run) if is_taken(o, run) => taken(o, run.workflow_name.as_deref(), now),
-        Remote::Found(run) if !foreign && o.spec.execution_id.is_some() => compared(o, run, now),
-        Remote::Found(run) => observe(o, run, now),
-        Remote::Unknown(trouble) => troubled(o, trouble, now),
+        Remote::Found(run) if is_taken(state, run) => taken(state, run.workflow_name.as_deref(), now),
+        Remote::Found(run) if !foreign && state.spec.execution_id.is_some() => compared(state, run, now),
+        Remote::Found(run) => observe(state, run, now),
+        Remote::Unknown(trouble) => troubled(state, trouble, now),
         Remote::Absent => {
-            if let Some(decision) = stop::barred(o, now) {
+            if let Some(decision) = stop::start_forbidden(state, now) {
                 return decision;
             }
             let id = &claim.execution_id;
@@ -57,110 +57,119 @@ pub(crate) fn read(o: &Observed, claim: &Claim, foreign: bool, now: Timestamp) -
             let message = format!(
                 "Run \"{id}\" is claimed by {whose}, and the API does not know it, so nothing is started; to start it from here, annotate this resource with {TAKE_OVER}={id}."
             );
-            blocked(o, reason::FOREIGN_CLAIM, message, Requeue::Retry(backoff(o, 60, 300)), now)
+            blocked(state, reason::FOREIGN_CLAIM, message, Requeue::Retry(backoff(state, 60, 300)), now)
         }
     }
 }
 
 /// A run was found under an explicit id. If the spec asks for another workflow or input, the status says so and shows
 /// no result.
-pub(crate) fn compared(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
-    match &o.comparison {
-        Comparison::NotTried => input::comparable(o).unwrap_or(Decision::Act(Call::Compare.into())),
-        Comparison::Same | Comparison::Unknown(_) => observe(o, run, now),
-        Comparison::OtherWorkflow(name) => taken(o, Some(name), now),
-        Comparison::OtherInput(how) => taken_with_other_input(o, how, now),
+pub(crate) fn compared(state: &ExecutionState, run: &Execution, now: Timestamp) -> Decision {
+    match &state.comparison {
+        Comparison::NotTried => input::comparable(state).unwrap_or(Decision::Act(Call::Compare.into())),
+        Comparison::Same | Comparison::Unknown(_) => observe(state, run, now),
+        Comparison::OtherWorkflow(name) => taken(state, Some(name), now),
+        Comparison::OtherInput(how) => taken_with_other_input(state, how, now),
     }
 }
 
 /// The run has started.
-pub(crate) fn running(o: &Observed, now: Timestamp) -> Decision {
-    let wants = o.wants_finalizer() && !o.is_reading();
-    if o.finalizer != wants && o.refusal(Write::Finalizer, now).is_none() {
+pub(crate) fn running(state: &ExecutionState, now: Timestamp) -> Decision {
+    let wants = state.wants_finalizer() && !state.is_reading();
+    if state.finalizer != wants && state.refusal(Write::Finalizer, now).is_none() {
         return Decision::Act(ClusterStep::SetFinalizer(wants).into());
     }
-    match &o.remote {
+    match &state.remote {
         // The status may be outdated for reasons other than the run's own progress.
-        Remote::NotAsked if o.look || ready_reason(&o.status) != Some(reason::RUNNING) || stop::is_due(o, now) => {
+        Remote::NotFetched
+            if state.refresh || ready_reason(&state.status) != Some(reason::RUNNING) || stop::is_due(state, now) =>
+        {
             Decision::Act(Call::GetRun.into())
         }
-        Remote::NotAsked => settle(o, o.status.clone(), Requeue::OnChange),
-        Remote::Found(run) => observe(o, run, now),
-        Remote::Absent => gone(o, now),
-        Remote::Unknown(trouble) if let Some(run) = unreadable_end(o, trouble) => observe(o, &run, now),
+        Remote::NotFetched => settle(state, state.status.clone(), Requeue::OnChange),
+        Remote::Found(run) => observe(state, run, now),
+        Remote::Absent => gone(state, now),
+        Remote::Unknown(trouble) if let Some(run) = unreadable_end(state, trouble) => observe(state, &run, now),
         // Stopping a run needs no answer about it.
         Remote::Unknown(trouble)
             if trouble.kind != TroubleKind::Unauthorized
-                && let Some(decision) = stop::stop(o, &unread(o), now) =>
+                && let Some(decision) = stop::stop(state, &unread(state), now) =>
         {
             decision
         }
         Remote::Unknown(trouble) => match trouble.kind {
             // The tracker polls again, less often. The Workspace's condition reports a flapping API.
-            TroubleKind::Unavailable if o.memory.unanswered < SILENCE => settle(o, o.status.clone(), Requeue::OnChange),
+            TroubleKind::Unavailable if state.memory.unanswered < SILENCE => {
+                settle(state, state.status.clone(), Requeue::OnChange)
+            }
             TroubleKind::Unavailable => {
                 let message = format!("The run has started, and its state cannot be read: {}", trouble.message);
-                settle(o, status::blind(o, Wait::Working, reason::API_UNAVAILABLE, message, now), Requeue::OnChange)
+                settle(
+                    state,
+                    status::state_unreadable(state, Progress::Working, reason::API_UNAVAILABLE, message, now),
+                    Requeue::OnChange,
+                )
             }
-            TroubleKind::Unauthorized | TroubleKind::Refused => troubled(o, trouble, now),
+            TroubleKind::Unauthorized | TroubleKind::Refused => troubled(state, trouble, now),
         },
     }
 }
 
 /// The end of a run according to the list of runs, while the API gives no usable answer about the run itself. Perhaps
 /// nobody can read its result, and clients that wait for the end must not wait forever.
-pub(crate) fn unreadable_end(o: &Observed, trouble: &Trouble) -> Option<Execution> {
-    let enough = trouble.kind != TroubleKind::Unauthorized && o.memory.unanswered >= SILENCE;
-    let row = o.memory.listed_end.as_deref().filter(|row| enough && is_terminal(row.status.as_deref()))?;
-    (!is_taken(o, row)).then(|| Execution { result_unread: Some(trouble.message.clone()), ..row.clone() })
+pub(crate) fn unreadable_end(state: &ExecutionState, trouble: &Trouble) -> Option<Execution> {
+    let enough = trouble.kind != TroubleKind::Unauthorized && state.memory.unanswered >= SILENCE;
+    let row = state.memory.listed_end.as_deref().filter(|row| enough && is_terminal(row.status.as_deref()))?;
+    (!is_taken(state, row)).then(|| Execution { result_unread: Some(trouble.message.clone()), ..row.clone() })
 }
 
 /// Puts the API's answer about the run into the status.
-pub(crate) fn observe(o: &Observed, run: &Execution, now: Timestamp) -> Decision {
+pub(crate) fn observe(state: &ExecutionState, run: &Execution, now: Timestamp) -> Decision {
     if !is_terminal(run.status.as_deref()) {
-        return stop::stop(o, run, now).unwrap_or_else(|| settle(o, status::running(o, run, now), Requeue::OnChange));
+        return stop::stop(state, run, now)
+            .unwrap_or_else(|| settle(state, status::running(state, run, now), Requeue::OnChange));
     }
-    if let Some(decision) = result::next(o, run, now) {
+    if let Some(decision) = result::next(state, run, now) {
         return decision;
     }
     if run.status.as_deref() != Some("FAILED") {
-        return settle(o, status::ended(o, run, None, now), Requeue::OnChange);
+        return settle(state, status::ended(state, run, None, now), Requeue::OnChange);
     }
-    match &o.failure {
-        FailureText::NotAsked => Decision::Act(Call::ReadFailure.into()),
-        FailureText::Read(None) if o.memory.failure_reads < READS_OF_A_FAILURE => {
+    match &state.failure {
+        FailureText::NotFetched => Decision::Act(Call::ReadFailure.into()),
+        FailureText::Read(None) if state.memory.failure_reads < READS_OF_A_FAILURE => {
             // Being woken does not shorten this wait: lists go on reporting the end.
-            settle(o, status::ending(o, run, now), Requeue::Retry(Duration::from_secs(2)))
+            settle(state, status::ending(state, run, now), Requeue::Retry(Duration::from_secs(2)))
         }
         FailureText::Read(text) => {
-            let text = match (text, input::hiding(o)) {
-                (Some(_), Hiding::NotRead) => return Decision::Act(ClusterStep::ReadInput.into()),
-                (Some(text), Hiding::These(mask)) => Some(mask.text(text).into_owned()),
-                (Some(_), Hiding::Unknown(why)) => Some(status::withheld_failure(&why)),
+            let text = match (text, input::hiding(state)) {
+                (Some(_), Redaction::NotRead) => return Decision::Act(ClusterStep::ReadInput.into()),
+                (Some(text), Redaction::These(mask)) => Some(mask.text(text).into_owned()),
+                (Some(_), Redaction::Unknown(why)) => Some(status::withheld_failure(&why)),
                 (text, _) => text.clone(),
             };
-            settle(o, status::ended(o, run, text.as_deref(), now), Requeue::OnChange)
+            settle(state, status::ended(state, run, text.as_deref(), now), Requeue::OnChange)
         }
     }
 }
 
 /// The API no longer knows a run that had started.
-pub(crate) fn gone(o: &Observed, now: Timestamp) -> Decision {
-    let started = o.status.start_time.as_ref().map_or(o.created, |time| time.0);
-    if o.began < later(started, VISIBILITY) {
-        return settle(o, o.status.clone(), Requeue::OnChange);
+pub(crate) fn gone(state: &ExecutionState, now: Timestamp) -> Decision {
+    let started = state.status.start_time.as_ref().map_or(state.created, |time| time.0);
+    if state.began < later(started, VISIBILITY) {
+        return settle(state, state.status.clone(), Requeue::OnChange);
     }
-    match conditions::find(&o.status.conditions, MISSING) {
+    match conditions::find(&state.status.conditions, MISSING) {
         Some(since) if later(since.last_transition_time.0, LOST_AFTER) < now => {
             let message =
                 "The API has not known this run for a day, so its outcome cannot be told. It was not started again.";
-            settle(o, status::ended_without_run(o, reason::LOST, message, now), Requeue::OnChange)
+            settle(state, status::ended_without_run(state, reason::LOST, message, now), Requeue::OnChange)
         }
-        _ => settle(o, status::missing(o, now), Requeue::OnChange),
+        _ => settle(state, status::missing(state, now), Requeue::OnChange),
     }
 }
 
 /// Stands for a run about which the API reports nothing.
-pub(crate) fn unread(o: &Observed) -> Execution {
-    Execution { execution_id: o.execution_id(), ..Execution::default() }
+pub(crate) fn unread(state: &ExecutionState) -> Execution {
+    Execution { execution_id: state.execution_id(), ..Execution::default() }
 }

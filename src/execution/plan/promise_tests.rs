@@ -13,21 +13,23 @@ use proptest::prelude::*;
 use secrecy::SecretSlice;
 use serde_json::{Value, json};
 
-use crate::api::conditions::{self, STARTED, Wait};
+use crate::api::conditions::{self, Progress, STARTED};
 use crate::api::values::Kind;
 use crate::api::{Shutdown, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::execution::claim::{CLAIM, Claim, FINALIZER, Owner, SEND_WITHIN, VISIBILITY};
 use crate::execution::plan::refused_writes::Write;
 use crate::execution::plan::{Call, ClusterStep, Decision, Step, plan};
 use crate::execution::state::input::{Input, Source, Sources};
-use crate::execution::state::{Comparison, Instance, Memory, Named, Observed, Referent, StopCall, Surroundings};
+use crate::execution::state::{
+    Comparison, ExecutionState, Instance, Memory, Named, References, StopCall, WorkflowRefState,
+};
 use crate::execution::status::{is_finished, reason};
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, REQUEST_TIMEOUT};
 use crate::platform::apiserver::FIELD_MANAGER;
 use crate::platform::refused::{Cause, Refused};
 use crate::platform::requeue::Requeue;
-use crate::workspace::access::{Connection, Workspace};
+use crate::workspace::access::{ConnectionInfo, Workspace};
 
 /// More steps than any reconcile needs.
 const MAX_STEPS: usize = 16;
@@ -275,19 +277,25 @@ impl World {
             Instance { name: format!("operator-{who}-{}", operator.crashes), since: self.now, api_server_time: None };
     }
 
-    fn observed(&self, who: usize, seen: &WorkflowExecution, referent: Referent, look: bool) -> Observed {
-        let connection = Connection { origin: "https://api".into(), workspace_id: None, epoch: 0 };
+    fn state(
+        &self,
+        who: usize,
+        seen: &WorkflowExecution,
+        workflow_ref: WorkflowRefState,
+        refresh: bool,
+    ) -> ExecutionState {
+        let connection = ConnectionInfo { origin: "https://api".into(), workspace_id: None, epoch: 0 };
         let Operator { memory, instance, skew, api_server_skew, .. } = &self.operators[who];
         // The time is cut to whole seconds and was read a moment ago.
         let api_server_time = Some(self.now - seconds(1) + *api_server_skew);
         let instance = Instance { api_server_time, ..instance.clone() };
         let (workspace, stop_with) = (Workspace::Ready(connection.clone()), Some(connection));
-        let surroundings = Surroundings { workspace, stop_with, referent };
-        Observed::new(seen, "cluster", instance, memory.clone(), surroundings, look, self.now + *skew)
+        let references = References { workspace, stop_with, workflow_ref };
+        ExecutionState::new(seen, "cluster", instance, memory.clone(), references, refresh, self.now + *skew)
     }
 
     /// One reconcile of one operator, in which anything may fail. Returns when the next one is due.
-    fn pass(&mut self, who: usize, look: bool, fate: &mut Fate) -> Option<SignedDuration> {
+    fn pass(&mut self, who: usize, refresh: bool, fate: &mut Fate) -> Option<SignedDuration> {
         let stale = if fate.seldom() { usize::from(fate.choose(3)) } else { 0 };
         let seen = match stale {
             0 => self.object.clone(),
@@ -295,13 +303,13 @@ impl World {
         };
         let mut version = seen.metadata.resource_version.clone().unwrap();
         let skew = self.operators[who].skew;
-        let mut observed = self.observed(who, &seen, referent(&seen, fate), look);
-        self.operators[who].memory = observed.memory.clone();
-        observed.known_for = self.operators[who].known_for(self.now);
+        let mut state = self.state(who, &seen, workflow_ref(&seen, fate), refresh);
+        self.operators[who].memory = state.memory.clone();
+        state.known_for = self.operators[who].known_for(self.now);
         let mut send_before = None;
         let mut remote_changes = 0;
         for _ in 0..MAX_STEPS {
-            match plan(&observed, self.now + skew) {
+            match plan(&state, self.now + skew) {
                 Decision::Act(step) => {
                     self.tell(format!("operator {who}, seeing version {:?}: {step:?}", seen.metadata.resource_version));
                     if fate.seldom() {
@@ -312,13 +320,13 @@ impl World {
                         Step::Cluster(ClusterStep::WriteClaim { claim, finalizer, send, consent }) => {
                             assert!(!consent, "nobody consented");
                             let now = self.now + skew;
-                            let held = observed.refusal(Write::Claim, now).is_some();
+                            let held = state.refusal(Write::Claim, now).is_some();
                             if held || self.refuses.0 {
                                 if !held {
-                                    observed.refused(Write::Claim, refused(), now);
+                                    state.refused(Write::Claim, refused(), now);
                                 }
-                                observed.unclaimed(*claim, send);
-                                self.operators[who].memory = observed.memory.clone();
+                                state.unclaimed(*claim, send);
+                                self.operators[who].memory = state.memory.clone();
                                 continue;
                             }
                             send_before = send.then_some(self.now + SEND_WITHIN);
@@ -326,10 +334,10 @@ impl World {
                             if !self.write(&mut version, |object| annotate(object, &claim, finalizer, at)) {
                                 return None;
                             }
-                            observed.wrote(&version);
-                            observed.finalizer = finalizer;
-                            observed.claimed(*claim, send);
-                            self.operators[who].memory = observed.memory.clone();
+                            state.wrote(&version);
+                            state.finalizer = finalizer;
+                            state.claimed(*claim, send);
+                            self.operators[who].memory = state.memory.clone();
                             self.operators[who].known_for(self.now);
                             if fate.seldom() {
                                 // Written, but the answer was lost.
@@ -337,7 +345,7 @@ impl World {
                             }
                         }
                         Step::Call(Call::Start) => {
-                            assert!(observed.fresh, "sent without a claim of this pass");
+                            assert!(state.claimed_this_reconcile, "sent without a claim of this pass");
                             remote_changes += 1;
                             assert_eq!(remote_changes, 1, "more than one change at the API in a pass");
                             // Up to the latest moment to send, or past it.
@@ -345,11 +353,11 @@ impl World {
                             self.advance(delay, fate);
                             if send_before.is_some_and(|before| self.now < before) {
                                 match self.send(who, fate) {
-                                    Some(outcome) => observed.sent(outcome),
+                                    Some(outcome) => state.sent(outcome),
                                     None => return None,
                                 }
                             } else {
-                                observed.too_late();
+                                state.too_late();
                             }
                         }
                         Step::Call(Call::GetRun) => {
@@ -367,7 +375,7 @@ impl World {
                             };
                             self.advance(seconds(back), fate);
                             self.tell(format!("operator {who} asked: {answer:?}"));
-                            observed.asked(answer);
+                            state.fetched(answer);
                         }
                         Step::Cluster(ClusterStep::Linger) => {
                             self.advance(fate.at_most(2), fate);
@@ -376,23 +384,23 @@ impl World {
                                 3 => Some(Err(transient())),
                                 _ => None,
                             };
-                            observed.lingered(outcome);
+                            state.lingered(outcome);
                         }
-                        Step::Call(Call::Compare) => observed.compared(Comparison::Same),
-                        Step::Call(Call::GetTarget) => observed.probed(Ok(())),
-                        Step::Call(Call::ReadFailure) => observed.failure_read(Ok(Vec::new())),
+                        Step::Call(Call::Compare) => state.compared(Comparison::Same),
+                        Step::Call(Call::GetTarget) => state.target_fetched(Ok(())),
+                        Step::Call(Call::ReadFailure) => state.failure_read(Ok(Vec::new())),
                         Step::Cluster(ClusterStep::SetFinalizer(_)) if self.refuses.0 => {
-                            observed.refused(Write::Finalizer, refused(), self.now + skew);
+                            state.refused(Write::Finalizer, refused(), self.now + skew);
                         }
                         Step::Cluster(ClusterStep::SetFinalizer(present)) => {
                             if !self.write(&mut version, |object| set_finalizer(object, present)) {
                                 return None;
                             }
-                            observed.wrote(&version);
-                            observed.finalizer_set(present);
+                            state.wrote(&version);
+                            state.finalizer_set(present);
                         }
                         Step::Cluster(ClusterStep::ReadInput) => {
-                            observed.input = Input::Read(Arc::new(self.sources(fate)))
+                            state.input = Input::Read(Arc::new(self.sources(fate)))
                         }
                         Step::Cluster(ClusterStep::WriteResult) => panic!("nobody asked for it"),
                         Step::Call(Call::Stop(call)) => {
@@ -406,7 +414,7 @@ impl World {
                                 _ => self.api.stop(call, self.now, fate),
                             };
                             self.tell(format!("operator {who} stops: {outcome:?}"));
-                            observed.stop_sent(call, outcome, self.now + skew);
+                            state.stop_sent(call, outcome, self.now + skew);
                         }
                         Step::Cluster(ClusterStep::Release { .. }) | Step::Cluster(ClusterStep::Delete) => {
                             panic!("nobody asked to delete")
@@ -415,16 +423,16 @@ impl World {
                 }
                 Decision::Settle(mut settled) => {
                     let now = self.now + skew;
-                    let differs = observed.status != settled.status;
-                    let held = observed.refusal(Write::Status, now).is_some();
+                    let differs = state.status != settled.status;
+                    let held = state.refusal(Write::Status, now).is_some();
                     let mut written = true;
                     if differs && (held || self.refuses.1) {
                         if !held {
-                            observed.refused(Write::Status, refused(), now);
+                            state.refused(Write::Status, refused(), now);
                         }
                         self.tell(format!("operator {who} cannot write its status"));
-                        observed.untold(&settled, now);
-                        if let Some((_, left)) = observed.refusal(Write::Status, now) {
+                        state.untold(&settled, now);
+                        if let Some((_, left)) = state.refusal(Write::Status, now) {
                             settled.requeue = settled.requeue.within(left);
                         }
                     } else {
@@ -432,12 +440,12 @@ impl World {
                             written = self.write(&mut version, |object| object.status = Some(settled.status.clone()));
                         }
                         if written && !held {
-                            observed.told(&settled.status);
-                            observed.wrote(&version);
+                            state.told(&settled.status);
+                            state.wrote(&version);
                         }
                     }
-                    observed.settled(settled.requeue, now);
-                    self.operators[who].memory = observed.memory;
+                    state.settled(settled.requeue, now);
+                    self.operators[who].memory = state.memory;
                     return match settled.requeue {
                         Requeue::AtLatest(wait) | Requeue::After(wait) | Requeue::Retry(wait) | Requeue::Hold(wait)
                             if written =>
@@ -602,7 +610,7 @@ impl World {
         // then take its own last claim for the newest.
         for who in 0..2 {
             if self.operators[who].memory.claim.is_some() {
-                self.operators[who].memory = self.observed(who, &self.object, Referent::NotNamed, false).memory;
+                self.operators[who].memory = self.state(who, &self.object, WorkflowRefState::NotNamed, false).memory;
             }
         }
         self.tell(format!("applied: {annotations:?}, status emptied: {empties_status}"));
@@ -629,17 +637,17 @@ fn refused() -> Refused {
 }
 
 /// What the Workflow resource says, if the spec names one. At times it is missing or not ready.
-fn referent(object: &WorkflowExecution, fate: &mut Fate) -> Referent {
+fn workflow_ref(object: &WorkflowExecution, fate: &mut Fate) -> WorkflowRefState {
     let named = |id: &str| Named { id: id.into(), name: "w".into() };
     if object.spec.workflow_ref.is_none() {
-        return Referent::NotNamed;
+        return WorkflowRefState::NotNamed;
     }
     match fate.choose(6) {
-        1 => Referent::NotFound,
-        2 => Referent::NotReady { why: "gone".into(), wait: Wait::Stalled, workflow: None },
-        3 => Referent::NotReady { why: "archived".into(), wait: Wait::Stalled, workflow: Some(named("1")) },
-        4 => Referent::Ready { workflow: named("2"), active: None },
-        _ => Referent::Ready { workflow: named("1"), active: Some(false) },
+        1 => WorkflowRefState::NotFound,
+        2 => WorkflowRefState::NotReady { why: "gone".into(), wait: Progress::Stalled, workflow: None },
+        3 => WorkflowRefState::NotReady { why: "archived".into(), wait: Progress::Stalled, workflow: Some(named("1")) },
+        4 => WorkflowRefState::Ready { workflow: named("2"), active: None },
+        _ => WorkflowRefState::Ready { workflow: named("1"), active: Some(false) },
     }
 }
 
@@ -693,8 +701,8 @@ fn to_the_end(spec: &Value, choices: Vec<u8>, may_stop: bool) -> (World, Workflo
     let mut world = World { may_stop, ..World::new(spec, &mut fate) };
     while !fate.is_over() {
         let who = usize::from(fate.choose(4) == 3);
-        let look = fate.choose(2) == 0;
-        let due = world.pass(who, look, &mut fate);
+        let refresh = fate.choose(2) == 0;
+        let due = world.pass(who, refresh, &mut fate);
         world.meddle(&mut fate);
         let wait = match fate.choose(4) {
             0 => due.unwrap_or(seconds(1)),

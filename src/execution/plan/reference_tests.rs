@@ -3,14 +3,16 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::api::conditions::{READY, Wait, find};
+use crate::api::conditions::{Progress, READY, find};
 use crate::api::{Workflow, WorkflowExecution};
-use crate::execution::claim::{Claim, Note};
+use crate::execution::claim::{Claim, ClaimAnnotation};
 use crate::execution::plan::{Call, ClusterStep, Decision, Step, plan};
-use crate::execution::state::{Instance, Memory, Named, Observed, Referent, Remote, StopCall, Surroundings};
+use crate::execution::state::{
+    ExecutionState, Instance, Memory, Named, References, Remote, StopCall, WorkflowRefState,
+};
 use crate::execution::status::reason;
 use crate::mistral::wire::Execution;
-use crate::workspace::access::{Connection, Workspace};
+use crate::workspace::access::{ConnectionInfo, Workspace};
 
 const OLD: &str = "0198a000-0000-7000-8000-000000000001";
 const NEW: &str = "0198a000-0000-7000-8000-000000000002";
@@ -23,19 +25,19 @@ fn named(id: &str, name: &str) -> Named {
     Named { id: id.into(), name: name.into() }
 }
 
-fn ready(id: &str, name: &str) -> Referent {
-    Referent::Ready { workflow: named(id, name), active: Some(true) }
+fn ready(id: &str, name: &str) -> WorkflowRefState {
+    WorkflowRefState::Ready { workflow: named(id, name), active: Some(true) }
 }
 
-fn not_ready(workflow: Option<Named>) -> Referent {
-    Referent::NotReady { why: "it is archived".into(), wait: Wait::Stalled, workflow }
+fn not_ready(workflow: Option<Named>) -> WorkflowRefState {
+    WorkflowRefState::NotReady { why: "it is archived".into(), wait: Progress::Stalled, workflow }
 }
 
-fn connection() -> Connection {
-    Connection { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1 }
+fn connection() -> ConnectionInfo {
+    ConnectionInfo { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1 }
 }
 
-fn observed(spec: Value, referent: Referent) -> Observed {
+fn state(spec: Value, workflow_ref: WorkflowRefState) -> ExecutionState {
     let mut object = json!({
         "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
         "metadata": {
@@ -45,10 +47,10 @@ fn observed(spec: Value, referent: Referent) -> Observed {
     });
     object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     let object: WorkflowExecution = serde_json::from_value(object).unwrap();
-    let surroundings =
-        Surroundings { workspace: Workspace::Ready(connection()), stop_with: Some(connection()), referent };
+    let references =
+        References { workspace: Workspace::Ready(connection()), stop_with: Some(connection()), workflow_ref };
     let instance = Instance { name: "me".into(), since: at(-60), api_server_time: None };
-    Observed::new(&object, "cluster", instance, Memory::default(), surroundings, false, Timestamp::now())
+    ExecutionState::new(&object, "cluster", instance, Memory::default(), references, false, Timestamp::now())
 }
 
 fn run(id: &str, workflow_id: Option<&str>, workflow_name: &str, status: &str) -> Execution {
@@ -59,16 +61,16 @@ fn run(id: &str, workflow_id: Option<&str>, workflow_name: &str, status: &str) -
     serde_json::from_value(run).unwrap()
 }
 
-fn claimed(mut o: Observed) -> Observed {
-    let claim = o.claim(&connection(), 1, at(0));
-    o.note = Note::Claim(Box::new(claim));
-    o.finalizer = true;
-    o
+fn claimed(mut state: ExecutionState) -> ExecutionState {
+    let claim = state.claim(&connection(), 1, at(0));
+    state.note = ClaimAnnotation::Claim(Box::new(claim));
+    state.finalizer = true;
+    state
 }
 
 /// The reason of `Ready` with which the reconcile ends.
-fn reason_of(o: &Observed, now: Timestamp) -> String {
-    match plan(o, now) {
+fn reason_of(state: &ExecutionState, now: Timestamp) -> String {
+    match plan(state, now) {
         Decision::Settle(settled) => find(&settled.status.conditions, READY).unwrap().reason.clone(),
         Decision::Act(step) => panic!("acts: {step:?}"),
     }
@@ -76,59 +78,62 @@ fn reason_of(o: &Observed, now: Timestamp) -> String {
 
 #[test]
 fn nothing_is_claimed_before_it_is_known_what_is_to_be_run() {
-    assert_eq!(reason_of(&observed(json!({}), Referent::NotFound), at(60)), reason::WORKFLOW_NOT_FOUND);
-    assert_eq!(reason_of(&observed(json!({}), not_ready(None)), at(60)), reason::WORKFLOW_NOT_READY);
-    assert_eq!(reason_of(&observed(json!({}), not_ready(Some(named(OLD, "w")))), at(60)), reason::WORKFLOW_NOT_READY);
-    let ready = observed(json!({}), ready(OLD, "w"));
+    assert_eq!(reason_of(&state(json!({}), WorkflowRefState::NotFound), at(60)), reason::WORKFLOW_NOT_FOUND);
+    assert_eq!(reason_of(&state(json!({}), not_ready(None)), at(60)), reason::WORKFLOW_NOT_READY);
+    assert_eq!(reason_of(&state(json!({}), not_ready(Some(named(OLD, "w")))), at(60)), reason::WORKFLOW_NOT_READY);
+    let ready = state(json!({}), ready(OLD, "w"));
     assert!(matches!(plan(&ready, at(60)), Decision::Act(Step::Cluster(ClusterStep::WriteClaim { send: true, .. }))));
 }
 
 #[test]
 fn a_workflow_that_arrives_with_its_execution_is_waited_for_in_silence() {
-    let Decision::Settle(settled) = plan(&observed(json!({}), Referent::NotFound), at(2)) else { panic!() };
+    let Decision::Settle(settled) = plan(&state(json!({}), WorkflowRefState::NotFound), at(2)) else { panic!() };
     assert!(settled.status.conditions.is_empty() && settled.notices.is_empty());
 }
 
 #[test]
 fn a_run_under_an_explicit_id_is_adopted_only_if_it_is_known_to_be_of_this_workflow() {
-    let explicit = |referent| observed(json!({ "executionId": "id" }), referent);
-    let found = |referent, run| Observed { remote: Remote::Found(Box::new(run)), ..explicit(referent) };
+    let explicit = |workflow_ref| state(json!({ "executionId": "id" }), workflow_ref);
+    let found = |workflow_ref, run| ExecutionState { remote: Remote::Found(Box::new(run)), ..explicit(workflow_ref) };
     let theirs = || run("id", Some(NEW), "other", "COMPLETED");
-    for unknown in [Referent::NotFound, not_ready(None)] {
+    for unknown in [WorkflowRefState::NotFound, not_ready(None)] {
         assert!(matches!(plan(&found(unknown, theirs()), at(60)), Decision::Settle(_)));
     }
     assert_eq!(reason_of(&found(ready(OLD, "w"), theirs()), at(60)), reason::EXECUTION_ID_TAKEN);
     assert_eq!(reason_of(&found(not_ready(Some(named(OLD, "w"))), theirs()), at(60)), reason::EXECUTION_ID_TAKEN);
     // A workflow that is registered again has another UUID, and at first the API reports only the name.
     for ours in [run("id", Some(NEW), "w", "RUNNING"), run("id", None, "w", "RUNNING")] {
-        let o = found(ready(OLD, "w"), ours);
-        assert!(matches!(plan(&o, at(60)), Decision::Act(Step::Cluster(ClusterStep::WriteClaim { send: false, .. }))));
+        let state = found(ready(OLD, "w"), ours);
+        assert!(matches!(
+            plan(&state, at(60)),
+            Decision::Act(Step::Cluster(ClusterStep::WriteClaim { send: false, .. }))
+        ));
     }
 }
 
 #[test]
 fn a_restored_claim_adopts_nothing_of_which_it_cannot_tell_what_it_is() {
-    let foreign = |referent| {
-        let mut o = claimed(observed(json!({ "executionId": "id" }), referent));
-        let Note::Claim(claim) = &mut o.note else { unreachable!() };
+    let foreign = |workflow_ref| {
+        let mut state = claimed(state(json!({ "executionId": "id" }), workflow_ref));
+        let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
         claim.owner.cluster = "another".into();
-        o.asked(Ok(run("id", Some(NEW), "other", "COMPLETED")));
-        o
+        state.fetched(Ok(run("id", Some(NEW), "other", "COMPLETED")));
+        state
     };
-    assert_eq!(reason_of(&foreign(Referent::NotFound), at(60)), reason::WORKFLOW_NOT_FOUND);
+    assert_eq!(reason_of(&foreign(WorkflowRefState::NotFound), at(60)), reason::WORKFLOW_NOT_FOUND);
     assert_eq!(reason_of(&foreign(ready(OLD, "w")), at(60)), reason::EXECUTION_ID_TAKEN);
 }
 
 #[test]
 fn a_run_of_ours_is_stopped_though_its_workflow_now_leads_elsewhere() {
-    let mut o = claimed(observed(json!({}), ready(NEW, "another")));
-    o.remote = Remote::Found(Box::new(run("run-u-1", Some(OLD), "w", "RUNNING")));
-    let Decision::Settle(settled) = plan(&o, at(1)) else { panic!() };
+    let mut state = claimed(state(json!({}), ready(NEW, "another")));
+    state.remote = Remote::Found(Box::new(run("run-u-1", Some(OLD), "w", "RUNNING")));
+    let Decision::Settle(settled) = plan(&state, at(1)) else { panic!() };
     let stopping = |claim: &mut Claim| claim.stop_since = Some(at(10));
-    let mut o = Observed { status: settled.status, deleted: Some(at(10)), ..o };
-    let Note::Claim(claim) = &mut o.note else { unreachable!() };
+    let mut state = ExecutionState { status: settled.status, deleted: Some(at(10)), ..state };
+    let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
     stopping(claim);
-    assert_eq!(plan(&o, at(11)), Decision::Act(Call::Stop(StopCall::Cancel).into()));
+    assert_eq!(plan(&state, at(11)), Decision::Act(Call::Stop(StopCall::Cancel).into()));
 }
 
 #[test]
@@ -153,12 +158,12 @@ fn what_the_workflow_resource_says_decides() {
             "lastTransitionTime": at(0).to_string(),
         }]})
     };
-    let read = |resource: &Workflow| Referent::read(Some(resource), "default");
+    let read = |resource: &Workflow| WorkflowRefState::read(Some(resource), "default");
     let healthy = resource(json!({}), json!({}), known(json!({})));
-    assert_eq!(read(&healthy), Referent::Ready { workflow: named(OLD, "w"), active: Some(false) });
+    assert_eq!(read(&healthy), WorkflowRefState::Ready { workflow: named(OLD, "w"), active: Some(false) });
     let fought = resource(json!({}), json!({}), known(condition("Contested")));
-    assert!(matches!(read(&fought), Referent::Ready { .. }), "a quarrel about a name stops no run");
-    assert_eq!(Referent::read(None, "default"), Referent::NotFound);
+    assert!(matches!(read(&fought), WorkflowRefState::Ready { .. }), "a quarrel about a name stops no run");
+    assert_eq!(WorkflowRefState::read(None, "default"), WorkflowRefState::NotFound);
     for (resource, words, is_known) in [
         (resource(json!({}), json!({}), json!({})), "not been asked", false),
         (resource(json!({}), json!({}), known(json!({ "archived": true }))), "archived", true),
@@ -170,7 +175,7 @@ fn what_the_workflow_resource_says_decides() {
         ),
         (resource(json!({}), json!({ "workspaceRef": { "name": "other" } }), known(json!({}))), "\"other\"", false),
     ] {
-        let Referent::NotReady { why, workflow, .. } = read(&resource) else { panic!("{words}") };
+        let WorkflowRefState::NotReady { why, workflow, .. } = read(&resource) else { panic!("{words}") };
         assert!(why.contains(words), "{why}");
         assert_eq!(workflow.is_some(), is_known, "{words}");
     }

@@ -19,12 +19,12 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::WorkflowExecutionStatus as Status;
-use crate::api::conditions::{self, READY, Wait};
-use crate::execution::claim::{Claim, Note};
+use crate::api::conditions::{self, Progress, READY};
+use crate::execution::claim::{Claim, ClaimAnnotation};
 use crate::execution::plan::blocked::blocked;
 use crate::execution::plan::stop;
 use crate::execution::plan::{Decision, Settled, settle};
-use crate::execution::state::Observed;
+use crate::execution::state::ExecutionState;
 use crate::execution::status::{self, is_finished, is_started, reason};
 use crate::platform::events::Notice;
 use crate::platform::refused::{Cause, Refused};
@@ -42,7 +42,7 @@ pub struct Refusals {
     pub status: Option<Box<Refusal>>,
     pub deletion: Option<Box<Refusal>>,
     /// The claim that could not be recorded, and the annotation at that time.
-    pub unrecorded: Option<Box<(Claim, Note)>>,
+    pub unrecorded: Option<Box<(Claim, ClaimAnnotation)>>,
     /// The end that the status could not report.
     pub end: Option<Box<End>>,
     /// The reason last reported in an Event because the status could not be written.
@@ -55,7 +55,7 @@ pub struct End {
     /// The status to write next.
     status: Status,
     /// The claim that this process acted on then: under another claim a run may have started since.
-    over: Note,
+    over: ClaimAnnotation,
     /// Generation of the spec at that end.
     generation: Option<i64>,
 }
@@ -72,9 +72,9 @@ pub enum Write {
 
 impl Refusals {
     /// The claim that this process acts on: the unrecorded one, unless the annotation has changed since.
-    pub(crate) fn note(&self, recorded: &Note) -> Note {
+    pub(crate) fn note(&self, recorded: &ClaimAnnotation) -> ClaimAnnotation {
         match self.unrecorded.as_deref() {
-            Some((claim, over)) if over == recorded => Note::Claim(Box::new(claim.clone())),
+            Some((claim, over)) if over == recorded => ClaimAnnotation::Claim(Box::new(claim.clone())),
             Some(_) | None => recorded.clone(),
         }
     }
@@ -89,7 +89,7 @@ impl Refusals {
     }
 }
 
-impl Observed {
+impl ExecutionState {
     /// The refusal that holds this write back, and for how much longer; none if the write may be tried.
     pub fn refusal(&self, write: Write, now: Timestamp) -> Option<(&Refusal, Duration)> {
         let refusals = &self.memory.refusals;
@@ -115,7 +115,7 @@ impl Observed {
         if !send {
             self.memory.claim = Some(Box::new(self.known(&claim)));
             self.memory.refusals.unrecorded = Some(Box::new((claim.clone(), self.recorded.clone())));
-            self.note = Note::Claim(Box::new(claim));
+            self.note = ClaimAnnotation::Claim(Box::new(claim));
         }
     }
 
@@ -187,13 +187,13 @@ pub(crate) fn unrecorded(refused: &Refused) -> Notice {
 }
 
 /// Reports that nothing is started because the API server refuses the claim; none if the claim may be written.
-pub(crate) fn claim_refused(o: &Observed, now: Timestamp) -> Option<Decision> {
-    let (refusal, left) = o.refusal(Write::Claim, now)?;
+pub(crate) fn claim_refused(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
+    let (refusal, left) = state.refusal(Write::Claim, now)?;
     let refused = &refusal.refused;
-    let so = if o.is_unrecorded() {
+    let so = if state.is_unrecorded() {
         format!(
             "The API server refuses to record on this resource which run \"{}\" is, so its state is not told and nothing was started.",
-            o.execution_id()
+            state.execution_id()
         )
     } else {
         "Nothing was started, since the API server refuses the claim that has to be on this resource before the start."
@@ -204,7 +204,7 @@ pub(crate) fn claim_refused(o: &Observed, now: Timestamp) -> Option<Decision> {
         advice(refused),
         refused.said
     );
-    Some(blocked(o, reason::CLAIM_REFUSED, message, Requeue::After(left), now))
+    Some(blocked(state, reason::CLAIM_REFUSED, message, Requeue::After(left), now))
 }
 
 fn advice(refused: &Refused) -> &'static str {
@@ -218,47 +218,47 @@ fn advice(refused: &Refused) -> &'static str {
 }
 
 /// Pauses polling while the status is refused: its answers could not be reported. A stop goes on.
-pub(crate) fn status_refused(o: &Observed, now: Timestamp) -> Option<Decision> {
+pub(crate) fn status_refused(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
     // Without a claim, the plan finds the end again from the resource alone; and the claim may have been lost since.
-    let end = o.memory.refusals.end.as_deref().filter(|_| o.claim_exists());
-    let end = end.filter(|end| end.over == o.note && end.generation == o.generation).map(|end| &end.status);
-    if let Some((_, left)) = o.refusal(Write::Status, now)
-        && (end.is_some() || (o.may_have_started() && !stop::is_due(o, now)))
+    let end = state.memory.refusals.end.as_deref().filter(|_| state.claim_exists());
+    let end = end.filter(|end| end.over == state.note && end.generation == state.generation).map(|end| &end.status);
+    if let Some((_, left)) = state.refusal(Write::Status, now)
+        && (end.is_some() || (state.may_have_started() && !stop::is_due(state, now)))
     {
-        return Some(settle(o, o.status.clone(), Requeue::Hold(left)));
+        return Some(settle(state, state.status.clone(), Requeue::Hold(left)));
     }
     end.map(|end| {
         let requeue = if is_finished(end) { Requeue::OnChange } else { Requeue::After(Duration::ZERO) };
-        settle(o, end.clone(), requeue)
+        settle(state, end.clone(), requeue)
     })
 }
 
 /// Reports a deletion that waits only for the finalizer, which the API server refuses to remove; none if that may be
 /// tried.
-pub(crate) fn release_refused(o: &Observed, now: Timestamp) -> Option<Decision> {
-    let (refusal, left) = o.refusal(Write::Finalizer, now)?;
-    let status = if is_finished(&o.status) {
-        o.status.clone()
+pub(crate) fn release_refused(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
+    let (refusal, left) = state.refusal(Write::Finalizer, now)?;
+    let status = if is_finished(&state.status) {
+        state.status.clone()
     } else {
         let message = format!(
             "The resource is being deleted, and waits only for the API server to let the operator take its finalizer off. {} The operator tries again, less and less often. The API server said: {}",
             advice(&refusal.refused),
             refusal.refused.said
         );
-        status::blind(o, Wait::Stalled, reason::FINALIZER_REFUSED, message, now)
+        status::state_unreadable(state, Progress::Stalled, reason::FINALIZER_REFUSED, message, now)
     };
-    Some(settle(o, status, Requeue::After(left)))
+    Some(settle(state, status, Requeue::After(left)))
 }
 
 /// How long until a write that nothing waits for is due again; none if there is no such write.
-pub(crate) fn next_retry(o: &Observed, now: Timestamp) -> Option<Duration> {
-    let claim = o.refusal(Write::Claim, now).filter(|_| o.is_unrecorded());
-    let finalizer = o.refusal(Write::Finalizer, now);
+pub(crate) fn next_retry(state: &ExecutionState, now: Timestamp) -> Option<Duration> {
+    let claim = state.refusal(Write::Claim, now).filter(|_| state.is_unrecorded());
+    let finalizer = state.refusal(Write::Finalizer, now);
     claim.into_iter().chain(finalizer).map(|(_, left)| left).min()
 }
 
 /// The same settlement with shorter texts and without the result; none if that changes nothing.
-pub fn smaller(o: &Observed, settled: &Settled, refused: &Refused, now: Timestamp) -> Option<Settled> {
+pub fn smaller(state: &ExecutionState, settled: &Settled, refused: &Refused, now: Timestamp) -> Option<Settled> {
     let mut status = settled.status.clone();
     for condition in &mut status.conditions {
         shorten(&mut condition.message);
@@ -267,12 +267,12 @@ pub fn smaller(o: &Observed, settled: &Settled, refused: &Refused, now: Timestam
         shorten(&mut failure.message);
     }
     if status.result.take().is_some() {
-        status::result_left_out(&mut status, o, refused, now);
+        status::result_left_out(&mut status, state, refused, now);
     }
     if status == settled.status {
         return None;
     }
-    match settle(o, status, settled.requeue) {
+    match settle(state, status, settled.requeue) {
         Decision::Settle(settled) => Some(*settled),
         Decision::Act(_) => None,
     }
@@ -287,6 +287,6 @@ fn shorten(text: &mut String) {
 
 /// Whether the execution waits until the API server accepts the claim: for a start, or to report that somebody else's
 /// run was found.
-pub(crate) fn waits_for_claim(o: &Observed) -> bool {
-    !is_started(&o.status) && (!o.is_unrecorded() || o.is_reading())
+pub(crate) fn waits_for_claim(state: &ExecutionState) -> bool {
+    !is_started(&state.status) && (!state.is_unrecorded() || state.is_reading())
 }

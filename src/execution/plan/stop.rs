@@ -15,25 +15,25 @@ use crate::execution::claim::{Claim, SEND_WITHIN, StopFor};
 use crate::execution::plan::backoff::{asked_to_wait, backoff};
 use crate::execution::plan::blocked::troubled;
 use crate::execution::plan::{Call, Decision, settle, write};
-use crate::execution::state::ownership::{Standing, standing};
-use crate::execution::state::{Observed, Sent, StopCall};
+use crate::execution::state::ownership::{Ownership, ownership};
+use crate::execution::state::{ExecutionState, Sent, StopCall};
 use crate::execution::status::{self, is_finished, is_started, reason};
 use crate::mistral::wire::Execution;
 use crate::mistral::{Error, Trouble, TroubleKind};
 use crate::platform::requeue::Requeue;
 
 /// Ends the execution without a run if nothing may be started any more; none if a start is allowed.
-pub(crate) fn barred(o: &Observed, now: Timestamp) -> Option<Decision> {
-    let (reason, message) = match o.spec.shutdown {
+pub(crate) fn start_forbidden(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
+    let (reason, message) = match state.spec.shutdown {
         Some(Shutdown::Cancel) => (reason::CANCELED, "spec.shutdown was set before the run started.".to_owned()),
         Some(Shutdown::Terminate) => (reason::TERMINATED, "spec.shutdown was set before the run started.".to_owned()),
-        None if starting_deadline(o).is_some_and(|deadline| deadline <= now) => {
-            let seconds = o.spec.starting_deadline_seconds.unwrap_or_default();
+        None if starting_deadline(state).is_some_and(|deadline| deadline <= now) => {
+            let seconds = state.spec.starting_deadline_seconds.unwrap_or_default();
             let mut message = format!("The run had not started within {seconds} s of the resource's creation.");
-            let ready = conditions::find(&o.status.conditions, READY);
+            let ready = conditions::find(&state.status.conditions, READY);
             if let Some(obstacle) = ready.filter(|ready| ready.reason != reason::STARTING_DEADLINE_EXCEEDED) {
                 message = format!("{message} What kept it: {}", obstacle.message);
-            } else if let Some(refusal) = &o.memory.refusals.claim {
+            } else if let Some(refusal) = &state.memory.refusals.claim {
                 // The status that would have reported this may have been refused as well.
                 message = format!("{message} What kept it: the API server refused the claim: {}", refusal.refused.said);
             }
@@ -41,48 +41,48 @@ pub(crate) fn barred(o: &Observed, now: Timestamp) -> Option<Decision> {
         }
         None => return None,
     };
-    Some(settle(o, status::ended_without_run(o, reason, &message, now), Requeue::OnChange))
+    Some(settle(state, status::ended_without_run(state, reason, &message, now), Requeue::OnChange))
 }
 
 /// How long until a deadline needs a reconcile, whatever else happens; none if no deadline does.
-pub(crate) fn next_deadline(o: &Observed, status: &Status, now: Timestamp) -> Option<Duration> {
-    if is_finished(status) || o.deleted.is_some() {
+pub(crate) fn next_deadline(state: &ExecutionState, status: &Status, now: Timestamp) -> Option<Duration> {
+    if is_finished(status) || state.deleted.is_some() {
         return None;
     }
-    let deadline = if is_started(status) { active_deadline(o, status)? } else { starting_deadline(o)? };
+    let deadline = if is_started(status) { active_deadline(state, status)? } else { starting_deadline(state)? };
     // A deadline that has passed was acted on already, or cannot be acted on now.
     Duration::try_from(deadline.duration_since(now)).ok().filter(|left| !left.is_zero())
 }
 
 /// Whether this run is to be stopped or is being stopped, so that its state is needed now.
-pub(crate) fn is_due(o: &Observed, now: Timestamp) -> bool {
-    matches!(standing(o), Standing::Ours(claim) if why(o, claim, &o.status, now).is_some())
+pub(crate) fn is_due(state: &ExecutionState, now: Timestamp) -> bool {
+    matches!(ownership(state), Ownership::Ours(claim) if why(state, claim, &state.status, now).is_some())
 }
 
 /// Whether somebody has requested a stop, or the operator has recorded one.
-pub(crate) fn is_asked_for(o: &Observed) -> bool {
-    o.spec.shutdown.is_some() || matches!(standing(o), Standing::Ours(claim) if claim.stop_for.is_some())
+pub(crate) fn is_asked_for(state: &ExecutionState) -> bool {
+    state.spec.shutdown.is_some() || matches!(ownership(state), Ownership::Ours(claim) if claim.stop_for.is_some())
 }
 
 /// The next step of stopping a run; none if the run may go on.
-pub(crate) fn stop(o: &Observed, run: &Execution, now: Timestamp) -> Option<Decision> {
-    let Standing::Ours(claim) = standing(o) else { return None };
+pub(crate) fn stop(state: &ExecutionState, run: &Execution, now: Timestamp) -> Option<Decision> {
+    let Ownership::Ours(claim) = ownership(state) else { return None };
     // The status reports the start first, and that write wakes the resource again.
-    if o.sent != Sent::Nothing {
+    if state.sent != Sent::Nothing {
         return None;
     }
-    let status = status::running(o, run, now);
-    let cause = why(o, claim, &status, now)?;
+    let status = status::running(state, run, now);
+    let cause = why(state, claim, &status, now)?;
     // A time left by an earlier deletion, as in a restored backup, is not when this stop began.
     let Some(since) = began(claim, now).filter(|_| claim.stop_for.is_some()) else {
         let claim = Claim { stop_since: Some(now), stop_for: Some(cause), ..claim.clone() };
-        return Some(write(o, claim, false));
+        return Some(write(state, claim, false));
     };
-    let grace = later(since, SignedDuration::from_secs(i64::from(o.spec.termination_grace_period_seconds)));
-    let terminate = o.spec.shutdown == Some(Shutdown::Terminate) || now >= grace;
+    let grace = later(since, SignedDuration::from_secs(i64::from(state.spec.termination_grace_period_seconds)));
+    let terminate = state.spec.shutdown == Some(Shutdown::Terminate) || now >= grace;
     let call = if terminate { StopCall::Terminate } else { StopCall::Cancel };
-    let trouble = match &o.stopped {
-        None if o.memory.has_stopped(call, now) => None,
+    let trouble = match &state.stopped {
+        None if state.memory.has_stopped(call, now) => None,
         None => return Some(Decision::Act(Call::Stop(call).into())),
         // The run has ended, or is not visible yet: the next poll tells which.
         Some(Ok(()) | Err(Error::NotFound(_) | Error::Conflict(_))) => None,
@@ -100,14 +100,14 @@ pub(crate) fn stop(o: &Observed, run: &Execution, now: Timestamp) -> Option<Deci
     }
     .to_owned();
     let requeue = match &trouble {
-        Some(trouble) if trouble.kind != TroubleKind::Unavailable => return Some(troubled(o, trouble, now)),
+        Some(trouble) if trouble.kind != TroubleKind::Unavailable => return Some(troubled(state, trouble, now)),
         Some(trouble) => {
             message = format!("The run is to be stopped, and the API cannot be used now: {}", trouble.message);
-            Requeue::Retry(backoff(o, 2, 30).max(asked_to_wait(Some(trouble))))
+            Requeue::Retry(backoff(state, 2, 30).max(asked_to_wait(Some(trouble))))
         }
         None => Requeue::After(next_look(since, grace, terminate, now)),
     };
-    Some(settle(o, status::stopping(o, status, &message, now), requeue))
+    Some(settle(state, status::stopping(state, status, &message, now), requeue))
 }
 
 /// When the stop that the claim records began. A time in the future comes from another clock, and its grace period
@@ -121,38 +121,41 @@ pub(crate) fn began(claim: &Claim, now: Timestamp) -> Option<Timestamp> {
 fn next_look(since: Timestamp, grace: Timestamp, terminating: bool, now: Timestamp) -> Duration {
     let (shortest, longest) = (Duration::from_secs(2), Duration::from_secs(30));
     let so_far = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    let look = (so_far / 4).clamp(shortest, longest);
+    let refresh = (so_far / 4).clamp(shortest, longest);
     match Duration::try_from(grace.duration_since(now)) {
-        Ok(left) if !terminating => look.min(left),
-        _ => look,
+        Ok(left) if !terminating => refresh.min(left),
+        _ => refresh,
     }
 }
 
-fn why(o: &Observed, claim: &Claim, status: &Status, now: Timestamp) -> Option<StopFor> {
+fn why(state: &ExecutionState, claim: &Claim, status: &Status, now: Timestamp) -> Option<StopFor> {
     let recorded = claim.stop_for;
     recorded
-        .or_else(|| o.spec.shutdown.map(|_| StopFor::Shutdown))
-        .or_else(|| active_deadline(o, status).filter(|deadline| *deadline <= now).map(|_| StopFor::Deadline))
+        .or_else(|| state.spec.shutdown.map(|_| StopFor::Shutdown))
+        .or_else(|| active_deadline(state, status).filter(|deadline| *deadline <= now).map(|_| StopFor::Deadline))
 }
 
-fn starting_deadline(o: &Observed) -> Option<Timestamp> {
-    o.spec.starting_deadline_seconds.map(|seconds| later(o.created, SignedDuration::from_secs(i64::from(seconds))))
+fn starting_deadline(state: &ExecutionState) -> Option<Timestamp> {
+    state
+        .spec
+        .starting_deadline_seconds
+        .map(|seconds| later(state.created, SignedDuration::from_secs(i64::from(seconds))))
 }
 
-fn active_deadline(o: &Observed, status: &Status) -> Option<Timestamp> {
+fn active_deadline(state: &ExecutionState, status: &Status) -> Option<Timestamp> {
     // The deadline does not apply to somebody else's run.
-    let seconds = o.spec.active_deadline_seconds.filter(|_| !o.is_reading())?;
-    let start = began_running(o, status)?;
+    let seconds = state.spec.active_deadline_seconds.filter(|_| !state.is_reading())?;
+    let start = began_running(state, status)?;
     Some(later(start, SignedDuration::from_secs(i64::from(seconds))))
 }
 
 /// When the run began by the API's clock. That clock may be wrong, so the time is limited: not before the claim or the
 /// resource's creation, whichever is earlier, and not after the status reported the start.
-fn began_running(o: &Observed, status: &Status) -> Option<Timestamp> {
+fn began_running(state: &ExecutionState, status: &Status) -> Option<Timestamp> {
     let start = status.start_time.as_ref()?.0;
-    let not_before = match standing(o) {
-        Standing::Ours(claim) => o.created.min(later(claim.send_before, -SEND_WITHIN)),
-        _ => o.created,
+    let not_before = match ownership(state) {
+        Ownership::Ours(claim) => state.created.min(later(claim.send_before, -SEND_WITHIN)),
+        _ => state.created,
     };
     let told = conditions::find(&status.conditions, STARTED).filter(|it| it.status == "True");
     // The condition's time is cut to whole seconds.

@@ -1,27 +1,27 @@
 //! Whether a run found under an explicit id is the one that the spec asks for.
 
-use crate::execution::claim::{self, Note};
+use crate::execution::claim::{self, ClaimAnnotation};
 use crate::execution::controller::Guarded;
-use crate::execution::state::{Comparison, Observed};
+use crate::execution::state::{Comparison, ExecutionState};
 use crate::json::{Json, MAX_DEPTH};
 
 /// Maximum characters of the path to a difference in a message.
 const MAX_PLACE: usize = 200;
 
 /// Whether another resource in this cluster has claimed the same run with the same digest.
-pub(crate) fn is_claimed_alike(o: &Observed, other: &Guarded) -> bool {
-    let (Note::Claim(ours), Ok(other)) = (&o.note, &other.0) else { return false };
-    if other.metadata.uid.as_ref() == Some(&o.uid) {
+pub(crate) fn is_claimed_alike(state: &ExecutionState, other: &Guarded) -> bool {
+    let (ClaimAnnotation::Claim(ours), Ok(other)) = (&state.note, &other.0) else { return false };
+    if other.metadata.uid.as_ref() == Some(&state.uid) {
         return false;
     }
-    match Note::read(other.metadata.annotations.as_ref()) {
-        Note::Claim(theirs) => {
+    match ClaimAnnotation::read(other.metadata.annotations.as_ref()) {
+        ClaimAnnotation::Claim(theirs) => {
             (&theirs.execution_id, &theirs.origin, &theirs.workspace_id)
                 == (&ours.execution_id, &ours.origin, &ours.workspace_id)
-                && !theirs.reading
-                && theirs.digest == claim::digest(&o.spec)
+                && !theirs.read_only
+                && theirs.digest == claim::digest(&state.spec)
         }
-        Note::Absent | Note::Unreadable => false,
+        ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => false,
     }
 }
 

@@ -17,12 +17,12 @@ use crate::execution::plan::backoff::blocked_retry;
 use crate::execution::plan::blocked::{APPLIED_TOGETHER, blocked};
 use crate::execution::plan::start::is_consent;
 use crate::execution::plan::{ClusterStep, Decision, settle};
-use crate::execution::state::Observed;
-use crate::execution::state::ownership::{Standing, standing};
+use crate::execution::state::ExecutionState;
+use crate::execution::state::ownership::{Ownership, ownership};
 use crate::execution::status::{self, reason};
 use crate::json::Json;
 use crate::mistral::wire::ExecuteRequest;
-use crate::mistral::{Client, Mask};
+use crate::mistral::{Client, Redactor};
 use crate::platform::requeue::Requeue;
 
 /// The longest input that the API takes, in bytes of compact JSON: the 2 MB of its documentation, read generously.
@@ -75,7 +75,7 @@ pub struct Admission {
 
 /// Why the input is not complete.
 #[derive(Debug, PartialEq)]
-pub struct Lacking {
+pub struct InputError {
     /// The reason of the condition.
     pub reason: &'static str,
     /// What is wrong, and what to do. Never contains a value.
@@ -83,55 +83,58 @@ pub struct Lacking {
 }
 
 /// Checks the input before a claim. Returns the versions of its objects for the claim, or else the next decision.
-pub(crate) fn ready(o: &Observed, now: Timestamp) -> Result<Vec<InputVersion>, Box<Decision>> {
-    if o.spec.left_out.is_some() {
+pub(crate) fn ready(state: &ExecutionState, now: Timestamp) -> Result<Vec<InputVersion>, Box<Decision>> {
+    if state.spec.left_out.is_some() {
         return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into())));
     }
-    let wanted = entries(&o.spec);
+    let wanted = entries(&state.spec);
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    if let Err(conflict) = skeleton(&o.spec) {
+    if let Err(conflict) = skeleton(&state.spec) {
         let message = format!("{conflict}; correct it in a new WorkflowExecution. Nothing was started.");
-        let status = status::ended_without_run(o, reason::INPUT_CONFLICT, &message, now);
-        return Err(Box::new(settle(o, status, Requeue::OnChange)));
+        let status = status::ended_without_run(state, reason::INPUT_CONFLICT, &message, now);
+        return Err(Box::new(settle(state, status, Requeue::OnChange)));
     }
-    let Input::Read(sources) = &o.input else { return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into()))) };
-    if let Err(Lacking { reason, message }) = compose(&o.spec, sources) {
+    let Input::Read(sources) = &state.input else { return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into()))) };
+    if let Err(InputError { reason, message }) = compose(&state.spec, sources) {
         // A manifest may well create the execution before its ConfigMap.
-        if reason == reason::INPUT_NOT_FOUND && now < later(o.created, APPLIED_TOGETHER) {
-            return Err(Box::new(settle(o, o.status.clone(), Requeue::After(Duration::from_secs(1)))));
+        if reason == reason::INPUT_NOT_FOUND && now < later(state.created, APPLIED_TOGETHER) {
+            return Err(Box::new(settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1)))));
         }
-        return Err(Box::new(blocked(o, reason, message, blocked_retry(o), now)));
+        return Err(Box::new(blocked(state, reason, message, blocked_retry(state), now)));
     }
-    let present = versions(&o.spec, sources);
-    match standing(o) {
+    let present = versions(&state.spec, sources);
+    match ownership(state) {
         // A call with other values may have been sent. A call that was definitely refused or never sent does not count.
         // A claim that was lost has lost its versions too, so there is nothing to compare with.
-        Standing::Ours(claim)
-            if !o.is_refused(claim) && !claim.inputs.is_empty() && claim.inputs != present && !is_consent(o, claim) =>
+        Ownership::Ours(claim)
+            if !state.is_refused(claim)
+                && !claim.inputs.is_empty()
+                && claim.inputs != present
+                && !is_consent(state, claim) =>
         {
             let id = &claim.execution_id;
             let changed = changed(&claim.inputs, &present);
             let message = format!(
                 "{changed} was changed after a start may have been sent with what it held before, so nothing was started; create another WorkflowExecution, or, to start this one with what it holds now, annotate this resource with {TAKE_OVER}={id}."
             );
-            Err(Box::new(blocked(o, reason::INPUT_CHANGED, message, Requeue::OnChange, now)))
+            Err(Box::new(blocked(state, reason::INPUT_CHANGED, message, Requeue::OnChange, now)))
         }
         _ => Ok(present),
     }
 }
 
 /// What has to be read before a run that was found can be compared with the spec, if anything.
-pub(crate) fn comparable(o: &Observed) -> Option<Decision> {
-    let has_to = o.spec.left_out.is_some() || !entries(&o.spec).is_empty();
-    (has_to && matches!(o.input, Input::NotRead)).then_some(Decision::Act(ClusterStep::ReadInput.into()))
+pub(crate) fn comparable(state: &ExecutionState) -> Option<Decision> {
+    let has_to = state.spec.left_out.is_some() || !entries(&state.spec).is_empty();
+    (has_to && matches!(state.input, Input::NotRead)).then_some(Decision::Act(ClusterStep::ReadInput.into()))
 }
 
 /// What has to be redacted in a text from the API.
-pub(crate) enum Hiding {
+pub(crate) enum Redaction {
     Nothing,
-    These(Mask),
+    These(Redactor),
     /// The Secrets have to be read first.
     NotRead,
     /// The values are not known, for this reason.
@@ -139,19 +142,19 @@ pub(crate) enum Hiding {
 }
 
 /// What has to be redacted in a text from the API about this run.
-pub(crate) fn hiding(o: &Observed) -> Hiding {
-    let secrets: Vec<&KeyRef> = entries(&o.spec).iter().filter_map(|entry| entry.secret_key_ref.as_ref()).collect();
+pub(crate) fn hiding(state: &ExecutionState) -> Redaction {
+    let secrets: Vec<&KeyRef> = entries(&state.spec).iter().filter_map(|entry| entry.secret_key_ref.as_ref()).collect();
     if secrets.is_empty() {
-        return Hiding::Nothing;
+        return Redaction::Nothing;
     }
-    let Input::Read(sources) = &o.input else { return Hiding::NotRead };
-    let started_with = match standing(o) {
-        Standing::Ours(claim) => claim.inputs.as_slice(),
+    let Input::Read(sources) = &state.input else { return Redaction::NotRead };
+    let started_with = match ownership(state) {
+        Ownership::Ours(claim) => claim.inputs.as_slice(),
         _ => &[],
     };
     for KeyRef { name, .. } in secrets {
         let Some(known) = started_with.iter().find(|input| input.kind == Kind::Secret && input.name == *name) else {
-            return Hiding::Unknown(format!(
+            return Redaction::Unknown(format!(
                 "which version of Secret \"{name}\" the run was started with is not known here"
             ));
         };
@@ -159,30 +162,30 @@ pub(crate) fn hiding(o: &Observed) -> Hiding {
             Some(Source::Found { uid, resource_version, .. })
                 if known.uid == *uid && known.resource_version == *resource_version => {}
             Some(Source::Found { .. }) => {
-                return Hiding::Unknown(format!("Secret \"{name}\" was changed since the start"));
+                return Redaction::Unknown(format!("Secret \"{name}\" was changed since the start"));
             }
             Some(Source::TooLarge) => {
-                return Hiding::Unknown(format!("Secret \"{name}\" is too long to search for"));
+                return Redaction::Unknown(format!("Secret \"{name}\" is too long to search for"));
             }
             Some(Source::Forbidden) => {
-                return Hiding::Unknown(format!("the operator may not read Secret \"{name}\" any more"));
+                return Redaction::Unknown(format!("the operator may not read Secret \"{name}\" any more"));
             }
             Some(Source::ApiKey | Source::Unlabelled) => {
-                return Hiding::Unknown(format!("Secret \"{name}\" may not be an input any more"));
+                return Redaction::Unknown(format!("Secret \"{name}\" may not be an input any more"));
             }
             Some(Source::Absent) | None => {
-                return Hiding::Unknown(format!("Secret \"{name}\" is gone since the start"));
+                return Redaction::Unknown(format!("Secret \"{name}\" is gone since the start"));
             }
         }
     }
-    Hiding::These(mask(&o.spec, sources))
+    Redaction::These(mask(&state.spec, sources))
 }
 
 /// Composes the whole input.
 ///
 /// # Errors
 /// What is missing or wrong, in words.
-pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option<Json>, Lacking> {
+pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option<Json>, InputError> {
     let entries = entries(spec);
     if entries.is_empty() {
         return Ok(spec.input.clone());
@@ -193,7 +196,7 @@ pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option
         let value = value(entry, sources)?;
         if entry.secret_key_ref.is_some() {
             value.leaves(|leaf| {
-                if Mask::covers(leaf) {
+                if Redactor::covers(leaf) {
                     (secret_values, secret_bytes) = (secret_values + 1, secret_bytes + leaf.len());
                 }
             });
@@ -205,10 +208,10 @@ pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option
             "spec.inputFrom reads {secret_values} values from Secrets, and the operator can keep no more than {MAX_SECRET_VALUES} out of texts; read the JSON as a String, or let the workflow read the Secret itself"
         )));
     }
-    if secret_bytes > Mask::MOST {
+    if secret_bytes > Redactor::MOST {
         return Err(invalid(format!(
             "spec.inputFrom reads {secret_bytes} bytes from Secrets, and the operator can keep no more than {} out of texts; let the workflow read the Secret itself",
-            Mask::MOST
+            Redactor::MOST
         )));
     }
     let input = input.json();
@@ -222,7 +225,7 @@ pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option
 }
 
 /// The redaction of Secret values in texts from the API.
-pub fn mask(spec: &WorkflowExecutionSpec, sources: &Sources) -> Mask {
+pub fn mask(spec: &WorkflowExecutionSpec, sources: &Sources) -> Redactor {
     let mut values = Vec::new();
     for entry in entries(spec).iter().filter(|entry| entry.secret_key_ref.is_some()) {
         if let Ok(value) = value(entry, sources) {
@@ -233,18 +236,18 @@ pub fn mask(spec: &WorkflowExecutionSpec, sources: &Sources) -> Mask {
             });
         }
     }
-    Mask::new(values.iter().map(String::as_str))
+    Redactor::new(values.iter().map(String::as_str))
 }
 
 /// The call that starts the run. None if a part of its input is missing.
-pub fn request(o: &Observed) -> Option<ExecuteRequest> {
-    let spec = &o.spec;
-    let input = match &o.input {
+pub fn request(state: &ExecutionState) -> Option<ExecuteRequest> {
+    let spec = &state.spec;
+    let input = match &state.input {
         Input::Read(sources) => compose(spec, sources).ok()?,
         Input::NotRead => compose(spec, &Sources::new()).ok()?,
     };
     Some(ExecuteRequest {
-        execution_id: o.execution_id(),
+        execution_id: state.execution_id(),
         input,
         deployment_name: spec.deployment_name.clone(),
         custom_tracing_attributes: spec.custom_tracing_attributes.clone(),
@@ -253,9 +256,9 @@ pub fn request(o: &Observed) -> Option<ExecuteRequest> {
 }
 
 /// A client whose errors quote no Secret value that was read in this reconcile.
-pub fn hidden_from(client: &Client, o: &Observed) -> Client {
-    match &o.input {
-        Input::Read(sources) => client.clone().hiding(mask(&o.spec, sources)),
+pub fn hidden_from(client: &Client, state: &ExecutionState) -> Client {
+    match &state.input {
+        Input::Read(sources) => client.clone().hiding(mask(&state.spec, sources)),
         Input::NotRead => client.clone(),
     }
 }
@@ -361,7 +364,7 @@ fn insert(input: &mut Part, path: &str, value: Json) -> Result<(), String> {
 }
 
 /// The value of one entry, as JSON.
-fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, Lacking> {
+fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, InputError> {
     let Some((kind, KeyRef { name, key })) = entry.source() else {
         return Err(invalid("an entry of spec.inputFrom names no source".into()));
     };
@@ -369,7 +372,7 @@ fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, Lacking> {
         Some(Source::Found { values, .. }) => values,
         Some(Source::Absent) | None => {
             let message = format!("There is no {kind} \"{name}\" in this namespace; create it.");
-            return Err(Lacking { reason: reason::INPUT_NOT_FOUND, message });
+            return Err(InputError { reason: reason::INPUT_NOT_FOUND, message });
         }
         Some(Source::TooLarge) => {
             let message = format!(
@@ -381,24 +384,24 @@ fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, Lacking> {
             let message = format!(
                 "The operator may not read {kind} \"{name}\" in this namespace; let its service account \"get\" it."
             );
-            return Err(Lacking { reason: reason::INPUT_FORBIDDEN, message });
+            return Err(InputError { reason: reason::INPUT_FORBIDDEN, message });
         }
         Some(Source::ApiKey) => {
             let message = format!(
                 "{kind} \"{name}\" holds the API key of a Workspace in this namespace, which no workflow may be sent; put what this one needs into a Secret of its own, and name that in a new WorkflowExecution."
             );
-            return Err(Lacking { reason: reason::INPUT_FORBIDDEN, message });
+            return Err(InputError { reason: reason::INPUT_FORBIDDEN, message });
         }
         Some(Source::Unlabelled) => {
             let message = format!(
                 "The operator takes input only from Secrets with the label {INPUT_LABEL}=true, which Secret \"{name}\" lacks; label it, if workflows may be sent what it holds."
             );
-            return Err(Lacking { reason: reason::INPUT_FORBIDDEN, message });
+            return Err(InputError { reason: reason::INPUT_FORBIDDEN, message });
         }
     };
     let Some(value) = values.get(key) else {
         let message = format!("{kind} \"{name}\" has no key \"{key}\"; add it.");
-        return Err(Lacking { reason: reason::INPUT_NOT_FOUND, message });
+        return Err(InputError { reason: reason::INPUT_NOT_FOUND, message });
     };
     let Ok(text) = std::str::from_utf8(value.expose_secret()) else {
         return Err(invalid(format!(
@@ -417,8 +420,8 @@ fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, Lacking> {
     }
 }
 
-fn invalid(what: String) -> Lacking {
-    Lacking { reason: reason::INPUT_INVALID, message: format!("The input cannot be put together: {what}.") }
+fn invalid(what: String) -> InputError {
+    InputError { reason: reason::INPUT_INVALID, message: format!("The input cannot be put together: {what}.") }
 }
 
 /// The versions of all objects that exist, in the order of their names.
@@ -515,7 +518,7 @@ mod tests {
         let there = sources(&[(
             Kind::Secret,
             "s",
-            &[("bytes", &[0xff, 0xfe]), ("words", b"pa55word"), ("long", &[b'x'; Mask::MOST + 1])],
+            &[("bytes", &[0xff, 0xfe]), ("words", b"pa55word"), ("long", &[b'x'; Redactor::MOST + 1])],
         )]);
         let large = sources(&[(Kind::ConfigMap, "c", &[("long", &[b'x'; MAX_INPUT])])]);
         let forbidden = Sources::from([((Kind::Secret, "s".to_owned()), Source::Forbidden)]);

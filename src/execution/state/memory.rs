@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::clock::later;
-use crate::execution::claim::Known;
+use crate::execution::claim::ClaimBackup;
 use crate::execution::plan::refused_writes::Refusals;
 use crate::mistral::wire::Execution;
 use crate::platform::requeue::Retries;
-use crate::workspace::access::Connection;
+use crate::workspace::access::ConnectionInfo;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// If a run goes on this long after the API accepted a stop, the stop may not have reached it. Repeating the stop does
@@ -18,8 +18,8 @@ const STOP_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 pub struct Memory {
     /// The newest claim that this process has written or seen. `kubectl replace` may drop that claim from the resource,
     /// and an older one may come back.
-    pub claim: Option<Box<Known>>,
-    pub retries: Retries<Connection>,
+    pub claim: Option<Box<ClaimBackup>>,
+    pub retries: Retries<ConnectionInfo>,
     /// The last stop that the API accepted, and when, to avoid repeating it.
     pub stop: Option<(StopCall, Timestamp)>,
     /// The API has said that the run exists, even if the status does not say so yet.

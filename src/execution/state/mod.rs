@@ -14,22 +14,22 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::api::{WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
-use crate::execution::claim::{CLAIM, FINALIZER, Note, Owner, TAKE_OVER};
+use crate::execution::claim::{CLAIM, ClaimAnnotation, FINALIZER, Owner, TAKE_OVER};
 use crate::execution::plan::finish::{Ended, tracked_by};
 use crate::execution::state::input::Input;
-use crate::execution::state::result::Stored;
+use crate::execution::state::result::ResultWrite;
 use crate::execution::status::is_finished;
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, Trouble};
 use crate::platform::apiserver::written_by_us;
-use crate::workspace::access::{Connection, Workspace};
+use crate::workspace::access::{ConnectionInfo, Workspace};
 pub use memory::{Instance, Memory};
 pub use outcomes::failure_text;
-pub use workflow_ref::{Named, Referent};
+pub use workflow_ref::{Named, WorkflowRefState};
 
 /// Everything that [`plan`](crate::execution::plan::plan) may use.
 #[derive(Clone, Debug)]
-pub struct Observed {
+pub struct ExecutionState {
     pub spec: WorkflowExecutionSpec,
     /// The status as last written.
     pub status: WorkflowExecutionStatus,
@@ -43,9 +43,9 @@ pub struct Observed {
     /// Whether the operator's finalizer is on the resource.
     pub finalizer: bool,
     /// The claim that this process goes by: the one on the resource, or one that the API server refuses to record.
-    pub note: Note,
+    pub note: ClaimAnnotation,
     /// The claim on the resource.
-    pub recorded: Note,
+    pub recorded: ClaimAnnotation,
     /// The resource version on which the next write depends.
     pub version: String,
     /// The claim on the resource speaks of another resource, or is older than one written since.
@@ -65,20 +65,20 @@ pub struct Observed {
     pub instance: Instance,
     pub workspace: Workspace,
     /// The state of the Workflow resource that the spec names.
-    pub referent: Referent,
+    pub workflow_ref: WorkflowRefState,
     /// A connection that may still be used to stop the run, even if its Workspace or Secret is gone.
-    pub stop_with: Option<Connection>,
+    pub stop_with: Option<ConnectionInfo>,
     /// Whether to get a run that is not known to have ended.
-    pub look: bool,
+    pub refresh: bool,
     /// What this process has seen of the run's end, if the run has ended.
     pub ended: Option<Ended>,
     /// The tool that tracks the resource and would create it again.
     pub tracked_by: Option<String>,
 
     /// Until when the call of a conflicting claim (another resource, same explicit id) may be in flight.
-    pub rival: Option<Timestamp>,
+    pub conflicting_claim_until: Option<Timestamp>,
     /// The claim was written in this reconcile, so its call may be sent in it.
-    pub fresh: bool,
+    pub claimed_this_reconcile: bool,
     /// The outcome of the call that starts the run.
     pub sent: Sent,
     /// The reconcile has already waited for the accepted run to end.
@@ -87,7 +87,7 @@ pub struct Observed {
     pub target: Target,
     pub input: Input,
     pub failure: FailureText,
-    pub stored: Stored,
+    pub stored: ResultWrite,
     /// The answer to the call that stops the run.
     pub stopped: Option<Result<(), Error>>,
     pub comparison: Comparison,
@@ -97,7 +97,7 @@ pub struct Observed {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Remote {
     /// Not fetched in this reconcile.
-    NotAsked,
+    NotFetched,
     /// The run exists.
     Found(Box<Execution>),
     /// The API says that there is no such run.
@@ -125,7 +125,7 @@ pub enum Comparison {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
     /// Not checked in this reconcile.
-    NotAsked,
+    NotFetched,
     Exists,
     Absent,
     /// No answer was conclusive.
@@ -168,7 +168,7 @@ pub enum Refusal {
 #[derive(Clone, Debug, PartialEq)]
 pub enum FailureText {
     /// Not read in this reconcile.
-    NotAsked,
+    NotFetched,
     /// What the events say, if anything.
     Read(Option<String>),
 }
@@ -184,33 +184,33 @@ pub enum StopCall {
 
 /// The state of the resources in this cluster that the execution names.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct References {
     pub workspace: Workspace,
     /// A connection that may still be used to stop the run.
-    pub stop_with: Option<Connection>,
-    pub referent: Referent,
+    pub stop_with: Option<ConnectionInfo>,
+    pub workflow_ref: WorkflowRefState,
 }
 
-impl Observed {
+impl ExecutionState {
     /// What is known before any step.
     pub fn new(
         object: &WorkflowExecution,
         cluster: &str,
         instance: Instance,
         memory: Memory,
-        surroundings: Surroundings,
-        look: bool,
+        references: References,
+        refresh: bool,
         now: Timestamp,
     ) -> Self {
-        let Surroundings { workspace, stop_with, referent } = surroundings;
+        let References { workspace, stop_with, workflow_ref } = references;
         let meta = &object.metadata;
-        let recorded = Note::read(meta.annotations.as_ref());
+        let recorded = ClaimAnnotation::read(meta.annotations.as_ref());
         let owner = Owner {
             cluster: cluster.to_owned(),
             namespace: object.namespace().unwrap_or_default(),
             name: object.name_any(),
         };
-        let mut observed = Self {
+        let mut state = Self {
             spec: object.spec.clone(),
             status: object.status.clone().unwrap_or_default(),
             owner,
@@ -230,33 +230,33 @@ impl Observed {
             claim_age: None,
             instance,
             workspace,
-            referent,
+            workflow_ref,
             stop_with,
-            look,
+            refresh,
             ended: None,
             tracked_by: tracked_by(meta),
-            rival: None,
-            fresh: false,
+            conflicting_claim_until: None,
+            claimed_this_reconcile: false,
             sent: Sent::Nothing,
             lingered: false,
-            remote: Remote::NotAsked,
-            target: Target::NotAsked,
+            remote: Remote::NotFetched,
+            target: Target::NotFetched,
             input: Input::NotRead,
-            failure: FailureText::NotAsked,
-            stored: Stored::NotTried,
+            failure: FailureText::NotFetched,
+            stored: ResultWrite::NotTried,
             stopped: None,
             comparison: Comparison::NotTried,
         };
-        observed.claim_age = observed.age_of_claim(written_by_us(meta.managed_fields.iter().flatten(), CLAIM));
-        observed.copied = matches!(&observed.recorded, Note::Claim(claim) if observed.is_void(claim));
-        observed.learn();
-        observed.known_for = observed.memory.claim.as_ref().map_or(Duration::ZERO, |known| known.first.elapsed());
-        observed
+        state.claim_age = state.age_of_claim(written_by_us(meta.managed_fields.iter().flatten(), CLAIM));
+        state.copied = matches!(&state.recorded, ClaimAnnotation::Claim(claim) if state.is_void(claim));
+        state.learn();
+        state.known_for = state.memory.claim.as_ref().map_or(Duration::ZERO, |known| known.first.elapsed());
+        state
     }
 
     /// Remembers the claim on the resource. If an older claim comes back, this process knows the newer one.
     fn learn(&mut self) {
-        if let Note::Claim(claim) = &self.note
+        if let ClaimAnnotation::Claim(claim) = &self.note
             && claim.owner == self.owner
             && !self.is_of_another_life(claim)
             && !self.is_void(claim)

@@ -1,24 +1,24 @@
 //! How the outcome of a step adds to what is known.
 
 use super::*;
-use crate::execution::claim::{Claim, Note};
+use crate::execution::claim::{Claim, ClaimAnnotation};
 use crate::mistral::wire::{Event, Execution};
 use crate::mistral::{Error, Trouble};
 use crate::platform::requeue::Requeue;
 use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
 
-impl Observed {
+impl ExecutionState {
     /// The reconcile ends: remembers when the next retry is due.
     pub fn settled(&mut self, requeue: Requeue, now: Timestamp) {
         self.memory.retries.settled(requeue, self.workspace.connection(), self.generation, now);
     }
 
-    /// A claim was written. `fresh` means that its call is to be sent in this reconcile.
-    pub fn claimed(&mut self, claim: Claim, fresh: bool) {
+    /// A claim was written. `claimed_this_reconcile` means that its call is to be sent in this reconcile.
+    pub fn claimed(&mut self, claim: Claim, claimed_this_reconcile: bool) {
         if self.execution_id() != claim.execution_id {
             // The answer was about another run.
-            self.remote = Remote::NotAsked;
+            self.remote = Remote::NotFetched;
         }
         let known = self.known(&claim);
         if self.memory.claim.as_ref().is_none_or(|before| before.first != known.first) {
@@ -28,14 +28,14 @@ impl Observed {
         self.memory.claim = Some(Box::new(known));
         self.memory.retries.hold = None;
         (self.memory.refusals.claim, self.memory.refusals.unrecorded) = (None, None);
-        self.recorded = Note::Claim(Box::new(claim.clone()));
-        self.note = Note::Claim(Box::new(claim));
-        self.fresh = fresh;
+        self.recorded = ClaimAnnotation::Claim(Box::new(claim.clone()));
+        self.note = ClaimAnnotation::Claim(Box::new(claim));
+        self.claimed_this_reconcile = claimed_this_reconcile;
     }
 
     /// The call that starts the run was made.
     pub fn sent(&mut self, outcome: Result<Execution, Error>) {
-        self.fresh = false;
+        self.claimed_this_reconcile = false;
         self.sent = match outcome {
             Ok(execution) => Sent::Accepted(Box::new(execution)),
             Err(Error::Conflict(said)) if said.is_already_started() => Sent::AlreadyStarted,
@@ -63,21 +63,21 @@ impl Observed {
     pub fn lingered(&mut self, outcome: Option<Result<Execution, Error>>) {
         self.lingered = true;
         // What the API said before the start no longer holds.
-        self.remote = Remote::NotAsked;
+        self.remote = Remote::NotFetched;
         if let Some(outcome) = outcome {
-            self.asked(outcome);
+            self.fetched(outcome);
         }
     }
 
     /// The claim was too old to send its call.
     pub fn too_late(&mut self) {
-        self.fresh = false;
+        self.claimed_this_reconcile = false;
         self.sent = Sent::TooLate;
         self.started_nothing(true);
     }
 
     /// The run was fetched from the API.
-    pub fn asked(&mut self, outcome: Result<Execution, Error>) {
+    pub fn fetched(&mut self, outcome: Result<Execution, Error>) {
         // A run exists if its answer cannot be read.
         self.memory.seen |= matches!(outcome, Err(Error::Unreadable { .. }));
         self.remote = match outcome {
@@ -95,7 +95,7 @@ impl Observed {
     }
 
     /// The workflow or registration was fetched from the API.
-    pub fn probed(&mut self, outcome: Result<(), Error>) {
+    pub fn target_fetched(&mut self, outcome: Result<(), Error>) {
         self.target = match outcome {
             Ok(()) => Target::Exists,
             Err(Error::NotFound(_)) => Target::Absent,

@@ -4,48 +4,48 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::Observed;
+use super::ExecutionState;
 use crate::api::DeletionPolicy;
 use crate::clock::later;
-use crate::execution::claim::{self, Claim, Claimant, DOUBT, Known, Note, SENT_TO_SHOWN, derived_id};
+use crate::execution::claim::{self, Claim, ClaimAnnotation, ClaimBackup, Claimant, DOUBT, SENT_TO_SHOWN, derived_id};
 use crate::execution::status::is_started;
-use crate::workspace::access::Connection;
+use crate::workspace::access::ConnectionInfo;
 
 /// Whose claim is on the resource.
-pub(crate) enum Standing<'a> {
-    /// There is no claim, or it says nothing about the run of this resource: see [`Observed::is_void`].
+pub(crate) enum Ownership<'a> {
+    /// There is no claim, or it says nothing about the run of this resource: see [`ExecutionState::is_void`].
     Unclaimed,
     /// The resource's own claim.
     Ours(&'a Claim),
     /// A read-only claim: the run belongs to somebody else.
-    Reading(&'a Claim),
+    ReadOnly(&'a Claim),
     /// A claim of another cluster or namespace, as after a restore or a clone.
     Foreign(&'a Claim),
     /// The claim cannot be read.
     Unreadable,
 }
 
-pub(crate) fn standing(o: &Observed) -> Standing<'_> {
-    match &o.note {
-        Note::Absent => Standing::Unclaimed,
-        Note::Unreadable => Standing::Unreadable,
-        Note::Claim(claim) if o.is_void(claim) => Standing::Unclaimed,
-        Note::Claim(claim) if claim.owner != o.owner => Standing::Foreign(claim),
-        Note::Claim(claim) if claim.reading => Standing::Reading(claim),
-        Note::Claim(claim) => Standing::Ours(claim),
+pub(crate) fn ownership(state: &ExecutionState) -> Ownership<'_> {
+    match &state.note {
+        ClaimAnnotation::Absent => Ownership::Unclaimed,
+        ClaimAnnotation::Unreadable => Ownership::Unreadable,
+        ClaimAnnotation::Claim(claim) if state.is_void(claim) => Ownership::Unclaimed,
+        ClaimAnnotation::Claim(claim) if claim.owner != state.owner => Ownership::Foreign(claim),
+        ClaimAnnotation::Claim(claim) if claim.read_only => Ownership::ReadOnly(claim),
+        ClaimAnnotation::Claim(claim) => Ownership::Ours(claim),
     }
 }
 
-impl Observed {
+impl ExecutionState {
     /// What is remembered of a claim. For a call that is already known, the time of the first sighting stays.
-    pub(crate) fn known(&self, claim: &Claim) -> Known {
-        let known = Known::of(claim, &self.derived_id());
-        let is_there = matches!(&self.note, Note::Claim(there) if there.send_before == claim.send_before);
+    pub(crate) fn known(&self, claim: &Claim) -> ClaimBackup {
+        let known = ClaimBackup::of(claim, &self.derived_id());
+        let is_there = matches!(&self.note, ClaimAnnotation::Claim(there) if there.send_before == claim.send_before);
         match &self.memory.claim {
             Some(before) if before.send_before == known.send_before => {
-                Known { first: before.first, own: before.own, refused: before.refused, ..known }
+                ClaimBackup { first: before.first, own: before.own, refused: before.refused, ..known }
             }
-            Some(_) | None => Known { own: !is_there && claim.claimant == self.instance.name, ..known },
+            Some(_) | None => ClaimBackup { own: !is_there && claim.claimant == self.instance.name, ..known },
         }
     }
 
@@ -74,7 +74,7 @@ impl Observed {
     /// run.
     pub(crate) fn is_refused(&self, claim: &Claim) -> bool {
         let known = self.memory.claim.as_deref().filter(|_| !self.memory.seen);
-        let is_known = |known: &Known| known.own && known.refused && known.send_before == claim.send_before;
+        let is_known = |known: &ClaimBackup| known.own && known.refused && known.send_before == claim.send_before;
         claim.refused && known.is_some_and(is_known)
     }
 
@@ -91,7 +91,8 @@ impl Observed {
     /// How long ago this claim was written, if it is the newest that any operator has written. By the API server's
     /// clock, and only if this process's own clock agrees that the call is over: either clock may be wrong.
     fn age(&self, claim: &Claim) -> Option<Duration> {
-        let is_there = matches!(&self.recorded, Note::Claim(there) if there.send_before == claim.send_before);
+        let is_there =
+            matches!(&self.recorded, ClaimAnnotation::Claim(there) if there.send_before == claim.send_before);
         let known = self.memory.claim.as_deref();
         // This process times its own calls more reliably, by the monotonic clock.
         let is_own = known.is_some_and(|known| known.own && known.send_before == claim.send_before);
@@ -102,7 +103,7 @@ impl Observed {
     /// How long ago an operator wrote the claim on the resource, if `written` is the time of that write by the API
     /// server's clock.
     pub(crate) fn age_of_claim(&self, written: Option<Timestamp>) -> Option<Duration> {
-        let Note::Claim(claim) = &self.recorded else { return None };
+        let ClaimAnnotation::Claim(claim) = &self.recorded else { return None };
         if claim.uid.as_ref() != Some(&self.uid) || claim.owner != self.owner {
             return None;
         }
@@ -121,8 +122,8 @@ impl Observed {
     /// The claim, if it speaks of this resource.
     pub(crate) fn claimed_by(&self) -> Option<&Claim> {
         match &self.note {
-            Note::Claim(claim) => Some(claim.as_ref()).filter(|claim| !self.is_void(claim)),
-            Note::Absent | Note::Unreadable => None,
+            ClaimAnnotation::Claim(claim) => Some(claim.as_ref()).filter(|claim| !self.is_void(claim)),
+            ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => None,
         }
     }
 
@@ -155,7 +156,7 @@ impl Observed {
     }
 
     /// A claim by this process for the next attempt.
-    pub fn claim(&self, connection: &Connection, attempt: u32, now: Timestamp) -> Claim {
+    pub fn claim(&self, connection: &ConnectionInfo, attempt: u32, now: Timestamp) -> Claim {
         let by = Claimant {
             instance: &self.instance.name,
             origin: &connection.origin,
@@ -167,26 +168,26 @@ impl Observed {
 
     /// Whether a claim speaks of this resource, so that the execution id is settled.
     pub(crate) fn claim_exists(&self) -> bool {
-        !matches!(standing(self), Standing::Unclaimed | Standing::Unreadable)
+        !matches!(ownership(self), Ownership::Unclaimed | Ownership::Unreadable)
     }
 
     /// Whether the run belongs to somebody else.
     pub(crate) fn is_reading(&self) -> bool {
-        matches!(standing(self), Standing::Reading(_) | Standing::Foreign(_))
+        matches!(ownership(self), Ownership::ReadOnly(_) | Ownership::Foreign(_))
     }
 
     /// Whether the spec differs from what was claimed.
     pub(crate) fn is_edited(&self) -> bool {
-        matches!(standing(self), Standing::Ours(claim) if claim.digest != claim::digest(&self.spec))
+        matches!(ownership(self), Ownership::Ours(claim) if claim.digest != claim::digest(&self.spec))
     }
 
     /// Whether a run may exist. It must then be looked after even while starts are on hold.
     pub(crate) fn may_have_started(&self) -> bool {
         is_started(&self.status)
-            || match standing(self) {
-                Standing::Unclaimed => self.has_lost_a_claim(),
-                Standing::Ours(claim) => !self.is_refused(claim),
-                Standing::Reading(_) | Standing::Foreign(_) | Standing::Unreadable => true,
+            || match ownership(self) {
+                Ownership::Unclaimed => self.has_lost_a_claim(),
+                Ownership::Ours(claim) => !self.is_refused(claim),
+                Ownership::ReadOnly(_) | Ownership::Foreign(_) | Ownership::Unreadable => true,
             }
     }
 
@@ -200,7 +201,7 @@ impl Observed {
     /// no run can exist.
     pub(crate) fn is_new_to_the_world(&self) -> bool {
         self.spec.execution_id.is_none()
-            && self.note == Note::Absent
+            && self.note == ClaimAnnotation::Absent
             && self.status.execution_id.is_none()
             && self.memory.claim.is_none()
             && self.created >= self.instance.since

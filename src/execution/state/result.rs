@@ -8,14 +8,14 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use serde::Deserialize;
 
-use crate::api::conditions::{self, Is, READY, RESULT_NOT_WRITTEN};
+use crate::api::conditions::{self, ConditionStatus, READY, RESULT_NOT_WRITTEN};
 use crate::api::values::{Kind, ResultRef};
 use crate::api::{WorkflowExecution, WorkflowExecutionStatus as Status};
 use crate::clock::later;
 use crate::execution::plan::backoff::backoff;
 use crate::execution::plan::{ClusterStep, Decision, settle};
-use crate::execution::state::input::{Hiding, hiding};
-use crate::execution::state::{Observed, Remote, Sent};
+use crate::execution::state::input::{Redaction, hiding};
+use crate::execution::state::{ExecutionState, Remote, Sent};
 use crate::execution::status::{self, reason};
 use crate::json::{self, Json, Rows};
 use crate::mistral::wire::Execution;
@@ -34,7 +34,7 @@ const COLLECTED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// The outcome of writing the object for the result.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Stored {
+pub enum ResultWrite {
     /// Nothing was tried in this reconcile.
     NotTried,
     /// The object holds the result.
@@ -54,7 +54,7 @@ pub enum Stored {
 
 /// The object that is to hold a result.
 #[derive(Clone, PartialEq)]
-pub struct Wanted {
+pub struct ResultObject {
     /// ConfigMap or Secret.
     pub kind: Kind,
     pub name: String,
@@ -65,7 +65,7 @@ pub struct Wanted {
 }
 
 /// Leaves out the result.
-impl std::fmt::Debug for Wanted {
+impl std::fmt::Debug for ResultObject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Wanted").field("kind", &self.kind).field("name", &self.name).finish_non_exhaustive()
     }
@@ -73,7 +73,7 @@ impl std::fmt::Debug for Wanted {
 
 /// Who owns an existing object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum ObjectOwner {
     /// This resource.
     Ours,
     /// An earlier resource with the same kind and name, which is gone. The object will go as well.
@@ -83,7 +83,7 @@ pub enum Whose {
 }
 
 /// What to do with a result.
-enum Disposal {
+enum ResultDestination {
     /// There is no result.
     None,
     /// The Secrets that the result may quote have to be read first.
@@ -93,132 +93,154 @@ enum Disposal {
     /// Into the status, if it is short enough. Also holds whether values were redacted.
     Status(Json, bool),
     /// Into an object.
-    Object(Wanted),
+    Object(ResultObject),
 }
 
 /// What has to happen before the status reports completion: clients that wait for that must find the result.
-pub(crate) fn next(o: &Observed, run: &Execution, now: Timestamp) -> Option<Decision> {
-    match disposal(o, run) {
-        Disposal::NotRead => Some(Decision::Act(ClusterStep::ReadInput.into())),
-        Disposal::Object(wanted) if wanted.text.len() <= MAX_OBJECT => match &o.stored {
-            Stored::NotTried => Some(Decision::Act(ClusterStep::WriteResult.into())),
-            Stored::Predecessors if now < later(ended(o, run), COLLECTED_WITHIN) => {
-                Some(settle(o, status::ending(o, run, now), Requeue::After(Duration::from_secs(2))))
+pub(crate) fn next(state: &ExecutionState, run: &Execution, now: Timestamp) -> Option<Decision> {
+    match disposal(state, run) {
+        ResultDestination::NotRead => Some(Decision::Act(ClusterStep::ReadInput.into())),
+        ResultDestination::Object(wanted) if wanted.text.len() <= MAX_OBJECT => match &state.stored {
+            ResultWrite::NotTried => Some(Decision::Act(ClusterStep::WriteResult.into())),
+            ResultWrite::Predecessors if now < later(ended(state, run), COLLECTED_WITHIN) => {
+                Some(settle(state, status::ending(state, run, now), Requeue::After(Duration::from_secs(2))))
             }
-            Stored::NotNow(said) => {
-                let ready = conditions::find(&o.status.conditions, READY);
-                let told = o.memory.retries.in_a_row >= FAILURES_UNTOLD
+            ResultWrite::NotNow(said) => {
+                let ready = conditions::find(&state.status.conditions, READY);
+                let told = state.memory.retries.in_a_row >= FAILURES_UNTOLD
                     || ready.is_some_and(|ready| ready.reason == reason::RESULT_PENDING);
                 let status = if told {
-                    let Wanted { kind, name, .. } = wanted;
+                    let ResultObject { kind, name, .. } = wanted;
                     let message = format!(
                         "The run completed, and its result cannot be written to {kind} \"{name}\" yet; it is tried again ({said})."
                     );
-                    status::result_pending(o, run, &message, now)
+                    status::result_pending(state, run, &message, now)
                 } else {
-                    status::ending(o, run, now)
+                    status::ending(state, run, now)
                 };
-                Some(settle(o, status, Requeue::Retry(backoff(o, 2, 120))))
+                Some(settle(state, status, Requeue::Retry(backoff(state, 2, 120))))
             }
-            Stored::Predecessors | Stored::Written | Stored::Refused { .. } => None,
+            ResultWrite::Predecessors | ResultWrite::Written | ResultWrite::Refused { .. } => None,
         },
-        Disposal::Object(_) | Disposal::None | Disposal::Withheld(_) | Disposal::Status(..) => None,
+        ResultDestination::Object(_)
+        | ResultDestination::None
+        | ResultDestination::Withheld(_)
+        | ResultDestination::Status(..) => None,
     }
 }
 
 /// When the run ended; an earlier time if the API does not say, so that no wait is endless.
-fn ended(o: &Observed, run: &Execution) -> Timestamp {
-    run.end_time.or(run.start_time).unwrap_or(o.created)
+fn ended(state: &ExecutionState, run: &Execution) -> Timestamp {
+    run.end_time.or(run.start_time).unwrap_or(state.created)
 }
 
 /// The object that this reconcile has to write.
-pub fn wanted(o: &Observed) -> Option<Wanted> {
-    let run = match (&o.remote, &o.sent) {
+pub fn wanted(state: &ExecutionState) -> Option<ResultObject> {
+    let run = match (&state.remote, &state.sent) {
         (Remote::Found(run), _) | (_, Sent::Accepted(run)) => run,
         _ => return None,
     };
-    match disposal(o, run) {
-        Disposal::Object(wanted) => Some(wanted),
-        Disposal::None | Disposal::NotRead | Disposal::Withheld(_) | Disposal::Status(..) => None,
+    match disposal(state, run) {
+        ResultDestination::Object(wanted) => Some(wanted),
+        ResultDestination::None
+        | ResultDestination::NotRead
+        | ResultDestination::Withheld(_)
+        | ResultDestination::Status(..) => None,
     }
 }
 
 /// Puts the result, or a reference to it, into the status. Returns a message that says where it is.
-pub(crate) fn keep(status: &mut Status, o: &Observed, run: &Execution, now: Timestamp) -> String {
+pub(crate) fn keep(status: &mut Status, state: &ExecutionState, run: &Execution, now: Timestamp) -> String {
     if let Some(why) = &run.result_unread {
         let message = format!(
             "The run completed, as the list of runs tells; what the API answers about the run itself cannot be used, so its result, if it has one, stays there: {why}"
         );
         let reason = reason::RESULT_UNREADABLE;
-        conditions::set(&mut status.conditions, RESULT_NOT_WRITTEN, Is::True, reason, &message, o.generation, now);
+        conditions::set(
+            &mut status.conditions,
+            RESULT_NOT_WRITTEN,
+            ConditionStatus::True,
+            reason,
+            &message,
+            state.generation,
+            now,
+        );
         return message;
     }
     let Some(result) = result(run) else { return "The run completed; it has no result.".into() };
     let result = result.compact();
     let bytes = result.text().len();
     status.result_bytes = i64::try_from(bytes).ok();
-    let max_bytes = o.spec.result.max_bytes;
+    let max_bytes = state.spec.result.max_bytes;
     let encoded = encoding(&result).map_or_else(String::new, |how| {
         format!(" The API has encoded it ({how}), and it was not decoded; who holds the key can.")
     });
-    let (reason, problem) = match disposal(o, run) {
-        Disposal::Status(..) if bytes > max_bytes as usize => {
+    let (reason, problem) = match disposal(state, run) {
+        ResultDestination::Status(..) if bytes > max_bytes as usize => {
             return format!(
                 "The run completed; its result of {bytes} bytes is longer than spec.result.maxBytes ({max_bytes}) and stays at the API.{encoded}"
             );
         }
-        Disposal::Status(shown, _) if let Err(why) = shown.is_keepable() => {
+        ResultDestination::Status(shown, _) if let Err(why) = shown.is_keepable() => {
             let message = format!("it {why}; spec.result.to takes results as they are");
             (reason::RESULT_NOT_KEEPABLE, message)
         }
-        Disposal::Status(shown, masked) => {
+        ResultDestination::Status(shown, masked) => {
             status.result = Some(shown);
             let masked = if masked { ", where values of Secrets read [redacted]" } else { "" };
             return format!("The run completed; its result is in status.result{masked}.{encoded}");
         }
-        Disposal::Object(wanted) if wanted.text.len() > MAX_OBJECT => {
+        ResultDestination::Object(wanted) if wanted.text.len() > MAX_OBJECT => {
             let message = format!("a {} holds {MAX_OBJECT} bytes at most", wanted.kind);
             (reason::RESULT_TOO_LARGE, message)
         }
-        Disposal::Object(Wanted { kind, name, .. }) => match &o.stored {
-            Stored::Written => {
+        ResultDestination::Object(ResultObject { kind, name, .. }) => match &state.stored {
+            ResultWrite::Written => {
                 let message =
                     format!("The run completed; its result is in {kind} \"{name}\", under the key {KEY}.{encoded}");
                 status.result_ref = Some(ResultRef { kind, name });
                 return message;
             }
-            Stored::Refused { reason, message } => (*reason, message.clone()),
-            Stored::Predecessors | Stored::NotTried | Stored::NotNow(_) => {
+            ResultWrite::Refused { reason, message } => (*reason, message.clone()),
+            ResultWrite::Predecessors | ResultWrite::NotTried | ResultWrite::NotNow(_) => {
                 (reason::RESULT_NOT_OURS, not_ours(kind, &name))
             }
         },
-        Disposal::Withheld(why) => {
+        ResultDestination::Withheld(why) => {
             let message = format!(
                 "it may hold values of a Secret, which cannot be left out of it: {why}; spec.result.to.secret takes results as they are"
             );
             (reason::RESULT_WITHHELD, message)
         }
-        Disposal::None | Disposal::NotRead => return "The run completed.".into(),
+        ResultDestination::None | ResultDestination::NotRead => return "The run completed.".into(),
     };
     let message = format!("The run completed; its result of {bytes} bytes stays at the API: {problem}.{encoded}");
-    conditions::set(&mut status.conditions, RESULT_NOT_WRITTEN, Is::True, reason, &message, o.generation, now);
+    conditions::set(
+        &mut status.conditions,
+        RESULT_NOT_WRITTEN,
+        ConditionStatus::True,
+        reason,
+        &message,
+        state.generation,
+        now,
+    );
     message
 }
 
 /// Who owns an object, by its metadata.
-pub fn whose(object: &ObjectMeta, name: &str, uid: &str) -> Whose {
+pub fn whose(object: &ObjectMeta, name: &str, uid: &str) -> ObjectOwner {
     let owners = object.owner_references.as_deref().unwrap_or_default();
     match owners.iter().find(|owner| owner.controller == Some(true)) {
-        Some(owner) if owner.uid == uid => Whose::Ours,
+        Some(owner) if owner.uid == uid => ObjectOwner::Ours,
         // Only one resource can have a name at a time, so the owner is gone.
         Some(owner)
             if owner.kind == WorkflowExecution::kind(&())
                 && owner.name == name
                 && owner.api_version.starts_with(&format!("{}/", WorkflowExecution::group(&()))) =>
         {
-            Whose::Predecessors
+            ObjectOwner::Predecessors
         }
-        _ => Whose::Others,
+        _ => ObjectOwner::Others,
     }
 }
 
@@ -248,32 +270,32 @@ pub fn changed(kind: Kind, name: &str) -> String {
     )
 }
 
-fn disposal(o: &Observed, run: &Execution) -> Disposal {
-    let Some(result) = result(run) else { return Disposal::None };
-    let to = o.spec.result.to.as_ref().and_then(|to| to.object());
+fn disposal(state: &ExecutionState, run: &Execution) -> ResultDestination {
+    let Some(result) = result(run) else { return ResultDestination::None };
+    let to = state.spec.result.to.as_ref().and_then(|to| to.object());
     let shown = match to {
         Some((Kind::Secret, _)) => None,
-        Some((Kind::ConfigMap, _)) | None => match hiding(o) {
-            Hiding::Nothing => None,
-            Hiding::NotRead => return Disposal::NotRead,
-            Hiding::Unknown(why) => return Disposal::Withheld(why),
+        Some((Kind::ConfigMap, _)) | None => match hiding(state) {
+            Redaction::Nothing => None,
+            Redaction::NotRead => return ResultDestination::NotRead,
+            Redaction::Unknown(why) => return ResultDestination::Withheld(why),
             // A result in Base64 or compressed cannot be searched for values, but anybody can read it.
-            Hiding::These(_) if encoding(result).is_some_and(|how| !how.split(',').any(|it| it == "encrypted")) => {
-                return Disposal::Withheld("the API has encoded it".into());
+            Redaction::These(_) if encoding(result).is_some_and(|how| !how.split(',').any(|it| it == "encrypted")) => {
+                return ResultDestination::Withheld("the API has encoded it".into());
             }
-            Hiding::These(mask) => Some(mask.json(result)).filter(|shown| shown != result),
+            Redaction::These(mask) => Some(mask.json(result)).filter(|shown| shown != result),
         },
     };
     let masked = shown.is_some();
     let shown = shown.as_ref().unwrap_or(result).compact();
     match to {
-        Some((kind, name)) => Disposal::Object(Wanted {
+        Some((kind, name)) => ResultDestination::Object(ResultObject {
             kind,
             name: name.to_owned(),
             text: shown.text().to_owned(),
             encoding: encoding(result),
         }),
-        None => Disposal::Status(shown, masked),
+        None => ResultDestination::Status(shown, masked),
     }
 }
 

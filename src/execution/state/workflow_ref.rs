@@ -1,12 +1,12 @@
 //! The Workflow resource that an execution names.
 
 use crate::api::Workflow;
-use crate::api::conditions::{self, READY, STALLED, Wait};
-use crate::workflow::report::reason::WORKFLOW_NOT_FOUND;
+use crate::api::conditions::{self, Progress, READY, STALLED};
+use crate::workflow::status::reason::WORKFLOW_NOT_FOUND;
 
 /// The Workflow resource that `spec.workflowRef` names.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Referent {
+pub enum WorkflowRefState {
     /// The spec names none.
     NotNamed,
     /// There is no such resource.
@@ -15,7 +15,7 @@ pub enum Referent {
     NotReady {
         why: String,
         /// Whether the obstacle may go away without intervention.
-        wait: Wait,
+        wait: Progress,
         /// The workflow, as far as it is known.
         workflow: Option<Named>,
     },
@@ -35,7 +35,7 @@ pub struct Named {
     pub name: String,
 }
 
-impl Referent {
+impl WorkflowRefState {
     /// Reads the resource, if there is one.
     pub fn read(resource: Option<&Workflow>, workspace: &str) -> Self {
         let Some(resource) = resource else { return Self::NotFound };
@@ -46,7 +46,7 @@ impl Referent {
             let why = format!(
                 "it belongs to Workspace \"{theirs}\" and this execution to \"{workspace}\"; name one of the two in both"
             );
-            return Self::NotReady { why, wait: Wait::Stalled, workflow: None };
+            return Self::NotReady { why, wait: Progress::Stalled, workflow: None };
         }
         let workflow = status.workflow_id.zip(status.name).map(|(id, name)| Named { id, name });
         let is_archived = status.archived == Some(true);
@@ -59,7 +59,7 @@ impl Referent {
             _ => ready.map_or_else(|| "the API has not been asked about it yet".to_owned(), |it| it.message.clone()),
         };
         let lasts = is_archived || conditions::is_true(&status.conditions, STALLED);
-        Self::NotReady { why, wait: if lasts { Wait::Stalled } else { Wait::Working }, workflow }
+        Self::NotReady { why, wait: if lasts { Progress::Stalled } else { Progress::Working }, workflow }
     }
 
     /// The workflow, if it is known.

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::controller::Guarded;
 use crate::clock::{earlier, later};
 use crate::execution::run_durations::LINGER;
-use crate::mistral::budget::Class;
 use crate::mistral::wire::{Execution, TERMINAL};
 use crate::mistral::{Client, Error, RunFilter};
 use crate::sync::lock;
-use crate::workspace::connections::{Connections, Key};
+use crate::throttle::Priority;
+use crate::workspace::connections::{Connections, WorkspaceKey};
 
 /// How often the tracker checks what is due.
 const TICK: Duration = Duration::from_millis(250);
@@ -45,9 +45,9 @@ type Ref = ObjectRef<Guarded>;
 /// The runs in progress, by Workspace.
 #[derive(Debug)]
 pub struct Tracker {
-    watched: Mutex<HashMap<Key, Watched>>,
+    watched: Mutex<HashMap<WorkspaceKey, Watched>>,
     /// Objects that were woken to get their run, with the row if a sweep found the end.
-    looks: Mutex<HashMap<Ref, Option<Box<Execution>>>>,
+    refreshes: Mutex<HashMap<Ref, Option<Box<Execution>>>>,
     /// Reconciles that wait for this themselves.
     waiting: Mutex<HashMap<Ref, Arc<Notify>>>,
     wake: UnboundedSender<Ref>,
@@ -74,13 +74,13 @@ struct Watched {
 
 /// What the API has just said about a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum ApiAnswer {
     /// The run was not fetched.
     None,
     /// The API knows the run.
-    Known,
+    Exists,
     /// The API does not know the run.
-    Unknown,
+    NotFound,
 }
 
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ enum Due {
 }
 
 /// What a sweep found.
-struct Swept {
+struct ListSnapshot {
     /// The tracked runs that ended, by execution id.
     ended: HashMap<String, Box<Execution>>,
     newest_end: Option<Timestamp>,
@@ -123,16 +123,16 @@ struct Swept {
 impl Tracker {
     /// A tracker without runs. It wakes objects through `wake`.
     pub fn new(wake: UnboundedSender<Ref>) -> Self {
-        Self { watched: Mutex::default(), looks: Mutex::default(), waiting: Mutex::default(), wake }
+        Self { watched: Mutex::default(), refreshes: Mutex::default(), waiting: Mutex::default(), wake }
     }
 
     /// Tracks a run that is in progress as far as is known.
-    pub fn track(&self, key: &Key, object: &Ref, execution_id: &str, started: Timestamp, word: Word) {
+    pub fn track(&self, key: &WorkspaceKey, object: &Ref, execution_id: &str, started: Timestamp, word: ApiAnswer) {
         let mut watched = lock(&self.watched);
         let watched = watched.entry(key.clone()).or_default();
         let now = Instant::now();
         let age = age(started, Timestamp::now());
-        if word != Word::None {
+        if word != ApiAnswer::None {
             watched.troubles = 0;
             watched.troubled.clear();
             let run = Run {
@@ -142,7 +142,7 @@ impl Tracker {
                 asked: now,
                 looked: now,
                 unanswered: 0,
-                doubtful: word == Word::Unknown,
+                doubtful: word == ApiAnswer::NotFound,
             };
             if watched.runs.insert(object.clone(), run).is_none() && age < LINGER {
                 watched.forget_starts(now);
@@ -165,24 +165,24 @@ impl Tracker {
     }
 
     /// Stops tracking a run that has ended, or whose object is gone.
-    pub fn untrack(&self, key: &Key, object: &Ref) {
+    pub fn untrack(&self, key: &WorkspaceKey, object: &Ref) {
         if let Some(watched) = lock(&self.watched).get_mut(key) {
             watched.runs.remove(object);
         }
-        lock(&self.looks).remove(object);
+        lock(&self.refreshes).remove(object);
     }
 
     /// Whether the object was woken to get its run; if so, with the row if a sweep found the end.
-    pub fn take_look(&self, object: &Ref) -> Option<Option<Box<Execution>>> {
-        lock(&self.looks).remove(object)
+    pub fn take_refresh(&self, object: &Ref) -> Option<Option<Box<Execution>>> {
+        lock(&self.refreshes).remove(object)
     }
 
     /// Waits within a reconcile for a reason to get the run, instead of being woken. Returns the row if a sweep found
     /// the end.
-    pub async fn look(&self, object: &Ref) -> Option<Box<Execution>> {
+    pub async fn refresh(&self, object: &Ref) -> Option<Box<Execution>> {
         let waiting = Waiting::new(self, object);
         loop {
-            if let Some(row) = self.take_look(object) {
+            if let Some(row) = self.take_refresh(object) {
                 return row;
             }
             waiting.told.notified().await;
@@ -196,7 +196,7 @@ impl Tracker {
 
     /// A get of this run failed. The API is then left alone for a while, unless this is the only failing one of several
     /// runs and the API did not ask to wait. Returns whether the Workspace should be checked.
-    pub fn had_trouble(&self, key: &Key, object: &Ref, retry_after: Option<Duration>) -> bool {
+    pub fn had_trouble(&self, key: &WorkspaceKey, object: &Ref, retry_after: Option<Duration>) -> bool {
         let mut watched = lock(&self.watched);
         let watched = watched.entry(key.clone()).or_default();
         watched.troubled.insert(object.clone());
@@ -218,7 +218,7 @@ impl Tracker {
     }
 
     /// Drops Workspaces that no longer exist, once no run is tracked there.
-    pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
+    pub fn forget_all_but(&self, exists: impl Fn(&WorkspaceKey) -> bool) {
         lock(&self.watched).retain(|key, watched| exists(key) || watched.sweeping || !watched.runs.is_empty());
     }
 
@@ -233,7 +233,7 @@ impl Tracker {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             lock(&self.watched).values_mut().for_each(|watched| watched.runs.retain(|object, _| exists(object)));
-            lock(&self.looks).retain(|object, _| exists(object));
+            lock(&self.refreshes).retain(|object, _| exists(object));
             let connected = connections.ready_among(lock(&self.watched).keys());
             for (key, live) in connected {
                 let due = match lock(&self.watched).get_mut(&key) {
@@ -246,7 +246,7 @@ impl Tracker {
                     Due::Sweep(objects) => {
                         self.wake_all(objects);
                         // A separate task, so that an API that hangs holds up only its own Workspace.
-                        let client = live.waiting(Class::Watch, &key);
+                        let client = live.waiting(Priority::Watch, &key);
                         tokio::spawn(Arc::clone(&self).sweep_safely(key, client, Arc::clone(&connections)));
                     }
                 }
@@ -256,7 +256,7 @@ impl Tracker {
 
     fn wake_all(&self, objects: Vec<Ref>) {
         for object in objects {
-            lock(&self.looks).entry(object.clone()).or_insert(None);
+            lock(&self.refreshes).entry(object.clone()).or_insert(None);
             self.tell(&object);
         }
     }
@@ -272,7 +272,7 @@ impl Tracker {
     }
 
     /// A sweep that panics must not be the last one.
-    async fn sweep_safely(self: Arc<Self>, key: Key, client: Client, connections: Arc<Connections>) {
+    async fn sweep_safely(self: Arc<Self>, key: WorkspaceKey, client: Client, connections: Arc<Connections>) {
         let sweep = tokio::spawn(Arc::clone(&self).sweep(key.clone(), client, connections));
         if let Err(error) = sweep.await {
             let object = format_args!("{}/{}", key.namespace, key.name);
@@ -284,7 +284,7 @@ impl Tracker {
         }
     }
 
-    async fn sweep(self: Arc<Self>, key: Key, client: Client, connections: Arc<Connections>) {
+    async fn sweep(self: Arc<Self>, key: WorkspaceKey, client: Client, connections: Arc<Connections>) {
         let (since, ours) = match lock(&self.watched).get(&key) {
             Some(watched) => (watched.swept_until, watched.runs.values().map(|run| run.execution_id.clone()).collect()),
             None => (None, HashSet::new()),
@@ -316,7 +316,7 @@ impl Tracker {
             }
             if let Some(row) = ended {
                 run.doubtful = true;
-                lock(&self.looks).insert(object.clone(), Some(row.clone()));
+                lock(&self.refreshes).insert(object.clone(), Some(row.clone()));
                 self.tell(object);
             }
         }
@@ -342,7 +342,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         lock(&self.tracker.waiting).remove(self.object);
         // Notified at the last moment: the next reconcile gets the run.
-        if lock(&self.tracker.looks).contains_key(self.object) {
+        if lock(&self.tracker.refreshes).contains_key(self.object) {
             let _ = self.tracker.wake.send(self.object.clone());
         }
     }
@@ -402,16 +402,16 @@ impl Watched {
             return Due::Nothing;
         }
         let questions: Vec<Ref> = due_runs(&self.runs, |run| run.is_questionable(now, wall));
-        let looks: Vec<Ref> = due_runs(&self.runs, |run| run.next_look <= now);
+        let refreshes: Vec<Ref> = due_runs(&self.runs, |run| run.next_look <= now);
         let soon = self.runs.values().filter(|run| run.next_look <= now + AHEAD).count();
         // A list may still show the end of a run that cannot be read on its own.
         let unanswered = |object: &Ref| self.runs.get(object).is_some_and(|run| run.unanswered >= SUSPECT_AFTER);
-        let sweep = !looks.is_empty() && (soon > self.pages.max(1) || looks.iter().any(unanswered));
+        let sweep = !refreshes.is_empty() && (soon > self.pages.max(1) || refreshes.iter().any(unanswered));
         let apart = self.sweeps_apart(now);
         if sweep && self.swept.is_some_and(|swept| now < swept + apart) {
             return Due::Nothing;
         }
-        let asked = if sweep && soon > self.pages.max(1) { questions } else { looks };
+        let asked = if sweep && soon > self.pages.max(1) { questions } else { refreshes };
         for object in &asked {
             if let Some(run) = self.runs.get_mut(object) {
                 // Valid until the answer sets the next time. A get that is lost is repeated.
@@ -459,14 +459,14 @@ fn age(started: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(started)).unwrap_or_default()
 }
 
-async fn read_pages(client: &Client, since: Option<Timestamp>, ours: &HashSet<String>) -> Result<Swept, Error> {
+async fn read_pages(client: &Client, since: Option<Timestamp>, ours: &HashSet<String>) -> Result<ListSnapshot, Error> {
     let mut filter = RunFilter {
         statuses: TERMINAL.map(str::to_owned).to_vec(),
         end_time_after: since,
         page_size: PAGE_SIZE,
         ..RunFilter::default()
     };
-    let mut swept = Swept { ended: HashMap::new(), newest_end: None, pages: 0, complete: false };
+    let mut swept = ListSnapshot { ended: HashMap::new(), newest_end: None, pages: 0, complete: false };
     let mut unreadable = 0;
     loop {
         let page = match client.list_runs(&filter).await {
@@ -489,7 +489,7 @@ async fn read_pages(client: &Client, since: Option<Timestamp>, ours: &HashSet<St
             Some(token) if swept.pages < MAX_PAGES && filter.page_token.as_ref() != Some(&token) => {
                 filter.page_token = Some(token);
             }
-            next => return Ok(Swept { complete: next.is_none() && unreadable == 0, ..swept }),
+            next => return Ok(ListSnapshot { complete: next.is_none() && unreadable == 0, ..swept }),
         }
     }
 }

@@ -57,19 +57,21 @@ fn a_run_is_asked_about_now_and_then_whatever_sweeps_say_and_seldom_if_they_prov
 fn no_sweep_proves_that_a_run_goes_on_which_is_told_of_or_unknown_or_in_trouble_or_from_an_earlier_life() {
     let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
     let tracker = Tracker::new(wake);
-    let key = Key { namespace: "n".into(), name: "default".into() };
+    let key = WorkspaceKey { namespace: "n".into(), name: "default".into() };
     let track = |name: &str, word| tracker.track(&key, &Ref::new(name), name, Timestamp::UNIX_EPOCH, word);
     let doubtful = |name: &str| lock(&tracker.watched)[&key].runs[&Ref::new(name)].doubtful;
-    for (name, word, doubt) in
-        [("known", Word::Known, false), ("unknown", Word::Unknown, true), ("earlier", Word::None, true)]
-    {
+    for (name, word, doubt) in [
+        ("known", ApiAnswer::Exists, false),
+        ("unknown", ApiAnswer::NotFound, true),
+        ("earlier", ApiAnswer::None, true),
+    ] {
         track(name, word);
         assert_eq!(doubtful(name), doubt, "{name}");
     }
     // The operator's own writes do not change that, and an answer ends the doubt.
-    track("earlier", Word::None);
+    track("earlier", ApiAnswer::None);
     assert!(doubtful("earlier"));
-    track("earlier", Word::Known);
+    track("earlier", ApiAnswer::Exists);
     assert!(!doubtful("earlier"));
     tracker.had_trouble(&key, &Ref::new("known"), None);
     assert!(doubtful("known"));
@@ -79,9 +81,9 @@ fn no_sweep_proves_that_a_run_goes_on_which_is_told_of_or_unknown_or_in_trouble_
 fn how_long_no_run_was_seen_is_told_only_where_one_goes_on() {
     let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
     let tracker = Tracker::new(wake);
-    let (key, run) = (Key { namespace: "n".into(), name: "default".into() }, Ref::new("run"));
+    let (key, run) = (WorkspaceKey { namespace: "n".into(), name: "default".into() }, Ref::new("run"));
     assert_eq!(tracker.longest_unseen(), None);
-    tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, Word::None);
+    tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, ApiAnswer::None);
     let unseen_for = |wait| {
         let mut all = lock(&tracker.watched);
         all.get_mut(&key).unwrap().runs.get_mut(&run).unwrap().looked -= wait;
@@ -89,9 +91,9 @@ fn how_long_no_run_was_seen_is_told_only_where_one_goes_on() {
     unseen_for(Duration::from_secs(30));
     assert_eq!(tracker.longest_unseen().map(|age| age.as_secs()), Some(30));
     // The operator's own writes wake the resource, but do not show the state of the run.
-    tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, Word::None);
+    tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, ApiAnswer::None);
     assert_eq!(tracker.longest_unseen().map(|age| age.as_secs()), Some(30));
-    tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, Word::Known);
+    tracker.track(&key, &run, "id", Timestamp::UNIX_EPOCH, ApiAnswer::Exists);
     assert_eq!(tracker.longest_unseen().map(|age| age.as_secs()), Some(0));
     tracker.untrack(&key, &run);
     assert_eq!(tracker.longest_unseen(), None);
@@ -112,9 +114,9 @@ fn a_sweep_after_one_that_was_cut_short_does_not_make_up_for_it() {
 fn a_workspace_that_is_gone_is_forgotten_once_nobody_waits_there() {
     let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
     let tracker = Tracker::new(wake);
-    let key = |name: &str| Key { namespace: "n".into(), name: name.into() };
+    let key = |name: &str| WorkspaceKey { namespace: "n".into(), name: name.into() };
     for name in ["left", "waits", "stays"] {
-        tracker.track(&key(name), &Ref::new(name), "id", Timestamp::UNIX_EPOCH, Word::Known);
+        tracker.track(&key(name), &Ref::new(name), "id", Timestamp::UNIX_EPOCH, ApiAnswer::Exists);
     }
     for name in ["left", "stays"] {
         tracker.untrack(&key(name), &Ref::new(name));
@@ -132,16 +134,16 @@ async fn a_run_whose_object_is_gone_is_dropped_also_where_the_workspace_cannot_b
     let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
     let (suspect, _suspects) = tokio::sync::mpsc::unbounded_channel();
     let (tracker, connections) = (Arc::new(Tracker::new(wake)), Arc::new(Connections::new(Vec::new(), suspect)));
-    let key = Key { namespace: "n".into(), name: "gone".into() };
+    let key = WorkspaceKey { namespace: "n".into(), name: "gone".into() };
     for name in ["there", "gone"] {
-        tracker.track(&key, &Ref::new(name), "id", Timestamp::UNIX_EPOCH, Word::Known);
-        lock(&tracker.looks).insert(Ref::new(name), None);
+        tracker.track(&key, &Ref::new(name), "id", Timestamp::UNIX_EPOCH, ApiAnswer::Exists);
+        lock(&tracker.refreshes).insert(Ref::new(name), None);
     }
     let stop = CancellationToken::new();
     let exists = |object: &Ref| object.name == "there";
     let running = tokio::spawn(Arc::clone(&tracker).run(connections, exists, stop.clone()));
     let dropped = async {
-        while lock(&tracker.looks).len() > 1 {
+        while lock(&tracker.refreshes).len() > 1 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -160,17 +162,17 @@ async fn a_pass_that_waits_for_a_reason_to_ask_is_told_and_nobody_is_woken_besid
         tokio::task::yield_now().await;
         tracker.wake_all(vec![waits.clone(), other.clone()]);
     };
-    let (run_id, ()) = tokio::join!(tracker.look(&waits), told);
+    let (run_id, ()) = tokio::join!(tracker.refresh(&waits), told);
     assert_eq!((run_id, woken.try_recv().ok()), (None, Some(other)));
     // A reconcile that has stopped waiting is woken, so that the reason is not lost.
     {
-        let mut look = std::pin::pin!(tracker.look(&waits));
-        assert!(futures::poll!(look.as_mut()).is_pending());
+        let mut refresh = std::pin::pin!(tracker.refresh(&waits));
+        assert!(futures::poll!(refresh.as_mut()).is_pending());
         tracker.wake_all(vec![waits.clone()]);
         assert!(woken.try_recv().is_err());
     }
     assert_eq!(woken.try_recv().ok(), Some(waits.clone()));
-    assert_eq!(tracker.take_look(&waits), Some(None));
+    assert_eq!(tracker.take_refresh(&waits), Some(None));
 }
 
 #[test]
@@ -189,12 +191,12 @@ fn the_more_runs_start_the_more_often_a_list_of_one_page_is_read_until_the_last_
 #[test]
 fn a_start_counts_once_and_only_if_it_was_of_late() {
     let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
-    let (tracker, key) = (Tracker::new(wake), Key { namespace: "n".into(), name: "default".into() });
+    let (tracker, key) = (Tracker::new(wake), WorkspaceKey { namespace: "n".into(), name: "default".into() });
     let track = |name: &str, started, word| tracker.track(&key, &Ref::new(name), name, started, word);
     for _ in 0..2 {
-        track("new", Timestamp::now(), Word::Known);
-        track("old", Timestamp::UNIX_EPOCH, Word::Known);
-        track("from an earlier life", Timestamp::now(), Word::None);
+        track("new", Timestamp::now(), ApiAnswer::Exists);
+        track("old", Timestamp::UNIX_EPOCH, ApiAnswer::Exists);
+        track("from an earlier life", Timestamp::now(), ApiAnswer::None);
     }
     tracker.untrack(&key, &Ref::new("new"));
     assert_eq!(lock(&tracker.watched)[&key].starts.len(), 1);
@@ -219,8 +221,8 @@ fn a_run_that_is_due_waits_for_the_list_that_serves_others_too_instead_of_being_
 fn nothing_is_due_while_the_api_is_in_trouble() {
     let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
     let tracker = Tracker::new(wake);
-    let key = Key { namespace: "n".into(), name: "default".into() };
-    tracker.track(&key, &Ref::new("run"), "id", Timestamp::UNIX_EPOCH, Word::None);
+    let key = WorkspaceKey { namespace: "n".into(), name: "default".into() };
+    tracker.track(&key, &Ref::new("run"), "id", Timestamp::UNIX_EPOCH, ApiAnswer::None);
     assert!(!tracker.had_trouble(&key, &Ref::new("run"), None));
     let mut all = lock(&tracker.watched);
     let watched = all.get_mut(&key).unwrap();

@@ -21,8 +21,8 @@ use tokio::time::MissedTickBehavior;
 pub use crate::api::reasons::any::UNDECODABLE;
 use crate::platform::apiserver::{call, reference};
 use crate::platform::events::limits::{Fact, Limits, Refusal};
+use crate::platform::fair_queue::FairQueue;
 use crate::platform::metrics::Metrics;
-use crate::platform::turns::Turns;
 use crate::sync;
 use crate::text::truncate;
 
@@ -84,8 +84,8 @@ struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    warnings: Turns<(Event, Fact)>,
-    normal: Turns<(Event, Fact)>,
+    warnings: FairQueue<(Event, Fact)>,
+    normal: FairQueue<(Event, Fact)>,
     closed: bool,
 }
 

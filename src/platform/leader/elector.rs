@@ -14,7 +14,7 @@ use crate::clock::{CLOCK_SKEW, later};
 use crate::platform::apiserver::{Error, FIELD_MANAGER, call_within};
 use crate::platform::health::Health;
 use crate::platform::leader::lease::{
-    CALL, Candidate, LASTS, LOOK_EVERY, Lost, NOBODY, Next, RENEW_EVERY, Record, Term,
+    CALL, Candidate, LEASE_DURATION, Lost, NOBODY, Next, RENEW_EVERY, RETRY_PERIOD, Record, Term,
 };
 
 /// The name of the Lease in readiness.
@@ -74,7 +74,7 @@ impl Election {
                 Err(error) => health.waits(LEASE, format!("{lease}: {error}")),
             }
             self.candidate.forget();
-            stop.run_until_cancelled(sleep(LOOK_EVERY)).await;
+            stop.run_until_cancelled(sleep(RETRY_PERIOD)).await;
         }
         // A write whose response was lost may have made this process the holder.
         self.release().await;
@@ -88,7 +88,7 @@ impl Election {
     pub async fn keep(mut self, term: Term, ended: CancellationToken) -> Result<(), Lost> {
         loop {
             let Some(until) = self.candidate.until() else { return Err(Lost::Late) };
-            let rest = if self.candidate.is_fresh() { RENEW_EVERY } else { LOOK_EVERY };
+            let rest = if self.candidate.is_fresh() { RENEW_EVERY } else { RETRY_PERIOD };
             if ended.run_until_cancelled(sleep(rest)).await.is_none() {
                 // Reconciles that are still ending have no effect from here on.
                 term.end();
@@ -121,7 +121,7 @@ impl Election {
         match next {
             Next::Create => {
                 self.candidate.forget();
-                match self.put(NOBODY, LASTS).await {
+                match self.put(NOBODY, LEASE_DURATION).await {
                     // Another process was faster. A missing namespace, however, is an error.
                     Err(error) if error.is_conflict() => {}
                     created => drop(created?),
@@ -144,7 +144,7 @@ impl Election {
     async fn write(&mut self) -> Result<(), Error> {
         let sent = Instant::now();
         self.candidate.forget();
-        if let Some(written) = unless_late(self.put(&self.me, LASTS).await)? {
+        if let Some(written) = unless_late(self.put(&self.me, LEASE_DURATION).await)? {
             self.candidate.wrote(record(Some(&written)), sent);
             self.lease = written;
         }

@@ -2,7 +2,7 @@
 //!
 //! No wall clocks are compared. A candidate may take the Lease once nobody has changed it for as long as the Lease
 //! says, measured from when this candidate first saw the present state. The leader stops acting
-//! [earlier than that](HELD_FOR), measured from when it sent its last successful write. Others see a write only after
+//! [earlier than that](RENEW_DEADLINE), measured from when it sent its last successful write. Others see a write only after
 //! it was sent, so the leader's time is over first, unless the clocks' speeds differ by a sixth. Every write names the
 //! version that it replaces, so of two candidates one gets a conflict.
 //!
@@ -17,13 +17,13 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 /// How long candidates leave an unchanged Lease alone.
-pub const LASTS: Duration = Duration::from_secs(10);
+pub const LEASE_DURATION: Duration = Duration::from_secs(10);
 /// How long the leader acts after it sent its last successful write.
-pub const HELD_FOR: Duration = Duration::from_secs(7);
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(7);
 /// Time between the leader's renewals.
 pub const RENEW_EVERY: Duration = Duration::from_secs(2);
 /// How often a candidate polls the Lease, and how often the leader retries a failed renewal.
-pub const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const RETRY_PERIOD: Duration = Duration::from_millis(500);
 /// How long one call about the Lease may take.
 pub const CALL: Duration = Duration::from_secs(2);
 
@@ -61,7 +61,7 @@ pub enum Next {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
     /// This process could not renew in time, or was suspended.
-    #[error("it was not renewed for {} s", HELD_FOR.as_secs())]
+    #[error("it was not renewed for {} s", RENEW_DEADLINE.as_secs())]
     Late,
     /// Somebody else wrote the Lease.
     #[error("its holder is \"{0}\" now")]
@@ -109,7 +109,7 @@ impl Candidate {
     /// Whether nobody acts on the Lease: it was released, or not renewed.
     fn is_free(&self, now: Instant) -> bool {
         // A leader acts for some seconds whatever the Lease says, and nobody waits long for a dead leader.
-        let lasts = self.record.lasts.unwrap_or(LASTS).clamp(LASTS, LASTS * 6);
+        let lasts = self.record.lasts.unwrap_or(LEASE_DURATION).clamp(LEASE_DURATION, LEASE_DURATION * 6);
         self.record.holder.is_empty() || now.saturating_duration_since(self.since) >= lasts
     }
 
@@ -129,7 +129,7 @@ impl Candidate {
 
     /// Records a successful write that was sent at `sent`. Returns until when this process leads.
     pub fn wrote(&mut self, record: Record, sent: Instant) -> Instant {
-        let until = sent + HELD_FOR;
+        let until = sent + RENEW_DEADLINE;
         (self.record, self.since, self.fresh, self.until) = (record, sent, true, Some(until));
         until
     }

@@ -7,7 +7,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn record(version: u64, holder: &str) -> Record {
-    Record { version: Some(version.to_string()), holder: holder.into(), lasts: Some(LASTS) }
+    Record { version: Some(version.to_string()), holder: holder.into(), lasts: Some(LEASE_DURATION) }
 }
 
 fn candidate(now: Instant) -> Candidate {
@@ -26,16 +26,16 @@ fn after(seen: Record, later: Duration) -> Next {
 #[test]
 fn a_lease_that_does_not_change_is_taken_when_its_own_time_is_over_and_a_released_one_at_once() {
     assert_eq!(candidate(Instant::now()).next(Instant::now()), Next::Look);
-    assert_eq!(after(record(1, "other"), LASTS - SECOND), Next::Wait);
-    assert_eq!(after(record(1, "other"), LASTS), Next::Write);
+    assert_eq!(after(record(1, "other"), LEASE_DURATION - SECOND), Next::Wait);
+    assert_eq!(after(record(1, "other"), LEASE_DURATION), Next::Write);
     let long = Record { lasts: Some(60 * SECOND), ..record(1, "other") };
     assert_eq!(after(long.clone(), 59 * SECOND), Next::Wait);
     assert_eq!(after(long, 60 * SECOND), Next::Write);
     assert_eq!(after(record(1, ""), Duration::ZERO), Next::Write);
     // Whatever duration somebody writes into the Lease, nobody waits forever, or gets in while the leader still acts.
     let odd = |lasts| Record { lasts: Some(lasts), ..record(1, "other") };
-    assert_eq!(after(odd(SECOND), LASTS - SECOND), Next::Wait);
-    assert_eq!(after(odd(1_000_000 * SECOND), LASTS * 6), Next::Write);
+    assert_eq!(after(odd(SECOND), LEASE_DURATION - SECOND), Next::Wait);
+    assert_eq!(after(odd(1_000_000 * SECOND), LEASE_DURATION * 6), Next::Write);
     // A write of its own that took effect although it was reported as failed.
     assert_eq!(after(record(1, "me"), Duration::ZERO), Next::Write);
 }
@@ -43,8 +43,8 @@ fn a_lease_that_does_not_change_is_taken_when_its_own_time_is_over_and_a_release
 #[test]
 fn where_there_is_no_lease_its_holder_may_not_know_yet_so_a_new_one_is_not_free_at_once() {
     assert_eq!(after(Record::default(), 60 * SECOND), Next::Create);
-    assert_eq!(after(record(1, NOBODY), LASTS - SECOND), Next::Wait);
-    assert_eq!(after(record(1, NOBODY), LASTS), Next::Write);
+    assert_eq!(after(record(1, NOBODY), LEASE_DURATION - SECOND), Next::Wait);
+    assert_eq!(after(record(1, NOBODY), LEASE_DURATION), Next::Write);
 }
 
 #[test]
@@ -64,12 +64,12 @@ fn any_change_of_the_lease_begins_the_wait_anew() {
 fn the_leader_ends_when_it_is_late_and_as_soon_as_it_sees_that_the_lease_is_not_its_own() {
     let start = Instant::now();
     let mut me = candidate(start);
-    assert_eq!(me.wrote(record(1, "me"), start), start + HELD_FOR);
+    assert_eq!(me.wrote(record(1, "me"), start), start + RENEW_DEADLINE);
     assert_eq!(me.next(start + RENEW_EVERY), Next::Write);
-    assert_eq!(me.next(start + HELD_FOR), Next::End(Lost::Late));
+    assert_eq!(me.next(start + RENEW_DEADLINE), Next::End(Lost::Late));
     me.forget();
     assert_eq!(me.next(start + SECOND), Next::Look);
-    assert_eq!(me.next(start + HELD_FOR), Next::End(Lost::Late));
+    assert_eq!(me.next(start + RENEW_DEADLINE), Next::End(Lost::Late));
     me.looked(record(2, "me"), start + SECOND);
     assert_eq!(me.next(start + SECOND), Next::Write);
     me.looked(record(3, "other"), start + SECOND);
@@ -81,9 +81,9 @@ fn the_leader_ends_when_it_is_late_and_as_soon_as_it_sees_that_the_lease_is_not_
 #[test]
 fn after_a_kill_another_leads_within_15_seconds_and_a_leader_has_time_for_two_tries() {
     // The candidate sees the last renewal, waits, polls again and takes the Lease, each call as slow as allowed.
-    assert!(LOOK_EVERY + CALL + LASTS + LOOK_EVERY + CALL <= 15 * SECOND);
-    assert!(RENEW_EVERY + CALL + LOOK_EVERY + CALL < HELD_FOR);
-    assert!(HELD_FOR < LASTS);
+    assert!(RETRY_PERIOD + CALL + LEASE_DURATION + RETRY_PERIOD + CALL <= 15 * SECOND);
+    assert!(RENEW_EVERY + CALL + RETRY_PERIOD + CALL < RENEW_DEADLINE);
+    assert!(RENEW_DEADLINE < LEASE_DURATION);
 }
 
 #[test]

@@ -221,12 +221,12 @@ where
 
 /// Keeps the store of a kind as the API server has it, and calls `tell` for each object that appears, changes or goes.
 /// A failing watch is logged once and retried, and delays no other. A namespace is listed once its `after` token is
-/// cancelled; the complete list cancels `listed`. `slim` removes from each object what need not be kept.
+/// cancelled; the complete list cancels `listed`. `trim_for_cache` removes from each object what need not be kept.
 pub async fn keep<K>(
     (client, scopes, health): (&Client, &[Scope], &Health),
     after: fn(&Scope) -> &CancellationToken,
     listed: fn(&Scope) -> &CancellationToken,
-    slim: fn(&mut K),
+    trim_for_cache: fn(&mut K),
     mut writer: Writer<K>,
     tell: impl Fn(ObjectRef<K>),
 ) where
@@ -268,7 +268,7 @@ pub async fn keep<K>(
                         tracing::warn!("the API server sent a {kind} without a name, which is left out");
                         continue;
                     }
-                    slim(object);
+                    trim_for_cache(object);
                 }
                 let complete = matches!(event, Event::InitDone);
                 watch.apply(&mut writer, scope.namespace.as_deref(), event).into_iter().for_each(&tell);
@@ -334,7 +334,7 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Removes from an object what only the API server and kubectl need, and which may be longer than all the rest. Of
 /// `managedFields`, only what `keep` returns stays. Of the annotations and labels of others, only a few names stay,
 /// without values: those that `marks` accepts, and one more, which shows that there are others.
-pub fn slim<K: Resource>(
+pub fn trim_for_cache<K: Resource>(
     object: &mut K,
     keep: impl Fn(&ManagedFieldsEntry) -> Option<ManagedFieldsEntry>,
     marks: impl Fn(&str) -> bool,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimePrinter};
-use mistral_workflows_operator::mistral::calls::Calls;
+use mistral_workflows_operator::mistral::call_metrics::Calls;
 use mistral_workflows_operator::mistral::wire::{Event, Execution};
 use mistral_workflows_operator::mistral::{REQUEST_TIMEOUT, RegistrationFilter};
 use proptest::prelude::*;

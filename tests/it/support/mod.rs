@@ -224,7 +224,7 @@ impl World {
 
     /// Starts an operator as a separate process, for this namespace.
     pub fn process(&self, environment: &[(&str, &str)]) -> Process {
-        self.process_with(&["--log", "debug,hyper_util=info,h2=info,tower=info,rustls=info"], environment)
+        self.process_with(&["--log-level", "debug,hyper_util=info,h2=info,tower=info,rustls=info"], environment)
     }
 
     /// The same with more arguments, which must set the log level.

@@ -199,7 +199,7 @@ async fn thousands_of_registrations_with_long_schemas_take_little_memory() {
     assert!((16_000..20_000).contains(&schema.to_string().len()));
     let deployments: Vec<Value> = (0..5000).map(|n| json!({ "name": format!("d{n}") })).collect();
     world.api.register(json!({ "name": "many", "input_schema": schema, "deployments": deployments })).await;
-    let process = world.process_with(&["--log", "info"], &[]);
+    let process = world.process_with(&["--log-level", "info"], &[]);
     world.wait_for_workspace("default", "Connected").await;
     world.workflow("many", json!({})).await;
     let read = |object: &Workflow| workflow_status(object).definition.is_some();

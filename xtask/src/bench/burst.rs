@@ -5,11 +5,11 @@ use std::time::Duration;
 use mistral_simulator::{Behaviour, WorkflowSpec};
 use serde_json::json;
 
+use super::baseline::DURATION;
+use super::environment::{Environment, How, Operator, Program, Stage};
 use super::figures::{Figures, milliseconds, number, percentile};
-use super::floor::DURATION;
 use super::load::{self, Watch};
 use super::measure::{Booked, Machine, Usage, Writes};
-use super::place::{How, Operator, Place, Program, Stage};
 use super::report::{Aim, Bound, RATE, Table};
 use crate::demo::Result;
 use mistral_workflows_operator::api::WorkflowExecution;
@@ -45,43 +45,43 @@ pub struct Shape {
 #[derive(Clone, Copy, Debug)]
 pub enum Who {
     /// The baseline program, which works on this many executions at a time.
-    Floor(usize),
+    Baseline(usize),
     Operator,
 }
 
 impl Who {
     fn name(self) -> String {
         match self {
-            Self::Floor(at_once) => format!("floor, {at_once} at once"),
+            Self::Baseline(at_once) => format!("baseline, {at_once} at once"),
             Self::Operator => "operator".to_owned(),
         }
     }
 }
 
 enum Running {
-    Floor(Program),
+    Baseline(Program),
     Operator(Operator),
 }
 
 impl Running {
     fn program(&mut self) -> &mut Program {
         match self {
-            Self::Floor(program) => program,
+            Self::Baseline(program) => program,
             Self::Operator(operator) => &mut operator.program,
         }
     }
 }
 
-/// Measures each of `floors` and the operator in every round. Each round begins with another program.
-pub async fn rounds(place: &mut Place, shape: Shape, floors: &[usize], rounds: usize) -> Result<Table> {
+/// Measures each of `baselines` and the operator in every round. Each round begins with another program.
+pub async fn rounds(environment: &mut Environment, shape: Shape, baselines: &[usize], rounds: usize) -> Result<Table> {
     let warm_up = Shape { count: WARM_UP, window: WARM_UP, latency: Duration::ZERO, to_the_end: false };
-    turn(place, Who::Floor(32), warm_up).await?;
-    let everyone: Vec<Who> = floors.iter().map(|at_once| Who::Floor(*at_once)).chain([Who::Operator]).collect();
+    turn(environment, Who::Baseline(32), warm_up).await?;
+    let everyone: Vec<Who> = baselines.iter().map(|at_once| Who::Baseline(*at_once)).chain([Who::Operator]).collect();
     let mut columns: Vec<(String, Vec<Figures>)> = everyone.iter().map(|who| (who.name(), Vec::new())).collect();
     for round in 0..rounds {
         for position in 0..everyone.len() {
             let index = (position + round) % everyone.len();
-            let figures = turn(place, everyone[index], shape).await?;
+            let figures = turn(environment, everyone[index], shape).await?;
             let rate = figures.get(RATE).unwrap_or_default();
             println!("  round {} of {rounds}: {}: {rate:.1} executions a second", round + 1, everyone[index].name());
             columns[index].1.push(figures);
@@ -111,22 +111,22 @@ pub fn aims(count: usize) -> Vec<Aim> {
     aims
 }
 
-async fn turn(place: &mut Place, who: Who, shape: Shape) -> Result<Figures> {
+async fn turn(environment: &mut Environment, who: Who, shape: Shape) -> Result<Figures> {
     let workflow = |lasts: u64| WorkflowSpec {
         behaviour: Some(Behaviour { duration_ms: Some(lasts), ..Behaviour::default() }),
         ..WorkflowSpec::new(workflow(lasts))
     };
-    let stage = place.stage(&DURATIONS.map(workflow), shape.latency).await?;
+    let stage = environment.stage(&DURATIONS.map(workflow), shape.latency).await?;
     let mut running = match who {
-        Who::Floor(at_once) => Running::Floor(place.floor(&stage, at_once).await?),
+        Who::Baseline(at_once) => Running::Baseline(environment.baseline(&stage, at_once).await?),
         Who::Operator => {
             stage.furnish("5m").await?;
-            let operator = place.operator(&stage, UNHINDERED).await?;
+            let operator = environment.operator(&stage, UNHINDERED).await?;
             stage.until_accepted().await?;
             Running::Operator(operator)
         }
     };
-    let figures = measure(place, &stage, &mut running, shape).await?;
+    let figures = measure(environment, &stage, &mut running, shape).await?;
     stage.clear(running.program()).await?;
     Ok(figures)
 }
@@ -135,17 +135,17 @@ fn workflow(lasts: u64) -> String {
     format!("run-{lasts}")
 }
 
-async fn measure(place: &Place, stage: &Stage, running: &mut Running, shape: Shape) -> Result<Figures> {
+async fn measure(environment: &Environment, stage: &Stage, running: &mut Running, shape: Shape) -> Result<Figures> {
     let Shape { count, window, .. } = shape;
     let each = number(count as u64);
-    let watch = Watch::start::<WorkflowExecution>(&place.client, &stage.namespace).await?;
+    let watch = Watch::start::<WorkflowExecution>(&environment.client, &stage.namespace).await?;
     stage.simulated.forget_calls().await?;
-    let before = Writes::so_far(&place.client).await?;
+    let before = Writes::so_far(&environment.client).await?;
     let is_operator = matches!(running, Running::Operator(_));
     let program = running.program();
     let usage = program.usage();
     let (cpu, machine) = (usage.cpu(), Machine::now());
-    let others = place.others(stage).map(|(name, usage)| (name, usage, usage.cpu()));
+    let others = environment.others(stage).map(|(name, usage)| (name, usage, usage.cpu()));
 
     let spec = |index: usize| {
         let lasts = DURATIONS[index % DURATIONS.len()];
@@ -162,7 +162,7 @@ async fn measure(place: &Place, stage: &Stage, running: &mut Running, shape: Sha
     if is_operator && shape.to_the_end {
         watch.until("without finalizer", count, program, |seen| seen.complete.is_some() && !seen.finalizer).await?;
     }
-    let writes = Writes::so_far(&place.client).await?;
+    let writes = Writes::so_far(&environment.client).await?;
     let writes = writes.since(&before, &[("POST workflowexecutions 201", count as u64)]);
     let runs = stage.simulated.runs().await?;
 

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::place::{AT_ONCE, Program, Stage};
+use super::environment::{AT_ONCE, Program, Stage};
 use crate::demo::Result;
 
 /// How long nothing may change while the bench waits for something.

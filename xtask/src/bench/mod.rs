@@ -4,12 +4,12 @@
 //! Control plane, simulator, operator and baseline program are separate processes, built for release. So is the bench,
 //! which creates the resources and watches them beside the measured program. Nothing here fails for being slow.
 
+pub mod baseline;
 mod burst;
+mod environment;
 mod figures;
-pub mod floor;
 mod load;
 mod measure;
-mod place;
 mod report;
 mod rest;
 mod workflows;
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::demo::programs::{Binaries, workspace_folder};
 use crate::demo::{Result, heading};
-use place::{Built, Place};
+use environment::{Built, Environment};
 use report::Table;
 use rest::Scene;
 
@@ -156,34 +156,34 @@ struct Course<'a> {
     options: &'a Options,
     built: &'a Built,
     folder: &'a Path,
-    place: Option<Place>,
+    environment: Option<Environment>,
     machine: Value,
     tables: Vec<Table>,
 }
 
 impl Course<'_> {
     /// The control plane of a scenario. Quick scenarios, whose figures mean little, share one.
-    async fn place(&mut self, scenario: &str) -> Result<&mut Place> {
+    async fn environment(&mut self, scenario: &str) -> Result<&mut Environment> {
         if !self.options.quick {
             // The previous control plane ends before the next one starts.
-            self.place = None;
+            self.environment = None;
         }
-        let place = match self.place.take() {
-            Some(place) => place,
+        let environment = match self.environment.take() {
+            Some(environment) => environment,
             None => {
                 heading(&format!("{scenario}: starting a control plane"));
-                Place::start(self.built, self.folder.join(scenario)).await?
+                Environment::start(self.built, self.folder.join(scenario)).await?
             }
         };
         if self.machine.is_null() {
-            self.machine = measure::describe_machine(&place.client).await?;
+            self.machine = measure::describe_machine(&environment.client).await?;
             println!("{}", self.machine);
             if self.machine["load_before"].as_f64().is_some_and(|load| load > IDLE) {
                 println!("Others are at work on this machine: what is measured now is not what it can do.");
             }
         }
         heading(scenario);
-        Ok(self.place.insert(place))
+        Ok(self.environment.insert(environment))
     }
 
     /// Prints a table, and writes all tables so far, because a later scenario may fail.
@@ -204,8 +204,8 @@ impl Course<'_> {
     async fn bursts(&mut self) -> Result<()> {
         let options = self.options;
         for (count, rounds) in options.bursts() {
-            let place = self.place(&format!("burst-{count}")).await?;
-            let mut table = burst::rounds(place, options.burst(count), &[32, 128], rounds).await?;
+            let environment = self.environment(&format!("burst-{count}")).await?;
+            let mut table = burst::rounds(environment, options.burst(count), &[32, 128], rounds).await?;
             table.title = format!("burst, N = {count}");
             table.aims = burst::aims(count);
             if let Some(small) = self.tables.last()
@@ -221,21 +221,21 @@ impl Course<'_> {
 
     async fn slow(&mut self) -> Result<()> {
         let (shape, rounds) = (self.options.slow(), self.options.rounds(3));
-        let floors: &[usize] = if self.options.quick { &[128] } else { &[128, 200] };
-        let mut table = burst::rounds(self.place("slow").await?, shape, floors, rounds).await?;
+        let baselines: &[usize] = if self.options.quick { &[128] } else { &[128, 200] };
+        let mut table = burst::rounds(self.environment("slow").await?, shape, baselines, rounds).await?;
         table.title = format!("slow, N = {}", shape.count);
         self.add(table)
     }
 
     async fn rest(&mut self, looks: bool, restarts: bool) -> Result<()> {
         let shape = self.options.rest();
-        let mut scene = Scene::set(self.place("rest").await?, shape).await?;
-        if looks && let Some(place) = &self.place {
-            let table = scene.rest(place).await?;
+        let mut scene = Scene::set(self.environment("rest").await?, shape).await?;
+        if looks && let Some(environment) = &self.environment {
+            let table = scene.rest(environment).await?;
             self.add(table)?;
         }
-        if restarts && let Some(place) = &mut self.place {
-            let table = scene.restart(place).await?;
+        if restarts && let Some(environment) = &mut self.environment {
+            let table = scene.restart(environment).await?;
             self.add(table)?;
         }
         Ok(())
@@ -247,7 +247,7 @@ async fn bench(options: &Options, built: &Built, folder: &Path) -> Result<()> {
     if !Path::new("/proc/self/stat").exists() {
         println!("This system has no /proc: nothing is told of processor time and memory.");
     }
-    let mut course = Course { options, built, folder, place: None, machine: Value::Null, tables: Vec::new() };
+    let mut course = Course { options, built, folder, environment: None, machine: Value::Null, tables: Vec::new() };
     if options.wants(Scenario::Burst) {
         course.bursts().await?;
     }
@@ -255,7 +255,7 @@ async fn bench(options: &Options, built: &Built, folder: &Path) -> Result<()> {
         course.slow().await?;
     }
     if options.wants(Scenario::Workflows) {
-        let table = workflows::measure(course.place("workflows").await?, options.workflows()).await?;
+        let table = workflows::measure(course.environment("workflows").await?, options.workflows()).await?;
         course.add(table)?;
     }
     let (looks, restarts) = (options.wants(Scenario::Rest), options.wants(Scenario::Restart));

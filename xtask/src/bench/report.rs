@@ -57,8 +57,8 @@ impl Display for Bound {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Most(most) => write!(f, "≤ {most}"),
-            Self::MostOfFloor(most) => write!(f, "≤ {most} × floor"),
-            Self::LeastOfFloor(least) => write!(f, "≥ {least} × floor"),
+            Self::MostOfFloor(most) => write!(f, "≤ {most} × baseline"),
+            Self::LeastOfFloor(least) => write!(f, "≥ {least} × baseline"),
         }
     }
 }
@@ -70,10 +70,10 @@ impl Table {
     }
 
     /// The column of the baseline with the most executions per second.
-    fn best_floor(&self) -> Option<usize> {
-        let floors = (0..self.columns.len()).filter(|column| self.columns[*column].0.starts_with("floor"));
+    fn best_baseline(&self) -> Option<usize> {
+        let baselines = (0..self.columns.len()).filter(|column| self.columns[*column].0.starts_with("baseline"));
         let rate = |column: &usize| self.spread(*column, RATE).map_or(0.0, |spread| spread.median);
-        floors.max_by(|one, other| rate(one).total_cmp(&rate(other)))
+        baselines.max_by(|one, other| rate(one).total_cmp(&rate(other)))
     }
 
     /// The last column's median of a figure.
@@ -83,8 +83,8 @@ impl Table {
 
     /// The last column's median of a figure, as a multiple of the best baseline's.
     fn ratio(&self, figure: &str) -> Option<f64> {
-        let floor = self.spread(self.best_floor()?, figure)?.median;
-        (floor > 0.0).then_some(self.median(figure)? / floor)
+        let baseline = self.spread(self.best_baseline()?, figure)?.median;
+        (baseline > 0.0).then_some(self.median(figure)? / baseline)
     }
 
     /// The names of all figures. Each name stands after the one that it follows in its measurement.
@@ -126,8 +126,8 @@ impl Table {
             .collect();
         let ratios: BTreeMap<&str, f64> =
             self.figures().into_iter().filter_map(|name| Some((name, self.ratio(name)?))).collect();
-        let floor = self.best_floor().map(|column| &self.columns[column].0);
-        json!({ "title": self.title, "notes": self.notes, "columns": columns, "floor": floor, "ratios_to_floor": ratios })
+        let baseline = self.best_baseline().map(|column| &self.columns[column].0);
+        json!({ "title": self.title, "notes": self.notes, "columns": columns, "baseline": baseline, "ratios_to_baseline": ratios })
     }
 }
 
@@ -138,7 +138,7 @@ impl Display for Table {
         for note in &self.notes {
             writeln!(f, "{note}\n")?;
         }
-        let best = self.best_floor();
+        let best = self.best_baseline();
         let mut head = vec![String::new()];
         head.extend(self.columns.iter().map(|(name, _)| name.clone()));
         head.extend(best.map(|best| format!("÷ {}", self.columns[best].0)));
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_operator_is_compared_with_the_floor_that_is_faster() {
-        let floor = |rate| vec![turn(&[(RATE, rate), ("POST p50", 100.0)])];
+        let baseline = |rate| vec![turn(&[(RATE, rate), ("POST p50", 100.0)])];
         let operator = [150.0, 180.0, 120.0].map(|rate| turn(&[(RATE, rate), ("POST p50", 160.0), ("own", 1.0)]));
         let aims = vec![
             Aim { figure: RATE, bound: Bound::LeastOfFloor(0.8) },
@@ -210,8 +210,8 @@ mod tests {
             Aim { figure: "own", bound: Bound::Most(2.0) },
         ];
         let columns = vec![
-            ("floor 32".into(), floor(160.0)),
-            ("floor 128".into(), floor(200.0)),
+            ("baseline 32".into(), baseline(160.0)),
+            ("baseline 128".into(), baseline(200.0)),
             ("operator".into(), operator.into()),
         ];
         let table = Table { title: "burst".into(), notes: vec!["A note.".into()], columns, aims };
@@ -222,15 +222,15 @@ mod tests {
 
 A note.
 
-|                       | floor 32 | floor 128 | operator         | ÷ floor 128 | aim                   |
+|                       | baseline 32 | baseline 128 | operator         | ÷ baseline 128 | aim                   |
 |-----------------------|----------|-----------|------------------|-------------|-----------------------|
-| executions per second | 160      | 200       | 150 (120 to 180) | 0.750       | ≥ 0.8 × floor: missed |
-| POST p50              | 100      | 100       | 160              | 1.60        | ≤ 1.5 × floor: missed |
+| executions per second | 160      | 200       | 150 (120 to 180) | 0.750       | ≥ 0.8 × baseline: missed |
+| POST p50              | 100      | 100       | 160              | 1.60        | ≤ 1.5 × baseline: missed |
 | own                   |          |           | 1                |             | ≤ 2: met              |
 "
         );
         let json = table.to_json();
-        assert_eq!((&json["floor"], &json["ratios_to_floor"][RATE]), (&json!("floor 128"), &json!(0.75)));
+        assert_eq!((&json["baseline"], &json["ratios_to_baseline"][RATE]), (&json!("baseline 128"), &json!(0.75)));
         assert_eq!(json["columns"][2]["figures"][RATE], json!({ "median": 150.0, "min": 120.0, "max": 180.0 }));
         assert_eq!(json["columns"][2]["turns"][1][RATE], 180.0);
     }
@@ -254,6 +254,6 @@ A note.
         let columns = vec![("operator".to_owned(), vec![turn(&[("writes", 0.0)])])];
         let table = Table { title: "rest".into(), notes: Vec::new(), columns, aims };
         assert!(table.to_string().ends_with("| writes | 0        | ≤ 0: met |\n"), "{table}");
-        assert_eq!(table.to_json()["floor"], Value::Null);
+        assert_eq!(table.to_json()["baseline"], Value::Null);
     }
 }

@@ -10,10 +10,10 @@ use mistral_workflows_operator::execution::claim::{CLAIM, derived_id};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::environment::{Environment, How, Operator, Stage};
 use super::figures::{Figures, number};
 use super::load::{self, Watch};
 use super::measure::{Counts, Meter, Writes};
-use super::place::{How, Operator, Place, Stage};
 use super::report::{Aim, Bound, Table};
 use crate::demo::Result;
 
@@ -52,15 +52,15 @@ pub struct Scene {
 
 impl Scene {
     /// Creates the executions. Ended executions are copies of a model, written while no operator runs.
-    pub async fn set(place: &mut Place, shape: Shape) -> Result<Self> {
+    pub async fn set(environment: &mut Environment, shape: Shape) -> Result<Self> {
         let hangs = Behaviour { outcome: Outcome::Hang, ..Behaviour::default() };
         let hangs = WorkflowSpec { behaviour: Some(hangs), ..WorkflowSpec::new(HANGS) };
-        let stage = place.stage(&[WorkflowSpec::new(ENDS), hangs], Duration::from_millis(50)).await?;
+        let stage = environment.stage(&[WorkflowSpec::new(ENDS), hangs], Duration::from_millis(50)).await?;
         stage.furnish("5m").await?;
-        let watch = Watch::start::<WorkflowExecution>(&place.client, &stage.namespace).await?;
+        let watch = Watch::start::<WorkflowExecution>(&environment.client, &stage.namespace).await?;
         let input = json!({ "order": 4711, "padding": "x".repeat(PADDING) });
         let spec = |workflow: &str| json!({ "workflowIdentifier": workflow, "input": input });
-        let mut operator = place.operator(&stage, AS_INSTALLED).await?;
+        let mut operator = environment.operator(&stage, AS_INSTALLED).await?;
         stage.until_accepted().await?;
         stage.create::<WorkflowExecution>("model", &spec(ENDS)).await?;
         watch.until("complete", 1, &mut operator.program, |seen| seen.complete.is_some()).await?;
@@ -75,7 +75,7 @@ impl Scene {
             copy(&stage, &model, &format!("finished-{number}"), &spec(ENDS)).await
         })
         .await?;
-        let mut operator = place.operator(&stage, AS_INSTALLED).await?;
+        let mut operator = environment.operator(&stage, AS_INSTALLED).await?;
         println!("  starting {} that go on", shape.running);
         load::each(shape.running, async |number| {
             stage.create::<WorkflowExecution>(&load::name(number), &spec(HANGS)).await?;
@@ -90,17 +90,17 @@ impl Scene {
     }
 
     /// Measures the idle executions.
-    pub async fn rest(&mut self, place: &Place) -> Result<Table> {
+    pub async fn rest(&mut self, environment: &Environment) -> Result<Table> {
         let lasts = self.shape.rest;
         println!("  looking for {} s", lasts.as_secs());
-        let before = self.look(place).await?;
+        let before = self.look(environment).await?;
         self.stage.simulated.forget_calls().await?;
         let meter = Meter::start(self.stage.simulated.clone());
         let begun = Instant::now();
         sleep(lasts).await;
         self.operator.program.check()?;
         let minutes = begun.elapsed().as_secs_f64() / 60.0;
-        let counted = self.count(place, &before, meter).await?;
+        let counted = self.count(environment, &before, meter).await?;
 
         let mut figures = Figures::default();
         figures.add("writes, Leases and Events apart", number(counted.writes.total()));
@@ -124,23 +124,23 @@ impl Scene {
     }
 
     /// Stops the operator, starts another one, and measures the effects.
-    pub async fn restart(&mut self, place: &mut Place) -> Result<Table> {
+    pub async fn restart(&mut self, environment: &mut Environment) -> Result<Table> {
         let lasts = self.shape.restarted;
         println!("  starting the operator anew, and looking for {} s", lasts.as_secs());
         let told = Instant::now();
         self.operator.stop()?;
         let stopped = told.elapsed();
-        let before = self.look(place).await?;
+        let before = self.look(environment).await?;
         self.stage.simulated.forget_calls().await?;
         let meter = Meter::start(self.stage.simulated.clone());
         let begun = Instant::now();
-        self.operator = place.operator(&self.stage, AS_INSTALLED).await?;
+        self.operator = environment.operator(&self.stage, AS_INSTALLED).await?;
         let ready = begun.elapsed();
         sleep(lasts.saturating_sub(ready)).await;
         self.operator.program.check()?;
         // The CPU time of the new process began at zero.
         let before = Before { cpu: self.operator.program.usage().cpu().map(|_| 0.0), ..before };
-        let counted = self.count(place, &before, meter).await?;
+        let counted = self.count(environment, &before, meter).await?;
 
         let mut figures = Figures::default();
         figures.add("seconds to its end", stopped.as_secs_f64());
@@ -188,16 +188,16 @@ impl Scene {
         }
     }
 
-    async fn look(&self, place: &Place) -> Result<Before> {
+    async fn look(&self, environment: &Environment) -> Result<Before> {
         let cpu = self.operator.program.usage().cpu();
-        Ok(Before { writes: Writes::so_far(&place.client).await?, changes: self.watch.changes(), cpu })
+        Ok(Before { writes: Writes::so_far(&environment.client).await?, changes: self.watch.changes(), cpu })
     }
 
-    async fn count(&self, place: &Place, before: &Before, meter: Meter) -> Result<Counted> {
+    async fn count(&self, environment: &Environment, before: &Before, meter: Meter) -> Result<Counted> {
         let cpu = self.operator.program.usage().cpu().zip(before.cpu).map(|(now, then)| now - then);
         let calls = self.stage.simulated.calls().await?;
         let most = meter.stop().await?;
-        let writes = Writes::so_far(&place.client).await?.since(&before.writes, &[]);
+        let writes = Writes::so_far(&environment.client).await?.since(&before.writes, &[]);
         // The last writes have not yet reached the watch.
         sleep(Duration::from_secs(2)).await;
         let changes = self.watch.changes() - before.changes;

@@ -9,10 +9,10 @@ use mistral_workflows_operator::api::Workflow;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::environment::{Environment, How, Operator, Stage};
 use super::figures::{Figures, number};
 use super::load::{self, Watch};
 use super::measure::Writes;
-use super::place::{How, Operator, Place, Stage};
 use super::report::Table;
 use crate::demo::Result;
 
@@ -35,22 +35,22 @@ fn name(index: usize) -> String {
     format!("w{index}")
 }
 
-pub async fn measure(place: &mut Place, shape: Shape) -> Result<Table> {
+pub async fn measure(environment: &mut Environment, shape: Shape) -> Result<Table> {
     let Shape { count, rest, resync } = shape;
     let registered: Vec<WorkflowSpec> = (0..count).map(|index| WorkflowSpec::new(name(index))).collect();
-    let stage = place.stage(&registered, Duration::from_millis(50)).await?;
+    let stage = environment.stage(&registered, Duration::from_millis(50)).await?;
     // Until the idle phase, the operator gets only what has changed.
     stage.furnish("1h").await?;
-    let mut operator = place.operator(&stage, UNHINDERED).await?;
+    let mut operator = environment.operator(&stage, UNHINDERED).await?;
     stage.until_accepted().await?;
-    let watch = Watch::start::<Workflow>(&place.client, &stage.namespace).await?;
+    let watch = Watch::start::<Workflow>(&environment.client, &stage.namespace).await?;
     let (mut columns, resources) = (Vec::new(), stage.workflows());
     let change = async |index: usize, spec: &Value| {
         let patch = json!({ "spec": spec });
         resources.patch(&name(index), &PatchParams::default(), &Patch::Merge(&patch)).await?;
         Ok(())
     };
-    let mut phase = Phase { place, stage: &stage, operator: &mut operator, watch: &watch, count, generation: 0 };
+    let mut phase = Phase { environment, stage: &stage, operator: &mut operator, watch: &watch, count, generation: 0 };
     let applied = json!({ "tags": ["a"] });
     let apply = async |index| {
         stage.create::<Workflow>(&name(index), &applied).await?;
@@ -81,7 +81,7 @@ pub async fn measure(place: &mut Place, shape: Shape) -> Result<Table> {
 
 /// The common parts of all phases.
 struct Phase<'a> {
-    place: &'a Place,
+    environment: &'a Environment,
     stage: &'a Stage,
     operator: &'a mut Operator,
     watch: &'a Watch,
@@ -121,7 +121,7 @@ impl Phase<'_> {
 
     async fn before(&self) -> Result<Before> {
         self.stage.simulated.forget_calls().await?;
-        let writes = Writes::so_far(&self.place.client).await?;
+        let writes = Writes::so_far(&self.environment.client).await?;
         Ok(Before { writes, cpu: self.operator.program.usage().cpu(), begun: Instant::now() })
     }
 
@@ -129,7 +129,7 @@ impl Phase<'_> {
         let usage = self.operator.program.usage();
         let cpu = usage.cpu().zip(before.cpu).map(|(now, then)| now - then);
         let calls = self.stage.simulated.calls().await?;
-        let writes = Writes::so_far(&self.place.client).await?.since(&before.writes, own);
+        let writes = Writes::so_far(&self.environment.client).await?.since(&before.writes, own);
         if calls.is_empty() {
             return Err("no call was counted.".into());
         }

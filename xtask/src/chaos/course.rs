@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::dice::Dice;
+use super::environment::{DEFAULT, Environment};
 use super::faults::{self, Controls};
 use super::operators::Operators;
 use super::perform::{create, delete, patiently, perform};
-use super::place::{DEFAULT, Place};
 use super::record::{Record, Seen};
 use super::workload::{Disturbance, Plan, Planned};
 use super::{refusals, told, values};
@@ -45,7 +45,7 @@ pub async fn look_after(operators: Arc<Mutex<Operators>>) {
 
 /// Applies the planned faults and disturbances.
 pub async fn disturb(
-    place: &Place,
+    environment: &Environment,
     operators: &Mutex<Operators>,
     controls: &Controls,
     record: &Record,
@@ -60,7 +60,7 @@ pub async fn disturb(
             loop {
                 // Only a single process keeps two resources of one id apart.
                 let must_wait = matches!(what, Disturbance::SecondLeader(_)) && record.has_undecided_twins();
-                if (!must_wait && disturb_now(place, operators, *what).await?) || Instant::now() > deadline {
+                if (!must_wait && disturb_now(environment, operators, *what).await?) || Instant::now() > deadline {
                     break;
                 }
                 sleep(TICK).await;
@@ -78,16 +78,16 @@ pub async fn disturb(
     let all = async { tokio::try_join!(processes, api).map(|_| ()) };
     let outcome = tokio::select! {
         outcome = all => outcome,
-        outcome = refusals::take_turns(place.client.clone()) => outcome,
+        outcome = refusals::take_turns(environment.client.clone()) => outcome,
     };
-    refusals::be_strict(&place.client, false).await?;
+    refusals::be_strict(&environment.client, false).await?;
     outcome
 }
 
-async fn disturb_now(place: &Place, operators: &Mutex<Operators>, what: Disturbance) -> Result<bool> {
+async fn disturb_now(environment: &Environment, operators: &Mutex<Operators>, what: Disturbance) -> Result<bool> {
     let done = operators.lock().await.disturb(what, None).await?;
     if let Disturbance::RestartApiServer(after) = what {
-        place.restart_api_server(after).await?;
+        environment.restart_api_server(after).await?;
     }
     Ok(done)
 }
@@ -95,13 +95,13 @@ async fn disturb_now(place: &Place, operators: &Mutex<Operators>, what: Disturba
 /// Goes on until every fault has struck and every failpoint was reached, with more executions for them to strike;
 /// tells which did not.
 pub async fn strike_the_rest(
-    place: &Place,
+    environment: &Environment,
     operators: &Mutex<Operators>,
     controls: &Controls,
     record: &Record,
     lives: &mut JoinSet<Result<()>>,
 ) -> Result<Vec<String>> {
-    let (api, deadline) = (place.executions().of(DEFAULT), Instant::now() + MORE);
+    let (api, deadline) = (environment.executions().of(DEFAULT), Instant::now() + MORE);
     let mut dice = Dice::new(0);
     let mut hanging: VecDeque<String> = VecDeque::new();
     for number in 0.. {
@@ -111,7 +111,7 @@ pub async fn strike_the_rest(
             let operators = operators.lock().await;
             (operators.unreached(), operators.undone(), operators.is_busy())
         };
-        let (poison, refused) = (record.poison(), refusals::struck(&place.client).await?);
+        let (poison, refused) = (record.poison(), refusals::struck(&environment.client).await?);
         let odd: Vec<&str> =
             poison.iter().chain(&refused).filter(|(_, times)| **times == 0).map(|(name, _)| *name).collect();
         let missing = faults.iter().chain(&undone).chain(&odd).map(|name| (*name).to_owned());
@@ -130,12 +130,12 @@ pub async fn strike_the_rest(
             let what = Disturbance::SecondLeader(Duration::from_secs(10));
             operators.lock().await.disturb(what, Some(point.clone())).await?;
         } else if let Some(what) = undone.first().and_then(|kind| Disturbance::of_kind(kind)).filter(|_| !is_busy) {
-            disturb_now(place, operators, what).await?;
+            disturb_now(environment, operators, what).await?;
         }
         for (reason, _) in refused.iter().filter(|(_, times)| **times == 0 && number % 20 == 0) {
             let mut planned = refusals::that_would_tell(reason).planned(number, 1, &mut dice);
             planned.name = format!("more-{}", planned.name);
-            lives.spawn(perform(place.executions(), record.clone(), planned, Instant::now()));
+            lives.spawn(perform(environment.executions(), record.clone(), planned, Instant::now()));
         }
         if !faults.is_empty() {
             controls.put(&faults::of_these(&faults)).await?;
@@ -165,12 +165,12 @@ pub async fn strike_the_rest(
 /// Waits until all steps are done and all runs have ended. Returns the resources that exist then, and complaints if
 /// that takes too long.
 pub async fn settle(
-    place: &Place,
+    environment: &Environment,
     record: &Record,
     lives: &mut JoinSet<Result<()>>,
 ) -> Result<(Vec<Seen>, Vec<String>)> {
     let deadline = Instant::now() + SETTLED_WITHIN;
-    let (api, all) = (place.executions().all(), ListParams::default());
+    let (api, all) = (environment.executions().all(), ListParams::default());
     let mut wrong = Vec::new();
     loop {
         while let Some(life) = lives.try_join_next() {
@@ -196,7 +196,7 @@ pub async fn settle(
             return Ok((present, wrong.into_iter().chain(going).chain(late).collect()));
         }
         let is_over = lives.is_empty() && going.is_empty() && present.iter().all(is_over);
-        if is_over && silent_runs_have_ended(place, &present).await? {
+        if is_over && silent_runs_have_ended(environment, &present).await? {
             return Ok((present, wrong));
         }
         sleep(rest).await;
@@ -204,13 +204,13 @@ pub async fn settle(
 }
 
 /// Whether all runs have ended whose executions may never report it.
-async fn silent_runs_have_ended(place: &Place, present: &[Seen]) -> Result<bool> {
+async fn silent_runs_have_ended(environment: &Environment, present: &[Seen]) -> Result<bool> {
     let silent: Vec<&Seen> = present.iter().filter(|seen| seen.refuses("status") && !seen.is_held_back()).collect();
     if silent.is_empty() {
         return Ok(true);
     }
-    let books = told::books(&place.url).await?;
-    let ended: Vec<&str> = books
+    let ledger = told::ledger(&environment.url).await?;
+    let ended: Vec<&str> = ledger
         .iter()
         .filter(|entry| entry["status"] != "RUNNING")
         .filter_map(|entry| entry["execution_id"].as_str())

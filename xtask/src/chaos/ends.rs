@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::books::Around;
+use super::ledger::Around;
 use super::poison::Poison;
 use super::record::Seen;
 use super::told::{is_deep, is_long};
@@ -91,7 +91,7 @@ pub fn with_run(entry: &Value, seen: &Seen, around: &Around) -> Option<String> {
             ));
         }
     }
-    stop(entry, seen).map(|wrong| format!("{wrong}; the books have {entry}, its status is {status}"))
+    stop(entry, seen).map(|wrong| format!("{wrong}; the ledger has {entry}, its status is {status}"))
 }
 
 /// What is wrong with the stop of a run: not as requested, or too early.

@@ -4,14 +4,14 @@
 //! A seed determines the resources and the steps on them, the faults of the API, the disturbances of the processes, and
 //! all times. The same seed gives the same plan. Its effects vary, because the processes are real.
 
-mod books;
 mod course;
 pub mod dice;
 mod ends;
+mod environment;
 mod faults;
+mod ledger;
 mod operators;
 mod perform;
-mod place;
 mod poison;
 mod record;
 mod refusals;
@@ -35,11 +35,11 @@ use tokio::time::Instant;
 
 use crate::demo::programs::Binaries;
 use crate::demo::{Result, heading};
-use books::Around;
+use environment::Environment;
 use faults::Controls;
+use ledger::Around;
 use operators::{Operators, Recipe};
 use perform::{delete_all, perform};
-use place::Place;
 use record::Record;
 use report::Report;
 use served::Served;
@@ -96,7 +96,7 @@ pub fn run(options: Options) -> Result<()> {
     runtime.shutdown_background();
     if options.keep || outcome.is_err() {
         folder.disable_cleanup(true);
-        println!("The logs, the books and the record are in {}.", folder.path().display());
+        println!("The logs, the ledger and the record are in {}.", folder.path().display());
     }
     outcome.map_err(|error| format!("{error}\n\nThe same plan again: {}", options.command(seed)).into())
 }
@@ -104,14 +104,14 @@ pub fn run(options: Options) -> Result<()> {
 async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempDir) -> Result<()> {
     let plan = Plan::new(seed, options.executions());
     heading("Starting a control plane, the simulator and two operators");
-    let place = Place::start(binaries, folder.path(), seed).await?;
-    place.furnish().await?;
+    let environment = Environment::start(binaries, folder.path(), seed).await?;
+    environment.furnish().await?;
     let logs = folder.path().join("operators");
     fs::create_dir(&logs)?;
     let recipe = Recipe {
         program: binaries.operator.clone(),
-        kubeconfig: place.kubeconfig(),
-        url: place.url.clone(),
+        kubeconfig: environment.kubeconfig(),
+        url: environment.url.clone(),
         folder: logs,
         // Debug logs of thousands of executions would take gigabytes.
         log: if plan.executions.len() > 500 { "info" } else { "info,mistral_workflows_operator=debug" },
@@ -119,32 +119,32 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
     };
     let operators = Arc::new(Mutex::new(Operators::start(recipe, seed)?));
     let looking_after = tokio::spawn(course::look_after(Arc::clone(&operators)));
-    place.until_ready().await?;
+    environment.until_ready().await?;
 
     heading(&format!("{} executions in {} s, with faults", plan.executions.len(), plan.window.as_secs()));
     let began = Instant::now();
     let record = Record::default();
-    let keeping = tokio::spawn(record.clone().keep(place.executions().all()));
+    let keeping = tokio::spawn(record.clone().keep(environment.executions().all()));
     let progress = tokio::spawn(report::progress(record.clone(), Arc::clone(&operators), began));
     let mut lives = JoinSet::new();
     for planned in &plan.executions {
-        lives.spawn(perform(place.executions(), record.clone(), planned.clone(), began));
+        lives.spawn(perform(environment.executions(), record.clone(), planned.clone(), began));
     }
-    let controls = Controls::new(&place.url)?;
-    course::disturb(&place, &operators, &controls, &record, &plan, began).await?;
-    let unstruck = course::strike_the_rest(&place, &operators, &controls, &record, &mut lives).await?;
+    let controls = Controls::new(&environment.url)?;
+    course::disturb(&environment, &operators, &controls, &record, &plan, began).await?;
+    let unstruck = course::strike_the_rest(&environment, &operators, &controls, &record, &mut lives).await?;
 
     heading("No more faults: everything has to come to its end");
     controls.put(&json!({})).await?;
     operators.lock().await.calm_down()?;
-    let (present, mut complaints) = course::settle(&place, &record, &mut lives).await?;
-    let results = values::results(place.client.clone()).await?;
+    let (present, mut complaints) = course::settle(&environment, &record, &mut lives).await?;
+    let results = values::results(environment.client.clone()).await?;
     let gone_within = GONE_WITHIN + Duration::from_millis(present.len() as u64 * 20);
-    let stuck = delete_all(&place.executions(), gone_within).await?;
+    let stuck = delete_all(&environment.executions(), gone_within).await?;
     complaints.extend(stuck.iter().map(|name| format!("{name} is still there, {gone_within:?} after its deletion")));
 
     let struck = controls.struck().await?;
-    let refused = refusals::struck(&place.client).await?;
+    let refused = refusals::struck(&environment.client).await?;
     for task in [looking_after, progress] {
         task.abort();
         // The task was aborted, so this is an error.
@@ -153,21 +153,21 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
     let operators = Arc::into_inner(operators).ok_or("somebody still holds the operators.")?;
     let (tally, abandoned, ends) = operators.into_inner().stop()?;
     // Read only now: until the operators stopped, they could have started runs.
-    let books = told::books(&place.url).await?;
+    let ledger = told::ledger(&environment.url).await?;
     keeping.abort();
     let recorded = record.all();
     for (name, what) in [
-        ("books.json", json!(books)),
+        ("books.json", json!(ledger)),
         ("record.json", json!(recorded)),
         ("present.json", json!(present)),
         ("results.json", json!(results)),
     ] {
         fs::write(folder.path().join(name), serde_json::to_vec_pretty(&what)?)?;
     }
-    let mut findings = books::compare(&books, &recorded, &present, &Around { abandoned, results, ends });
+    let mut findings = ledger::compare(&ledger, &recorded, &present, &Around { abandoned, results, ends });
     findings.complaints.extend(complaints);
     findings.complaints.extend(tally.odd.iter().cloned());
-    let served = Served::of(&books, &recorded, &tally.disturbed);
+    let served = Served::of(&ledger, &recorded, &tally.disturbed);
     findings.complaints.extend(served.complaint());
     let (resources, seconds, poison) = (recorded.len(), began.elapsed().as_secs(), record.poison());
     let report = Report { findings, tally, struck, poison, refused, served, abandoned, unstruck, resources, seconds };

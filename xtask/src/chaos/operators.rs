@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::dice::Dice;
-use super::place::NAMESPACES;
+use super::environment::NAMESPACES;
 use super::tally::Tally;
 use super::values::TOKEN;
 use super::workload::Disturbance;
@@ -298,7 +298,14 @@ impl Operators {
         let mut command = Command::new(program);
         command
             .args(["run", "--allow-base-url", url, "--listen", &listen.to_string()])
-            .args(["--lease", if elected { "chaos" } else { "" }, "--lease-namespace", "default", "--log", log])
+            .args([
+                "--lease-name",
+                if elected { "chaos" } else { "" },
+                "--lease-namespace",
+                "default",
+                "--log-level",
+                log,
+            ])
             .args(["--max-requests-per-second", CALLS_PER_SECOND])
             .env("KUBECONFIG", kubeconfig)
             .env("NO_COLOR", "1")

@@ -10,7 +10,7 @@ use mistral_workflows_operator::api::Workflow;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::place::{Executions, NAMESPACES};
+use super::environment::{Executions, NAMESPACES};
 use super::poison::{CLAIM, LATER, nested};
 use super::record::{Record, Seen};
 use super::refusals::REFUSE;

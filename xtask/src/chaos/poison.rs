@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::dice::Dice;
-use super::place::{DEFAULT, POISONED};
+use super::environment::{DEFAULT, POISONED};
 use super::workflows::{DEEP_SCHEMA, ENDING, ODD};
 use super::workload::{Planned, Step};
 

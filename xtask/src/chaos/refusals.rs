@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::dice::Dice;
+use super::environment::{DEFAULT, Executions};
 use super::perform::{create, patiently};
-use super::place::{DEFAULT, Executions};
 use super::record::Record;
 use super::workflows::{ENDING, STOPPED};
 use super::workload::{Planned, Step};

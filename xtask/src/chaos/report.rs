@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::books::Findings;
+use super::ledger::Findings;
 use super::operators::Operators;
 use super::record::Record;
 use super::served::Served;

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::ends::time;
-use super::place::APART;
+use super::environment::APART;
 use super::record::Seen;
 
 /// How long before a run's end a disturbance may still delay the report: a takeover, and the first sweeps after it.
@@ -30,10 +30,10 @@ pub struct Served {
 
 impl Served {
     /// Computes the delays from the ledger and the record. `disturbed` says when something happened to a process.
-    pub fn of(books: &[Value], recorded: &[Seen], disturbed: &[Timestamp]) -> Self {
+    pub fn of(ledger: &[Value], recorded: &[Seen], disturbed: &[Timestamp]) -> Self {
         let mut served = Self::default();
         let by_id: HashMap<&str, &Value> =
-            books.iter().filter_map(|entry| Some((entry["execution_id"].as_str()?, entry))).collect();
+            ledger.iter().filter_map(|entry| Some((entry["execution_id"].as_str()?, entry))).collect();
         for seen in recorded.iter().filter(|seen| seen.namespace == APART && !seen.unwanted) {
             let entry = seen.status["executionId"].as_str().and_then(|id| by_id.get(id));
             let end = entry.and_then(|entry| time(&entry["end_time"]));
@@ -75,15 +75,15 @@ mod tests {
             ..Seen::default()
         };
         let ids = [("a", 100), ("b", 100), ("c", 400), ("d", 100)];
-        let books: Vec<Value> =
+        let ledger: Vec<Value> =
             ids.map(|(id, end)| json!({ "execution_id": id, "end_time": at(end).to_string() })).into();
         let mut recorded =
             vec![seen("a", APART, 130), seen("b", APART, 103), seen("c", APART, 406), seen("d", "default", 300)];
-        let served = Served::of(&books, &recorded, &[at(120), at(500)]);
+        let served = Served::of(&ledger, &recorded, &[at(120), at(500)]);
         assert_eq!((served.ended, served.longest, served.longest_quiet), (3, 30_000, 6000));
         assert_eq!(served.complaint(), None);
         recorded.push(Seen { name: "late".into(), ..seen("c", APART, 530) });
-        let complaint = Served::of(&books, &recorded, &[]).complaint().unwrap();
+        let complaint = Served::of(&ledger, &recorded, &[]).complaint().unwrap();
         assert!(complaint.starts_with("the end of late was told after 130000 ms"), "{complaint}");
     }
 }

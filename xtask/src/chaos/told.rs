@@ -92,16 +92,16 @@ impl Resource for Told {
 }
 
 /// The ledger of the simulator at this address: one entry per execution id.
-pub async fn books(url: &str) -> Result<Vec<Value>> {
+pub async fn ledger(url: &str) -> Result<Vec<Value>> {
     #[derive(Deserialize)]
-    struct Books {
+    struct Ledger {
         executions: Vec<Box<RawValue>>,
     }
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
     let answer = http.get(format!("{url}/__sim/executions")).send().await?.error_for_status()?.text().await?;
-    let books: Books =
-        serde_json::from_str(&answer).map_err(|error| format!("the simulator does not show its books: {error}."))?;
-    Ok(books.executions.iter().map(|entry| shallow(entry, 1)).collect())
+    let ledger: Ledger =
+        serde_json::from_str(&answer).map_err(|error| format!("the simulator does not show its ledger: {error}."))?;
+    Ok(ledger.executions.iter().map(|entry| shallow(entry, 1)).collect())
 }
 
 /// Whether this text replaces a value that is too deep for a status.

@@ -7,8 +7,8 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
+use super::environment::DEFAULT;
 use super::perform::{code, patiently};
-use super::place::DEFAULT;
 use crate::demo::Result;
 
 /// The Secret that holds a part of the inputs, and its key.

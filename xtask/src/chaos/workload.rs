@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::dice::Dice;
+use super::environment::{APART, DEFAULT};
 use super::faults::{self, Phase};
-use super::place::{APART, DEFAULT};
 use super::poison::{Input, Poison};
 use super::refusals::Refusal;
 use super::values;

@@ -3,8 +3,8 @@
 //! The demo also proves that the operator works: a random token in an input must come back in a result, and the
 //! simulator's ledger must agree with the resources.
 
-pub mod books;
-mod place;
+mod environment;
+pub mod ledger;
 pub mod programs;
 mod progress;
 
@@ -18,7 +18,7 @@ use mistral_workflows_operator::api::WorkflowExecution;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use place::Place;
+use environment::Environment;
 use programs::{Binaries, Programs};
 use progress::Progress;
 
@@ -45,39 +45,39 @@ pub fn run(options: Options) -> Result<()> {
     let began = Instant::now();
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("Tokio does not start: {error}."))?;
     runtime.block_on(async {
-        let place = if options.use_current_cluster {
-            Place::current_cluster().await?
+        let environment = if options.use_current_cluster {
+            Environment::current_cluster().await?
         } else {
             heading("Starting a control plane: etcd, kube-apiserver and kube-controller-manager");
-            Place::own_control_plane().await?
+            Environment::own_control_plane().await?
         };
-        demonstrate(place, &binaries, options.keep).await?;
+        demonstrate(environment, &binaries, options.keep).await?;
         println!("\nThe demo took {:.0} s, without the build.", began.elapsed().as_secs_f64());
         Ok(())
     })
 }
 
 /// Runs the demo in its environment and cleans up at the end, also after Ctrl-C.
-async fn demonstrate(place: Place, binaries: &Binaries, keep: bool) -> Result<()> {
+async fn demonstrate(environment: Environment, binaries: &Binaries, keep: bool) -> Result<()> {
     let key = format!("demo-{}", Uuid::new_v4().simple());
     heading("Installing the CRDs, starting the simulator and the operator");
-    place.install_crds(&binaries.operator).await?;
-    let mut programs = Programs::start(binaries, &place, &key).await?;
+    environment.install_crds(&binaries.operator).await?;
+    let mut programs = Programs::start(binaries, &environment, &key).await?;
     println!("The simulator answers at {}, and the operator has been started.", programs.url);
 
     let outcome = tokio::select! {
         biased;
         _ = tokio::signal::ctrl_c() => Err(None),
         status = programs::ended(&mut programs.operator) => Err(Some(format!("the operator ended ({status}).").into())),
-        outcome = show(&place, &programs.url, &key) => outcome.map_err(Some),
+        outcome = show(&environment, &programs.url, &key) => outcome.map_err(Some),
     };
     match outcome {
         Ok(()) if keep => {
             heading("How to go on");
-            place.keep(programs)
+            environment.keep(programs)
         }
         Ok(()) => {
-            place.clean_up().await?;
+            environment.clean_up().await?;
             heading("How to go on");
             println!("{HOW_TO_GO_ON}");
             Ok(())
@@ -89,7 +89,7 @@ async fn demonstrate(place: Place, binaries: &Binaries, keep: bool) -> Result<()
                 }
                 None => "it was interrupted.".to_owned(),
             };
-            match place.clean_up().await {
+            match environment.clean_up().await {
                 Ok(()) => Err(error.into()),
                 Err(remains) => Err(format!("{error}\n\nAnd cleaning up failed: {remains}").into()),
             }
@@ -113,15 +113,15 @@ Your workflows, in the cluster of your kubeconfig:
   cargo run -- run";
 
 /// Applies the examples, and shows and checks the results.
-async fn show(place: &Place, url: &str, key: &str) -> Result<()> {
-    place.create_namespace().await?;
+async fn show(environment: &Environment, url: &str, key: &str) -> Result<()> {
+    environment.create_namespace().await?;
     heading("Connecting: examples/workspace.yaml, with the simulator's address and a random key");
-    let mut progress = Progress::watch(place.client(), place.namespace());
-    place.kubectl(&["apply", "-f", &write_connection(place, url, key)?]).await?;
+    let mut progress = Progress::watch(environment.client(), environment.namespace());
+    environment.kubectl(&["apply", "-f", &write_connection(environment, url, key)?]).await?;
     let connected = |seen: &progress::Seen| seen.get("workspace/default").is_some_and(|row| row.is_ready);
     progress.until("the Workspace did not become ready", PATIENCE, connected).await?;
 
-    manage(place, url, key, &mut progress).await?;
+    manage(environment, url, key, &mut progress).await?;
 
     heading("Running the examples, and one execution with a random token in its input");
     let token = Uuid::new_v4().simple().to_string();
@@ -130,37 +130,37 @@ async fn show(place: &Place, url: &str, key: &str) -> Result<()> {
         ["apply", "-f", "examples/execution.yaml"],
         ["apply", "-f", "examples/execution-failing.yaml"],
         ["create", "-f", "examples/execution-generate-name.yaml"],
-        ["apply", "-f", &write_token_execution(place, &token)?],
+        ["apply", "-f", &write_token_execution(environment, &token)?],
     ] {
-        names.push(name_of_first(&place.kubectl(&arguments).await?)?);
+        names.push(name_of_first(&environment.kubectl(&arguments).await?)?);
     }
     let all_ended = |seen: &progress::Seen| names.iter().all(|name| seen.get(name).is_some_and(|row| row.has_ended));
     progress.until("not all executions ended", PATIENCE, all_ended).await?;
     drop(progress);
 
     heading("What kubectl shows");
-    place.kubectl(&["get", "workspaces,workflows,workflowexecutions"]).await?;
-    place.kubectl(&["events", "--for", &names[0]]).await?;
+    environment.kubectl(&["get", "workspaces,workflows,workflowexecutions"]).await?;
+    environment.kubectl(&["events", "--for", &names[0]]).await?;
 
     heading("Results");
-    let api: Api<WorkflowExecution> = Api::namespaced(place.client().clone(), place.namespace());
+    let api: Api<WorkflowExecution> = Api::namespaced(environment.client().clone(), environment.namespace());
     let executions = api.list(&ListParams::default()).await.map_err(|error| format!("cannot list: {error}."))?.items;
     executions.iter().for_each(print_result);
 
-    heading("The simulator's books");
-    let books = programs::books(url).await?;
-    books::compare(&books, &executions, &token)?;
-    println!("They agree: {} executions, each started exactly once, each with its input.", books.len());
+    heading("The simulator's ledger");
+    let ledger = programs::ledger(url).await?;
+    ledger::compare(&ledger, &executions, &token)?;
+    println!("They agree: {} executions, each started exactly once, each with its input.", ledger.len());
     println!("The random token {token} reached the workflow and came back in a result.");
     Ok(())
 }
 
 /// Makes workflows match a manifest, changes them through the API, and shows that the operator reverts the changes.
-async fn manage(place: &Place, url: &str, key: &str, progress: &mut Progress) -> Result<()> {
+async fn manage(environment: &Environment, url: &str, key: &str, progress: &mut Progress) -> Result<()> {
     heading("How two workflows should look: examples/workflow.yaml");
     let api = programs::Api::new(url, key)?;
     print_workflows("Before:", &api).await?;
-    place.kubectl(&["apply", "-f", "examples/workflow.yaml"]).await?;
+    environment.kubectl(&["apply", "-f", "examples/workflow.yaml"]).await?;
     let in_sync = |seen: &progress::Seen| {
         WORKFLOWS.iter().all(|name| seen.get(&format!("workflow/{name}")).is_some_and(|row| row.is_ready))
     };
@@ -179,9 +179,9 @@ async fn manage(place: &Place, url: &str, key: &str, progress: &mut Progress) ->
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     print_workflows("Set back by the operator, within one resync of 5 s:", &api).await?;
-    place.kubectl(&["get", "workflows"]).await?;
+    environment.kubectl(&["get", "workflows"]).await?;
     // Events are written a moment after what they report.
-    let events: Api<Event> = Api::namespaced(place.client().clone(), place.namespace());
+    let events: Api<Event> = Api::namespaced(environment.client().clone(), environment.namespace());
     let is_told = async || -> Result<bool> {
         let all = events.list(&ListParams::default()).await.map_err(|error| format!("cannot list Events: {error}."))?;
         Ok(all.iter().any(|event| event.reason.as_deref() == Some("DriftCorrected")))
@@ -192,7 +192,7 @@ async fn manage(place: &Place, url: &str, key: &str, progress: &mut Progress) ->
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    place.kubectl(&["events", "--for", "workflow/hello-world"]).await?;
+    environment.kubectl(&["events", "--for", "workflow/hello-world"]).await?;
     Ok(())
 }
 
@@ -215,7 +215,7 @@ async fn print_workflows(title: &str, api: &programs::Api) -> Result<Vec<Value>>
 }
 
 /// Writes examples/workspace.yaml with another address and key, and returns the path.
-fn write_connection(place: &Place, url: &str, key: &str) -> Result<String> {
+fn write_connection(environment: &Environment, url: &str, key: &str) -> Result<String> {
     let mut text = include_str!("../../../examples/workspace.yaml").to_owned();
     for (from, to) in
         [("https://api.mistral.ai", url), ("replace-me", key), ("resyncInterval: 5m", "resyncInterval: 5s")]
@@ -225,21 +225,21 @@ fn write_connection(place: &Place, url: &str, key: &str) -> Result<String> {
         }
         text = text.replace(from, to);
     }
-    write(place, "workspace.yaml", &text)
+    write(environment, "workspace.yaml", &text)
 }
 
-fn write_token_execution(place: &Place, token: &str) -> Result<String> {
+fn write_token_execution(environment: &Environment, token: &str) -> Result<String> {
     let execution = json!({
         "apiVersion": "workflows.mistral.ai/v1alpha1",
         "kind": "WorkflowExecution",
         "metadata": { "name": "echo" },
         "spec": { "workflowRef": { "name": "hello-world" }, "input": { "token": token } },
     });
-    write(place, "echo.json", &execution.to_string())
+    write(environment, "echo.json", &execution.to_string())
 }
 
-fn write(place: &Place, name: &str, text: &str) -> Result<String> {
-    let file = place.folder().join(name);
+fn write(environment: &Environment, name: &str, text: &str) -> Result<String> {
+    let file = environment.folder().join(name);
     fs::write(&file, text).map_err(|error| format!("{} cannot be written: {error}.", file.display()))?;
     Ok(file.display().to_string())
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::Result;
-use super::place::Place;
+use super::environment::Environment;
 
 const OPERATOR: &str = "mistral-workflows-operator";
 const SIMULATOR: &str = "mistral-simulator";
@@ -84,25 +84,25 @@ pub struct Programs {
 
 impl Programs {
     /// Starts a simulator that knows the examples' workflows and the API key, and an operator that may call it.
-    pub async fn start(binaries: &Binaries, place: &Place, key: &str) -> Result<Self> {
-        let workflows = place.folder().join("workflows.json");
+    pub async fn start(binaries: &Binaries, environment: &Environment, key: &str) -> Result<Self> {
+        let workflows = environment.folder().join("workflows.json");
         fs::write(&workflows, serde_json::to_vec_pretty(&workflows_of_the_examples())?)
             .map_err(|error| format!("{} cannot be written: {error}.", workflows.display()))?;
         let mut command = Command::new(&binaries.simulator);
         command.args(["--listen", &format!("{}:0", Ipv4Addr::LOCALHOST)]).arg("--workflows").arg(workflows);
         command.args(["--workspace", &format!("demo={key}")]);
-        let simulator = spawn(&command, &place.folder().join("simulator.log"))?;
+        let simulator = spawn(&command, &environment.folder().join("simulator.log"))?;
         let url = address(&simulator).await?;
 
         let mut command = Command::new(&binaries.operator);
         command
             .args(["run", "--allow-base-url", &url, "--listen", &format!("{}:0", Ipv4Addr::LOCALHOST)])
-            .args(place.operator_arguments())
-            .envs(place.environment())
+            .args(environment.operator_arguments())
+            .envs(environment.environment())
             .env("NO_COLOR", "1")
             // The simulator is on this machine.
             .envs([("NO_PROXY", "127.0.0.1"), ("no_proxy", "127.0.0.1")]);
-        let operator = spawn(&command, &place.folder().join("operator.log"))?;
+        let operator = spawn(&command, &environment.folder().join("operator.log"))?;
         Ok(Self { operator, simulator, url })
     }
 }
@@ -118,14 +118,14 @@ pub async fn ended(program: &mut Supervised) -> ExitStatus {
 }
 
 /// The ledger of the simulator at this address: one entry per execution id.
-pub async fn books(url: &str) -> Result<Vec<Value>> {
+pub async fn ledger(url: &str) -> Result<Vec<Value>> {
     let url = format!("{url}/__sim/executions");
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
     let answer = async { client.get(&url).send().await?.error_for_status()?.json::<Value>().await };
-    let mut books = answer.await.map_err(|error| format!("the simulator does not show its books: {error}."))?;
-    match books["executions"].take() {
+    let mut ledger = answer.await.map_err(|error| format!("the simulator does not show its ledger: {error}."))?;
+    match ledger["executions"].take() {
         Value::Array(entries) => Ok(entries),
-        other => Err(format!("the simulator's books are no list, but {other}.").into()),
+        other => Err(format!("the simulator's ledger are no list, but {other}.").into()),
     }
 }
 

@@ -13,7 +13,7 @@ const BAR: f64 = 16.0;
 
 /// Draws a row of the burst tables, for each burst size.
 pub fn burst(page: &str, row: &str, title: &str) -> Result<String> {
-    let series = ["floor, 32 at once", "floor, 128 at once", "operator"];
+    let series = ["baseline, 32 at once", "baseline, 128 at once", "operator"];
     let mut groups = Vec::new();
     for size in ["200", "1,000", "5,000"] {
         let (_, after) = page

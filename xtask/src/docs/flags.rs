@@ -26,7 +26,11 @@ pub fn page() -> String {
     for command in cli::command().get_subcommands().filter(|command| command.get_name() != "help") {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         page += &format!("\n## {}\n\n{}\n", command.get_name(), sentence(&about));
-        let mut rows = command.get_arguments().filter(|argument| argument.get_long().is_some()).map(row).peekable();
+        let mut rows = command
+            .get_arguments()
+            .filter(|argument| argument.get_long().is_some() && !argument.is_hide_set())
+            .map(row)
+            .peekable();
         if rows.peek().is_some() {
             page += "\n| Flag | Variable | Default | Meaning |\n|---|---|---|---|\n";
             page.extend(rows);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Result;
-use super::place::{OPERATOR, Place, TEAM, until};
 use super::simulator::{SHORT, execution};
+use super::target::{OPERATOR, TEAM, Target, until};
 
 const EXECUTIONS: usize = 50;
 /// How many executions have been started when the leader dies. Only the half without latency counts.
@@ -16,42 +16,43 @@ const STARTED: usize = 10;
 const COMPLETE_WITHIN: Duration = Duration::from_secs(300);
 
 /// Creates executions, kills the leader's pod while it starts them, and waits until they are complete.
-pub fn kill_the_leader(place: &Place, release: &str) -> Result<()> {
+pub fn kill_the_leader(target: &Target, release: &str) -> Result<()> {
     // Half of the calls stay in flight so long that the leader dies before their answers.
     let route = "/v1/workflows/{workflow_identifier}/execute";
     let slow = json!({ "faults": [{ "method": "POST", "route": route, "rate": 0.5, "kind": { "latency_ms": 5000 } }] });
-    place.simulator("replace", "faults", Some(&slow))?;
+    target.simulator("replace", "faults", Some(&slow))?;
     let items: Vec<Value> = (0..EXECUTIONS).map(labelled).collect();
-    let list = place.write("fifty.json", &json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string())?;
+    let list =
+        target.write("fifty.json", &json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string())?;
 
-    let leader = leader(place, release)?;
+    let leader = leader(target, release)?;
     let pod = leader.get(..leader.len() - INSTANCE).ok_or_else(|| format!("{leader} names no pod."))?;
     println!("The pod {pod} leads.");
     let container =
-        place.ask(&format!("-n {OPERATOR} get pod {pod} -o jsonpath={{.status.containerStatuses[0].containerID}}"))?;
-    let mut creating = place.begin_to_create(&list)?;
-    until("executions are started", Duration::from_secs(60), || Ok(count(place, "starts")? >= STARTED))?;
+        target.ask(&format!("-n {OPERATOR} get pod {pod} -o jsonpath={{.status.containerStatuses[0].containerID}}"))?;
+    let mut creating = target.begin_to_create(&list)?;
+    until("executions are started", Duration::from_secs(60), || Ok(count(target, "starts")? >= STARTED))?;
     // Kill the process first, then delete the pod: deletion alone would let the leader shut down gracefully.
-    if let (Some(node), Some((_, id))) = (&place.node, container.split_once("://")) {
+    if let (Some(node), Some((_, id))) = (&target.node, container.split_once("://")) {
         node.kill(id)?;
     }
     let killed = Instant::now();
-    place.kubectl(&format!("-n {OPERATOR} delete pod {pod} --force --grace-period=0"))?;
-    let started = count(place, "starts")?;
-    place.simulator("replace", "faults", Some(&json!({ "faults": [] })))?;
+    target.kubectl(&format!("-n {OPERATOR} delete pod {pod} --force --grace-period=0"))?;
+    let started = count(target, "starts")?;
+    target.simulator("replace", "faults", Some(&json!({ "faults": [] })))?;
     println!("{started} of {EXECUTIONS} had been started when the leader was killed.");
     if started >= EXECUTIONS {
         return Err("the leader was killed too late: it had started them all.".into());
     }
 
-    until("another pod leads", Duration::from_secs(60), || Ok(!self::leader(place, release)?.starts_with(pod)))?;
-    println!("{:.1} s after that, {} led.", killed.elapsed().as_secs_f64(), self::leader(place, release)?);
+    until("another pod leads", Duration::from_secs(60), || Ok(!self::leader(target, release)?.starts_with(pod)))?;
+    println!("{:.1} s after that, {} led.", killed.elapsed().as_secs_f64(), self::leader(target, release)?);
     if !creating.wait()?.success() {
         return Err("the executions could not be created.".into());
     }
     let mut last = 0;
     until("all executions are complete", COMPLETE_WITHIN, || {
-        let ended = place
+        let ended = target
             .ask(&format!("-n {TEAM} get workflowexecutions -l batch=fifty -o jsonpath={{.items[*].status.status}}"))?;
         let complete = ended.split_whitespace().filter(|status| *status == "COMPLETED").count();
         if complete != last {
@@ -60,25 +61,25 @@ pub fn kill_the_leader(place: &Place, release: &str) -> Result<()> {
         }
         Ok(complete == EXECUTIONS)
     })?;
-    place.ask(&format!("-n {TEAM} wait --for=condition=Complete workflowexecutions -l batch=fifty --timeout=10s"))?;
-    if count(place, "starts")? != EXECUTIONS {
-        return Err(format!("the simulator has {} starts of {EXECUTIONS} executions.", count(place, "starts")?).into());
+    target.ask(&format!("-n {TEAM} wait --for=condition=Complete workflowexecutions -l batch=fifty --timeout=10s"))?;
+    if count(target, "starts")? != EXECUTIONS {
+        return Err(format!("the simulator has {} starts of {EXECUTIONS} executions.", count(target, "starts")?).into());
     }
-    println!("The simulator's books: {EXECUTIONS} executions, {EXECUTIONS} starts.");
+    println!("The simulator's ledger: {EXECUTIONS} executions, {EXECUTIONS} starts.");
     Ok(())
 }
 
 /// The length of the suffix after the pod's name in the Lease: a hyphen and a UUID without hyphens.
 const INSTANCE: usize = 33;
 
-fn leader(place: &Place, release: &str) -> Result<String> {
-    place.ask(&format!("-n {OPERATOR} get lease {release} -o jsonpath={{.spec.holderIdentity}}"))
+fn leader(target: &Target, release: &str) -> Result<String> {
+    target.ask(&format!("-n {OPERATOR} get lease {release} -o jsonpath={{.spec.holderIdentity}}"))
 }
 
 /// The sum of a count over all runs of the batch.
-fn count(place: &Place, what: &str) -> Result<usize> {
-    let books = place.books()?;
-    let batch = books.iter().filter(|entry| entry["workflow_name"] == SHORT && entry["input"]["batch"] == "fifty");
+fn count(target: &Target, what: &str) -> Result<usize> {
+    let ledger = target.ledger()?;
+    let batch = ledger.iter().filter(|entry| entry["workflow_name"] == SHORT && entry["input"]["batch"] == "fifty");
     Ok(batch.filter_map(|entry| entry[what].as_u64()).sum::<u64>().try_into()?)
 }
 

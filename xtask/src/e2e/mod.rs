@@ -5,9 +5,9 @@
 
 mod failover;
 mod images;
-mod place;
 mod scenario;
 mod simulator;
+mod target;
 
 use std::env;
 use std::fs;
@@ -19,8 +19,8 @@ use cluster::{Binaries, Environment, GitOps, Node, NodeBinaries};
 use tempfile::TempDir;
 
 use crate::demo::{Result, heading};
-use place::Place;
 use scenario::Images;
+use target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -122,25 +122,25 @@ fn on_node(archives: &[PathBuf], images: &Images) -> Result<()> {
         archives.iter().try_for_each(|archive| node.load(archive))?;
         Ok(node)
     })?;
-    let place = Place {
+    let target = Target {
         kubeconfig: node.control_plane().kubeconfig().to_owned(),
         kubectl: node.control_plane().kubectl().to_owned(),
         helm: GitOps::find_or_build(&environment)?.helm,
         folder: folder()?,
         node: Some(node),
     };
-    scenario::run(&place, images).inspect_err(|_| place.show_the_trouble())
+    scenario::run(&target, images).inspect_err(|_| target.show_the_trouble())
 }
 
 /// Tests in an existing cluster, and then removes everything that the test has created.
 fn on_cluster(kubeconfig: PathBuf, folder: TempDir, images: &Images) -> Result<()> {
     let environment = Environment::of_process();
     let kubectl = Binaries::find_or_build(&environment)?.kubectl;
-    let place = Place { node: None, kubeconfig, kubectl, helm: GitOps::find_or_build(&environment)?.helm, folder };
-    scenario::refuse_foreign_crds(&place)?;
-    let outcome = scenario::run(&place, images).inspect_err(|_| place.show_the_trouble());
+    let target = Target { node: None, kubeconfig, kubectl, helm: GitOps::find_or_build(&environment)?.helm, folder };
+    scenario::refuse_foreign_crds(&target)?;
+    let outcome = scenario::run(&target, images).inspect_err(|_| target.show_the_trouble());
     heading("Cleaning up");
-    let remains = scenario::clean_up(&place);
+    let remains = scenario::clean_up(&target);
     outcome.and(remains)
 }
 

@@ -8,10 +8,10 @@ use mistral_workflows_operator::api::WorkflowExecution;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::place::{OPERATOR, Place, SIMULATOR, TEAM, until};
 use super::simulator::{self, LONG, SHORT, execution};
+use super::target::{OPERATOR, SIMULATOR, TEAM, Target, until};
 use super::{Result, failover, timed};
-use crate::demo::books;
+use crate::demo::ledger;
 use crate::demo::programs::workspace_folder;
 
 /// The name of the Helm release, and of its Deployment, service account and Lease.
@@ -27,7 +27,7 @@ pub struct Images {
 }
 
 /// Runs all steps.
-pub fn run(place: &Place, images: &Images) -> Result<()> {
+pub fn run(target: &Target, images: &Images) -> Result<()> {
     let began = Instant::now();
     let keys = [(); 2].map(|()| format!("e2e-{}", Uuid::new_v4().simple()));
     let [first, second] = &keys;
@@ -35,67 +35,67 @@ pub fn run(place: &Place, images: &Images) -> Result<()> {
 
     let url = timed("The simulated Mistral API, as a pod", || {
         for namespace in [OPERATOR, TEAM, SIMULATOR] {
-            place.kubectl(&format!("create namespace {namespace}"))?;
-            place.kubectl(&format!("label namespace {namespace} pod-security.kubernetes.io/enforce=restricted"))?;
+            target.kubectl(&format!("create namespace {namespace}"))?;
+            target.kubectl(&format!("label namespace {namespace} pod-security.kubernetes.io/enforce=restricted"))?;
         }
-        simulator::start(place, &images.simulator, &[first, second])
+        simulator::start(target, &images.simulator, &[first, second])
     })?;
-    timed("helm install, under the Pod Security Standard `restricted`", || install(place, &images.operator, &url))?;
-    timed("The examples, with the simulator's address and key", || examples(place, &url, first, &token))?;
-    timed("helm upgrade: a changed value", || upgrade(place))?;
-    timed("helm upgrade: a CRD with one field more", || upgrade_crd(place))?;
+    timed("helm install, under the Pod Security Standard `restricted`", || install(target, &images.operator, &url))?;
+    timed("The examples, with the simulator's address and key", || examples(target, &url, first, &token))?;
+    timed("helm upgrade: a changed value", || upgrade(target))?;
+    timed("helm upgrade: a CRD with one field more", || upgrade_crd(target))?;
     timed("Fifty executions, and the leader's pod killed in their midst", || {
-        failover::kill_the_leader(place, RELEASE)
+        failover::kill_the_leader(target, RELEASE)
     })?;
-    timed("Another key in the Secret", || rotate(place, first, second))?;
-    timed("helm uninstall", || uninstall(place, &token))?;
+    timed("Another key in the Secret", || rotate(target, first, second))?;
+    timed("helm uninstall", || uninstall(target, &token))?;
     println!("\nThe end-to-end test took {:.0} s, without the builds.", began.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn install(place: &Place, image: &str, url: &str) -> Result<()> {
+fn install(target: &Target, image: &str, url: &str) -> Result<()> {
     let (repository, tag) = image.rsplit_once(':').ok_or("the operator's image needs a tag.")?;
     let values = json!({
         "image": { "repository": repository, "tag": tag },
         "replicas": 2,
         "allowBaseURLs": [url],
     });
-    let values = place.write("values.json", &values.to_string())?;
-    place.helm(&format!("install {RELEASE} {CHART} -n {OPERATOR} -f {}", values.display()))?;
-    place.kubectl(&format!("-n {OPERATOR} wait --for=condition=Available deployment/{RELEASE} --timeout=120s"))?;
-    place.kubectl(&format!("-n {OPERATOR} rollout status deployment/{RELEASE} --timeout=120s"))?;
-    place.kubectl(&format!("-n {OPERATOR} get pods -o wide"))?;
-    let accounts = place.ask(&format!("-n {OPERATOR} get pods -o jsonpath={{.items[*].spec.serviceAccountName}}"))?;
+    let values = target.write("values.json", &values.to_string())?;
+    target.helm(&format!("install {RELEASE} {CHART} -n {OPERATOR} -f {}", values.display()))?;
+    target.kubectl(&format!("-n {OPERATOR} wait --for=condition=Available deployment/{RELEASE} --timeout=120s"))?;
+    target.kubectl(&format!("-n {OPERATOR} rollout status deployment/{RELEASE} --timeout=120s"))?;
+    target.kubectl(&format!("-n {OPERATOR} get pods -o wide"))?;
+    let accounts = target.ask(&format!("-n {OPERATOR} get pods -o jsonpath={{.items[*].spec.serviceAccountName}}"))?;
     if accounts.split_whitespace().any(|account| account != RELEASE) {
         return Err(format!("the pods' service accounts are {accounts}.").into());
     }
     Ok(())
 }
 
-fn examples(place: &Place, url: &str, key: &str, token: &str) -> Result<()> {
-    let connection = place.write("workspace.yaml", &simulator::connection(url, key)?)?;
-    place.kubectl(&format!("-n {TEAM} apply -f {}", connection.display()))?;
-    place.kubectl(&format!("-n {TEAM} wait --for=condition=Ready workspace/default --timeout=60s"))?;
+fn examples(target: &Target, url: &str, key: &str, token: &str) -> Result<()> {
+    let connection = target.write("workspace.yaml", &simulator::connection(url, key)?)?;
+    target.kubectl(&format!("-n {TEAM} apply -f {}", connection.display()))?;
+    target.kubectl(&format!("-n {TEAM} wait --for=condition=Ready workspace/default --timeout=60s"))?;
     for arguments in [
         "apply -f examples/workflow.yaml",
         "apply -f examples/execution.yaml",
         "apply -f examples/execution-failing.yaml",
         "create -f examples/execution-generate-name.yaml",
     ] {
-        place.kubectl(&format!("-n {TEAM} {arguments}"))?;
+        target.kubectl(&format!("-n {TEAM} {arguments}"))?;
     }
     let echo = execution("echo", "hello-world", &json!({ "token": token })).to_string();
-    place.kubectl_with("apply -f -", Some(&echo))?;
+    target.kubectl_with("apply -f -", Some(&echo))?;
     for arguments in [
         "--for=condition=Complete workflowexecution/greet workflowexecution/echo",
         "--for=condition=Failed workflowexecution/charge",
         "--for=jsonpath={.status.endTime} workflowexecution --all",
         "--for=condition=Ready workflow --all",
     ] {
-        place.kubectl(&format!("-n {TEAM} wait {arguments} --timeout=60s"))?;
+        target.kubectl(&format!("-n {TEAM} wait {arguments} --timeout=60s"))?;
     }
-    place.kubectl(&format!("-n {TEAM} get mistral"))?;
-    let result = place.kubectl(&format!("-n {TEAM} get workflowexecution greet -o jsonpath={{.status.result}}"))?;
+    target.kubectl(&format!("-n {TEAM} get mistral"))?;
+    let result = target.kubectl(&format!("-n {TEAM} get workflowexecution greet -o jsonpath={{.status.result}}"))?;
     println!();
     if serde_json::from_str::<Value>(&result)? != json!({ "name": "World" }) {
         return Err(format!("the result of greet is {result}.").into());
@@ -104,25 +104,26 @@ fn examples(place: &Place, url: &str, key: &str, token: &str) -> Result<()> {
 }
 
 /// An upgrade replaces the pods while a run continues.
-fn upgrade(place: &Place) -> Result<()> {
+fn upgrade(target: &Target) -> Result<()> {
     let across = execution("across-the-upgrade", SHORT, &json!({ "step": "value" })).to_string();
-    place.kubectl_with("create -f -", Some(&across))?;
-    place.helm(&format!("upgrade {RELEASE} {CHART} -n {OPERATOR} --reuse-values --set log.level={LOG_LEVEL}"))?;
-    place.kubectl(&format!("-n {OPERATOR} rollout status deployment/{RELEASE} --timeout=120s"))?;
-    let levels = format!(r#"-n {OPERATOR} get deployment {RELEASE} -o jsonpath={{..env[?(@.name=="LOG")].value}}"#);
-    let level = place.ask(&levels)?;
+    target.kubectl_with("create -f -", Some(&across))?;
+    target.helm(&format!("upgrade {RELEASE} {CHART} -n {OPERATOR} --reuse-values --set log.level={LOG_LEVEL}"))?;
+    target.kubectl(&format!("-n {OPERATOR} rollout status deployment/{RELEASE} --timeout=120s"))?;
+    let levels =
+        format!(r#"-n {OPERATOR} get deployment {RELEASE} -o jsonpath={{..env[?(@.name=="LOG_LEVEL")].value}}"#);
+    let level = target.ask(&levels)?;
     if level != LOG_LEVEL {
         return Err(format!("the pods' log level is {level}.").into());
     }
-    place.kubectl(&format!(
+    target.kubectl(&format!(
         "-n {TEAM} wait --for=condition=Complete workflowexecution/across-the-upgrade --timeout=120s"
     ))?;
     Ok(())
 }
 
 /// Adds a field, as a later version might, to the CRD and to a resource.
-fn upgrade_crd(place: &Place) -> Result<()> {
-    let chart = place.folder.path().join("chart");
+fn upgrade_crd(target: &Target) -> Result<()> {
+    let chart = target.folder.path().join("chart");
     copy(&workspace_folder().join(CHART), &chart)?;
     let crds = chart.join("files/crds.yaml");
     let text = fs::read_to_string(&crds)?;
@@ -137,21 +138,21 @@ fn upgrade_crd(place: &Place) -> Result<()> {
     let of_execution = format!("{}{added}{}", &of_execution[..line], &of_execution[line..]);
     fs::write(&crds, format!("{before}kind: WorkflowExecution\n{of_execution}"))?;
 
-    let count = || place.ask(&format!("-n {TEAM} get workflowexecutions -o name")).map(|names| names.lines().count());
+    let count = || target.ask(&format!("-n {TEAM} get workflowexecutions -o name")).map(|names| names.lines().count());
     let before = count()?;
-    place.helm(&format!("upgrade {RELEASE} {} -n {OPERATOR} --reuse-values", chart.display()))?;
+    target.helm(&format!("upgrade {RELEASE} {} -n {OPERATOR} --reuse-values", chart.display()))?;
     until("the API server serves the new field", Duration::from_secs(30), || {
-        Ok(place.ask("explain workflowexecution.spec.addedLater").is_ok())
+        Ok(target.ask("explain workflowexecution.spec.addedLater").is_ok())
     })?;
-    place.kubectl("explain workflowexecution.spec.addedLater")?;
+    target.kubectl("explain workflowexecution.spec.addedLater")?;
     let mut later = execution("with-the-new-field", SHORT, &json!({ "step": "crd" }));
     later["spec"]["addedLater"] = json!("kept");
-    place.kubectl_with("create -f -", Some(&later.to_string()))?;
-    place.kubectl(&format!(
+    target.kubectl_with("create -f -", Some(&later.to_string()))?;
+    target.kubectl(&format!(
         "-n {TEAM} wait --for=condition=Complete workflowexecution/with-the-new-field --timeout=60s"
     ))?;
     let kept =
-        place.ask(&format!("-n {TEAM} get workflowexecution with-the-new-field -o jsonpath={{.spec.addedLater}}"))?;
+        target.ask(&format!("-n {TEAM} get workflowexecution with-the-new-field -o jsonpath={{.spec.addedLater}}"))?;
     if kept != "kept" || count()? != before + 1 {
         return Err(format!("the field has {kept:?}, and of {before} executions {} are left.", count()?).into());
     }
@@ -159,21 +160,21 @@ fn upgrade_crd(place: &Place) -> Result<()> {
 }
 
 /// The API refuses the old key, the operator uses the new one, and no pod restarts.
-fn rotate(place: &Place, old: &str, new: &str) -> Result<()> {
+fn rotate(target: &Target, old: &str, new: &str) -> Result<()> {
     let pods = "{.items[*].metadata.uid}{.items[*].status.containerStatuses[*].restartCount}";
     let pods = format!("-n {OPERATOR} get pods -o jsonpath={pods}");
-    let before = place.ask(&pods)?;
-    place.simulator("delete", &format!("tokens/{old}"), None)?;
+    let before = target.ask(&pods)?;
+    target.simulator("delete", &format!("tokens/{old}"), None)?;
     let rotated = execution("rotated", SHORT, &json!({ "step": "rotation" })).to_string();
-    place.kubectl_with("create -f -", Some(&rotated))?;
-    place.kubectl(&format!("-n {TEAM} wait --for=condition=Ready=False workspace/default --timeout=90s"))?;
-    place.kubectl(&format!("-n {TEAM} get workspace/default workflowexecution/rotated"))?;
+    target.kubectl_with("create -f -", Some(&rotated))?;
+    target.kubectl(&format!("-n {TEAM} wait --for=condition=Ready=False workspace/default --timeout=90s"))?;
+    target.kubectl(&format!("-n {TEAM} get workspace/default workflowexecution/rotated"))?;
     let patch = json!({ "stringData": { "api-key": new } }).to_string();
-    place.ask(&format!("-n {TEAM} patch secret mistral -p {patch}"))?;
+    target.ask(&format!("-n {TEAM} patch secret mistral -p {patch}"))?;
     println!("The Secret has another key.");
-    place.kubectl(&format!("-n {TEAM} wait --for=condition=Complete workflowexecution/rotated --timeout=120s"))?;
-    place.kubectl(&format!("-n {TEAM} wait --for=condition=Ready workspace/default --timeout=60s"))?;
-    let after = place.ask(&pods)?;
+    target.kubectl(&format!("-n {TEAM} wait --for=condition=Complete workflowexecution/rotated --timeout=120s"))?;
+    target.kubectl(&format!("-n {TEAM} wait --for=condition=Ready workspace/default --timeout=60s"))?;
+    let after = target.ask(&pods)?;
     if after != before {
         return Err(format!("the pods changed for it: {before} before, {after} after.").into());
     }
@@ -181,38 +182,38 @@ fn rotate(place: &Place, old: &str, new: &str) -> Result<()> {
 }
 
 /// The operator goes, the resources stay, and nothing that belongs to the operator blocks them.
-fn uninstall(place: &Place, token: &str) -> Result<()> {
+fn uninstall(target: &Target, token: &str) -> Result<()> {
     let long = execution("still-running", LONG, &json!({})).to_string();
-    place.kubectl_with("create -f -", Some(&long))?;
-    place.kubectl(&format!("-n {TEAM} wait --for=condition=Started workflowexecution/still-running --timeout=60s"))?;
+    target.kubectl_with("create -f -", Some(&long))?;
+    target.kubectl(&format!("-n {TEAM} wait --for=condition=Started workflowexecution/still-running --timeout=60s"))?;
     let names = format!("-n {TEAM} get workspaces,workflows,workflowexecutions -o name");
-    let before = place.ask(&names)?;
-    place.helm(&format!("uninstall {RELEASE} -n {OPERATOR} --wait --timeout 180s"))?;
-    place.kubectl(&format!("-n {OPERATOR} get deployments,pods,jobs,serviceaccounts"))?;
-    let after = place.ask(&names)?;
+    let before = target.ask(&names)?;
+    target.helm(&format!("uninstall {RELEASE} -n {OPERATOR} --wait --timeout 180s"))?;
+    target.kubectl(&format!("-n {OPERATOR} get deployments,pods,jobs,serviceaccounts"))?;
+    let after = target.ask(&names)?;
     if after != before {
         return Err(format!("these resources were there before:\n{before}and these are left:\n{after}").into());
     }
     println!("All {} resources are still there.", after.lines().count());
-    let finalizers = place
+    let finalizers = target
         .ask(&format!("-n {TEAM} get workflows,workflowexecutions -o jsonpath={{.items[*].metadata.finalizers}}"))?;
     if !finalizers.is_empty() {
         return Err(format!("finalizers are left: {finalizers}").into());
     }
 
-    let mut list: Value = serde_json::from_str(&place.ask(&format!("-n {TEAM} get workflowexecutions -o json"))?)?;
+    let mut list: Value = serde_json::from_str(&target.ask(&format!("-n {TEAM} get workflowexecutions -o json"))?)?;
     let executions: Vec<WorkflowExecution> = serde_json::from_value(list["items"].take())?;
-    let entries = place.books()?;
-    books::compare(&entries, &executions, token)?;
-    println!("The simulator's books agree: {} executions, each started exactly once.", entries.len());
-    place.kubectl(&format!("delete namespace {TEAM} --timeout=60s"))?;
+    let entries = target.ledger()?;
+    ledger::compare(&entries, &executions, token)?;
+    println!("The simulator's ledger agrees: {} executions, each started exactly once.", entries.len());
+    target.kubectl(&format!("delete namespace {TEAM} --timeout=60s"))?;
     Ok(())
 }
 
 /// An installed operator would act on these resources as well, and the CRDs would be replaced.
-pub fn refuse_foreign_crds(place: &Place) -> Result<()> {
+pub fn refuse_foreign_crds(target: &Target) -> Result<()> {
     for kind in CRDS {
-        if !place.ask(&format!("get crd {kind}.workflows.mistral.ai --ignore-not-found -o name"))?.is_empty() {
+        if !target.ask(&format!("get crd {kind}.workflows.mistral.ai --ignore-not-found -o name"))?.is_empty() {
             return Err(format!(
                 "the cluster has the CRD of {kind}. An operator that is installed there would act on the test's \
                  resources too; take another cluster, or remove the CRDs with all their resources."
@@ -224,15 +225,15 @@ pub fn refuse_foreign_crds(place: &Place) -> Result<()> {
 }
 
 /// Removes everything that the test has created, also after an incomplete run.
-pub fn clean_up(place: &Place) -> Result<()> {
+pub fn clean_up(target: &Target) -> Result<()> {
     let mut outcome =
-        place.helm(&format!("uninstall {RELEASE} -n {OPERATOR} --ignore-not-found --wait --timeout 120s"));
+        target.helm(&format!("uninstall {RELEASE} -n {OPERATOR} --ignore-not-found --wait --timeout 120s"));
     let crds = CRDS.map(|kind| format!("{kind}.workflows.mistral.ai")).join(" ");
     for arguments in [
         format!("delete namespace {OPERATOR} {TEAM} {SIMULATOR} --ignore-not-found --timeout=120s"),
         format!("delete crd {crds} --ignore-not-found --timeout=60s"),
     ] {
-        outcome = outcome.and(place.kubectl(&arguments).map(|_| ()));
+        outcome = outcome.and(target.kubectl(&arguments).map(|_| ()));
     }
     outcome
 }

@@ -6,7 +6,7 @@ use mistral_simulator::{Behaviour, WorkflowSpec};
 use serde_json::{Value, json};
 
 use super::Result;
-use super::place::{Place, SIMULATOR, TEAM, until};
+use super::target::{SIMULATOR, TEAM, Target, until};
 use crate::demo::programs::workflows_of_the_examples;
 
 /// A workflow whose runs take three seconds.
@@ -15,12 +15,12 @@ pub const SHORT: &str = "short";
 pub const LONG: &str = "long";
 
 /// Starts the simulator in its namespace with these keys. Returns the address for other pods.
-pub fn start(place: &Place, image: &str, keys: &[&str]) -> Result<String> {
-    place.kubectl_with("apply -f -", Some(&manifest(image, keys)?.to_string()))?;
-    place.kubectl(&format!("-n {SIMULATOR} wait --for=condition=Ready pod/simulator --timeout=120s"))?;
-    until("the simulator's Service leads to it", Duration::from_secs(30), || Ok(place.books().is_ok()))?;
+pub fn start(target: &Target, image: &str, keys: &[&str]) -> Result<String> {
+    target.kubectl_with("apply -f -", Some(&manifest(image, keys)?.to_string()))?;
+    target.kubectl(&format!("-n {SIMULATOR} wait --for=condition=Ready pod/simulator --timeout=120s"))?;
+    until("the simulator's Service leads to it", Duration::from_secs(30), || Ok(target.ledger().is_ok()))?;
     // The IP address, because not every cluster has DNS.
-    let address = place.ask(&format!("-n {SIMULATOR} get service simulator -o jsonpath={{.spec.clusterIP}}"))?;
+    let address = target.ask(&format!("-n {SIMULATOR} get service simulator -o jsonpath={{.spec.clusterIP}}"))?;
     Ok(format!("http://{address}"))
 }
 

@@ -12,7 +12,7 @@ use mistral_workflows_operator::mistral::wire::{
     BulkOutcome, Event, Execution, Id, MAX_DESCRIPTION, Page, Registration, RegistrationRow, WhoAmI, Workflow,
     WorkflowRow, fingerprint, is_terminal,
 };
-use mistral_workflows_operator::mistral::{ApiError, Error, Mask};
+use mistral_workflows_operator::mistral::{ApiError, Error, Redactor};
 use mistral_workflows_operator::workflow::versions::{Gathering, MAX_REGISTRATIONS, as_written};
 use mistral_workflows_operator::workflow::{discovery, fields, import};
 use mistral_workflows_operator::workspace::plan::judge;
@@ -282,8 +282,8 @@ fn refusal(bytes: &[u8]) -> bool {
     let status = STATUSES[usize::from(first.wrapping_sub(b'0')) % STATUSES.len()];
     let status = StatusCode::from_u16(status).expect("a status");
     let is_json = Json::from_text(String::from_utf8_lossy(body).into_owned()).is_some();
-    let mask = Mask::new([SECRET]);
-    let own = Mask::new([KEY]);
+    let mask = Redactor::new([SECRET]);
+    let own = Redactor::new([KEY]);
     let clean = |text: &str| answer::clean(text, KEY, &own, &mask);
     let asked = Some(Duration::from_secs(7));
     for repeat in [Repeat::Harmless, Repeat::Harmful] {

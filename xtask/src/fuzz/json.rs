@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use mistral_workflows_operator::json::{self, Json, MAX_DEPTH, Rows};
-use mistral_workflows_operator::mistral::{Mask, answer};
+use mistral_workflows_operator::mistral::{Redactor, answer};
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::Value;
@@ -162,8 +162,8 @@ fn mask(bytes: &[u8]) -> bool {
     let Some((text, secrets)) = parts.split_last() else { return false };
     // More secrets would only be slow here, because each is searched for separately.
     let secrets = &secrets[..secrets.len().min(16)];
-    let mask = Mask::new(secrets.iter().map(AsRef::as_ref));
-    let secrets: Vec<&str> = secrets.iter().map(AsRef::as_ref).filter(|secret| Mask::covers(secret)).collect();
+    let mask = Redactor::new(secrets.iter().map(AsRef::as_ref));
+    let secrets: Vec<&str> = secrets.iter().map(AsRef::as_ref).filter(|secret| Redactor::covers(secret)).collect();
     // The mark in place of a secret may itself contain a part of a secret.
     let shows = |shown: &str| secrets.iter().any(|secret| shown.split("[redacted]").any(|rest| rest.contains(secret)));
     let shown = mask.text(text);

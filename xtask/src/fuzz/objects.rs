@@ -9,14 +9,14 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::core::{ObjectList, ObjectMeta, Status, WatchEvent};
 use mistral_workflows_operator::api::{Workflow, WorkflowExecution, Workspace};
-use mistral_workflows_operator::execution::cache::slim;
-use mistral_workflows_operator::execution::claim::{CLAIM, Claim, FINALIZER, Known, Note, digest};
+use mistral_workflows_operator::execution::cache::trim_for_cache;
+use mistral_workflows_operator::execution::claim::{CLAIM, Claim, ClaimAnnotation, ClaimBackup, FINALIZER, digest};
 use mistral_workflows_operator::execution::{metrics, undecodable};
 use mistral_workflows_operator::json;
 use mistral_workflows_operator::platform::apiserver::{Error, describe, finalizers, status_patch};
+use mistral_workflows_operator::platform::decoded::{Decoded, Metadata, MetadataList};
 use mistral_workflows_operator::platform::leader::elector;
 use mistral_workflows_operator::platform::leader::lease::Candidate;
-use mistral_workflows_operator::platform::object::{Decoded, Metadata, MetadataList};
 use mistral_workflows_operator::platform::refused::Refused;
 use mistral_workflows_operator::platform::watch;
 use mistral_workflows_operator::workspace::connections::Connections;
@@ -169,15 +169,15 @@ fn can_be_written<K: Resource + Serialize + DeserializeOwned>(object: &K) {
 fn executions(bytes: &[u8]) -> bool {
     let execution = object::<WorkflowExecution>(bytes, EXECUTIONS[0]);
     let mut guarded = Decoded::<WorkflowExecution>::from_text(&String::from_utf8_lossy(bytes));
-    metrics::state(&guarded);
+    metrics::labels(&guarded);
     let before = guarded.clone();
-    slim(&mut guarded);
+    trim_for_cache(&mut guarded);
     assert_eq!(
         (&before.meta().name, &before.meta().uid, &before.meta().resource_version, &before.meta().finalizers),
         (&guarded.meta().name, &guarded.meta().uid, &guarded.meta().resource_version, &guarded.meta().finalizers),
         "what makes room leaves out who it is"
     );
-    assert_eq!(metrics::state(&before), metrics::state(&guarded), "how it stands");
+    assert_eq!(metrics::labels(&before), metrics::labels(&guarded), "how it stands");
     if let Err(undecodable) = &guarded.0 {
         let connections = Connections::new(Vec::new(), unbounded_channel().0);
         let deleted = undecodable::being_deleted(&undecodable.metadata, &connections);
@@ -209,7 +209,7 @@ fn workflows(bytes: &[u8]) -> bool {
         assert!(status_patch(Some(status), status).expect("a status is compared").is_empty(), "nothing has changed");
     }
     let mut guarded = Decoded::<Workflow>::from_text(&String::from_utf8_lossy(bytes));
-    watch::slim(&mut guarded, |_| None, |_| false);
+    watch::trim_for_cache(&mut guarded, |_| None, |_| false);
     workflow.is_some()
 }
 
@@ -248,27 +248,44 @@ fn metadata(bytes: &[u8]) -> bool {
 
 fn claim(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes).into_owned();
-    let note = |text: String| Note::read(Some(&BTreeMap::from([(CLAIM.to_owned(), text)])));
+    let note = |text: String| ClaimAnnotation::read(Some(&BTreeMap::from([(CLAIM.to_owned(), text)])));
     let claim = match note(text) {
-        Note::Claim(claim) => claim,
-        Note::Unreadable => return false,
-        Note::Absent => panic!("a claim that is there counts as absent"),
+        ClaimAnnotation::Claim(claim) => claim,
+        ClaimAnnotation::Unreadable => return false,
+        ClaimAnnotation::Absent => panic!("a claim that is there counts as absent"),
     };
-    assert_eq!(note(claim.to_annotation()), Note::Claim(claim.clone()), "a claim that was written and read again");
+    assert_eq!(
+        note(claim.to_annotation()),
+        ClaimAnnotation::Claim(claim.clone()),
+        "a claim that was written and read again"
+    );
     let id = &claim.execution_id;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     assert!((1..=256).contains(&id.len()) && id.bytes().all(allowed), "the id {id:.300}");
-    assert!(claim.refused || claim.doubt_ends() >= claim.send_before, "a doubt that ends before it begins");
-    assert!(!claim.refused || claim.doubt_ends() == Timestamp::MIN, "a refusal ages into a doubt");
+    assert!(claim.refused || claim.outcome_known_by() >= claim.send_before, "a doubt that ends before it begins");
+    assert!(!claim.refused || claim.outcome_known_by() == Timestamp::MIN, "a refusal ages into a doubt");
     let (origin, workspace) = (claim.origin.as_str(), claim.workspace_id.as_deref());
     assert!(claim.is_for(origin, workspace, false) && !claim.is_for("https://other", workspace, true));
     // The fields that a process remembers of a claim must make the same claim again.
-    let Known {
-        execution_id, attempt, revision, since, send_before, first: _, own: _, digest, inputs, reading, ..
-    } = Known::of(&claim, "derived");
+    let ClaimBackup {
+        execution_id,
+        attempt,
+        revision,
+        since,
+        send_before,
+        first: _,
+        own: _,
+        digest,
+        inputs,
+        read_only,
+        ..
+    } = ClaimBackup::of(&claim, "derived");
     let execution_id = execution_id.unwrap_or_else(|| "derived".to_owned());
     let same = *claim.clone();
-    assert_eq!(*claim, Claim { execution_id, attempt, revision, since, send_before, digest, inputs, reading, ..same });
+    assert_eq!(
+        *claim,
+        Claim { execution_id, attempt, revision, since, send_before, digest, inputs, read_only, ..same }
+    );
     true
 }
 

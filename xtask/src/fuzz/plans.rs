@@ -8,16 +8,18 @@ use mistral_workflows_operator::api::values::Kind;
 use mistral_workflows_operator::api::{Workflow, WorkflowExecution, WorkflowExecutionStatus};
 use mistral_workflows_operator::execution::plan::{Call, ClusterStep, Decision, Step, plan};
 use mistral_workflows_operator::execution::state::input::{Input, Source, Sources, wanted};
-use mistral_workflows_operator::execution::state::result::{self, Stored};
-use mistral_workflows_operator::execution::state::{Comparison, Instance, Memory, Observed, Referent, Surroundings};
+use mistral_workflows_operator::execution::state::result::{self, ResultWrite};
+use mistral_workflows_operator::execution::state::{
+    Comparison, ExecutionState, Instance, Memory, References, WorkflowRefState,
+};
 use mistral_workflows_operator::mistral::wire::{Event, Execution, Registration};
 use mistral_workflows_operator::mistral::{ApiError, Error, answer};
 use mistral_workflows_operator::platform::apiserver::status_patch;
-use mistral_workflows_operator::platform::object::Decoded;
+use mistral_workflows_operator::platform::decoded::Decoded;
 use mistral_workflows_operator::workflow;
 use mistral_workflows_operator::workflow::fields::Field;
 use mistral_workflows_operator::workflow::versions::Gathering;
-use mistral_workflows_operator::workspace::access::{Connection, Workspace};
+use mistral_workflows_operator::workspace::access::{ConnectionInfo, Workspace};
 use secrecy::SecretSlice;
 
 use super::mutate::SEPARATOR;
@@ -60,8 +62,8 @@ const REGISTRATIONS: &str = r#"{"workflow_registrations":[{"id":"r","workflow_id
 /// The maximum number of steps in one reconcile. A reconcile that takes more is in a loop.
 const STEPS: usize = 40;
 
-fn connection() -> Connection {
-    Connection { origin: "https://api.mistral.ai".into(), workspace_id: Some("ws".into()), epoch: 1 }
+fn connection() -> ConnectionInfo {
+    ConnectionInfo { origin: "https://api.mistral.ai".into(), workspace_id: Some("ws".into()), epoch: 1 }
 }
 
 fn not_found() -> Error {
@@ -91,15 +93,15 @@ fn execution(bytes: &[u8]) -> bool {
     // The second time is that of a machine whose clock was never set.
     for now in ["2026-11-30T08:30:00Z", "1970-01-01T00:00:00Z"] {
         let now: Timestamp = now.parse().expect("a time");
-        let surroundings = Surroundings {
+        let references = References {
             workspace: Workspace::Ready(connection()),
             stop_with: Some(connection()),
-            referent: Referent::NotNamed,
+            workflow_ref: WorkflowRefState::NotNamed,
         };
         let instance = Instance { name: "operator".into(), since: Timestamp::UNIX_EPOCH, api_server_time: None };
-        let o = Observed::new(&object, "cluster", instance, Memory::default(), surroundings, true, now);
+        let state = ExecutionState::new(&object, "cluster", instance, Memory::default(), references, true, now);
         let quotes = text.contains(SECRET);
-        if let Some(status) = pass(o, &remote, now, quotes) {
+        if let Some(status) = pass(state, &remote, now, quotes) {
             is_sound(&object, &status, quotes);
         }
     }
@@ -107,62 +109,62 @@ fn execution(bytes: &[u8]) -> bool {
 }
 
 /// Runs one reconcile. Returns the status that it settles with.
-fn pass(mut o: Observed, remote: &Remote, now: Timestamp, quotes: bool) -> Option<WorkflowExecutionStatus> {
+fn pass(mut state: ExecutionState, remote: &Remote, now: Timestamp, quotes: bool) -> Option<WorkflowExecutionStatus> {
     let absent = || Err(not_found());
     // A run exists once it is started, or earlier if the resource says so.
-    let mut exists = o.status.execution_id.is_some();
+    let mut exists = state.status.execution_id.is_some();
     let mut last = String::new();
     for _ in 0..STEPS {
-        let step = match plan(&o, now) {
+        let step = match plan(&state, now) {
             Decision::Settle(settled) => return Some(settled.status),
             Decision::Act(step) => step,
         };
         last = format!("{step:.200?}");
         match step {
             Step::Cluster(ClusterStep::WriteClaim { claim, finalizer, send, consent: _ }) => {
-                o.finalizer = finalizer;
-                o.claimed(*claim, send);
+                state.finalizer = finalizer;
+                state.claimed(*claim, send);
             }
-            Step::Cluster(ClusterStep::SetFinalizer(present)) => o.finalizer = present,
+            Step::Cluster(ClusterStep::SetFinalizer(present)) => state.finalizer = present,
             Step::Cluster(ClusterStep::Release { .. } | ClusterStep::Delete) => return None,
-            Step::Call(Call::GetTarget) => o.probed(Ok(())),
-            Step::Call(Call::Compare) => o.compared(Comparison::Same),
-            Step::Call(Call::GetRun) if exists => o.asked(remote.run.clone()),
-            Step::Call(Call::GetRun) => o.asked(absent()),
+            Step::Call(Call::GetTarget) => state.target_fetched(Ok(())),
+            Step::Call(Call::Compare) => state.compared(Comparison::Same),
+            Step::Call(Call::GetRun) if exists => state.fetched(remote.run.clone()),
+            Step::Call(Call::GetRun) => state.fetched(absent()),
             Step::Cluster(ClusterStep::ReadInput) => {
-                o.spec.left_out = None;
-                o.input = Input::Read(Arc::new(sources(&o)));
+                state.spec.left_out = None;
+                state.input = Input::Read(Arc::new(sources(&state)));
             }
             Step::Call(Call::Start) => {
                 exists = true;
-                o.sent(remote.run.clone());
+                state.sent(remote.run.clone());
             }
-            Step::Cluster(ClusterStep::Linger) => o.lingered(None),
-            Step::Call(Call::ReadFailure) => o.failure_read(Ok(remote.events.clone())),
+            Step::Cluster(ClusterStep::Linger) => state.lingered(None),
+            Step::Call(Call::ReadFailure) => state.failure_read(Ok(remote.events.clone())),
             Step::Cluster(ClusterStep::WriteResult) => {
-                let wanted = result::wanted(&o).expect("a result that is to be written");
-                let shown = wanted.kind == Kind::ConfigMap && has_secrets(&o) && !quotes;
+                let wanted = result::wanted(&state).expect("a result that is to be written");
+                let shown = wanted.kind == Kind::ConfigMap && has_secrets(&state) && !quotes;
                 assert!(!shown || !shows(&wanted.text, SECRET), "a result in a ConfigMap shows a Secret");
-                o.stored = Stored::Written;
+                state.stored = ResultWrite::Written;
             }
-            Step::Call(Call::Stop(call)) => o.stop_sent(call, Ok(()), now),
+            Step::Call(Call::Stop(call)) => state.stop_sent(call, Ok(()), now),
         }
     }
     panic!("a pass at {now} goes on after {STEPS} steps: {last}");
 }
 
-fn has_secrets(o: &Observed) -> bool {
-    wanted(&o.spec).keys().any(|(kind, _)| *kind == Kind::Secret)
+fn has_secrets(state: &ExecutionState) -> bool {
+    wanted(&state.spec).keys().any(|(kind, _)| *kind == Kind::Secret)
 }
 
 /// Every key of every object that the spec names holds the secret.
-fn sources(o: &Observed) -> Sources {
+fn sources(state: &ExecutionState) -> Sources {
     let source = |keys: Vec<String>| Source::Found {
         uid: "u".into(),
         resource_version: "7".into(),
         values: keys.into_iter().map(|key| (key, SecretSlice::from(format!("\"{SECRET}\"").into_bytes()))).collect(),
     };
-    wanted(&o.spec).into_iter().map(|(object, keys)| (object, source(keys))).collect()
+    wanted(&state.spec).into_iter().map(|(object, keys)| (object, source(keys))).collect()
 }
 
 /// Asserts that the API server accepts the status and that everyone may read it. `quotes`: the resource itself contains
@@ -189,8 +191,8 @@ fn is_sound(object: &WorkflowExecution, status: &WorkflowExecutionStatus, quotes
 }
 
 fn workflows(bytes: &[u8]) -> bool {
-    use workflow::observed::{Memory, Observed};
     use workflow::plan::{Call, ClusterStep, Decision, Step, plan};
+    use workflow::state::{Memory, WorkflowState};
 
     let [object, answer, registrations] = parts(bytes);
     let Ok(mut object) = Decoded::<Workflow>::from_text(&String::from_utf8_lossy(object)).0 else { return false };
@@ -206,23 +208,25 @@ fn workflows(bytes: &[u8]) -> bool {
     // For any input, reconciles come to an end, and then nothing is left to write.
     for round in 0..4 {
         let ready = Workspace::Ready(connection());
-        let mut o = Observed::new(&object, memory, ready, Some(connection()), true);
+        let mut state = WorkflowState::new(&object, memory, ready, Some(connection()), true);
         let mut steps = 0;
         let settled = loop {
             steps += 1;
             assert!(steps < STEPS, "a pass goes on after {STEPS} steps");
-            match plan(&o, now) {
+            match plan(&state, now) {
                 Decision::Settle(settled) => break settled,
-                Decision::Act(Step::Cluster(ClusterStep::SetFinalizer(present))) => o.finalizer = present,
+                Decision::Act(Step::Cluster(ClusterStep::SetFinalizer(present))) => state.finalizer = present,
                 Decision::Act(Step::Cluster(ClusterStep::Release { .. })) => return remote.is_ok(),
                 Decision::Act(Step::Call(Call::Find(_))) => {
-                    o.found(Ok(remote.as_ref().ok().map(|workflow| workflow.id.clone())))
+                    state.found(Ok(remote.as_ref().ok().map(|workflow| workflow.id.clone())))
                 }
-                Decision::Act(Step::Call(Call::Get(_))) => o.asked(remote.clone()),
-                Decision::Act(Step::Call(Call::ReadRegistrations(_))) => o.registrations_read(Ok(versions())),
-                Decision::Act(Step::Call(Call::Update(_, fields))) => o.changed(fields, remote.clone().map(Some), now),
+                Decision::Act(Step::Call(Call::Get(_))) => state.fetched(remote.clone()),
+                Decision::Act(Step::Call(Call::ReadRegistrations(_))) => state.registrations_read(Ok(versions())),
+                Decision::Act(Step::Call(Call::Update(_, fields))) => {
+                    state.changed(fields, remote.clone().map(Some), now)
+                }
                 Decision::Act(Step::SetArchived(..)) => {
-                    o.changed(vec![Field::Archived], remote.clone().map(Some), now);
+                    state.changed(vec![Field::Archived], remote.clone().map(Some), now);
                 }
             }
         };
@@ -234,8 +238,8 @@ fn workflows(bytes: &[u8]) -> bool {
         let stored = serde_json::to_value(&settled.status).ok();
         object.status = stored.and_then(|value| serde_json::from_value(value).ok()).or(Some(settled.status));
         object.metadata.finalizers =
-            Some(if o.finalizer { vec![workflow::observed::FINALIZER.to_owned()] } else { Vec::new() });
-        memory = o.memory;
+            Some(if state.finalizer { vec![workflow::state::FINALIZER.to_owned()] } else { Vec::new() });
+        memory = state.memory;
     }
     remote.is_ok()
 }

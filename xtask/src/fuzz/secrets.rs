@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::Secret;
 use mistral_workflows_operator::api::WorkflowExecutionSpec;
 use mistral_workflows_operator::api::values::Kind;
 use mistral_workflows_operator::api::workspace::SecretKeyRef;
-use mistral_workflows_operator::execution::pass::objects::Holder;
+use mistral_workflows_operator::execution::effects::objects::Holder;
 use mistral_workflows_operator::execution::state::input::{Source, Sources, compose, mask};
 use mistral_workflows_operator::json::Json;
-use mistral_workflows_operator::mistral::Mask;
+use mistral_workflows_operator::mistral::Redactor;
 use mistral_workflows_operator::workspace::credentials::api_key;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretSlice};
@@ -127,9 +127,9 @@ fn values(bytes: &[u8]) -> bool {
             assert_eq!(at(&["own", "a"]).text(), "1", "what the spec says itself");
             // The mask must redact every sent value from the answers.
             let echo = mask.text(text);
-            assert!(!Mask::covers(text) || !shows(&echo, text.trim()), "a value of a Secret is shown");
+            assert!(!Redactor::covers(text) || !shows(&echo, text.trim()), "a value of a Secret is shown");
             json.leaves(|leaf| {
-                if Mask::covers(leaf) {
+                if Redactor::covers(leaf) {
                     assert!(!shows(&mask.text(leaf), leaf.trim()), "a value of a Secret is shown");
                 }
             });

@@ -4,19 +4,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
 use crate::api::conditions::EXPIRED;
-use crate::execution::cache::slim;
+use crate::execution::cache::trim_for_cache;
 use crate::execution::controller::Guarded;
 use crate::execution::plan::finish::Ended;
 use crate::platform::apiserver::status_patch;
 
 /// Ended at second 5, reported at second 6, to be deleted an hour later. The finalizer is gone.
-fn finished() -> Observed {
-    let mut o = Observed { look: true, ..started() };
-    o.asked(Ok(run("COMPLETED")));
-    let status = settled(&o, at(6)).status;
-    let mut o = Observed { status, finalizer: false, ..claimed() };
-    o.spec.ttl_seconds_after_finished = Some(3600);
-    o
+fn finished() -> ExecutionState {
+    let mut state = ExecutionState { refresh: true, ..started() };
+    state.fetched(Ok(run("COMPLETED")));
+    let status = settled(&state, at(6)).status;
+    let mut state = ExecutionState { status, finalizer: false, ..claimed() };
+    state.spec.ttl_seconds_after_finished = Some(3600);
+    state
 }
 
 fn seen(seconds: u64, witnessed: bool) -> Option<Ended> {
@@ -25,48 +25,48 @@ fn seen(seconds: u64, witnessed: bool) -> Option<Ended> {
 
 #[test]
 fn a_resource_is_deleted_when_its_time_is_over_and_not_before() {
-    let o = Observed { ended: seen(0, false), ..finished() };
-    assert_eq!(settled(&o, at(1006)).requeue, Requeue::AtLatest(Duration::from_secs(2600)));
-    assert_eq!(step(&o, at(3606)), ClusterStep::Delete);
-    let never = Observed { spec: new().spec, ..o };
+    let state = ExecutionState { ended: seen(0, false), ..finished() };
+    assert_eq!(settled(&state, at(1006)).requeue, Requeue::AtLatest(Duration::from_secs(2600)));
+    assert_eq!(step(&state, at(3606)), ClusterStep::Delete);
+    let never = ExecutionState { spec: new().spec, ..state };
     assert_eq!(settled(&never, at(1_000_000)).requeue, Requeue::OnChange);
 }
 
 #[test]
 fn who_saw_the_end_counts_by_a_clock_that_nobody_can_set() {
-    let o = Observed { ended: seen(100, true), ..finished() };
+    let state = ExecutionState { ended: seen(100, true), ..finished() };
     for now in [at(-100_000), at(106), at(100_000)] {
-        assert_eq!(settled(&o, now).requeue, Requeue::AtLatest(Duration::from_secs(3500)));
+        assert_eq!(settled(&state, now).requeue, Requeue::AtLatest(Duration::from_secs(3500)));
     }
-    assert_eq!(step(&Observed { ended: seen(3600, true), ..o }, at(-100_000)), ClusterStep::Delete);
+    assert_eq!(step(&ExecutionState { ended: seen(3600, true), ..state }, at(-100_000)), ClusterStep::Delete);
 }
 
 #[test]
 fn after_a_restart_an_end_in_the_future_does_not_keep_a_resource_for_longer_than_its_time() {
     let set_back = at(-1_000_000);
-    let o = Observed { ended: seen(0, false), ..finished() };
-    assert_eq!(settled(&o, set_back).requeue, Requeue::AtLatest(Duration::from_secs(3600)));
-    assert_eq!(step(&Observed { ended: seen(3600, false), ..o }, set_back), ClusterStep::Delete);
+    let state = ExecutionState { ended: seen(0, false), ..finished() };
+    assert_eq!(settled(&state, set_back).requeue, Requeue::AtLatest(Duration::from_secs(3600)));
+    assert_eq!(step(&ExecutionState { ended: seen(3600, false), ..state }, set_back), ClusterStep::Delete);
 }
 
 #[test]
 fn a_resource_that_came_to_its_end_while_no_operator_ran_is_deleted_at_once() {
-    assert_eq!(step(&Observed { ended: seen(0, false), ..finished() }, at(100_000)), ClusterStep::Delete);
+    assert_eq!(step(&ExecutionState { ended: seen(0, false), ..finished() }, at(100_000)), ClusterStep::Delete);
 }
 
 #[test]
 fn a_resource_that_would_be_created_again_is_kept_and_says_so_once() {
-    let o = Observed { tracked_by: Some("Argo CD".into()), ended: seen(0, false), ..finished() };
-    let kept = settled(&o, at(4000));
+    let state = ExecutionState { tracked_by: Some("Argo CD".into()), ended: seen(0, false), ..finished() };
+    let kept = settled(&state, at(4000));
     let expired = find(&kept.status.conditions, EXPIRED).unwrap();
     assert_eq!(expired.reason, reason::TRACKED);
     assert!(expired.message.contains("Argo CD"), "{}", expired.message);
     assert_eq!(kept.requeue, Requeue::OnChange);
-    let again = Observed { status: kept.status.clone(), ..o };
+    let again = ExecutionState { status: kept.status.clone(), ..state };
     assert_eq!(settled(&again, at(5000)).status, kept.status);
     // The TTL was removed from the spec.
     let spec = new().spec;
-    let without = settled(&Observed { spec, ..again }, at(5000)).status;
+    let without = settled(&ExecutionState { spec, ..again }, at(5000)).status;
     assert_eq!(find(&without.conditions, EXPIRED), None);
 }
 
@@ -87,7 +87,7 @@ fn what_argo_flux_and_helm_keep_track_of_is_known_by_their_marks() {
         (json!({ "labels": { "kro.run/owned": "true" } }), Some("kro")),
         (json!({ "labels": { "crossplane.io/composite": "x" } }), Some("Crossplane")),
     ] {
-        assert_eq!(observed(metadata.clone(), json!({})).tracked_by.as_deref(), tool, "{metadata}");
+        assert_eq!(of_resource(metadata.clone(), json!({})).tracked_by.as_deref(), tool, "{metadata}");
     }
 }
 
@@ -96,7 +96,7 @@ fn what_a_controller_would_make_again_is_kept_and_what_a_job_has_made_is_not() {
     let owned = |api_version: &str, kind: &str, controller: bool| {
         let owner =
             json!({ "apiVersion": api_version, "kind": kind, "name": "x", "uid": "y", "controller": controller });
-        observed(json!({ "ownerReferences": [owner] }), json!({})).tracked_by
+        of_resource(json!({ "ownerReferences": [owner] }), json!({})).tracked_by
     };
     assert_eq!(owned("example.org/v1", "XReport", true).as_deref(), Some("XReport \"x\""));
     assert_eq!(owned("example.org/v1", "Job", true).as_deref(), Some("Job \"x\""));
@@ -115,26 +115,27 @@ fn what_a_controller_would_make_again_is_kept_and_what_a_job_has_made_is_not() {
 #[test]
 fn the_last_change_of_a_resource_comes_after_the_doubt_of_its_claim() {
     // A claim stays in memory until the resource changes after the claim's doubt. No run is shorter than this one.
-    let mut o = finished();
-    o.status.end_time = Some(Time(at(0)));
-    o.status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Time(at(0)));
-    (o.finalizer, o.spec.ttl_seconds_after_finished) = (true, None);
-    let Note::Claim(claim) = &o.note else { panic!("not claimed") };
+    let mut state = finished();
+    state.status.end_time = Some(Time(at(0)));
+    state.status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Time(at(0)));
+    (state.finalizer, state.spec.ttl_seconds_after_finished) = (true, None);
+    let ClaimAnnotation::Claim(claim) = &state.note else { panic!("not claimed") };
     let last = (6..)
         .map(at)
-        .find(|now| matches!(plan(&o, *now), Decision::Act(Step::Cluster(ClusterStep::SetFinalizer(false)))))
+        .find(|now| matches!(plan(&state, *now), Decision::Act(Step::Cluster(ClusterStep::SetFinalizer(false)))))
         .unwrap();
-    assert!(claim.doubt_ends() < last && last < at(130), "{last}");
+    assert!(claim.outcome_known_by() < last && last < at(130), "{last}");
 }
 
 #[test]
 fn what_is_kept_although_its_time_is_over_loses_its_finalizer_all_the_same() {
-    let mut o = Observed { finalizer: true, tracked_by: Some("Flux".into()), ended: seen(1, true), ..finished() };
-    o.spec.ttl_seconds_after_finished = Some(0);
-    let kept = settled(&o, at(7));
+    let mut state =
+        ExecutionState { finalizer: true, tracked_by: Some("Flux".into()), ended: seen(1, true), ..finished() };
+    state.spec.ttl_seconds_after_finished = Some(0);
+    let kept = settled(&state, at(7));
     assert!(is_true(&kept.status.conditions, EXPIRED));
     assert!(matches!(kept.requeue, Requeue::AtLatest(wait) if wait <= Duration::from_secs(125)), "{:?}", kept.requeue);
-    assert_eq!(step(&Observed { status: kept.status, ..o }, at(200)), ClusterStep::SetFinalizer(false));
+    assert_eq!(step(&ExecutionState { status: kept.status, ..state }, at(200)), ClusterStep::SetFinalizer(false));
 }
 
 /// What a reconcile of a finished resource writes into its status, if the cache holds the trimmed resource.
@@ -147,13 +148,18 @@ fn written(change: fn(&mut Value), tracked_by: Option<&str>, now: Timestamp) -> 
     });
     change(&mut object);
     let mut guarded: Guarded = serde_json::from_value(object).unwrap();
-    slim(&mut guarded);
+    trim_for_cache(&mut guarded);
     let kept = guarded.0.unwrap();
-    let mut o = observed(json!({ "generation": kept.metadata.generation }), json!({}));
-    o.spec.ttl_seconds_after_finished = kept.spec.ttl_seconds_after_finished;
+    let mut state = of_resource(json!({ "generation": kept.metadata.generation }), json!({}));
+    state.spec.ttl_seconds_after_finished = kept.spec.ttl_seconds_after_finished;
     let old = kept.status.unwrap();
-    let o = Observed { status: old.clone(), tracked_by: tracked_by.map(str::to_owned), ended: seen(1, false), ..o };
-    match plan(&o, now) {
+    let state = ExecutionState {
+        status: old.clone(),
+        tracked_by: tracked_by.map(str::to_owned),
+        ended: seen(1, false),
+        ..state
+    };
+    match plan(&state, now) {
         Decision::Settle(settled) => {
             let patch = json!(status_patch(Some(&old), &settled.status).unwrap());
             patch.as_array().unwrap().clone()

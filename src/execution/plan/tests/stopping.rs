@@ -5,54 +5,54 @@ use crate::api::Shutdown;
 use crate::execution::claim::StopFor;
 
 /// A started run with this `spec.shutdown`.
-fn told(shutdown: Shutdown) -> Observed {
-    let mut o = started();
-    o.spec.shutdown = Some(shutdown);
-    o
+fn told(shutdown: Shutdown) -> ExecutionState {
+    let mut state = started();
+    state.spec.shutdown = Some(shutdown);
+    state
 }
 
 /// The same, recorded in the claim since second 50.
-fn recorded(shutdown: Shutdown) -> Observed {
-    let mut o = told(shutdown);
-    let Note::Claim(claim) = &mut o.note else { unreachable!() };
+fn recorded(shutdown: Shutdown) -> ExecutionState {
+    let mut state = told(shutdown);
+    let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
     (claim.stop_since, claim.stop_for) = (Some(at(50)), Some(StopFor::Shutdown));
-    o
+    state
 }
 
 #[test]
 fn a_shutdown_is_recorded_before_it_calls_and_cancels_once_and_terminates_after_the_grace() {
-    let mut o = told(Shutdown::Cancel);
-    assert_eq!(step(&o, at(50)), Call::GetRun);
-    o.asked(Ok(run("RUNNING")));
-    let (claim, _, send) = claim_of(step(&o, at(50)));
+    let mut state = told(Shutdown::Cancel);
+    assert_eq!(step(&state, at(50)), Call::GetRun);
+    state.fetched(Ok(run("RUNNING")));
+    let (claim, _, send) = claim_of(step(&state, at(50)));
     assert_eq!((claim.stop_since, claim.stop_for, send), (Some(at(50)), Some(StopFor::Shutdown), false));
-    o.claimed(claim, false);
-    assert_eq!(step(&o, at(50)), Call::Stop(StopCall::Cancel));
-    o.stop_sent(StopCall::Cancel, Ok(()), at(50));
-    let waiting = settled(&o, at(50));
+    state.claimed(claim, false);
+    assert_eq!(step(&state, at(50)), Call::Stop(StopCall::Cancel));
+    state.stop_sent(StopCall::Cancel, Ok(()), at(50));
+    let waiting = settled(&state, at(50));
     assert_eq!(ready(&waiting.status), reason::STOPPING);
     assert!(is_true(&waiting.status.conditions, STARTED));
-    o.stopped = None;
-    assert!(matches!(settled(&o, at(60)).requeue, Requeue::After(_)), "asked once is enough");
-    assert_eq!(step(&o, at(80)), Call::Stop(StopCall::Terminate));
+    state.stopped = None;
+    assert!(matches!(settled(&state, at(60)).requeue, Requeue::After(_)), "asked once is enough");
+    assert_eq!(step(&state, at(80)), Call::Stop(StopCall::Terminate));
 }
 
 #[test]
 fn a_stop_that_is_recorded_goes_on_when_the_wish_is_gone() {
-    let mut o = recorded(Shutdown::Cancel);
-    o.spec.shutdown = None;
-    o.asked(Ok(run("RUNNING")));
-    assert_eq!(step(&o, at(51)), Call::Stop(StopCall::Cancel));
-    assert_eq!(step(&o, at(80)), Call::Stop(StopCall::Terminate));
+    let mut state = recorded(Shutdown::Cancel);
+    state.spec.shutdown = None;
+    state.fetched(Ok(run("RUNNING")));
+    assert_eq!(step(&state, at(51)), Call::Stop(StopCall::Cancel));
+    assert_eq!(step(&state, at(80)), Call::Stop(StopCall::Terminate));
 }
 
 #[test]
 fn a_stop_that_the_run_has_not_heeded_for_a_minute_is_asked_for_again() {
-    let mut o = recorded(Shutdown::Terminate);
-    o.asked(Ok(run("RUNNING")));
-    o.memory.stop = Some((StopCall::Terminate, at(50)));
-    assert!(matches!(settled(&o, at(100)).requeue, Requeue::After(_)));
-    assert_eq!(step(&o, at(111)), Call::Stop(StopCall::Terminate));
+    let mut state = recorded(Shutdown::Terminate);
+    state.fetched(Ok(run("RUNNING")));
+    state.memory.stop = Some((StopCall::Terminate, at(50)));
+    assert!(matches!(settled(&state, at(100)).requeue, Requeue::After(_)));
+    assert_eq!(step(&state, at(111)), Call::Stop(StopCall::Terminate));
 }
 
 #[test]
@@ -67,22 +67,22 @@ fn every_end_of_a_stopped_run_is_told_as_what_it_is() {
         ("FAILED", StopFor::Deadline, reason::WORKFLOW_FAILED),
         ("TIMED_OUT", StopFor::Shutdown, reason::TIMED_OUT),
     ] {
-        let mut o = recorded(Shutdown::Cancel);
-        let Note::Claim(claim) = &mut o.note else { unreachable!() };
+        let mut state = recorded(Shutdown::Cancel);
+        let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
         claim.stop_for = Some(why);
-        o.asked(Ok(run(end)));
-        o.failure = FailureText::Read(Some("no".into()));
-        assert_eq!(ready(&settled(&o, at(60)).status), expected, "{end} {why:?}");
+        state.fetched(Ok(run(end)));
+        state.failure = FailureText::Read(Some("no".into()));
+        assert_eq!(ready(&settled(&state, at(60)).status), expected, "{end} {why:?}");
     }
 }
 
 #[test]
 fn a_stop_met_with_trouble_is_told_and_tried_again() {
     let with = |error: Error| {
-        let mut o = recorded(Shutdown::Cancel);
-        o.asked(Ok(run("RUNNING")));
-        o.stop_sent(StopCall::Cancel, Err(error), at(51));
-        settled(&o, at(51))
+        let mut state = recorded(Shutdown::Cancel);
+        state.fetched(Ok(run("RUNNING")));
+        state.stop_sent(StopCall::Cancel, Err(error), at(51));
+        settled(&state, at(51))
     };
     let down = with(transient());
     assert_eq!(ready(&down.status), reason::STOPPING);
@@ -96,23 +96,25 @@ fn a_stop_met_with_trouble_is_told_and_tried_again() {
 
 #[test]
 fn a_run_is_stopped_by_a_connection_that_was_good_not_long_ago() {
-    let lost =
-        |o: Observed| Observed { workspace: Workspace::NotReady("the Secret is gone".into(), Wait::Stalled), ..o };
+    let lost = |state: ExecutionState| ExecutionState {
+        workspace: Workspace::NotReady("the Secret is gone".into(), Progress::Stalled),
+        ..state
+    };
     assert_eq!(step(&lost(told(Shutdown::Cancel)), at(50)), Call::GetRun);
     assert_eq!(ready(&settled(&lost(started()), at(50)).status), reason::WORKSPACE_NOT_READY);
-    let blind = Observed { stop_with: None, ..lost(told(Shutdown::Cancel)) };
-    assert_eq!(ready(&settled(&blind, at(50)).status), reason::WORKSPACE_NOT_READY);
+    let state_unreadable = ExecutionState { stop_with: None, ..lost(told(Shutdown::Cancel)) };
+    assert_eq!(ready(&settled(&state_unreadable, at(50)).status), reason::WORKSPACE_NOT_READY);
 }
 
 #[test]
 fn a_run_of_somebody_else_is_neither_stopped_nor_held_to_a_deadline() {
-    let mut o = with_claim(|claim| claim.reading = true);
-    o.status = started().status;
-    o.finalizer = false;
-    o.spec.shutdown = Some(Shutdown::Terminate);
-    o.spec.active_deadline_seconds = Some(1);
-    o.asked(Ok(run("RUNNING")));
-    let left_alone = settled(&o, at(500));
+    let mut state = with_claim(|claim| claim.read_only = true);
+    state.status = started().status;
+    state.finalizer = false;
+    state.spec.shutdown = Some(Shutdown::Terminate);
+    state.spec.active_deadline_seconds = Some(1);
+    state.fetched(Ok(run("RUNNING")));
+    let left_alone = settled(&state, at(500));
     assert_eq!(ready(&left_alone.status), reason::RUNNING);
     let ready = find(&left_alone.status.conditions, READY).unwrap();
     assert!(ready.message.contains("not this resource's own"), "{}", ready.message);
@@ -121,11 +123,14 @@ fn a_run_of_somebody_else_is_neither_stopped_nor_held_to_a_deadline() {
 #[test]
 fn what_has_not_started_is_kept_from_starting_without_a_call() {
     for (shutdown, expected) in [(Shutdown::Cancel, reason::CANCELED), (Shutdown::Terminate, reason::TERMINATED)] {
-        for o in [new(), with_claim(|claim| claim.refused = true), Observed { workspace: Workspace::NotFound, ..new() }]
-        {
-            let mut o = o;
-            o.spec.shutdown = Some(shutdown);
-            let status = settled(&o, at(1)).status;
+        for state in [
+            new(),
+            with_claim(|claim| claim.refused = true),
+            ExecutionState { workspace: Workspace::NotFound, ..new() },
+        ] {
+            let mut state = state;
+            state.spec.shutdown = Some(shutdown);
+            let status = settled(&state, at(1)).status;
             assert_eq!(ready(&status), expected);
             assert!(is_true(&status.conditions, FAILED) && !is_true(&status.conditions, STARTED));
             assert_eq!(status.end_time.map(|time| time.0), Some(at(1)));
@@ -137,42 +142,47 @@ fn what_has_not_started_is_kept_from_starting_without_a_call() {
 fn a_start_in_doubt_is_resolved_before_it_is_given_up() {
     for (change, expected) in [
         (
-            Box::new(|o: &mut Observed| o.spec.shutdown = Some(Shutdown::Cancel)) as Box<dyn Fn(&mut Observed)>,
+            Box::new(|state: &mut ExecutionState| state.spec.shutdown = Some(Shutdown::Cancel))
+                as Box<dyn Fn(&mut ExecutionState)>,
             reason::CANCELED,
         ),
-        (Box::new(|o: &mut Observed| o.spec.starting_deadline_seconds = Some(10)), reason::STARTING_DEADLINE_EXCEEDED),
+        (
+            Box::new(|state: &mut ExecutionState| state.spec.starting_deadline_seconds = Some(10)),
+            reason::STARTING_DEADLINE_EXCEEDED,
+        ),
     ] {
-        let mut o = claimed();
-        change(&mut o);
-        assert_eq!(step(&o, at(20)), Call::GetRun);
-        o.asked(Err(not_found()));
-        assert_eq!(ready(&settled(&o, at(20)).status), reason::OUTCOME_UNKNOWN);
-        assert_eq!(ready(&settled(&o, at(91)).status), expected);
-        o.asked(Ok(run("RUNNING")));
-        if o.spec.shutdown.is_some() {
-            assert!(claim_of(step(&o, at(20))).0.stop_since.is_some());
+        let mut state = claimed();
+        change(&mut state);
+        assert_eq!(step(&state, at(20)), Call::GetRun);
+        state.fetched(Err(not_found()));
+        assert_eq!(ready(&settled(&state, at(20)).status), reason::OUTCOME_UNKNOWN);
+        assert_eq!(ready(&settled(&state, at(91)).status), expected);
+        state.fetched(Ok(run("RUNNING")));
+        if state.spec.shutdown.is_some() {
+            assert!(claim_of(step(&state, at(20))).0.stop_since.is_some());
         } else {
-            assert_eq!(ready(&settled(&o, at(20)).status), reason::RUNNING, "it started in time");
+            assert_eq!(ready(&settled(&state, at(20)).status), reason::RUNNING, "it started in time");
         }
     }
 }
 
 #[test]
 fn a_claim_that_was_lost_is_no_proof_that_nothing_started() {
-    let mut o = Observed { note: Note::Absent, ..claimed() };
-    o.status.execution_id = Some("run-u-1".into());
-    o.spec.starting_deadline_seconds = Some(10);
-    assert_eq!(claim_of(step(&o, at(20))).0.execution_id, "run-u-1");
+    let mut state = ExecutionState { note: ClaimAnnotation::Absent, ..claimed() };
+    state.status.execution_id = Some("run-u-1".into());
+    state.spec.starting_deadline_seconds = Some(10);
+    assert_eq!(claim_of(step(&state, at(20))).0.execution_id, "run-u-1");
 }
 
 #[test]
 fn a_starting_deadline_wakes_the_resource_and_tells_what_kept_it_also_while_suspended() {
-    let mut o = Observed { workspace: Workspace::NotReady("the API refused the key".into(), Wait::Stalled), ..new() };
-    o.spec.starting_deadline_seconds = Some(60);
-    let waiting = settled(&o, at(20));
+    let mut state =
+        ExecutionState { workspace: Workspace::NotReady("the API refused the key".into(), Progress::Stalled), ..new() };
+    state.spec.starting_deadline_seconds = Some(60);
+    let waiting = settled(&state, at(20));
     assert_eq!(waiting.requeue, Requeue::AtLatest(Duration::from_secs(40)));
-    o.status = waiting.status;
-    let over = settled(&o, at(60));
+    state.status = waiting.status;
+    let over = settled(&state, at(60));
     assert_eq!(ready(&over.status), reason::STARTING_DEADLINE_EXCEEDED);
     assert!(over.status.failure.unwrap().message.contains("the API refused the key"));
     let mut suspended = new();
@@ -189,31 +199,31 @@ fn a_starting_deadline_wakes_the_resource_and_tells_what_kept_it_also_while_susp
 
 #[test]
 fn an_active_deadline_wakes_a_running_resource_and_stops_its_run() {
-    let mut o = started();
-    o.spec.active_deadline_seconds = Some(100);
-    assert_eq!(settled(&o, at(40)).requeue, Requeue::AtLatest(Duration::from_secs(60)));
-    assert_eq!(step(&o, at(100)), Call::GetRun);
-    o.asked(Ok(run("RUNNING")));
-    assert_eq!(claim_of(step(&o, at(100))).0.stop_for, Some(StopFor::Deadline));
+    let mut state = started();
+    state.spec.active_deadline_seconds = Some(100);
+    assert_eq!(settled(&state, at(40)).requeue, Requeue::AtLatest(Duration::from_secs(60)));
+    assert_eq!(step(&state, at(100)), Call::GetRun);
+    state.fetched(Ok(run("RUNNING")));
+    assert_eq!(claim_of(step(&state, at(100))).0.stop_for, Some(StopFor::Deadline));
 }
 
 #[test]
 fn a_run_that_was_past_its_deadline_when_it_was_found_is_first_told_to_have_started() {
-    let mut o = claimed();
-    o.spec.active_deadline_seconds = Some(1);
-    o.fresh = true;
-    o.sent(Ok(run("RUNNING")));
-    o.lingered(None);
-    assert_eq!(ready(&settled(&o, at(30)).status), reason::RUNNING);
+    let mut state = claimed();
+    state.spec.active_deadline_seconds = Some(1);
+    state.claimed_this_reconcile = true;
+    state.sent(Ok(run("RUNNING")));
+    state.lingered(None);
+    assert_eq!(ready(&settled(&state, at(30)).status), reason::RUNNING);
 }
 
 #[test]
 fn a_stop_that_is_recorded_goes_on_when_the_claim_is_lost() {
-    let mut o = recorded(Shutdown::Cancel);
-    let Note::Claim(claim) = &o.note else { unreachable!() };
-    o.memory.claim = Some(Box::new(Known::of(claim.as_ref(), &o.derived_id())));
+    let mut state = recorded(Shutdown::Cancel);
+    let ClaimAnnotation::Claim(claim) = &state.note else { unreachable!() };
+    state.memory.claim = Some(Box::new(ClaimBackup::of(claim.as_ref(), &state.derived_id())));
     // As after `kubectl replace` with a manifest that has neither.
-    (o.note, o.spec.shutdown) = (Note::Absent, None);
-    let (claim, ..) = claim_of(step(&o, at(60)));
+    (state.note, state.spec.shutdown) = (ClaimAnnotation::Absent, None);
+    let (claim, ..) = claim_of(step(&state, at(60)));
     assert_eq!((claim.stop_since, claim.stop_for), (Some(at(50)), Some(StopFor::Shutdown)));
 }

@@ -3,47 +3,47 @@
 use super::*;
 
 /// This process has claimed and sent attempt 2; the run goes on and is not visible yet.
-fn second_attempt() -> Observed {
+fn second_attempt() -> ExecutionState {
     with_claim(|claim| (claim.attempt, claim.revision) = (2, 5))
 }
 
 /// The claim as it was in an export from before the second attempt.
-fn exported(o: &Observed) -> Claim {
-    let Note::Claim(claim) = &o.note else { unreachable!() };
+fn exported(state: &ExecutionState) -> Claim {
+    let ClaimAnnotation::Claim(claim) = &state.note else { unreachable!() };
     Claim { attempt: 1, revision: 3, refused: true, send_before: at(-100), ..claim.as_ref().clone() }
 }
 
-fn noted(o: &Observed, claim: Claim) -> Observed {
-    Observed { note: Note::Claim(Box::new(claim)), ..o.clone() }
+fn noted(state: &ExecutionState, claim: Claim) -> ExecutionState {
+    ExecutionState { note: ClaimAnnotation::Claim(Box::new(claim)), ..state.clone() }
 }
 
 /// Claims that replace the present one: a description, and the resource with that claim.
-fn come_back() -> Vec<(&'static str, Observed)> {
-    let o = second_attempt();
-    let older = exported(&o);
+fn come_back() -> Vec<(&'static str, ExecutionState)> {
+    let state = second_attempt();
+    let older = exported(&state);
     let owner = |name: &str, namespace: &str| {
         let claim = claimed_elsewhere(name, namespace);
         Claim { owner: claim.owner, revision: 9, ..older.clone() }
     };
     let earlier = Claim { uid: Some("u-0".into()), execution_id: "run-u-0".into(), revision: 9, ..older.clone() };
     vec![
-        ("an older one", noted(&o, older.clone())),
-        ("another resource's", noted(&o, owner("other", "n"))),
-        ("another namespace's", noted(&o, owner("run", "elsewhere"))),
-        ("an earlier life's", noted(&o, earlier)),
+        ("an older one", noted(&state, older.clone())),
+        ("another resource's", noted(&state, owner("other", "n"))),
+        ("another namespace's", noted(&state, owner("run", "elsewhere"))),
+        ("an earlier life's", noted(&state, earlier)),
     ]
 }
 
 #[test]
 fn a_claim_that_comes_back_over_a_newer_one_starts_nothing_and_is_replaced() {
-    for (what, mut o) in come_back() {
-        o.asked(Err(not_found()));
-        let (claim, _, send) = claim_of(step(&o, at(50)));
+    for (what, mut state) in come_back() {
+        state.fetched(Err(not_found()));
+        let (claim, _, send) = claim_of(step(&state, at(50)));
         assert!(!send && claim.revision > 5 && claim.attempt == 2, "{what}: {claim:?}");
         assert_eq!((claim.execution_id.as_str(), claim.refused), ("run-u-1", false), "{what}");
-        o.claimed(claim, false);
-        o.known_for = Duration::ZERO;
-        let Decision::Settle(settled) = plan(&o, at(50)) else { panic!("{what} acts") };
+        state.claimed(claim, false);
+        state.known_for = Duration::ZERO;
+        let Decision::Settle(settled) = plan(&state, at(50)) else { panic!("{what} acts") };
         assert_eq!(ready(&settled.status), reason::OUTCOME_UNKNOWN, "{what}");
     }
 }
@@ -52,45 +52,45 @@ fn a_claim_that_comes_back_over_a_newer_one_starts_nothing_and_is_replaced() {
 fn a_doubt_ends_with_the_age_of_the_claim_in_whichever_process_unless_somebody_else_has_changed_it() {
     // A process that has just begun finds the claim.
     let found = |age: Option<u64>, refused: bool| {
-        let mut o = with_claim(|claim| (claim.refused, claim.claimant) = (refused, "earlier".into()));
-        let Note::Claim(claim) = &o.note else { unreachable!() };
-        o.memory.claim = Some(Box::new(Known::of(claim, "run-u-1")));
-        o.recorded = o.note.clone();
-        o.claim_age = age.map(Duration::from_secs);
-        o.began = at(91);
-        o.asked(Err(not_found()));
-        o
+        let mut state = with_claim(|claim| (claim.refused, claim.claimant) = (refused, "earlier".into()));
+        let ClaimAnnotation::Claim(claim) = &state.note else { unreachable!() };
+        state.memory.claim = Some(Box::new(ClaimBackup::of(claim, "run-u-1")));
+        state.recorded = state.note.clone();
+        state.claim_age = age.map(Duration::from_secs);
+        state.began = at(91);
+        state.fetched(Err(not_found()));
+        state
     };
     for refused in [false, true] {
         for age in [None, Some(89)] {
-            let o = found(age, refused);
-            assert_eq!(ready(&settled(&o, at(89)).status), reason::OUTCOME_UNKNOWN, "{age:?} {refused}");
+            let state = found(age, refused);
+            assert_eq!(ready(&settled(&state, at(89)).status), reason::OUTCOME_UNKNOWN, "{age:?} {refused}");
         }
-        let early = Observed { began: at(80), ..found(Some(91), refused) };
+        let early = ExecutionState { began: at(80), ..found(Some(91), refused) };
         assert_eq!(ready(&settled(&early, at(80)).status), reason::OUTCOME_UNKNOWN, "only one of two clocks says so");
-        let mut o = found(Some(91), refused);
-        let (claim, _, send) = claim_of(step(&o, at(91)));
+        let mut state = found(Some(91), refused);
+        let (claim, _, send) = claim_of(step(&state, at(91)));
         assert!(send && claim.attempt == 2, "{refused}");
         // A claim made now is as doubtful as any other.
-        o.claimed(claim.clone(), true);
-        assert_eq!(o.doubt(&claim), Duration::from_secs(90), "{refused}");
+        state.claimed(claim.clone(), true);
+        assert_eq!(state.doubt(&claim), Duration::from_secs(90), "{refused}");
     }
 }
 
 #[test]
 fn a_claim_has_an_age_only_on_the_resource_that_it_was_written_on() {
     let aged = |change: fn(&mut Claim)| {
-        let mut o = with_claim(change);
-        o.recorded = o.note.clone();
-        o.instance.api_server_time = Some(at(100));
-        o
+        let mut state = with_claim(change);
+        state.recorded = state.note.clone();
+        state.instance.api_server_time = Some(at(100));
+        state
     };
     let here = aged(|claim| claim.uid = Some("u-1".into()));
     assert_eq!(here.age_of_claim(Some(at(60))), Some(Duration::from_secs(39)), "times are cut to seconds");
     assert_eq!(here.age_of_claim(Some(at(-1))), None, "older than its resource, as from a backup");
     assert_eq!(here.age_of_claim(None), None, "somebody else has written it");
     assert_eq!(here.age_of_claim(Some(at(101))), None, "by a clock that is ahead");
-    let unknown = Observed { instance: Instance { api_server_time: None, ..here.instance.clone() }, ..here };
+    let unknown = ExecutionState { instance: Instance { api_server_time: None, ..here.instance.clone() }, ..here };
     assert_eq!(unknown.age_of_claim(Some(at(60))), None, "without an election nobody tells the time");
     let elsewhere: [fn(&mut Claim); 2] = [|claim| claim.uid = Some("u-0".into()), |claim| claim.uid = None];
     for change in elsewhere {
@@ -103,22 +103,22 @@ fn a_claim_has_an_age_only_on_the_resource_that_it_was_written_on() {
 #[test]
 fn a_refusal_that_this_process_has_not_seen_is_not_believed() {
     // The call of this process is in flight, and somebody writes that it was refused.
-    let mut o = claimed();
-    let Note::Claim(claim) = &o.note else { unreachable!() };
+    let mut state = claimed();
+    let ClaimAnnotation::Claim(claim) = &state.note else { unreachable!() };
     let claim = Claim { refused: true, ..claim.as_ref().clone() };
-    o.note = Note::Claim(Box::new(claim.clone()));
-    o.asked(Err(not_found()));
-    assert!(!o.is_refused(&claim) && !o.doubt(&claim).is_zero());
-    o.sent(Err(not_found()));
-    assert!(o.is_refused(&claim));
+    state.note = ClaimAnnotation::Claim(Box::new(claim.clone()));
+    state.fetched(Err(not_found()));
+    assert!(!state.is_refused(&claim) && !state.doubt(&claim).is_zero());
+    state.sent(Err(not_found()));
+    assert!(state.is_refused(&claim));
 }
 
 #[test]
 fn a_claim_that_comes_back_lets_no_deletion_and_no_shutdown_pass_the_run_by() {
-    for (what, o) in come_back() {
-        let deleted = Observed { deleted: Some(at(50)), ..o.clone() };
+    for (what, state) in come_back() {
+        let deleted = ExecutionState { deleted: Some(at(50)), ..state.clone() };
         assert!(matches!(step(&deleted, at(50)), Step::Cluster(ClusterStep::WriteClaim { send: false, .. })), "{what}");
-        let mut shut = o;
+        let mut shut = state;
         shut.spec.shutdown = Some(Shutdown::Cancel);
         assert!(matches!(step(&shut, at(50)), Step::Cluster(ClusterStep::WriteClaim { send: false, .. })), "{what}");
     }
@@ -126,15 +126,15 @@ fn a_claim_that_comes_back_lets_no_deletion_and_no_shutdown_pass_the_run_by() {
 
 #[test]
 fn after_a_restart_a_refused_claim_proves_nothing_before_every_earlier_call_would_show() {
-    let o = with_claim(|claim| (claim.refused, claim.claimant) = (true, "before".into()));
-    let mut o = Observed { memory: Memory::default(), ..o };
-    o.asked(Err(not_found()));
-    assert_eq!(ready(&settled(&o, at(89)).status), reason::OUTCOME_UNKNOWN);
-    assert!(claim_of(step(&o, at(90))).2);
-    let mut deleted = Observed { deleted: Some(at(50)), ..o };
+    let state = with_claim(|claim| (claim.refused, claim.claimant) = (true, "before".into()));
+    let mut state = ExecutionState { memory: Memory::default(), ..state };
+    state.fetched(Err(not_found()));
+    assert_eq!(ready(&settled(&state, at(89)).status), reason::OUTCOME_UNKNOWN);
+    assert!(claim_of(step(&state, at(90))).2);
+    let mut deleted = ExecutionState { deleted: Some(at(50)), ..state };
     let (claim, ..) = claim_of(step(&deleted, at(60)));
     deleted.claimed(claim, false);
-    deleted.asked(Err(not_found()));
+    deleted.fetched(Err(not_found()));
     assert!(matches!(settled(&deleted, at(89)).requeue, Requeue::After(_)));
     assert_eq!(step(&deleted, at(90)), ClusterStep::Release { abandoned: false });
 }
@@ -142,8 +142,8 @@ fn after_a_restart_a_refused_claim_proves_nothing_before_every_earlier_call_woul
 #[test]
 fn after_a_restart_the_finalizer_alone_tells_that_there_was_a_claim() {
     let copied = Claim { owner: claimed_elsewhere("other", "n").owner, ..exported(&claimed()) };
-    let o = Observed { memory: Memory::default(), finalizer: true, ..noted(&claimed(), copied) };
-    let (claim, _, send) = claim_of(step(&o, at(1)));
+    let state = ExecutionState { memory: Memory::default(), finalizer: true, ..noted(&claimed(), copied) };
+    let (claim, _, send) = claim_of(step(&state, at(1)));
     assert_eq!((claim.execution_id.as_str(), send), ("run-u-1", false));
 }
 
@@ -151,13 +151,13 @@ fn after_a_restart_the_finalizer_alone_tells_that_there_was_a_claim() {
 fn a_claim_of_an_earlier_life_is_believed_only_if_this_life_has_no_run() {
     let earlier = Claim { uid: Some("u-0".into()), execution_id: "run-u-0".into(), ..exported(&claimed()) };
     let instance = Instance { name: "me".into(), since: at(10), api_server_time: None };
-    let restored = Observed { memory: Memory::default(), instance, ..noted(&claimed(), earlier) };
+    let restored = ExecutionState { memory: Memory::default(), instance, ..noted(&claimed(), earlier) };
     assert_eq!((step(&restored, at(20)), restored.execution_id().as_str()), (Call::GetRun.into(), "run-u-1"));
     let mut found = restored.clone();
-    found.asked(Ok(run("COMPLETED")));
+    found.fetched(Ok(run("COMPLETED")));
     assert_eq!(claim_of(step(&found, at(20))).0.execution_id, "run-u-1");
     let mut absent = restored;
-    absent.asked(Err(not_found()));
+    absent.fetched(Err(not_found()));
     assert_eq!(ready(&settled(&absent, at(84)).status), reason::OUTCOME_UNKNOWN);
     let (claim, _, send) = claim_of(step(&absent, at(85)));
     assert_eq!((claim.execution_id.as_str(), send), ("run-u-0", false));
@@ -168,43 +168,43 @@ fn a_claim_of_an_earlier_life_is_believed_only_if_this_life_has_no_run() {
 #[test]
 fn a_404_that_is_not_the_apis_own_says_nothing() {
     let gateway = || Error::NotFound(ApiError { code: None, ..said(404, "") });
-    let mut o = claimed();
-    o.asked(Err(gateway()));
-    let unknown = settled(&o, at(500));
+    let mut state = claimed();
+    state.fetched(Err(gateway()));
+    let unknown = settled(&state, at(500));
     assert_eq!(ready(&unknown.status), reason::OUTCOME_UNKNOWN);
-    let mut fresh = observed(json!({}), json!({ "executionId": "mine" }));
-    fresh.asked(Err(gateway()));
-    assert_eq!(ready(&settled(&fresh, at(500)).status), reason::API_UNAVAILABLE);
+    let mut claimed_this_reconcile = of_resource(json!({}), json!({ "executionId": "mine" }));
+    claimed_this_reconcile.fetched(Err(gateway()));
+    assert_eq!(ready(&settled(&claimed_this_reconcile, at(500)).status), reason::API_UNAVAILABLE);
     let mut gone = started();
-    gone.asked(Err(gateway()));
+    gone.fetched(Err(gateway()));
     assert!(find(&settled(&gone, at(500)).status.conditions, MISSING).is_none());
-    let mut deleted = Observed { deleted: Some(at(10)), ..with_claim(|claim| claim.stop_since = Some(at(10))) };
-    deleted.asked(Ok(run("RUNNING")));
+    let mut deleted = ExecutionState { deleted: Some(at(10)), ..with_claim(|claim| claim.stop_since = Some(at(10))) };
+    deleted.fetched(Ok(run("RUNNING")));
     deleted.stop_sent(StopCall::Cancel, Err(gateway()), at(100));
     assert!(matches!(settled(&deleted, at(200)).requeue, Requeue::After(_)));
 }
 
 #[test]
 fn a_404_counts_from_the_moment_the_question_was_sent() {
-    let mut o = claimed();
-    o.asked(Err(not_found()));
+    let mut state = claimed();
+    state.fetched(Err(not_found()));
     // The answer took thirty seconds.
-    let slow = Observed { began: at(85), known_for: Duration::from_secs(85), ..o.clone() };
+    let slow = ExecutionState { began: at(85), known_for: Duration::from_secs(85), ..state.clone() };
     assert!(matches!(plan(&slow, at(115)), Decision::Settle(_)));
     // The machine was suspended for an hour.
-    let suspended = Observed { began: at(3600), known_for: Duration::from_secs(2), ..o };
+    let suspended = ExecutionState { began: at(3600), known_for: Duration::from_secs(2), ..state };
     assert!(matches!(plan(&suspended, at(3600)), Decision::Settle(_)));
 }
 
 #[test]
 fn a_run_that_began_before_the_claim_was_not_started_by_it() {
     let explicit = |began: i64| {
-        let mut o = claimed();
-        o.spec.execution_id = Some("mine".into());
-        o.asked(Ok(Execution { start_time: Some(at(began)), ..run("RUNNING") }));
-        o
+        let mut state = claimed();
+        state.spec.execution_id = Some("mine".into());
+        state.fetched(Ok(Execution { start_time: Some(at(began)), ..run("RUNNING") }));
+        state
     };
-    assert!(claim_of(step(&explicit(-20), at(20))).0.reading);
+    assert!(claim_of(step(&explicit(-20), at(20))).0.read_only);
     assert_eq!(ready(&settled(&explicit(1), at(20)).status), reason::RUNNING);
     // Clocks may differ.
     assert_eq!(ready(&settled(&explicit(-10), at(20)).status), reason::RUNNING);
@@ -212,19 +212,19 @@ fn a_run_that_began_before_the_claim_was_not_started_by_it() {
 
 #[test]
 fn a_workflow_whose_name_differs_in_case_is_another_one() {
-    let mut o = observed(json!({}), json!({ "executionId": "mine", "workflowIdentifier": "W" }));
-    o.asked(Ok(run("RUNNING")));
-    assert_eq!(ready(&settled(&o, at(20)).status), reason::EXECUTION_ID_TAKEN);
+    let mut state = of_resource(json!({}), json!({ "executionId": "mine", "workflowIdentifier": "W" }));
+    state.fetched(Ok(run("RUNNING")));
+    assert_eq!(ready(&settled(&state, at(20)).status), reason::EXECUTION_ID_TAKEN);
 }
 
 /// Found under an explicit id, with a read-only claim.
-fn adopted(comparison: Comparison, status: &str) -> Observed {
-    let mut o = with_claim(|claim| claim.reading = true);
-    o.spec.execution_id = Some("mine".into());
-    o.asked(Ok(run(status)));
-    assert_eq!(step(&o, at(20)), Call::Compare);
-    o.compared(comparison);
-    o
+fn adopted(comparison: Comparison, status: &str) -> ExecutionState {
+    let mut state = with_claim(|claim| claim.read_only = true);
+    state.spec.execution_id = Some("mine".into());
+    state.fetched(Ok(run(status)));
+    assert_eq!(step(&state, at(20)), Call::Compare);
+    state.compared(comparison);
+    state
 }
 
 #[test]
@@ -255,16 +255,16 @@ fn complete_says_of_a_run_that_was_found_whether_it_had_the_same_input() {
 
 #[test]
 fn a_consent_is_used_once() {
-    let used = |o: &Observed| match step(o, at(2 * 86_400)) {
+    let used = |state: &ExecutionState| match step(state, at(2 * 86_400)) {
         Step::Cluster(ClusterStep::WriteClaim { consent, .. }) => consent,
         other => panic!("{other:?}"),
     };
-    let mut read = with_claim(|claim| claim.reading = true);
+    let mut read = with_claim(|claim| claim.read_only = true);
     read.take_over = Some("run-u-1".into());
     assert!(used(&read));
     let mut stale = claimed();
     stale.take_over = Some("run-u-1".into());
-    stale.asked(Err(not_found()));
+    stale.fetched(Err(not_found()));
     assert!(used(&stale));
     assert!(!used(&new()));
 }
@@ -272,24 +272,24 @@ fn a_consent_is_used_once() {
 #[test]
 fn a_run_is_stopped_whether_or_not_the_api_tells_of_it() {
     for error in [transient(), Error::Unreadable { too_long: false, message: "odd".into() }] {
-        let mut o = Observed { look: true, ..started() };
-        o.spec.shutdown = Some(Shutdown::Cancel);
-        o.asked(Err(error));
-        let (claim, ..) = claim_of(step(&o, at(100)));
-        o.claimed(claim, false);
-        assert_eq!(step(&o, at(100)), Call::Stop(StopCall::Cancel));
-        o.stop_sent(StopCall::Cancel, Ok(()), at(100));
-        assert_eq!(ready(&settled(&o, at(101)).status), reason::STOPPING);
+        let mut state = ExecutionState { refresh: true, ..started() };
+        state.spec.shutdown = Some(Shutdown::Cancel);
+        state.fetched(Err(error));
+        let (claim, ..) = claim_of(step(&state, at(100)));
+        state.claimed(claim, false);
+        assert_eq!(step(&state, at(100)), Call::Stop(StopCall::Cancel));
+        state.stop_sent(StopCall::Cancel, Ok(()), at(100));
+        assert_eq!(ready(&settled(&state, at(101)).status), reason::STOPPING);
     }
 }
 
 #[test]
 fn the_active_deadline_trusts_the_apis_clock_no_further_than_ours() {
     let seconds_left = |start: i64| {
-        let mut o = started();
-        o.spec.active_deadline_seconds = Some(60);
-        o.status.start_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(start)));
-        settled(&o, at(10)).requeue
+        let mut state = started();
+        state.spec.active_deadline_seconds = Some(60);
+        state.status.start_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(start)));
+        settled(&state, at(10)).requeue
     };
     // The run began between its claim, at 0, and its start in the status, at 1.
     assert_eq!(seconds_left(-3600), Requeue::AtLatest(Duration::from_secs(50)));
@@ -299,54 +299,54 @@ fn the_active_deadline_trusts_the_apis_clock_no_further_than_ours() {
 
 #[test]
 fn a_stop_that_a_backup_brings_back_shortens_no_grace() {
-    let mut o = Observed { deleted: Some(at(5000)), ..started() };
-    let Note::Claim(claim) = &mut o.note else { unreachable!() };
+    let mut state = ExecutionState { deleted: Some(at(5000)), ..started() };
+    let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
     claim.stop_since = Some(at(100));
-    assert_eq!(claim_of(step(&o, at(5000))).0.stop_since, Some(at(5000)));
+    assert_eq!(claim_of(step(&state, at(5000))).0.stop_since, Some(at(5000)));
 }
 
 #[test]
 fn a_clock_that_is_set_back_holds_nothing_for_longer_than_it_was_meant_to_wait() {
-    let mut o = claimed();
-    o.asked(Err(transient()));
-    o.settled(settled(&o, at(86_400)).requeue, at(86_400));
-    let held = Observed { remote: Remote::NotAsked, ..o };
+    let mut state = claimed();
+    state.fetched(Err(transient()));
+    state.settled(settled(&state, at(86_400)).requeue, at(86_400));
+    let held = ExecutionState { remote: Remote::NotFetched, ..state };
     assert!(matches!(plan(&held, at(86_400)), Decision::Settle(_)));
     assert_eq!(plan(&held, at(0)), Decision::Act(Call::GetRun.into()));
 }
 
 #[test]
 fn what_an_earlier_process_said_of_a_refused_start_stands_until_it_is_certain_and_then_deadlines_count() {
-    let o = with_claim(|claim| (claim.refused, claim.claimant) = (true, "before".into()));
+    let state = with_claim(|claim| (claim.refused, claim.claimant) = (true, "before".into()));
     let status = crate::execution::status::not_started(
-        &o,
-        Wait::Stalled,
+        &state,
+        Progress::Stalled,
         reason::TARGET_NOT_FOUND,
         "The API does not know it.".into(),
         at(1),
     );
-    let mut o = Observed { memory: Memory::default(), status: status.clone(), ..o };
-    let quiet = settled(&o, at(40));
+    let mut state = ExecutionState { memory: Memory::default(), status: status.clone(), ..state };
+    let quiet = settled(&state, at(40));
     assert_eq!((quiet.status, quiet.requeue), (status, Requeue::After(Duration::from_secs(50))));
-    assert_eq!(step(&o, at(90)), Call::GetRun);
-    o.asked(Err(not_found()));
-    assert!(claim_of(step(&o, at(90))).2);
-    o.spec.starting_deadline_seconds = Some(60);
-    assert_eq!(ready(&settled(&o, at(90)).status), reason::STARTING_DEADLINE_EXCEEDED);
+    assert_eq!(step(&state, at(90)), Call::GetRun);
+    state.fetched(Err(not_found()));
+    assert!(claim_of(step(&state, at(90))).2);
+    state.spec.starting_deadline_seconds = Some(60);
+    assert_eq!(ready(&settled(&state, at(90)).status), reason::STARTING_DEADLINE_EXCEEDED);
 }
 
 #[test]
 fn a_clock_that_is_behind_the_api_servers_stops_a_deleted_run_all_the_same() {
-    let mut o = Observed { deleted: Some(at(5000)), ..started() };
-    let (claim, ..) = claim_of(step(&o, at(100)));
-    o.claimed(claim, false);
-    assert_eq!(step(&o, at(100)), Call::GetRun);
+    let mut state = ExecutionState { deleted: Some(at(5000)), ..started() };
+    let (claim, ..) = claim_of(step(&state, at(100)));
+    state.claimed(claim, false);
+    assert_eq!(step(&state, at(100)), Call::GetRun);
 }
 
 #[test]
 fn a_refused_claim_says_nothing_once_the_api_has_told_of_a_run() {
-    let mut o = with_claim(|claim| claim.refused = true);
-    o.spec.shutdown = Some(Shutdown::Cancel);
-    o.memory.seen = true;
-    assert_eq!(step(&o, at(50)), Call::GetRun);
+    let mut state = with_claim(|claim| claim.refused = true);
+    state.spec.shutdown = Some(Shutdown::Cancel);
+    state.memory.seen = true;
+    assert_eq!(step(&state, at(50)), Call::GetRun);
 }

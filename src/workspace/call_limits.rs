@@ -7,10 +7,10 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::connections::{Connections, Key};
-use crate::mistral::budget::Budget;
-use crate::mistral::calls::Calls;
+use super::connections::{Connections, WorkspaceKey};
 use crate::sync::lock;
+use crate::throttle::Budget;
+use crate::throttle::metrics::Waits;
 
 /// Identifies an origin and a key without revealing the key.
 type Fingerprint = [u8; 32];
@@ -19,7 +19,7 @@ type Fingerprint = [u8; 32];
 pub struct Budgets {
     /// The operator's limit for one key, in calls per second.
     cap: u32,
-    calls: Calls,
+    waits: Waits,
     connections: Arc<Connections>,
     shared: Arc<Mutex<Shared>>,
 }
@@ -27,7 +27,7 @@ pub struct Budgets {
 #[derive(Debug, Default)]
 struct Shared {
     budgets: HashMap<Fingerprint, Weak<Budget>>,
-    members: HashMap<Key, Member>,
+    members: HashMap<WorkspaceKey, Member>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ struct Member {
     limit: u32,
 }
 
-/// Which setting limits the rate of calls.
+/// Which setting limits the rate of waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitOf {
     /// The Workspace itself.
@@ -49,12 +49,12 @@ pub enum LimitOf {
 
 impl Budgets {
     /// Starts empty. When the calls of Workspaces begin to wait, the Workspaces are notified through `connections`.
-    pub fn new(cap: u32, calls: Calls, connections: Arc<Connections>) -> Self {
-        Self { cap, calls, connections, shared: Arc::default() }
+    pub fn new(cap: u32, waits: Waits, connections: Arc<Connections>) -> Self {
+        Self { cap, waits, connections, shared: Arc::default() }
     }
 
     /// The budget of this key, which the Workspace uses from now on. Its `wish` counts for all that share the key.
-    pub fn join(&self, key: &Key, address: &Url, token: &SecretString, wish: Option<u32>) -> Arc<Budget> {
+    pub fn join(&self, key: &WorkspaceKey, address: &Url, token: &SecretString, wish: Option<u32>) -> Arc<Budget> {
         let of = fingerprint(address, token);
         let member = Member { of, limit: wish.unwrap_or(self.cap).min(self.cap) };
         let mut shared = lock(&self.shared);
@@ -75,7 +75,7 @@ impl Budgets {
 
     /// The rate that this Workspace shares with others of the same key, in calls per second, and the setting that
     /// limits it.
-    pub fn limit(&self, key: &Key) -> (u32, LimitOf) {
+    pub fn limit(&self, key: &WorkspaceKey) -> (u32, LimitOf) {
         let shared = lock(&self.shared);
         let Some(member) = shared.members.get(key) else { return (self.cap, LimitOf::Operator) };
         match shared.limit(member.of) {
@@ -86,7 +86,7 @@ impl Budgets {
     }
 
     /// Forgets all Workspaces except those that exist.
-    pub fn forget_all_but(&self, exists: impl Fn(&Key) -> bool) {
+    pub fn forget_all_but(&self, exists: impl Fn(&WorkspaceKey) -> bool) {
         let mut shared = lock(&self.shared);
         let gone: Vec<Member> =
             shared.members.iter().filter(|(key, _)| !exists(key)).map(|(_, member)| *member).collect();
@@ -96,7 +96,7 @@ impl Budgets {
 
     fn budget(&self, of: Fingerprint, limit: u32) -> Arc<Budget> {
         let (shared, connections) = (Arc::downgrade(&self.shared), Arc::clone(&self.connections));
-        Budget::new(limit, self.calls.clone(), move || {
+        Budget::new(limit, self.waits.clone(), move || {
             let Some(shared) = shared.upgrade() else { return };
             let members = lock(&shared).members.clone();
             members.iter().filter(|(_, member)| member.of == of).for_each(|(key, _)| connections.look_again(key));
@@ -130,11 +130,11 @@ mod tests {
 
     fn budgets(cap: u32) -> Budgets {
         let (suspect, _) = tokio::sync::mpsc::unbounded_channel();
-        Budgets::new(cap, Calls::default(), Arc::new(Connections::new(Vec::new(), suspect)))
+        Budgets::new(cap, crate::throttle::metrics::Waits::default(), Arc::new(Connections::new(Vec::new(), suspect)))
     }
 
-    fn key(name: &str) -> Key {
-        Key { namespace: "team".into(), name: name.into() }
+    fn key(name: &str) -> WorkspaceKey {
+        WorkspaceKey { namespace: "team".into(), name: name.into() }
     }
 
     fn join(budgets: &Budgets, name: &str, address: &str, token: &str, wish: Option<u32>) -> Arc<Budget> {

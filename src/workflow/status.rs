@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use k8s_openapi::jiff::Timestamp;
 
 use super::fields::{self, Field};
-use super::observed::{Observed, Registrations, Remote};
+use super::state::{Registrations, Remote, WorkflowState};
 use super::versions::{Versions, as_written};
 use crate::api::WorkflowStatus as Status;
-use crate::api::conditions::{self, ACTIVE, AMBIGUOUS, CONTESTED, Is, NEEDS_USER, Wait};
+use crate::api::conditions::{self, ACTIVE, AMBIGUOUS, CONTESTED, ConditionStatus, NEEDS_USER, Progress};
 use crate::mistral::wire::{MAX_DESCRIPTION, Workflow};
 
 /// Names of deployments in a message, at most.
@@ -17,32 +17,32 @@ const MAX_DEPLOYMENTS: usize = 10;
 pub use crate::api::reasons::workflow as reason;
 
 /// The workflow matches the spec, or is only read.
-pub fn ready(o: &Observed, workflow: &Workflow, reason: &str, message: &str, now: Timestamp) -> Status {
-    let mut status = seen(o, workflow, now);
-    conditions::ready(&mut status.conditions, reason, message, o.generation, now);
+pub fn ready(state: &WorkflowState, workflow: &Workflow, reason: &str, message: &str, now: Timestamp) -> Status {
+    let mut status = seen(state, workflow, now);
+    conditions::ready(&mut status.conditions, reason, message, state.generation, now);
     status
 }
 
 /// The workflow does not match the spec, or that is not known: why, and whether a person has to act.
-pub fn unready(o: &Observed, wait: Wait, reason: &str, message: &str, now: Timestamp) -> Status {
-    let mut status = match &o.remote {
-        Remote::Found(workflow) => seen(o, workflow, now),
-        Remote::Absent => absent(o, now),
-        Remote::NotAsked | Remote::Unknown(_) => base(o),
+pub fn unready(state: &WorkflowState, wait: Progress, reason: &str, message: &str, now: Timestamp) -> Status {
+    let mut status = match &state.remote {
+        Remote::Found(workflow) => seen(state, workflow, now),
+        Remote::Absent => absent(state, now),
+        Remote::NotFetched | Remote::Unknown(_) => base(state),
     };
-    conditions::unready(&mut status.conditions, wait, reason, message, o.generation, now);
+    conditions::unready(&mut status.conditions, wait, reason, message, state.generation, now);
     status
 }
 
 /// Reports which fields are contested, or that none is.
-pub fn contested(status: &mut Status, o: &Observed, fields: &[Field], now: Timestamp) {
+pub fn contested(status: &mut Status, state: &WorkflowState, fields: &[Field], now: Timestamp) {
     status.contested_fields = fields.iter().map(|field| field.name().to_owned()).collect();
     if fields.is_empty() {
         conditions::remove(&mut status.conditions, CONTESTED);
         return;
     }
     let message = contested_message(fields);
-    set(status, o, CONTESTED, Is::True, reason::CONTESTED, &message, now);
+    set(status, state, CONTESTED, ConditionStatus::True, reason::CONTESTED, &message, now);
 }
 
 /// What to do about contested fields.
@@ -54,8 +54,8 @@ pub fn contested_message(fields: &[Field]) -> String {
 }
 
 /// The status with the workflow's state at the API.
-fn seen(o: &Observed, workflow: &Workflow, now: Timestamp) -> Status {
-    let mut status = base(o);
+fn seen(state: &WorkflowState, workflow: &Workflow, now: Timestamp) -> Status {
+    let mut status = base(state);
     let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     status.workflow_id = Some(workflow.id.clone());
     status.name = Some(workflow.name.clone());
@@ -68,25 +68,29 @@ fn seen(o: &Observed, workflow: &Workflow, now: Timestamp) -> Status {
     status.active = workflow.active;
     status.technical = workflow.is_technical.filter(|technical| *technical);
     status.shared_namespace = text(&workflow.shared_namespace);
-    if let Registrations::Read(Versions { newest, definition, deployments }) = &o.registrations {
+    if let Registrations::Read(Versions { newest, definition, deployments }) = &state.registrations {
         status.registrations.clone_from(newest);
         let written = status.definition.take();
         status.definition = definition.as_deref().map(|new| as_written(new.clone(), written.as_ref()));
-        ambiguous(&mut status, o, deployments, now);
+        ambiguous(&mut status, state, deployments, now);
     }
     let (is, reason, message) = match workflow.active {
-        Some(true) => (Is::True, reason::WORKER_ALIVE, "A live worker serves the workflow."),
+        Some(true) => (ConditionStatus::True, reason::WORKER_ALIVE, "A live worker serves the workflow."),
         Some(false) => (
-            Is::False,
+            ConditionStatus::False,
             reason::NO_WORKER,
             "No live worker serves the workflow: an execution would wait for one; start its worker.",
         ),
-        None => (Is::Unknown, reason::NOT_TOLD, "The API does not tell whether a live worker serves the workflow."),
+        None => (
+            ConditionStatus::Unknown,
+            reason::NOT_TOLD,
+            "The API does not tell whether a live worker serves the workflow.",
+        ),
     };
-    set(&mut status, o, ACTIVE, is, reason, message, now);
+    set(&mut status, state, ACTIVE, is, reason, message, now);
     if status.definition.as_ref().is_some_and(|definition| definition.on_behalf_of) {
         let message = "A run of this workflow acts on behalf of a user, and the Workspace's API key is none: executions from here may fail for want of a user; start them where a user is signed in.";
-        set(&mut status, o, NEEDS_USER, Is::True, reason::ON_BEHALF_OF, message, now);
+        set(&mut status, state, NEEDS_USER, ConditionStatus::True, reason::ON_BEHALF_OF, message, now);
     } else {
         conditions::remove(&mut status.conditions, NEEDS_USER);
     }
@@ -94,7 +98,7 @@ fn seen(o: &Observed, workflow: &Workflow, now: Timestamp) -> Status {
 }
 
 /// Reports this before an execution is refused because of it (409).
-fn ambiguous(status: &mut Status, o: &Observed, deployments: &BTreeSet<String>, now: Timestamp) {
+fn ambiguous(status: &mut Status, state: &WorkflowState, deployments: &BTreeSet<String>, now: Timestamp) {
     if deployments.len() < 2 {
         conditions::remove(&mut status.conditions, AMBIGUOUS);
         return;
@@ -106,31 +110,39 @@ fn ambiguous(status: &mut Status, o: &Observed, deployments: &BTreeSet<String>, 
         "Several active deployments serve the workflow ({}{more}), so the API refuses an execution that names none: set spec.deploymentName in executions, or stop all but one.",
         named.join(", ")
     );
-    set(status, o, AMBIGUOUS, Is::True, reason::SEVERAL_DEPLOYMENTS, &message, now);
+    set(status, state, AMBIGUOUS, ConditionStatus::True, reason::SEVERAL_DEPLOYMENTS, &message, now);
 }
 
 /// What was known stays readable; no worker serves the workflow.
-fn absent(o: &Observed, now: Timestamp) -> Status {
-    let mut status = base(o);
+fn absent(state: &WorkflowState, now: Timestamp) -> Status {
+    let mut status = base(state);
     status.active = Some(false);
     let message = "The API does not know the workflow.";
-    set(&mut status, o, ACTIVE, Is::False, reason::WORKFLOW_NOT_FOUND, message, now);
+    set(&mut status, state, ACTIVE, ConditionStatus::False, reason::WORKFLOW_NOT_FOUND, message, now);
     status
 }
 
-fn base(o: &Observed) -> Status {
-    let mut status = o.status.clone();
-    if status.observed_generation != o.generation {
+fn base(state: &WorkflowState) -> Status {
+    let mut status = state.status.clone();
+    if status.observed_generation != state.generation {
         // Somebody contested a value of the previous spec.
         status.contested_fields.clear();
         conditions::remove(&mut status.conditions, CONTESTED);
     }
-    status.observed_generation = o.generation;
+    status.observed_generation = state.generation;
     // An edit that changes nothing here is recorded as seen, too.
-    status.conditions.iter_mut().for_each(|condition| condition.observed_generation = o.generation);
+    status.conditions.iter_mut().for_each(|condition| condition.observed_generation = state.generation);
     status
 }
 
-fn set(status: &mut Status, o: &Observed, type_: &str, is: Is, reason: &str, message: &str, now: Timestamp) {
-    conditions::set(&mut status.conditions, type_, is, reason, message, o.generation, now);
+fn set(
+    status: &mut Status,
+    state: &WorkflowState,
+    type_: &str,
+    is: ConditionStatus,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
+    conditions::set(&mut status.conditions, type_, is, reason, message, state.generation, now);
 }

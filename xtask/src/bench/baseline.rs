@@ -65,7 +65,7 @@ struct Spec {
 
 type Execution = Object<Spec, NotUsed>;
 
-struct Floor {
+struct Baseline {
     executions: Api<Execution>,
     http: reqwest::Client,
     url: String,
@@ -85,7 +85,7 @@ async fn serve(options: Options) -> Result<()> {
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let client = Client::try_from(apiserver::tuned(config))?;
     let resource = ApiResource::erase::<WorkflowExecution>(&());
-    let floor = Arc::new(Floor {
+    let baseline = Arc::new(Baseline {
         executions: Api::namespaced_with(client, &options.namespace, &resource),
         http: reqwest::Client::builder().no_proxy().retry(reqwest::retry::never()).build()?,
         url: options.url,
@@ -94,7 +94,7 @@ async fn serve(options: Options) -> Result<()> {
     });
     let (failed, mut failure) = mpsc::channel::<String>(1);
     let mut seen = HashSet::new();
-    let mut events = pin!(watcher(floor.executions.clone(), apiserver::watching()));
+    let mut events = pin!(watcher(baseline.executions.clone(), apiserver::watching()));
     loop {
         let event = tokio::select! {
             event = events.next() => event.ok_or("the watch ended.")?,
@@ -103,9 +103,9 @@ async fn serve(options: Options) -> Result<()> {
         match event {
             Ok(Event::Apply(object) | Event::InitApply(object)) => {
                 if seen.insert(object.uid().unwrap_or_default()) {
-                    let (floor, failed) = (Arc::clone(&floor), failed.clone());
+                    let (baseline, failed) = (Arc::clone(&baseline), failed.clone());
                     tokio::spawn(async move {
-                        if let Err(error) = floor.execute(&object).await {
+                        if let Err(error) = baseline.execute(&object).await {
                             // One error is enough.
                             let _ = failed.try_send(format!("{}: {error}", object.name_any()));
                         }
@@ -120,7 +120,7 @@ async fn serve(options: Options) -> Result<()> {
     }
 }
 
-impl Floor {
+impl Baseline {
     async fn execute(&self, object: &Execution) -> Result<()> {
         let (name, spec) = (object.name_any(), &object.spec);
         let id = format!("{name}-{}", object.uid().unwrap_or_default());

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use crate::api::{DeletionPolicy, WorkflowExecution};
 use crate::clock::later;
-use crate::execution::claim::{CALL, Note};
+use crate::execution::claim::{CALL, ClaimAnnotation};
 use crate::execution::plan::delete::LONGEST_GRACE;
-use crate::execution::state::{Observed, Sent, StopCall};
+use crate::execution::state::{ExecutionState, Sent, StopCall};
 use crate::mistral::{Client, Error};
 use crate::platform::apiserver::list_metadata;
 use crate::platform::leader::lease::Term;
@@ -27,34 +27,41 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// How to stop an orphaned run: its resource was gone when its start was to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Overtaken {
+pub(crate) struct OrphanedRun {
     id: String,
     calls: Vec<StopCall>,
     grace: Duration,
     /// From then on, a 404 proves that this start left no run.
-    doubt_ends: Timestamp,
+    outcome_known_by: Timestamp,
     /// From then on, a run with this id may belong to another resource.
     ours_until: Timestamp,
 }
 
-impl Overtaken {
+impl OrphanedRun {
     /// None if the run is to be left alone.
-    pub(crate) fn new(o: &Observed) -> Option<Self> {
-        let may_run = matches!(o.sent, Sent::Accepted(_) | Sent::Unknown(_)) && !o.is_reading();
-        let calls = match o.spec.deletion_policy {
+    pub(crate) fn new(state: &ExecutionState) -> Option<Self> {
+        let may_run = matches!(state.sent, Sent::Accepted(_) | Sent::Unknown(_)) && !state.is_reading();
+        let calls = match state.spec.deletion_policy {
             DeletionPolicy::Cancel => vec![StopCall::Cancel, StopCall::Terminate],
             DeletionPolicy::Terminate => vec![StopCall::Terminate],
             DeletionPolicy::Orphan => return None,
         };
-        let grace = SignedDuration::from_secs(i64::from(o.spec.termination_grace_period_seconds.min(LONGEST_GRACE)));
-        let Note::Claim(claim) = &o.note else { return None };
-        let doubt_ends = claim.doubt_ends();
+        let grace =
+            SignedDuration::from_secs(i64::from(state.spec.termination_grace_period_seconds.min(LONGEST_GRACE)));
+        let ClaimAnnotation::Claim(claim) = &state.note else { return None };
+        let outcome_known_by = claim.outcome_known_by();
         // Once a 404 proves that there is no run, another resource with the same explicit id may start its own.
-        let ours_until = match &o.sent {
-            Sent::Unknown(_) if o.spec.execution_id.is_some() => later(doubt_ends, -CALL),
+        let ours_until = match &state.sent {
+            Sent::Unknown(_) if state.spec.execution_id.is_some() => later(outcome_known_by, -CALL),
             _ => Timestamp::MAX,
         };
-        may_run.then(|| Self { id: o.execution_id(), calls, grace: grace.unsigned_abs(), doubt_ends, ours_until })
+        may_run.then(|| Self {
+            id: state.execution_id(),
+            calls,
+            grace: grace.unsigned_abs(),
+            outcome_known_by,
+            ours_until,
+        })
     }
 
     /// Stops the run if the resource is gone. Either `known` says so, or the API server is asked until it answers.
@@ -103,7 +110,7 @@ impl Overtaken {
 
     /// Cancels the run, and terminates it if it has not stopped. A run that the API does not know may appear later.
     async fn stop(self, client: Client, term: &Term) {
-        let Self { id: execution_id, calls, grace, doubt_ends, .. } = &self;
+        let Self { id: execution_id, calls, grace, outcome_known_by, .. } = &self;
         tracing::warn!(
             execution_id,
             "the resource was deleted while its run was being started; the run is being stopped"
@@ -139,7 +146,7 @@ impl Overtaken {
                     // The run has already ended.
                     Err(Error::Conflict(_)) => return,
                     // There is no such run.
-                    Err(Error::NotFound(said)) if said.is_no_execution() && sent >= *doubt_ends => return,
+                    Err(Error::NotFound(said)) if said.is_no_execution() && sent >= *outcome_known_by => return,
                     Err(_) if began.elapsed() < LIMIT => tokio::time::sleep(AGAIN).await,
                     Err(error) => {
                         tracing::warn!(execution_id, %error, "the run could not be stopped; look after it in Mistral's console");
@@ -166,11 +173,11 @@ mod tests {
         let url = format!("http://{}", api.local_addr().unwrap());
         let client = Client::new(url.parse().unwrap(), SecretString::from("key")).unwrap();
         let term = Term::unlimited(CancellationToken::new(), Timestamp::now());
-        let overtaken = Overtaken {
+        let orphaned_run = OrphanedRun {
             id: "run".into(),
             calls: vec![StopCall::Cancel, StopCall::Terminate],
             grace: Duration::from_millis(10),
-            doubt_ends: Timestamp::MAX,
+            outcome_known_by: Timestamp::MAX,
             ours_until: Timestamp::MAX,
         };
         let mut arrived = 0;
@@ -191,7 +198,7 @@ mod tests {
         };
         tokio::select! {
             never = serve => never,
-            () = overtaken.stop(client, &term) => {}
+            () = orphaned_run.stop(client, &term) => {}
         }
         arrived
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::platform::turns::Turns;
+use crate::platform::fair_queue::FairQueue;
 use crate::sync;
 
 /// Releases one waiter at a time, with a rest between two.
@@ -18,7 +18,7 @@ pub struct Line {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    turns: Turns<oneshot::Sender<()>>,
+    turns: FairQueue<oneshot::Sender<()>>,
     /// A task releases the waiters.
     is_moving: bool,
     /// When the next waiter may be released.
@@ -33,7 +33,7 @@ impl Line {
 
     /// Waits for the next release of a waiter of this namespace. Dropping the future leaves the queue.
     pub async fn wait(self: &Arc<Self>, namespace: &str) {
-        let (go, turn) = oneshot::channel();
+        let (go, permit) = oneshot::channel();
         {
             let mut waiting = self.lock();
             waiting.turns.push(namespace, go);
@@ -42,7 +42,7 @@ impl Line {
             }
         }
         // If nobody releases waiters any more, the process is ending.
-        let _ = turn.await;
+        let _ = permit.await;
     }
 
     async fn let_go(self: Arc<Self>) {

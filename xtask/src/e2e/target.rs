@@ -22,7 +22,7 @@ pub const TEAM: &str = "mistral-e2e-team";
 pub const SIMULATOR: &str = "mistral-e2e-simulator";
 
 /// A cluster, and the programs to use it.
-pub struct Place {
+pub struct Target {
     /// The node, if the test has started one.
     pub node: Option<Node>,
     /// The kubeconfig of an administrator.
@@ -33,7 +33,7 @@ pub struct Place {
     pub folder: TempDir,
 }
 
-impl Place {
+impl Target {
     /// Runs kubectl in the repository's folder. Prints the command and its output, and returns the output.
     pub fn kubectl(&self, arguments: &str) -> Result<String> {
         self.kubectl_with(arguments, None)
@@ -79,11 +79,11 @@ impl Place {
     }
 
     /// The simulator's ledger: one entry per execution id.
-    pub fn books(&self) -> Result<Vec<Value>> {
-        let mut books: Value = serde_json::from_str(&self.simulator("get", "executions", None)?)?;
-        match books["executions"].take() {
+    pub fn ledger(&self) -> Result<Vec<Value>> {
+        let mut ledger: Value = serde_json::from_str(&self.simulator("get", "executions", None)?)?;
+        match ledger["executions"].take() {
             Value::Array(entries) => Ok(entries),
-            other => Err(format!("the simulator's books are no list, but {other}.").into()),
+            other => Err(format!("the simulator's ledger are no list, but {other}.").into()),
         }
     }
 

@@ -1,10 +1,11 @@
-//! The budget of one API key: the rate of its calls, the calls in flight, and who gets the next permit.
+//! The budget of one API key: the rate of its waits, the calls in flight, and who gets the next permit.
 //!
 //! All callers with the same origin and key share one budget. A reconcile never waits for a permit: it requests one,
-//! ends, and is woken when the permit is granted. Tasks wait. `book.rs` decides; this file is the shell around it.
+//! ends, and is woken when the permit is granted. Tasks wait. `dispatcher.rs` decides; this file is the shell around it.
 
-mod book;
 mod bucket;
+mod dispatcher;
+pub mod metrics;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -16,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::calls::{Calls, OneMore};
-use book::{Asked, Book, Next};
-pub use book::{Caller, Strain, TURNS};
-pub use queue::Class;
+use dispatcher::{Asked, Dispatcher, Next};
+pub use dispatcher::{PERMITS, Requester, Saturation};
+use metrics::{InFlightGuard, Waits};
+pub use queue::Priority;
 
 /// Notifies a requester that it has been granted a permit. Returns false if the requester no longer exists.
 pub type Wake = Box<dyn Fn() -> bool + Send + Sync>;
@@ -30,21 +31,21 @@ pub struct Budget {
     id: u64,
     state: Mutex<State>,
     changed: Notify,
-    calls: Calls,
+    waits: Waits,
     strained: Box<dyn Fn() + Send + Sync>,
 }
 
 struct State {
-    book: Book<Waiter>,
+    book: Dispatcher<Waiter>,
     /// A task is granting permits as they become free.
     pumping: bool,
     /// The saturation that was last reported.
-    told: Option<Strain>,
+    told: Option<Saturation>,
 }
 
 struct Waiter {
     wake: Wake,
-    _waits: OneMore,
+    _waits: InFlightGuard,
 }
 
 impl std::fmt::Debug for Budget {
@@ -54,16 +55,16 @@ impl std::fmt::Debug for Budget {
 }
 
 impl Budget {
-    /// Allows `limit` calls per second and counts them in `calls`. `strained` is called each time the reason why calls
+    /// Allows `limit` calls per second and counts them in `waits`. `strained` is called each time the reason why calls
     /// wait changes.
-    pub fn new(limit: u32, calls: Calls, strained: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+    pub fn new(limit: u32, waits: Waits, strained: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let state = State { book: Book::new(f64::from(limit), Instant::now()), pumping: false, told: None };
+        let state = State { book: Dispatcher::new(f64::from(limit), Instant::now()), pumping: false, told: None };
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             state: Mutex::new(state),
             changed: Notify::new(),
-            calls,
+            waits,
             strained: Box::new(strained),
         })
     }
@@ -85,11 +86,16 @@ impl Budget {
 
     /// Requests a permit. If none is free, the caller is queued and woken when it is granted one. It then has a few
     /// seconds to call this again.
-    pub fn ask(self: &Arc<Self>, class: Class, caller: &Caller, wake: impl FnOnce() -> Wake) -> Option<Turn> {
+    pub fn ask(
+        self: &Arc<Self>,
+        priority: Priority,
+        requester: &Requester,
+        wake: impl FnOnce() -> Wake,
+    ) -> Option<Permit> {
         let mut state = self.lock();
-        let waiter = || Waiter { wake: wake(), _waits: OneMore::of(&self.calls.waiting(class)) };
-        let asked = state.book.ask(class, caller, Instant::now(), waiter);
-        let Some(Asked { class, waited, .. }) = asked else {
+        let waiter = || Waiter { wake: wake(), _waits: InFlightGuard::of(&self.waits.waiting(priority)) };
+        let asked = state.book.ask(priority, requester, Instant::now(), waiter);
+        let Some(Asked { priority, waited, .. }) = asked else {
             if !std::mem::replace(&mut state.pumping, true) {
                 tokio::spawn(Arc::clone(self).pump());
             }
@@ -98,8 +104,8 @@ impl Budget {
             return None;
         };
         drop(state);
-        self.calls.waited(class, waited);
-        Some(Turn { budget: Arc::clone(self), class, unused: AtomicBool::new(true) })
+        self.waits.waited(priority, waited);
+        Some(Permit { budget: Arc::clone(self), priority, unused: AtomicBool::new(true) })
     }
 
     /// Withdraws the caller's request: it does not want to call any more, or not now.
@@ -109,11 +115,11 @@ impl Budget {
     }
 
     /// Waits for a permit: for tasks.
-    pub async fn take(self: &Arc<Self>, class: Class, lane: &str) -> Turn {
+    pub async fn take(self: &Arc<Self>, priority: Priority, flow: &str) -> Permit {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let object = format!("task {}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let caller = Caller { lane: lane.to_owned(), object };
-        let here = Here { budget: self, object: &caller.object };
+        let requester = Requester { flow: flow.to_owned(), object };
+        let here = Here { budget: self, object: &requester.object };
         let told = Arc::new(Notify::new());
         loop {
             let wake = || -> Wake {
@@ -123,24 +129,24 @@ impl Budget {
                     true
                 })
             };
-            if let Some(turn) = self.ask(class, &caller, wake) {
+            if let Some(permit) = self.ask(priority, &requester, wake) {
                 drop(here);
-                return turn;
+                return permit;
             }
             told.notified().await;
         }
     }
 
     /// Why calls wait, for how long they have, and how many wait. `None` if nothing keeps calls waiting for long.
-    pub fn strain(&self) -> Option<(Strain, Duration, usize)> {
+    pub fn saturation(&self) -> Option<(Saturation, Duration, usize)> {
         let (mut state, now) = (self.lock(), Instant::now());
-        let strain = state.book.strain(now);
-        if strain.is_none() {
+        let saturation = state.book.saturation(now);
+        if saturation.is_none() {
             // The next saturation is news again.
             state.told = None;
         }
-        let (strain, since) = strain?;
-        Some((strain, now.duration_since(since), state.book.waiting()))
+        let (saturation, since) = saturation?;
+        Some((saturation, now.duration_since(since), state.book.waiting()))
     }
 
     /// How much longer nothing may be sent, because the API has asked for a pause.
@@ -151,12 +157,12 @@ impl Budget {
     /// Grants permits as long as requests are queued.
     async fn pump(self: Arc<Self>) {
         loop {
-            let (next, strained) = self.turn();
+            let (next, strained) = self.permit();
             if strained {
                 (self.strained)();
             }
             match next {
-                Next::Turn(_) => {}
+                Next::Permit(_) => {}
                 Next::At(at) => {
                     let at = at.max(Instant::now() + Duration::from_millis(1));
                     let _ = tokio::time::timeout_at(at.into(), self.changed.notified()).await;
@@ -168,12 +174,12 @@ impl Budget {
     }
 
     /// Grants at most one permit. Also returns whether the reason why calls wait has changed.
-    fn turn(&self) -> (Next, bool) {
+    fn permit(&self) -> (Next, bool) {
         let mut state = self.lock();
         let now = Instant::now();
         let next = state.book.next(now);
         match &next {
-            Next::Turn(object) => {
+            Next::Permit(object) => {
                 if !state.book.waiter(object).is_some_and(|waiter| (waiter.wake)()) {
                     state.book.leave(object, now);
                 }
@@ -191,8 +197,8 @@ impl Budget {
 
 impl State {
     fn is_strained_otherwise(&mut self, now: Instant) -> bool {
-        let strain = self.book.strain(now).map(|(strain, _)| strain);
-        std::mem::replace(&mut self.told, strain) != strain
+        let saturation = self.book.saturation(now).map(|(saturation, _)| saturation);
+        std::mem::replace(&mut self.told, saturation) != saturation
     }
 }
 
@@ -211,19 +217,19 @@ impl Drop for Here<'_> {
 /// A permit to call, until it is dropped. It comes with one token. Further calls borrow tokens, and later requests wait
 /// until these are repaid: work that has begun does not wait again.
 #[derive(Debug)]
-pub struct Turn {
+pub struct Permit {
     budget: Arc<Budget>,
     /// The priority level that the permit was requested with.
-    class: Class,
+    priority: Priority,
     unused: AtomicBool,
 }
 
-impl Turn {
+impl Permit {
     /// Accounts for a call that is about to be sent.
     ///
     /// # Errors
     /// If the API has asked for a pause, with the time that is left of it.
-    pub(super) fn spend(&self) -> Result<(), Duration> {
+    pub(crate) fn spend(&self) -> Result<(), Duration> {
         let (mut state, now) = (self.budget.lock(), Instant::now());
         if let Some(left) = state.book.bucket().pause_left(now) {
             return Err(left);
@@ -246,41 +252,10 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         let unused = self.unused.load(Ordering::Relaxed);
-        self.budget.lock().book.ended(self.class, unused, Instant::now());
+        self.budget.lock().book.ended(self.priority, unused, Instant::now());
         self.budget.changed.notify_one();
-    }
-}
-
-/// How the calls of a client get their permits.
-#[derive(Clone, Debug, Default)]
-pub(super) enum Pace {
-    /// Calls need no permit.
-    #[default]
-    Free,
-    /// All calls use this permit.
-    In(Arc<Turn>),
-    /// Each call waits for a permit of its own.
-    Waiting { budget: Arc<Budget>, class: Class, lane: String },
-}
-
-impl Pace {
-    /// The permit of a call that is about to be sent.
-    ///
-    /// # Errors
-    /// If nothing may be sent, with the time that is left until then.
-    pub async fn turn(&self) -> Result<Option<Arc<Turn>>, Duration> {
-        match self {
-            Self::Free => Ok(None),
-            Self::In(turn) => turn.spend().map(|()| Some(Arc::clone(turn))),
-            Self::Waiting { budget, class, lane } => loop {
-                let turn = budget.take(*class, lane).await;
-                if turn.spend().is_ok() {
-                    return Ok(Some(Arc::new(turn)));
-                }
-            },
-        }
     }
 }

@@ -44,10 +44,10 @@ pub struct Around {
 
 /// The final comparison. `present` are the resources that remained until the final deletion; `recorded` are all
 /// resources that ever existed.
-pub fn compare(books: &[Value], recorded: &[Seen], present: &[Seen], around: &Around) -> Findings {
+pub fn compare(ledger: &[Value], recorded: &[Seen], present: &[Seen], around: &Around) -> Findings {
     let overtaken = recorded.iter().filter(|seen| seen.overtaken).count();
     let mut findings = Findings { overtaken: overtaken as u64, ..Findings::default() };
-    for entry in books {
+    for entry in ledger {
         let id = entry["execution_id"].as_str().unwrap_or_default();
         let starts = entry["starts"].as_u64().unwrap_or_default();
         findings.starts += starts;
@@ -77,7 +77,7 @@ pub fn compare(books: &[Value], recorded: &[Seen], present: &[Seen], around: &Ar
         let is_present = there.contains_key(seen.uid.as_str());
         // The state before the final deletion.
         let seen = there.get(seen.uid.as_str()).copied().unwrap_or(seen);
-        let entry = books.iter().find(|entry| seen.is_of(entry["execution_id"].as_str().unwrap_or_default()));
+        let entry = ledger.iter().find(|entry| seen.is_of(entry["execution_id"].as_str().unwrap_or_default()));
         let expires = seen.has_time_to_live() && !seen.unwanted;
         // A deleted resource must have run only if its status said so.
         let must =
@@ -99,7 +99,7 @@ pub fn compare(books: &[Value], recorded: &[Seen], present: &[Seen], around: &Ar
             findings.complain(format!("{}: {complaint}; its status is {}", seen.name, seen.status));
         }
     }
-    findings.check_stops(books, recorded, around);
+    findings.check_stops(ledger, recorded, around);
     findings
 }
 
@@ -109,9 +109,9 @@ impl Findings {
     }
 
     /// Checks that every unwanted run was stopped and every other run was left alone.
-    fn check_stops(&mut self, books: &[Value], recorded: &[Seen], around: &Around) {
+    fn check_stops(&mut self, ledger: &[Value], recorded: &[Seen], around: &Around) {
         let mut running = Vec::new();
-        for entry in books {
+        for entry in ledger {
             let id = entry["execution_id"].as_str().unwrap_or_default();
             let claimants: Vec<&Seen> = recorded.iter().filter(|seen| seen.is_of(id)).collect();
             let names = names(&claimants);
@@ -243,13 +243,13 @@ mod tests {
         entry
     }
 
-    fn complaints_around(books: &[Value], seen: &Seen, present: bool, around: &Around) -> String {
+    fn complaints_around(ledger: &[Value], seen: &Seen, present: bool, around: &Around) -> String {
         let all = std::slice::from_ref(seen);
-        compare(books, all, if present { all } else { &[] }, around).complaints.join("; ")
+        compare(ledger, all, if present { all } else { &[] }, around).complaints.join("; ")
     }
 
-    fn complaints(books: &[Value], seen: &Seen, present: bool) -> String {
-        complaints_around(books, seen, present, &Around::default())
+    fn complaints(ledger: &[Value], seen: &Seen, present: bool) -> String {
+        complaints_around(ledger, seen, present, &Around::default())
     }
 
     fn deleted() -> Seen {

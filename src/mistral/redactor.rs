@@ -26,7 +26,7 @@ const CUT_ESCAPE: usize = 5;
 
 /// Values to redact.
 #[derive(Default)]
-pub struct Mask {
+pub struct Redactor {
     finder: Finder,
 }
 
@@ -50,13 +50,13 @@ struct Searches {
 }
 
 /// Does not show the values.
-impl std::fmt::Debug for Mask {
+impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Mask")
     }
 }
 
-impl Mask {
+impl Redactor {
     /// The most bytes of all values together that are searched for: a search takes memory for each byte, in each form.
     pub const MOST: usize = 64 << 10;
 
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_value_is_hidden_wherever_it_stands_in_a_text() {
-        let mask = Mask::new(["s3cret-one", " s3cret-two\n", "pass\"w'o\nrd", "schlüssel"]);
+        let mask = Redactor::new(["s3cret-one", " s3cret-two\n", "pass\"w'o\nrd", "schlüssel"]);
         for (text, shown) in [
             ("nothing to see", "nothing to see"),
             ("s3cret-one", "[redacted]"),
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_value_is_hidden_whichever_of_its_characters_a_language_escapes() {
-        let mask = Mask::new(["p<a>s&s/w+o'rd\"ü😀\\n\u{1b}!"]);
+        let mask = Redactor::new(["p<a>s&s/w+o'rd\"ü😀\\n\u{1b}!"]);
         for (language, text) in [
             ("as it is", "p<a>s&s/w+o'rd\"ü😀\\n\u{1b}!"),
             ("Go", r#"p\u003ca\u003es\u0026s/w+o'rd\"ü😀\\n\u001b!"#),
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_value_is_hidden_in_a_quotation_within_a_quotation() {
-        let mask = Mask::new(["pass\"w'o\\rdü"]);
+        let mask = Redactor::new(["pass\"w'o\\rdü"]);
         let mut text = "pass\"w'o\\rdü".to_owned();
         for _ in 0..=QUOTED {
             assert_eq!(mask.text(&format!("<{text}>")), "<[redacted]>", "{text}");
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn the_base64_of_a_value_is_hidden_in_both_alphabets_and_without_padding() {
-        let mask = Mask::new(["pass>>>???word"]);
+        let mask = Redactor::new(["pass>>>???word"]);
         for (text, shown) in [
             ("cGFzcz4+Pj8/P3dvcmQ=", "[redacted]="),
             ("'cGFzcz4-Pj8_P3dvcmQ'", "'[redacted]'"),
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_an_escape_is_left_as_it_is() {
-        let mask = Mask::new(["nowhere", r"C:\new\u12"]);
+        let mask = Redactor::new(["nowhere", r"C:\new\u12"]);
         for text in [r"\u12", r"\", r"a\q \x \xg \ud83d \U00110000 \u{} \u{110000} \\\", "\\é"] {
             assert_eq!(mask.text(text), text);
         }
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn of_values_that_overlap_nothing_is_left() {
-        let mask = Mask::new(["abcdef", "efghij", "cdefgh", "zzzzzz"]);
+        let mask = Redactor::new(["abcdef", "efghij", "cdefgh", "zzzzzz"]);
         assert_eq!(mask.text("-abcdefghij-"), "-[redacted]-");
         assert_eq!(mask.text("zzzzzzzzz abcdefabcdef"), "[redacted] [redacted][redacted]");
         assert_eq!(mask.text("éabcdefé"), "é[redacted]é");
@@ -330,7 +330,8 @@ mod tests {
 
     #[test]
     fn a_value_that_was_shortened_is_hidden_as_well() {
-        let mask = Mask::new(["sk-live-0123456789abcdefghijklmnopqrstuvwxyz", "schlüssel-für-alles", "abcdef.ghijkl"]);
+        let mask =
+            Redactor::new(["sk-live-0123456789abcdefghijklmnopqrstuvwxyz", "schlüssel-für-alles", "abcdef.ghijkl"]);
         for (text, shown) in [
             (
                 "input_value='sk-live-0123456789abcdef...fghijklmnopqrstuvwxyz', input_type=str",
@@ -356,11 +357,11 @@ mod tests {
     #[test]
     fn a_text_that_is_made_to_be_slow_to_search_is_hidden_as_a_whole() {
         let nested: Vec<String> = (6..256).map(|length| "a".repeat(length)).collect();
-        let mask = Mask::new(nested.iter().map(String::as_str));
+        let mask = Redactor::new(nested.iter().map(String::as_str));
         assert_eq!(mask.text(&"a".repeat(1 << 20)), "[redacted]");
         assert_eq!(mask.text(&"aaaaab...".repeat(10_000)).len(), 90_000);
         let long = "a".repeat(60_000);
-        let mask = Mask::new([long.as_str()]);
+        let mask = Redactor::new([long.as_str()]);
         assert_eq!(mask.text(&"a...".repeat(100_000)).len(), 400_000);
         let slow = mask.text(&format!("{}...", "a".repeat(250)).repeat(4_000)).into_owned();
         assert!(!slow.contains("aaaaaa"));
@@ -368,33 +369,33 @@ mod tests {
 
     #[test]
     fn short_values_are_left_in() {
-        assert_eq!(Mask::new(["true", "12345", "     abc "]).text("true 12345 abc"), "true 12345 abc");
-        assert_eq!(Mask::new(["äöüäöü"]).text("äöüäöü"), "[redacted]");
-        assert_eq!(Mask::new([]).text("text"), "text");
+        assert_eq!(Redactor::new(["true", "12345", "     abc "]).text("true 12345 abc"), "true 12345 abc");
+        assert_eq!(Redactor::new(["äöüäöü"]).text("äöüäöü"), "[redacted]");
+        assert_eq!(Redactor::new([]).text("text"), "text");
     }
 
     #[test]
     fn a_result_keeps_its_shape() {
-        let mask = Mask::new(["123456", "s3cret"]);
+        let mask = Redactor::new(["123456", "s3cret"]);
         let result = json!({ "a": ["s3cret!", 123456, 1.5, null, true], "s3cret": { "b": 12 }, "c": "x" });
         let shown = json!({ "a": ["[redacted]!", "[redacted]", 1.5, null, true], "[redacted]": { "b": 12 }, "c": "x" });
         let masked = mask.json(&Json::from(&result));
         assert_eq!(serde_json::from_str::<Value>(masked.text()).unwrap(), shown);
-        let everything = Mask::new(["x".repeat(Mask::MOST + 1).as_str()]);
+        let everything = Redactor::new(["x".repeat(Redactor::MOST + 1).as_str()]);
         let hidden = json!({ "[redacted]": ["[redacted]", "[redacted]", null] });
         assert_eq!(everything.json(&Json::from(&json!({ "a": ["b", 1, null] }))), Json::from(&hidden));
     }
 
     #[test]
     fn more_than_can_be_searched_for_hides_everything() {
-        let long = "x".repeat(Mask::MOST);
-        assert_eq!(Mask::new([long.as_str()]).text("text"), "text");
-        assert_eq!(Mask::new([long.as_str(), "s3cret"]).text("text"), "[redacted]");
-        assert_eq!(Mask::new([long.as_str(), "short"]).text("text"), "text");
+        let long = "x".repeat(Redactor::MOST);
+        assert_eq!(Redactor::new([long.as_str()]).text("text"), "text");
+        assert_eq!(Redactor::new([long.as_str(), "s3cret"]).text("text"), "[redacted]");
+        assert_eq!(Redactor::new([long.as_str(), "short"]).text("text"), "text");
     }
 
     #[test]
     fn a_mask_says_nothing_about_what_it_hides() {
-        assert_eq!(format!("{:?}", Mask::new(["s3cret"])), "Mask");
+        assert_eq!(format!("{:?}", Redactor::new(["s3cret"])), "Mask");
     }
 }

@@ -18,7 +18,7 @@ use mistral_workflows_operator::api::{self, Workflow, WorkflowExecution, Workspa
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::floor;
+use super::baseline;
 use super::measure::{Simulated, Usage};
 use crate::demo::Result;
 use crate::demo::programs;
@@ -44,7 +44,7 @@ pub struct Built {
 }
 
 /// A control plane with the CRDs. Dropping it stops the control plane.
-pub struct Place {
+pub struct Environment {
     control_plane: ControlPlane,
     /// A client with an administrator's rights.
     pub client: Client,
@@ -55,7 +55,7 @@ pub struct Place {
     started: usize,
 }
 
-impl Place {
+impl Environment {
     /// Starts a control plane. Creates `folder` for logs.
     pub async fn start(built: &Built, folder: PathBuf) -> Result<Self> {
         fs::create_dir_all(&folder)?;
@@ -110,18 +110,18 @@ impl Place {
     }
 
     /// Starts the baseline program and waits until it watches.
-    pub async fn floor(&mut self, stage: &Stage, at_once: usize) -> Result<Program> {
+    pub async fn baseline(&mut self, stage: &Stage, at_once: usize) -> Result<Program> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["floor", "--at-once", &at_once.to_string(), "--namespace", &stage.namespace]);
+        command.args(["baseline", "--at-once", &at_once.to_string(), "--namespace", &stage.namespace]);
         command.args(["--url", &stage.url]).arg("--kubeconfig").arg(self.control_plane.kubeconfig());
-        command.env(floor::KEY, API_KEY);
-        let child = Supervised::spawn(&command, &self.log(&format!("floor-{at_once}")))?;
-        let mut program = Program { name: "the floor program", child };
+        command.env(baseline::KEY, API_KEY);
+        let child = Supervised::spawn(&command, &self.log(&format!("baseline-{at_once}")))?;
+        let mut program = Program { name: "the baseline program", child };
         let deadline = Instant::now() + SOON;
-        while !fs::read_to_string(program.child.log())?.lines().any(|line| line == floor::WATCHING) {
+        while !fs::read_to_string(program.child.log())?.lines().any(|line| line == baseline::WATCHING) {
             program.check()?;
             if Instant::now() > deadline {
-                return Err("the floor program did not watch in time.".into());
+                return Err("the baseline program did not watch in time.".into());
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -135,8 +135,8 @@ impl Place {
         let lease = if how.elected { "bench" } else { "" };
         let mut command = Command::new(&self.built.operator);
         command
-            .args(["run", "--namespace", &stage.namespace, "--allow-base-url", &stage.url, "--log", "info"])
-            .args(["--listen", &listen.to_string(), "--lease", lease, "--lease-namespace", &stage.namespace])
+            .args(["run", "--namespace", &stage.namespace, "--allow-base-url", &stage.url, "--log-level", "info"])
+            .args(["--listen", &listen.to_string(), "--lease-name", lease, "--lease-namespace", &stage.namespace])
             .args(["--max-requests-per-second", &how.calls_per_second.to_string()])
             .env("KUBECONFIG", self.control_plane.kubeconfig())
             .env("NO_COLOR", "1")

@@ -22,7 +22,7 @@ const OWNER: (&str, &str) = ("app.kubernetes.io/managed-by", "mistral-workflows-
 /// How long the API server may take to serve a new kind.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 
-pub struct Place {
+pub struct Environment {
     cluster: Cluster,
     client: Client,
     namespace: String,
@@ -33,7 +33,7 @@ enum Cluster {
     Current { context: String, folder: TempDir },
 }
 
-impl Place {
+impl Environment {
     /// Starts a control plane that stops with this process.
     pub async fn own_control_plane() -> Result<Self> {
         let control_plane = tokio::task::spawn_blocking(ControlPlane::start).await??;

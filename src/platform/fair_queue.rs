@@ -4,20 +4,20 @@ use std::collections::{HashMap, VecDeque};
 
 /// The waiting items, by namespace.
 #[derive(Debug)]
-pub struct Turns<T> {
+pub struct FairQueue<T> {
     /// Namespaces with waiting items, the next one first.
     next: VecDeque<String>,
     by_namespace: HashMap<String, VecDeque<T>>,
     len: usize,
 }
 
-impl<T> Default for Turns<T> {
+impl<T> Default for FairQueue<T> {
     fn default() -> Self {
         Self { next: VecDeque::new(), by_namespace: HashMap::new(), len: 0 }
     }
 }
 
-impl<T> Turns<T> {
+impl<T> FairQueue<T> {
     /// The number of waiting items.
     pub fn waiting(&self) -> usize {
         self.len
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn namespaces_take_turns_and_each_keeps_its_order() {
-        let mut turns = Turns::default();
+        let mut turns = FairQueue::default();
         for (namespace, item) in [("a", 1), ("a", 2), ("a", 3), ("b", 4), ("c", 5), ("b", 6)] {
             turns.push(namespace, item);
         }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn where_all_is_taken_the_namespace_that_has_most_gives_way() {
-        let mut turns = Turns::default();
+        let mut turns = FairQueue::default();
         for n in 0..100 {
             let left_out = turns.push_within(10, "crowd", n);
             assert_eq!(left_out, (n >= 10).then_some(n));
@@ -97,7 +97,7 @@ mod tests {
         }
         assert_eq!(turns.waiting(), 10);
         // Many namespaces with one item each do not push each other out.
-        let mut turns = Turns::default();
+        let mut turns = FairQueue::default();
         assert_eq!((0..20).filter(|n| turns.push_within(10, &n.to_string(), *n).is_some()).count(), 10);
     }
 }

@@ -4,10 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
-use super::queue::{Class, Queue, Spot};
+use super::queue::{Priority, Queue, QueuePosition};
 
 /// The most permits at a time: ten thousand starts must not open ten thousand connections.
-pub const TURNS: usize = 128;
+pub const PERMITS: usize = 128;
 /// Permits that only stops may use: slow calls of other kinds must not hold all of them.
 const FOR_STOPS: usize = 8;
 /// The most permits of any one priority level except stops: runs are polled even while a thousand starts wait.
@@ -21,17 +21,17 @@ const CALM: Duration = Duration::from_secs(120);
 
 /// A requester of permits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Caller {
+pub struct Requester {
     /// The flow of a Workspace, or one for calls on behalf of several. The flows of a priority level are served in
     /// turn.
-    pub lane: String,
+    pub flow: String,
     /// What wants to call. An object is in the queue at most once.
     pub object: String,
 }
 
 /// Why calls wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strain {
+pub enum Saturation {
     /// The API has refused calls because there were too many.
     Refused,
     /// More calls are requested than the limit allows.
@@ -42,7 +42,7 @@ pub enum Strain {
 #[derive(Debug, PartialEq)]
 pub(super) enum Next {
     /// This object is granted a permit.
-    Turn(String),
+    Permit(String),
     /// No permit can be granted before this time.
     At(Instant),
     /// No permit can be granted before another one is returned.
@@ -53,14 +53,14 @@ pub(super) enum Next {
 
 /// The state of one key's calls. `W` is the handle by which a waiting caller is notified.
 #[derive(Debug)]
-pub(super) struct Book<W> {
+pub(super) struct Dispatcher<W> {
     bucket: Bucket,
     queue: Queue<String>,
     entries: HashMap<String, Entry<W>>,
     /// Until when a granted permit is kept for which object, in this order. Some objects may have taken theirs already.
     kept: VecDeque<(Instant, String)>,
     /// Permits that are held or kept for an object, by priority level.
-    turns: [usize; Class::ALL.len()],
+    turns: [usize; Priority::ALL.len()],
     /// When requests first and last waited long.
     long: Option<(Instant, Instant)>,
     /// When the API's refusals first and last slowed the bucket.
@@ -69,13 +69,13 @@ pub(super) struct Book<W> {
 
 #[derive(Debug)]
 struct Entry<W> {
-    spot: Spot,
+    spot: QueuePosition,
     since: Instant,
     kept_until: Option<Instant>,
     waiter: W,
 }
 
-impl<W> Book<W> {
+impl<W> Dispatcher<W> {
     pub fn new(limit: f64, now: Instant) -> Self {
         let bucket = Bucket::new(limit, now);
         Self {
@@ -83,7 +83,7 @@ impl<W> Book<W> {
             queue: Queue::default(),
             entries: HashMap::new(),
             kept: VecDeque::new(),
-            turns: [0; Class::ALL.len()],
+            turns: [0; Priority::ALL.len()],
             long: None,
             refused: None,
         }
@@ -105,33 +105,39 @@ impl<W> Book<W> {
 
     /// Requests a permit, and returns one if it is free. If not, the caller is queued at the highest priority level
     /// that it has requested. A permit comes with one token.
-    pub fn ask(&mut self, class: Class, caller: &Caller, now: Instant, waiter: impl FnOnce() -> W) -> Option<Asked<W>> {
+    pub fn ask(
+        &mut self,
+        priority: Priority,
+        requester: &Requester,
+        now: Instant,
+        waiter: impl FnOnce() -> W,
+    ) -> Option<Asked<W>> {
         self.expire(now);
-        if let Some(entry) = self.entries.get_mut(&caller.object) {
+        if let Some(entry) = self.entries.get_mut(&requester.object) {
             if entry.kept_until.is_some() {
-                let entry = self.entries.remove(&caller.object)?;
+                let entry = self.entries.remove(&requester.object)?;
                 return Some(Asked {
-                    class: entry.spot.class,
+                    priority: entry.spot.priority,
                     waited: now.duration_since(entry.since),
                     waiter: Some(entry.waiter),
                 });
             }
-            if class < entry.spot.class {
+            if priority < entry.spot.priority {
                 self.queue.remove(&entry.spot);
-                entry.spot = self.queue.push(class, &caller.lane, caller.object.clone());
+                entry.spot = self.queue.push(priority, &requester.flow, requester.object.clone());
                 entry.waiter = waiter();
             }
             return None;
         }
         // Requests whose priority level has no permit left do not block the others.
-        let nobody_before = !self.queue.has(|class| self.has_room_for(class));
-        if nobody_before && self.has_room_for(class) && self.bucket.take(now).is_ok() {
-            self.turns[class as usize] += 1;
-            return Some(Asked { class, waited: Duration::ZERO, waiter: None });
+        let nobody_before = !self.queue.has(|priority| self.has_room_for(priority));
+        if nobody_before && self.has_room_for(priority) && self.bucket.take(now).is_ok() {
+            self.turns[priority as usize] += 1;
+            return Some(Asked { priority, waited: Duration::ZERO, waiter: None });
         }
-        let spot = self.queue.push(class, &caller.lane, caller.object.clone());
+        let spot = self.queue.push(priority, &requester.flow, requester.object.clone());
         let entry = Entry { spot, since: now, kept_until: None, waiter: waiter() };
-        self.entries.insert(caller.object.clone(), entry);
+        self.entries.insert(requester.object.clone(), entry);
         None
     }
 
@@ -141,8 +147,8 @@ impl<W> Book<W> {
         if self.queue.is_empty() {
             return Next::Idle;
         }
-        let room = Class::ALL.map(|class| self.has_room_for(class));
-        let may = |class: Class| room[class as usize];
+        let room = Priority::ALL.map(|priority| self.has_room_for(priority));
+        let may = |priority: Priority| room[priority as usize];
         if !self.queue.has(may) {
             return self.kept.front().map_or(Next::Full, |(until, _)| Next::At(*until));
         }
@@ -152,11 +158,11 @@ impl<W> Book<W> {
         let next = self.queue.pop(may);
         match next.and_then(|object| self.entries.get_mut(&object).map(|entry| (object, entry))) {
             Some((object, entry)) => {
-                self.turns[entry.spot.class as usize] += 1;
+                self.turns[entry.spot.priority as usize] += 1;
                 let until = now + KEPT_FOR;
                 entry.kept_until = Some(until);
                 self.kept.push_back((until, object.clone()));
-                Next::Turn(object)
+                Next::Permit(object)
             }
             None => {
                 self.bucket.put_back(now);
@@ -173,15 +179,15 @@ impl<W> Book<W> {
     /// Withdraws a request, and gives back the permit if one is kept for it.
     pub fn leave(&mut self, object: &str, now: Instant) {
         match self.entries.remove(object) {
-            Some(Entry { kept_until: Some(_), spot, .. }) => self.ended(spot.class, true, now),
+            Some(Entry { kept_until: Some(_), spot, .. }) => self.ended(spot.priority, true, now),
             Some(entry) => self.queue.remove(&entry.spot),
             None => {}
         }
     }
 
     /// Returns a permit of this priority level. `unused` if its token was not needed.
-    pub fn ended(&mut self, class: Class, unused: bool, now: Instant) {
-        self.turns[class as usize] -= 1;
+    pub fn ended(&mut self, priority: Priority, unused: bool, now: Instant) {
+        self.turns[priority as usize] -= 1;
         if unused {
             self.bucket.put_back(now);
         }
@@ -195,15 +201,15 @@ impl<W> Book<W> {
             if let Some(entry) = self.entries.get_mut(&object).filter(|entry| entry.kept_until == Some(until)) {
                 entry.kept_until = None;
                 entry.spot = self.queue.push_front(&entry.spot, object);
-                let class = entry.spot.class;
-                self.ended(class, true, now);
+                let priority = entry.spot.priority;
+                self.ended(priority, true, now);
             }
         }
         self.bucket.refused(retry_after, now);
     }
 
     /// Why calls wait, and since when.
-    pub fn strain(&mut self, now: Instant) -> Option<(Strain, Instant)> {
+    pub fn saturation(&mut self, now: Instant) -> Option<(Saturation, Instant)> {
         let since = self.queue.firsts().filter_map(|object| self.entries.get(object)).map(|entry| entry.since).min();
         if let Some(since) = since.filter(|since| now.duration_since(*since) >= LONG) {
             self.long = Some((self.long.map_or(since, |(first, _)| first), now));
@@ -213,14 +219,14 @@ impl<W> Book<W> {
             self.refused = Some((self.refused.map_or(since, |(first, _)| first), now));
         }
         self.refused = self.refused.filter(|(_, last)| now.duration_since(*last) < CALM);
-        let told = |strain, spell: Option<(Instant, Instant)>| spell.map(|(since, _)| (strain, since));
-        told(Strain::Refused, self.refused).or(told(Strain::Queued, self.long))
+        let told = |saturation, spell: Option<(Instant, Instant)>| spell.map(|(since, _)| (saturation, since));
+        told(Saturation::Refused, self.refused).or(told(Saturation::Queued, self.long))
     }
 
-    fn has_room_for(&self, class: Class) -> bool {
-        match class {
-            Class::Stop => self.turns() < TURNS,
-            _ => self.turns() < TURNS - FOR_STOPS && self.turns[class as usize] < OF_A_CLASS,
+    fn has_room_for(&self, priority: Priority) -> bool {
+        match priority {
+            Priority::Stop => self.turns() < PERMITS,
+            _ => self.turns() < PERMITS - FOR_STOPS && self.turns[priority as usize] < OF_A_CLASS,
         }
     }
 
@@ -237,7 +243,7 @@ impl<W> Book<W> {
 /// A granted permit.
 #[derive(Debug)]
 pub(super) struct Asked<W> {
-    pub class: Class,
+    pub priority: Priority,
     pub waited: Duration,
     /// The handle by which the caller was to be notified.
     #[expect(dead_code, reason = "dropped with it, which counts one less that waits")]

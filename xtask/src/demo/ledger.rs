@@ -9,13 +9,13 @@ use super::Result;
 /// Compares the simulator's entries, one per execution id, with all WorkflowExecutions of the namespace. Each execution
 /// must have been started exactly once, with its workflow, its input and its end. Nothing else may have been started.
 /// An execution with `token` in its input must have it in its result.
-pub fn compare(books: &[Value], executions: &[WorkflowExecution], token: &str) -> Result<()> {
+pub fn compare(ledger: &[Value], executions: &[WorkflowExecution], token: &str) -> Result<()> {
     let mut token_came_back = false;
     for execution in executions {
         let name = execution.name_any();
         let status = execution.status.clone().unwrap_or_default();
         let is_it = |entry: &&Value| entry["execution_id"].as_str() == status.execution_id.as_deref();
-        let Some(entry) = books.iter().find(is_it) else {
+        let Some(entry) = ledger.iter().find(is_it) else {
             return Err(format!("the simulator knows nothing of {name}, whose status is {}.", json!(status)).into());
         };
         // The examples' Workflow resources have the names of their workflows.
@@ -36,8 +36,8 @@ pub fn compare(books: &[Value], executions: &[WorkflowExecution], token: &str) -
         token_came_back |= entry["input"]["token"] == token
             && status.result.as_ref().is_some_and(|result| *result == json!({ "token": token }));
     }
-    if books.len() != executions.len() {
-        let (runs, resources) = (books.len(), executions.len());
+    if ledger.len() != executions.len() {
+        let (runs, resources) = (ledger.len(), executions.len());
         return Err(format!("the simulator has {runs} executions where {resources} were asked for.").into());
     }
     if !token_came_back {
@@ -69,8 +69,8 @@ mod tests {
         })
     }
 
-    fn complaint(books: &[Value], token: &str) -> String {
-        compare(books, &[execution()], token).unwrap_err().to_string()
+    fn complaint(ledger: &[Value], token: &str) -> String {
+        compare(ledger, &[execution()], token).unwrap_err().to_string()
     }
 
     #[test]

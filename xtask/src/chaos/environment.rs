@@ -40,7 +40,7 @@ const API_KEY: &str = "chaos-key";
 const SOON: Duration = Duration::from_secs(60);
 
 /// A control plane and a simulator. Dropping it stops both.
-pub struct Place {
+pub struct Environment {
     control_plane: Arc<Mutex<ControlPlane>>,
     /// A client with an administrator's rights.
     pub client: Client,
@@ -67,7 +67,7 @@ impl Executions {
     }
 }
 
-impl Place {
+impl Environment {
     /// Starts both, with logs in `folder`. On every second seed the API server sends lists in pages, as older ones do.
     pub async fn start(binaries: &Binaries, folder: &Path, seed: u64) -> Result<Self> {
         let start = move || {

@@ -11,15 +11,17 @@ use secrecy::{ExposeSecret, SecretSlice};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::answer_memory::{Held, Room};
 use crate::api::values::Kind;
 use crate::api::{WorkflowExecution, WorkflowExecutionSpec};
 use crate::execution::state::input::{Admission, INPUT_LABEL, MAX_INPUT, Source, Sources, wanted};
-use crate::execution::state::result::{ENCODING, KEY, Stored, Wanted, Whose, changed, not_ours, owner, whose};
+use crate::execution::state::result::{
+    ENCODING, KEY, ObjectOwner, ResultObject, ResultWrite, changed, not_ours, owner, whose,
+};
 use crate::execution::status::reason;
 use crate::json::Json;
 use crate::platform::apiserver::{self, Error, call};
 use crate::platform::leader::lease::Term;
-use crate::room::{Held, Room};
 use crate::text::truncate;
 
 /// Attempts to create an object that exists at the create and is gone at the get after it.
@@ -138,7 +140,7 @@ pub async fn read_spec(
 }
 
 /// Creates the object that holds the result of this execution.
-pub async fn write(client: &Client, execution: &WorkflowExecution, wanted: &Wanted, term: &Term) -> Stored {
+pub async fn write(client: &Client, execution: &WorkflowExecution, wanted: &ResultObject, term: &Term) -> ResultWrite {
     let (namespace, text) = (execution.namespace().unwrap_or_default(), &wanted.text);
     match wanted.kind {
         Kind::ConfigMap => {
@@ -166,7 +168,7 @@ pub async fn write(client: &Client, execution: &WorkflowExecution, wanted: &Want
     }
 }
 
-fn metadata(execution: &WorkflowExecution, wanted: &Wanted) -> ObjectMeta {
+fn metadata(execution: &WorkflowExecution, wanted: &ResultObject) -> ObjectMeta {
     let manager = ("app.kubernetes.io/managed-by".to_owned(), "mistral-workflows-operator".to_owned());
     ObjectMeta {
         name: Some(wanted.name.clone()),
@@ -183,24 +185,24 @@ fn metadata(execution: &WorkflowExecution, wanted: &Wanted) -> ObjectMeta {
 async fn put<K>(
     api: &Api<K>,
     execution: &WorkflowExecution,
-    wanted: &Wanted,
+    wanted: &ResultObject,
     object: &K,
     holds: impl Fn(&K) -> bool,
     term: &Term,
-) -> Stored
+) -> ResultWrite
 where
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
 {
     let (kind, name) = (wanted.kind, &wanted.name);
-    let mut exists = Stored::NotTried;
+    let mut exists = ResultWrite::NotTried;
     for _ in 0..TRIES {
         if term.is_over() {
-            return Stored::NotTried;
+            return ResultWrite::NotTried;
         }
         let there = match call(api.create(&PostParams::default(), object)).await {
-            Ok(_) => return Stored::Written,
+            Ok(_) => return ResultWrite::Written,
             Err(error) if error.is_conflict() => {
-                exists = Stored::NotNow(said(&error));
+                exists = ResultWrite::NotNow(said(&error));
                 call(api.get_opt(name)).await
             }
             Err(error) => return judged(&error, wanted),
@@ -211,10 +213,12 @@ where
             Err(error) => return judged(&error, wanted),
         };
         return match whose(there.meta(), &execution.name_any(), &execution.uid().unwrap_or_default()) {
-            Whose::Predecessors => Stored::Predecessors,
-            Whose::Others => Stored::Refused { reason: reason::RESULT_NOT_OURS, message: not_ours(kind, name) },
-            Whose::Ours if holds(&there) => Stored::Written,
-            Whose::Ours => Stored::Refused { reason: reason::RESULT_NOT_OURS, message: changed(kind, name) },
+            ObjectOwner::Predecessors => ResultWrite::Predecessors,
+            ObjectOwner::Others => {
+                ResultWrite::Refused { reason: reason::RESULT_NOT_OURS, message: not_ours(kind, name) }
+            }
+            ObjectOwner::Ours if holds(&there) => ResultWrite::Written,
+            ObjectOwner::Ours => ResultWrite::Refused { reason: reason::RESULT_NOT_OURS, message: changed(kind, name) },
         };
     }
     exists
@@ -228,12 +232,12 @@ fn said(error: &Error) -> String {
 }
 
 /// Separates permanent refusals from errors that may pass.
-fn judged(error: &Error, Wanted { kind, name, .. }: &Wanted) -> Stored {
+fn judged(error: &Error, ResultObject { kind, name, .. }: &ResultObject) -> ResultWrite {
     let said = said(error);
     let reason = match error.refusal() {
         Some(status) if status.code == 403 => reason::RESULT_FORBIDDEN,
         Some(status) if matches!(status.code, 400 | 413 | 422) => reason::RESULT_REFUSED,
-        _ => return Stored::NotNow(said),
+        _ => return ResultWrite::NotNow(said),
     };
     let message = match (reason, kind) {
         (reason::RESULT_FORBIDDEN, Kind::Secret) => format!(
@@ -244,5 +248,5 @@ fn judged(error: &Error, Wanted { kind, name, .. }: &Wanted) -> Stored {
         ),
         _ => format!("the API server refuses {kind} \"{name}\" ({said})"),
     };
-    Stored::Refused { reason, message }
+    ResultWrite::Refused { reason, message }
 }

@@ -7,35 +7,35 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::book::{Asked, Book, Caller, KEPT_FOR, Next, OF_A_CLASS, Strain, TURNS};
-use super::{Budget, Class, Turn, Wake};
-use crate::mistral::calls::Calls;
+use super::dispatcher::{Asked, Dispatcher, KEPT_FOR, Next, OF_A_CLASS, PERMITS, Requester, Saturation};
+use super::{Budget, Permit, Priority, Wake};
+use crate::throttle::metrics::Waits;
 
-fn caller(lane: &str, object: &str) -> Caller {
-    Caller { lane: lane.into(), object: object.into() }
+fn requester(flow: &str, object: &str) -> Requester {
+    Requester { flow: flow.into(), object: object.into() }
 }
 
-/// A `Book` and its simulated clock.
+/// A `Dispatcher` and its simulated clock.
 struct Desk {
-    book: Book<()>,
+    book: Dispatcher<()>,
     now: Instant,
 }
 
 impl Desk {
     fn new(limit: f64) -> Self {
         let now = Instant::now();
-        Self { book: Book::new(limit, now), now }
+        Self { book: Dispatcher::new(limit, now), now }
     }
 
-    fn ask(&mut self, class: Class, lane: &str, object: &str) -> bool {
-        self.book.ask(class, &caller(lane, object), self.now, || ()).is_some()
+    fn ask(&mut self, priority: Priority, flow: &str, object: &str) -> bool {
+        self.book.ask(priority, &requester(flow, object), self.now, || ()).is_some()
     }
 
     /// Requests a permit, and makes one call if it is granted now.
-    fn call(&mut self, class: Class, lane: &str, object: &str) -> bool {
-        let asked = self.book.ask(class, &caller(lane, object), self.now, || ());
-        asked.is_some_and(|Asked { class, .. }| {
-            self.book.ended(class, false, self.now);
+    fn call(&mut self, priority: Priority, flow: &str, object: &str) -> bool {
+        let asked = self.book.ask(priority, &requester(flow, object), self.now, || ());
+        asked.is_some_and(|Asked { priority, .. }| {
+            self.book.ended(priority, false, self.now);
             true
         })
     }
@@ -43,7 +43,7 @@ impl Desk {
     /// A desk with no token left: calls have used them all.
     fn exhausted(limit: f64) -> Self {
         let mut desk = Self::new(limit);
-        while desk.call(Class::Start, "", "first") {}
+        while desk.call(Priority::Start, "", "first") {}
         desk.book.leave("first", desk.now);
         desk
     }
@@ -52,8 +52,8 @@ impl Desk {
     fn next(&mut self) -> Option<String> {
         loop {
             match self.book.next(self.now) {
-                Next::Turn(object) => {
-                    assert!(self.call(Class::Drift, "", &object));
+                Next::Permit(object) => {
+                    assert!(self.call(Priority::Drift, "", &object));
                     return Some(object);
                 }
                 Next::At(at) => self.now = at.max(self.now + Duration::from_micros(1)),
@@ -68,7 +68,7 @@ fn a_stop_comes_next_while_ten_thousand_starts_wait_and_none_of_them_is_lost() {
     let mut desk = Desk::exhausted(50.0);
     let start = desk.now;
     for n in 0..10_000 {
-        assert!(!desk.ask(Class::Start, &format!("team-{}", n % 7), &format!("start {n}")));
+        assert!(!desk.ask(Priority::Start, &format!("team-{}", n % 7), &format!("start {n}")));
     }
     let mut seen = BTreeSet::new();
     for round in 0..100 {
@@ -76,7 +76,7 @@ fn a_stop_comes_next_while_ten_thousand_starts_wait_and_none_of_them_is_lost() {
             seen.insert(desk.next().unwrap());
         }
         let (asked, stop) = (desk.now, format!("stop {round}"));
-        assert!(!desk.ask(Class::Stop, "team-0", &stop));
+        assert!(!desk.ask(Priority::Stop, "team-0", &stop));
         assert_eq!(desk.next(), Some(stop));
         assert!(desk.now - asked < Duration::from_millis(21), "waited {:?}", desk.now - asked);
     }
@@ -91,10 +91,10 @@ fn a_stop_comes_next_while_ten_thousand_starts_wait_and_none_of_them_is_lost() {
 fn lanes_take_turns_within_a_class() {
     let mut desk = Desk::exhausted(50.0);
     for n in 0..1000 {
-        desk.ask(Class::Start, "many", &format!("many {n}"));
+        desk.ask(Priority::Start, "many", &format!("many {n}"));
     }
     for n in 0..3 {
-        desk.ask(Class::Start, "few", &format!("few {n}"));
+        desk.ask(Priority::Start, "few", &format!("few {n}"));
     }
     let first: Vec<_> = (0..7).map(|_| desk.next().unwrap()).collect();
     assert_eq!(first, ["many 0", "few 0", "many 1", "few 1", "many 2", "few 2", "many 3"]);
@@ -103,11 +103,11 @@ fn lanes_take_turns_within_a_class() {
 #[test]
 fn who_asks_again_stands_in_the_queue_once_and_may_move_up_but_not_down() {
     let mut desk = Desk::exhausted(50.0);
-    desk.ask(Class::Start, "team", "start");
-    desk.ask(Class::Watch, "team", "a");
-    desk.ask(Class::Watch, "team", "a");
-    desk.ask(Class::Stop, "team", "a");
-    desk.ask(Class::Drift, "team", "a");
+    desk.ask(Priority::Start, "team", "start");
+    desk.ask(Priority::Watch, "team", "a");
+    desk.ask(Priority::Watch, "team", "a");
+    desk.ask(Priority::Stop, "team", "a");
+    desk.ask(Priority::Drift, "team", "a");
     assert_eq!(desk.book.waiting(), 2);
     assert_eq!(std::iter::from_fn(|| desk.next()).collect::<Vec<_>>(), ["a", "start"]);
 }
@@ -115,47 +115,50 @@ fn who_asks_again_stands_in_the_queue_once_and_may_move_up_but_not_down() {
 #[test]
 fn a_turn_that_nobody_takes_up_comes_back() {
     let mut desk = Desk::exhausted(1.0);
-    desk.ask(Class::Start, "team", "late");
-    desk.ask(Class::Start, "team", "next");
+    desk.ask(Priority::Start, "team", "late");
+    desk.ask(Priority::Start, "team", "next");
     desk.now += Duration::from_secs(1);
-    assert_eq!(desk.book.next(desk.now), Next::Turn("late".into()));
+    assert_eq!(desk.book.next(desk.now), Next::Permit("late".into()));
     assert!(matches!(desk.book.next(desk.now), Next::At(_)));
     assert_eq!(desk.book.turns(), 1);
     desk.now += KEPT_FOR;
-    assert_eq!(desk.book.next(desk.now), Next::Turn("next".into()));
+    assert_eq!(desk.book.next(desk.now), Next::Permit("next".into()));
     assert_eq!((desk.book.turns(), desk.book.waiting()), (1, 1));
-    assert!(!desk.ask(Class::Start, "team", "late"), "it had come too late, and stands behind");
+    assert!(!desk.ask(Priority::Start, "team", "late"), "it had come too late, and stands behind");
 }
 
 #[test]
 fn slow_calls_of_one_class_leave_turns_for_the_others_and_no_more_than_128_are_had() {
     let mut desk = Desk::new(1000.0);
-    let mut had = |class: Class| {
-        let asked: Vec<_> = (0..100).map(|n| format!("{class:?} {n}")).collect();
-        let had = asked.iter().filter(|object| desk.ask(class, "team", object)).count();
+    let mut had = |priority: Priority| {
+        let asked: Vec<_> = (0..100).map(|n| format!("{priority:?} {n}")).collect();
+        let had = asked.iter().filter(|object| desk.ask(priority, "team", object)).count();
         desk.now += Duration::from_secs(1);
         had
     };
-    assert_eq!([Class::Start, Class::Watch, Class::Drift].map(&mut had), [OF_A_CLASS, TURNS - 8 - OF_A_CLASS, 0]);
-    assert_eq!((had(Class::Stop), desk.book.turns()), (8, TURNS));
+    assert_eq!(
+        [Priority::Start, Priority::Watch, Priority::Drift].map(&mut had),
+        [OF_A_CLASS, PERMITS - 8 - OF_A_CLASS, 0]
+    );
+    assert_eq!((had(Priority::Stop), desk.book.turns()), (8, PERMITS));
     assert_eq!(desk.book.next(desk.now), Next::Full);
-    desk.book.ended(Class::Start, false, desk.now);
-    assert!(matches!(desk.book.next(desk.now), Next::Turn(object) if object.starts_with("Stop")));
-    desk.book.ended(Class::Start, false, desk.now);
-    assert!(matches!(desk.book.next(desk.now), Next::Turn(object) if object.starts_with("Stop")));
+    desk.book.ended(Priority::Start, false, desk.now);
+    assert!(matches!(desk.book.next(desk.now), Next::Permit(object) if object.starts_with("Stop")));
+    desk.book.ended(Priority::Start, false, desk.now);
+    assert!(matches!(desk.book.next(desk.now), Next::Permit(object) if object.starts_with("Stop")));
 }
 
 #[test]
 fn turns_that_were_given_out_are_put_off_when_the_api_refuses() {
     let mut desk = Desk::exhausted(50.0);
     for n in 0..5 {
-        desk.ask(Class::Start, "team", &format!("start {n}"));
+        desk.ask(Priority::Start, "team", &format!("start {n}"));
     }
     desk.now += Duration::from_secs(1);
-    assert_eq!(desk.book.next(desk.now), Next::Turn("start 0".into()));
-    assert_eq!(desk.book.next(desk.now), Next::Turn("start 1".into()));
+    assert_eq!(desk.book.next(desk.now), Next::Permit("start 0".into()));
+    assert_eq!(desk.book.next(desk.now), Next::Permit("start 1".into()));
     desk.book.refused(Some(Duration::from_secs(30)), desk.now);
-    assert!(!desk.ask(Class::Start, "team", "start 0"));
+    assert!(!desk.ask(Priority::Start, "team", "start 0"));
     assert_eq!(desk.book.turns(), 0);
     let until = desk.now + Duration::from_secs(30);
     assert_eq!(desk.book.next(desk.now), Next::At(until));
@@ -170,27 +173,27 @@ fn what_keeps_calls_waiting_is_told_once_it_lasts_and_for_as_long_as_it_does() {
     let mut desk = Desk::exhausted(1.0);
     let start = desk.now;
     for n in 0..30 {
-        desk.ask(Class::Start, "team", &format!("start {n}"));
+        desk.ask(Priority::Start, "team", &format!("start {n}"));
     }
-    assert_eq!(desk.book.strain(start + Duration::from_secs(9)), None);
-    assert_eq!(desk.book.strain(start + Duration::from_secs(10)), Some((Strain::Queued, start)));
+    assert_eq!(desk.book.saturation(start + Duration::from_secs(9)), None);
+    assert_eq!(desk.book.saturation(start + Duration::from_secs(10)), Some((Saturation::Queued, start)));
     while desk.next().is_some() {}
     let end = desk.now;
-    assert_eq!(desk.book.strain(end + Duration::from_secs(60)), Some((Strain::Queued, start)));
-    assert_eq!(desk.book.strain(end + Duration::from_secs(121)), None);
+    assert_eq!(desk.book.saturation(end + Duration::from_secs(60)), Some((Saturation::Queued, start)));
+    assert_eq!(desk.book.saturation(end + Duration::from_secs(121)), None);
     let refused = end + Duration::from_secs(200);
     desk.book.refused(None, refused);
-    assert_eq!(desk.book.strain(refused), Some((Strain::Refused, refused)));
+    assert_eq!(desk.book.saturation(refused), Some((Saturation::Refused, refused)));
     // Single refusals with a full recovery between them are one saturation, not one each.
     let again = refused + Duration::from_secs(60);
     desk.book.refused(None, again);
-    assert_eq!(desk.book.strain(again), Some((Strain::Refused, refused)));
-    assert_eq!(desk.book.strain(refused + Duration::from_secs(400)), None);
+    assert_eq!(desk.book.saturation(again), Some((Saturation::Refused, refused)));
+    assert_eq!(desk.book.saturation(refused + Duration::from_secs(400)), None);
 }
 
 #[derive(Clone, Debug)]
 enum Act {
-    Ask { class: usize, lane: u8, object: u8 },
+    Ask { priority: usize, flow: u8, object: u8 },
     Leave(u8),
     Borrow,
     Refused(u8),
@@ -199,7 +202,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        6 => (0..4_usize, 0..3_u8, 0..40_u8).prop_map(|(class, lane, object)| Act::Ask { class, lane, object }),
+        6 => (0..4_usize, 0..3_u8, 0..40_u8).prop_map(|(priority, flow, object)| Act::Ask { priority, flow, object }),
         1 => (0..40_u8).prop_map(Act::Leave),
         1 => Just(Act::Borrow),
         1 => (0..5_u8).prop_map(Act::Refused),
@@ -221,9 +224,9 @@ proptest! {
         let allowed = |now: Instant| burst + f64::from(limit) * (now - start).as_secs_f64() + 0.01;
         for act in acts {
             match act {
-                Act::Ask { class, lane, object } => {
+                Act::Ask { priority, flow, object } => {
                     let object = object.to_string();
-                    if desk.call(Class::ALL[class], &lane.to_string(), &object) {
+                    if desk.call(Priority::ALL[priority], &flow.to_string(), &object) {
                         calls += 1.0;
                         prop_assert!(desk.now >= paused_until, "in a pause");
                         prop_assert!(calls <= allowed(desk.now), "{calls} calls");
@@ -243,8 +246,8 @@ proptest! {
                     let until = desk.now + Duration::from_millis(milliseconds.into());
                     loop {
                         match desk.book.next(desk.now) {
-                            Next::Turn(object) => {
-                                prop_assert!(desk.call(Class::Drift, "0", &object));
+                            Next::Permit(object) => {
+                                prop_assert!(desk.call(Priority::Drift, "0", &object));
                                 calls += 1.0;
                                 prop_assert!(desk.now >= paused_until, "in a pause");
                                 prop_assert!(calls <= allowed(desk.now), "{calls} calls");
@@ -264,22 +267,22 @@ proptest! {
 
     /// Of the priority levels that always wait, each gets a tenth, and the highest of them gets the rest.
     #[test]
-    fn none_is_starved(waiting in proptest::sample::subsequence(Class::ALL.to_vec(), 1..=4)) {
+    fn none_is_starved(waiting in proptest::sample::subsequence(Priority::ALL.to_vec(), 1..=4)) {
         let mut desk = Desk::exhausted(1000.0);
         let mut turns: BTreeMap<String, usize> = BTreeMap::new();
         for n in 0..1000 {
-            for class in &waiting {
+            for priority in &waiting {
                 for spare in n..n + 2 {
-                    desk.ask(*class, "team", &format!("{class:?} {spare}"));
+                    desk.ask(*priority, "team", &format!("{priority:?} {spare}"));
                 }
             }
             let object = desk.next().unwrap();
             *turns.entry(object.split(' ').next().unwrap().to_owned()).or_default() += 1;
         }
-        for (place, class) in waiting.iter().enumerate() {
-            let had = turns.get(&format!("{class:?}")).copied().unwrap_or_default();
+        for (place, priority) in waiting.iter().enumerate() {
+            let had = turns.get(&format!("{priority:?}")).copied().unwrap_or_default();
             let least = if place == 0 { 1000 - 105 * (waiting.len() - 1) } else { 98 };
-            prop_assert!(had >= least, "{class:?} had {had} of 1000 turns: {turns:?}");
+            prop_assert!(had >= least, "{priority:?} had {had} of 1000 turns: {turns:?}");
         }
     }
 }
@@ -287,16 +290,16 @@ proptest! {
 fn budget(limit: u32) -> (Arc<Budget>, Arc<AtomicUsize>) {
     let told = Arc::new(AtomicUsize::new(0));
     let tell = Arc::clone(&told);
-    let budget = Budget::new(limit, Calls::default(), move || {
+    let budget = Budget::new(limit, Waits::default(), move || {
         tell.fetch_add(1, Ordering::Relaxed);
     });
     (budget, told)
 }
 
-fn take_all(budget: &Arc<Budget>) -> Vec<Turn> {
+fn take_all(budget: &Arc<Budget>) -> Vec<Permit> {
     let nobody = || -> Wake { Box::new(|| false) };
-    let who = caller("team", "greedy");
-    let turns = std::iter::from_fn(|| budget.ask(Class::Start, &who, nobody)).collect();
+    let who = requester("team", "greedy");
+    let turns = std::iter::from_fn(|| budget.ask(Priority::Start, &who, nobody)).collect();
     budget.leave(&who.object);
     turns
 }
@@ -304,30 +307,30 @@ fn take_all(budget: &Arc<Budget>) -> Vec<Turn> {
 #[tokio::test]
 async fn who_was_told_to_wait_is_woken_and_has_its_turn_then() {
     let (budget, _) = budget(20);
-    drop(take_all(&budget).into_iter().inspect(|turn| turn.spend().unwrap()).collect::<Vec<_>>());
+    drop(take_all(&budget).into_iter().inspect(|permit| permit.spend().unwrap()).collect::<Vec<_>>());
     let (wakes, mut woken) = tokio::sync::mpsc::unbounded_channel();
-    let who = caller("team", "patient");
+    let who = requester("team", "patient");
     let wake = || -> Wake { Box::new(move || wakes.send(()).is_ok()) };
-    assert!(budget.ask(Class::Start, &who, wake).is_none());
+    assert!(budget.ask(Priority::Start, &who, wake).is_none());
     tokio::time::timeout(Duration::from_secs(10), woken.recv()).await.unwrap().unwrap();
-    let turn = budget.ask(Class::Start, &who, || unreachable!("it had its turn")).unwrap();
-    assert_eq!(turn.spend(), Ok(()));
-    assert_eq!(turn.spend(), Ok(()), "a second call of the same turn does not wait");
+    let permit = budget.ask(Priority::Start, &who, || unreachable!("it had its turn")).unwrap();
+    assert_eq!(permit.spend(), Ok(()));
+    assert_eq!(permit.spend(), Ok(()), "a second call of the same turn does not wait");
 }
 
 #[tokio::test]
 async fn who_is_gone_when_its_turn_comes_holds_up_nobody() {
     let (budget, _) = budget(1);
     let spent = take_all(&budget);
-    spent.iter().for_each(|turn| turn.spend().unwrap());
+    spent.iter().for_each(|permit| permit.spend().unwrap());
     for n in 0..1000 {
         let gone = || -> Wake { Box::new(|| false) };
-        assert!(budget.ask(Class::Stop, &caller("team", &format!("gone {n}")), gone).is_none());
+        assert!(budget.ask(Priority::Stop, &requester("team", &format!("gone {n}")), gone).is_none());
     }
     let begun = Instant::now();
-    let turn = budget.take(Class::Drift, "team").await;
+    let permit = budget.take(Priority::Drift, "team").await;
     assert!(begun.elapsed() < Duration::from_secs(5), "a thousand that are gone were waited for");
-    drop((spent, turn));
+    drop((spent, permit));
     // The task gets its tenth of the permits before the last requester that is gone has been skipped.
     while budget.lock().book.waiting() > 0 {
         assert!(begun.elapsed() < Duration::from_secs(10), "some that are gone still wait");
@@ -339,8 +342,8 @@ async fn who_is_gone_when_its_turn_comes_holds_up_nobody() {
 async fn a_task_that_is_given_up_while_it_waits_leaves_nothing_behind() {
     let (budget, _) = budget(1);
     let first = take_all(&budget);
-    first.iter().for_each(|turn| turn.spend().unwrap());
-    assert!(tokio::time::timeout(Duration::from_millis(50), budget.take(Class::Start, "team")).await.is_err());
+    first.iter().for_each(|permit| permit.spend().unwrap());
+    assert!(tokio::time::timeout(Duration::from_millis(50), budget.take(Priority::Start, "team")).await.is_err());
     assert_eq!(budget.lock().book.waiting(), 0);
     drop(first);
     assert_eq!(budget.lock().book.turns(), 0);
@@ -352,10 +355,10 @@ async fn a_turn_without_a_call_costs_nothing_and_a_refusal_is_told_once() {
     let all = take_all(&budget).len();
     assert_eq!(take_all(&budget).len(), all, "unused tokens did not come back");
     let turns = take_all(&budget);
-    turns.iter().for_each(|turn| turn.refused(Some(Duration::from_secs(60))));
+    turns.iter().for_each(|permit| permit.refused(Some(Duration::from_secs(60))));
     assert_eq!(told.load(Ordering::Relaxed), 1);
     assert!(turns[0].spend().is_err_and(|left| left > Duration::from_secs(59)));
-    assert!(matches!(budget.strain(), Some((Strain::Refused, _, 0))));
+    assert!(matches!(budget.saturation(), Some((Saturation::Refused, _, 0))));
     drop(turns);
     assert!(take_all(&budget).is_empty());
 }

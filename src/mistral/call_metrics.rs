@@ -1,19 +1,16 @@
 //! Metrics of calls: how many are queued or in flight, and how long each took.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::budget::Class;
+use crate::throttle::metrics::Waits;
 
 /// In seconds, from a fast response to the longest call that is waited for.
 const BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-
-/// In seconds, from no wait to the slowest wait behind ten thousand other calls.
-const WAITS: [f64; 11] = [0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
 
 /// Metrics of the calls of all clients in a process. Clones share them.
 #[derive(Clone, Debug)]
@@ -21,17 +18,7 @@ pub struct Calls {
     pub in_flight: Gauge,
     /// How long calls took, by route, method and outcome.
     pub durations: Family<Call, Histogram, fn() -> Histogram>,
-    /// Requests that wait for a permit, by priority level.
-    pub waiting: Family<Waiting, Gauge>,
-    /// How long requests waited for a permit, by priority level.
-    pub waits: Family<Waiting, Histogram, fn() -> Histogram>,
-}
-
-/// The labels of `waiting` and `waits`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Waiting {
-    /// The priority level.
-    pub class: Class,
+    pub waits: Waits,
 }
 
 /// The labels of one kind of call. None of them holds a name or an id, so the number of kinds is bounded.
@@ -83,50 +70,16 @@ impl Status {
 impl Default for Calls {
     fn default() -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
-        let waits: fn() -> Histogram = || Histogram::new(WAITS);
-        let calls = Self {
+        Self {
             in_flight: Gauge::default(),
             durations: Family::new_with_constructor(histogram),
-            waiting: Family::default(),
-            waits: Family::new_with_constructor(waits),
-        };
-        for class in Class::ALL {
-            calls.waiting(class).set(0);
-            // See `closed` in `src/platform/metrics.rs`.
-            drop(calls.waits.get_or_create(&Waiting { class }));
+            waits: Waits::default(),
         }
-        calls
     }
 }
 
 impl Calls {
-    pub(super) fn waiting(&self, class: Class) -> Gauge {
-        self.waiting.get_or_create_owned(&Waiting { class })
-    }
-
-    pub(super) fn waited(&self, class: Class, waited: Duration) {
-        self.waits.get_or_create(&Waiting { class }).observe(waited.as_secs_f64());
-    }
-
     pub(super) fn made(&self, route: &'static str, method: String, status: Status, begun: Instant) {
         self.durations.get_or_create(&Call { route, method, status }).observe(begun.elapsed().as_secs_f64());
-    }
-}
-
-/// Counts one in a gauge until it is dropped, also when a future is cancelled.
-#[derive(Debug)]
-pub struct OneMore(Gauge);
-
-impl OneMore {
-    /// Increments the gauge.
-    pub fn of(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for OneMore {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

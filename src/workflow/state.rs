@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::contest::Contests;
 use super::fields::{self, Field};
-use super::report::reason;
+use super::status::reason;
 use super::versions::Versions;
 use crate::api::conditions::{self, READY};
 use crate::api::{Workflow as Resource, WorkflowSpec, WorkflowStatus};
 use crate::mistral::wire::Workflow;
 use crate::mistral::{Error, Trouble, TroubleKind};
 use crate::platform::requeue::{Refusal, Requeue, Retries};
-use crate::workspace::access::{Connection, Workspace};
+use crate::workspace::access::{ConnectionInfo, Workspace};
 
 /// The finalizer that lets the operator archive a workflow before its resource goes.
 pub const FINALIZER: &str = "workflows.mistral.ai/archive";
@@ -34,7 +34,7 @@ const ROUTES: [&str; 10] = [
 ];
 /// Everything that [`plan`](super::plan::plan) may read.
 #[derive(Clone, Debug)]
-pub struct Observed {
+pub struct WorkflowState {
     pub spec: WorkflowSpec,
     /// The status as last written.
     pub status: WorkflowStatus,
@@ -54,9 +54,9 @@ pub struct Observed {
     pub memory: Memory,
     pub workspace: Workspace,
     /// A connection that may still be used to archive, even if its Workspace or Secret is gone.
-    pub stop_with: Option<Connection>,
+    pub stop_with: Option<ConnectionInfo>,
     /// Whether to refresh from the API even if nothing seems to have changed.
-    pub look: bool,
+    pub refresh: bool,
 
     /// Where API calls find the workflow: under its UUID if its name is a route.
     pub address: Address,
@@ -71,7 +71,7 @@ pub struct Observed {
 /// What this process remembers of a resource. Losing it costs calls.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
-    pub retries: Retries<Connection>,
+    pub retries: Retries<ConnectionInfo>,
     /// Fields that were set, and how often.
     pub contests: Contests,
     /// Fields that matched the spec and are still to be set back. The status no longer shows that they matched.
@@ -90,7 +90,7 @@ pub enum Address {
     /// By its name or UUID.
     Direct(String),
     /// The name is a route, and the UUID is not known yet.
-    NotAsked,
+    NotFetched,
     /// The API lists no workflow of that name.
     Absent,
     /// The API gave no conclusive answer.
@@ -101,7 +101,7 @@ pub enum Address {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Remote {
     /// Not read in this reconcile.
-    NotAsked,
+    NotFetched,
     Found(Box<Workflow>),
     /// The API says that it does not exist.
     Absent,
@@ -113,7 +113,7 @@ pub enum Remote {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Registrations {
     /// Not read in this reconcile.
-    NotAsked,
+    NotFetched,
     /// As the status shows them.
     Read(Versions),
     /// The API gave no conclusive answer: what was known stays.
@@ -137,14 +137,14 @@ pub enum Change {
     },
 }
 
-impl Observed {
+impl WorkflowState {
     /// What the resource alone shows, before any step.
     pub fn new(
         object: &Resource,
         memory: Memory,
         workspace: Workspace,
-        stop_with: Option<Connection>,
-        look: bool,
+        stop_with: Option<ConnectionInfo>,
+        refresh: bool,
     ) -> Self {
         let meta = &object.metadata;
         let identifier = object.spec.identifier.clone().unwrap_or_else(|| object.name_any());
@@ -152,7 +152,7 @@ impl Observed {
         Self {
             spec: object.spec.clone(),
             status: object.status.clone().unwrap_or_default(),
-            address: if is_route { Address::NotAsked } else { Address::Direct(identifier.clone()) },
+            address: if is_route { Address::NotFetched } else { Address::Direct(identifier.clone()) },
             identifier,
             uid: object.uid().unwrap_or_default(),
             generation: meta.generation,
@@ -163,9 +163,9 @@ impl Observed {
             memory,
             workspace,
             stop_with,
-            look,
-            remote: Remote::NotAsked,
-            registrations: Registrations::NotAsked,
+            refresh,
+            remote: Remote::NotFetched,
+            registrations: Registrations::NotFetched,
             change: Change::None,
             doubtful: false,
         }
@@ -181,7 +181,7 @@ impl Observed {
     }
 
     /// The API has answered a `GET` of the workflow.
-    pub fn asked(&mut self, outcome: Result<Workflow, Error>) {
+    pub fn fetched(&mut self, outcome: Result<Workflow, Error>) {
         self.remote = match outcome {
             Ok(workflow) => Remote::Found(Box::new(workflow)),
             Err(Error::NotFound(_)) => Remote::Absent,
@@ -215,7 +215,7 @@ impl Observed {
                 let active = before.active;
                 self.remote = match answer {
                     Some(after) => Remote::Found(Box::new(Workflow { active: after.active.or(active), ..after })),
-                    None => Remote::NotAsked,
+                    None => Remote::NotFetched,
                 };
                 self.change = Change::Made { fields, before: held };
             }
@@ -250,7 +250,7 @@ impl Observed {
 
     /// Whether the workflow's versions have to be read: not if only the resource has changed.
     pub fn lacks_registrations(&self, workflow: &Workflow) -> bool {
-        self.look
+        self.refresh
             || self.memory.incomplete
             || self.status.registrations.is_empty()
             || self.status.workflow_id.as_deref() != Some(&workflow.id)
@@ -278,7 +278,7 @@ impl Observed {
             self.memory.drifted = differing.into_iter().filter(|field| self.had_been_set(*field)).collect();
         }
         match &self.registrations {
-            Registrations::NotAsked => {}
+            Registrations::NotFetched => {}
             Registrations::Read(_) => self.memory.incomplete = false,
             Registrations::Unknown(trouble) => self.memory.incomplete = trouble.kind == TroubleKind::Unavailable,
         }

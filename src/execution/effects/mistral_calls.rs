@@ -2,10 +2,26 @@
 
 use serde::de::DeserializeOwned;
 
-use super::*;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::execution::claim::ClaimAnnotation;
+use crate::execution::plan::Call;
+use crate::execution::run_durations::LINGER;
+use crate::execution::state::input::{self};
+use crate::execution::state::{ExecutionState, Remote, Sent, StopCall, Target, WorkflowRefState};
+use crate::execution::status::is_started;
+use crate::execution::tracker::ApiAnswer;
+use crate::mistral::wire::{Event, is_terminal};
+use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
+use crate::platform::failpoint;
+use crate::platform::watch::reference;
+use crate::throttle::Priority;
+
+use crate::execution::controller::Reconciliation;
 use crate::execution::state::Comparison;
 use crate::execution::state::comparison::{self, is_claimed_alike};
-use crate::execution::tracker::Word;
 use crate::json::Json;
 use crate::mistral::wire::{Execution, StartEvent};
 
@@ -14,60 +30,60 @@ const MAX_EVENT_PAGES: usize = 5;
 /// Events per page: the maximum of the API.
 const EVENTS_PAGE: u16 = 1000;
 
-impl Pass<'_> {
+impl Reconciliation<'_> {
     /// Makes one call to the API and adds its outcome to what is known.
     pub(crate) async fn call(&mut self, client: &mistral::Client, call: Call) {
-        let client = &input::hidden_from(client, &self.observed);
-        let id = self.observed.execution_id();
+        let client = &input::hidden_from(client, &self.state);
+        let id = self.state.execution_id();
         match call {
             Call::GetTarget => {
-                let outcome = probe(client, &self.observed).await;
-                self.observed.probed(outcome);
-                if let Target::Unknown(trouble) = self.observed.target.clone() {
+                let outcome = probe(client, &self.state).await;
+                self.state.target_fetched(outcome);
+                if let Target::Unknown(trouble) = self.state.target.clone() {
                     self.had_trouble(&trouble);
                 }
             }
-            Call::GetRun if failpoint::active!("failpoint-no-get-first") && !is_started(&self.observed.status) => {
-                self.observed.remote = Remote::Absent;
+            Call::GetRun if failpoint::active!("failpoint-no-get-first") && !is_started(&self.state.status) => {
+                self.state.remote = Remote::Absent;
             }
             Call::GetRun => {
-                self.observed.asked(client.get_execution(&id).await);
-                if let Remote::Unknown(trouble) = self.observed.remote.clone() {
+                self.state.fetched(client.get_execution(&id).await);
+                if let Remote::Unknown(trouble) = self.state.remote.clone() {
                     self.had_trouble(&trouble);
                 }
             }
             Call::Compare => {
                 let comparison = Box::pin(self.compare(client)).await;
-                self.observed.compared(comparison);
+                self.state.compared(comparison);
             }
             Call::Start => self.start(client).await,
-            Call::ReadFailure => self.observed.failure_read(read_events(client, &id).await),
+            Call::ReadFailure => self.state.failure_read(read_events(client, &id).await),
             Call::Stop(stop) => {
                 let outcome = match stop {
                     StopCall::Cancel => client.cancel(&id).await,
                     StopCall::Terminate => client.terminate(&id).await,
                 };
                 tracing::info!(execution_id = id, ?stop, ok = outcome.is_ok(), "asked the API to stop the run");
-                self.observed.stop_sent(stop, outcome, Timestamp::now());
+                self.state.stop_sent(stop, outcome, Timestamp::now());
             }
         }
     }
 
     /// Sends the call that starts the run, if the claim is still young enough and this process still leads.
     async fn start(&mut self, client: &mistral::Client) {
-        let Some(request) = input::request(&self.observed) else {
+        let Some(request) = input::request(&self.state) else {
             tracing::error!("the input is not there; nothing was sent; this is a bug in the operator");
-            return self.observed.too_late();
+            return self.state.too_late();
         };
         failpoint::reach!("failpoint-claimed");
         let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
-            && matches!(&self.observed.note, Note::Claim(claim) if Timestamp::now() < claim.send_before);
+            && matches!(&self.state.note, ClaimAnnotation::Claim(claim) if Timestamp::now() < claim.send_before);
         if !in_time || self.context.shared.term.is_over() {
             tracing::warn!("the claim grew too old before the call could be sent; nothing was sent");
-            self.observed.too_late();
+            self.state.too_late();
             return;
         }
-        let outcome = client.execute(target(&self.observed), &request).await;
+        let outcome = client.execute(target(&self.state), &request).await;
         failpoint::reach!("failpoint-answered");
         match &outcome {
             // At debug level only: once the status has the start, an Event reports it.
@@ -81,19 +97,19 @@ impl Pass<'_> {
         if let Err(mistral::Error::Unauthorized(_)) = &outcome {
             self.context.shared.connections.suspect(&self.key);
         }
-        self.observed.sent(outcome);
+        self.state.sent(outcome);
     }
 
     /// Waits briefly for the run that was just accepted to end. The tracker finds that out for many runs with one list.
     /// The wait is part of the reconcile, since the status write that follows also shows whether the resource still
     /// exists.
     pub(crate) async fn linger(&mut self) {
-        let Sent::Accepted(run) = &self.observed.sent else { return self.observed.lingered(None) };
-        let workflow = target(&self.observed).name().to_owned();
-        let deadline = self.observed.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
-        let limit = self.context.lengths.linger(&self.key, &workflow).min(deadline);
+        let Sent::Accepted(run) = &self.state.sent else { return self.state.lingered(None) };
+        let workflow = target(&self.state).name().to_owned();
+        let deadline = self.state.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
+        let limit = self.context.run_durations.linger(&self.key, &workflow).min(deadline);
         if limit.is_zero() {
-            return self.observed.lingered(None);
+            return self.state.lingered(None);
         }
         let object = reference(self.object);
         let started = run.start_time.unwrap_or_else(Timestamp::now);
@@ -102,22 +118,22 @@ impl Pass<'_> {
         let until = Instant::now() + limit;
         let mut outcome = None;
         loop {
-            tracker.track(&self.key, &object, &execution_id, started, Word::Known);
-            self.place.give_back();
-            let look = tracker.look(&object);
-            let row = match stop.run_until_cancelled(tokio::time::timeout_at(until.into(), look)).await {
+            tracker.track(&self.key, &object, &execution_id, started, ApiAnswer::Exists);
+            self.ticket.give_back();
+            let refresh = tracker.refresh(&object);
+            let row = match stop.run_until_cancelled(tokio::time::timeout_at(until.into(), refresh)).await {
                 Some(Ok(row)) => row,
                 Some(Err(_)) => {
-                    self.context.lengths.took(&self.key, &workflow, limit);
+                    self.context.run_durations.took(&self.key, &workflow, limit);
                     break;
                 }
                 None => break,
             };
-            self.observed.memory.listed(row);
+            self.state.memory.listed(row);
             // Queued starts may take all of the time. The run then counts as not ended yet.
             let Some(live) = self.connection.clone() else { break };
-            let turn = self.place.wait(&live, Class::Watch);
-            let Some(Ok(client)) = stop.run_until_cancelled(tokio::time::timeout_at(until.into(), turn)).await else {
+            let permit = self.ticket.wait(&live, Priority::Watch);
+            let Some(Ok(client)) = stop.run_until_cancelled(tokio::time::timeout_at(until.into(), permit)).await else {
                 break;
             };
             let answer = Box::pin(client.get_execution(&execution_id)).await;
@@ -128,7 +144,7 @@ impl Pass<'_> {
                 break;
             }
         }
-        self.observed.lingered(outcome);
+        self.state.lingered(outcome);
     }
 
     fn had_trouble(&self, trouble: &Trouble) {
@@ -140,27 +156,27 @@ impl Pass<'_> {
 }
 
 /// The workflow or registration to run.
-pub(crate) fn target(observed: &Observed) -> ExecuteTarget<'_> {
-    match (&observed.referent, &observed.spec.workflow_identifier, &observed.spec.registration_id) {
-        (Referent::Ready { workflow, .. }, ..) => ExecuteTarget::Workflow(&workflow.id),
+pub(crate) fn target(state: &ExecutionState) -> ExecuteTarget<'_> {
+    match (&state.workflow_ref, &state.spec.workflow_identifier, &state.spec.registration_id) {
+        (WorkflowRefState::Ready { workflow, .. }, ..) => ExecuteTarget::Workflow(&workflow.id),
         (_, Some(identifier), _) => ExecuteTarget::Workflow(identifier),
         (_, None, id) => ExecuteTarget::Registration(id.as_deref().unwrap_or_default()),
     }
 }
 
-impl Pass<'_> {
+impl Reconciliation<'_> {
     /// Whether the run found under an explicit id is what the spec asks for.
     async fn compare(&mut self, client: &mistral::Client) -> Comparison {
-        let Remote::Found(run) = &self.observed.remote else { return Comparison::NotTried };
-        match other_workflow(client, &self.observed, run).await {
+        let Remote::Found(run) = &self.state.remote else { return Comparison::NotTried };
+        match other_workflow(client, &self.state, run).await {
             Ok(None) => {}
             Ok(Some(name)) => return Comparison::OtherWorkflow(name),
             Err(error) => return Comparison::Unknown(error.to_string()),
         }
-        if self.context.shared.executions.state().iter().any(|other| is_claimed_alike(&self.observed, other)) {
+        if self.context.shared.executions.state().iter().any(|other| is_claimed_alike(&self.state, other)) {
             return Comparison::Same;
         }
-        let Some(request) = input::request(&self.observed) else {
+        let Some(request) = input::request(&self.state) else {
             return Comparison::Unknown("not all of the input is there to compare it with".to_owned());
         };
         match read_arguments(client, &run.execution_id).await {
@@ -173,10 +189,10 @@ impl Pass<'_> {
 /// The workflow of the run, if the spec names a registration of another workflow.
 async fn other_workflow(
     client: &mistral::Client,
-    observed: &Observed,
+    state: &ExecutionState,
     run: &Execution,
 ) -> Result<Option<String>, mistral::Error> {
-    let ExecuteTarget::Registration(id) = target(observed) else { return Ok(None) };
+    let ExecuteTarget::Registration(id) = target(state) else { return Ok(None) };
     let wanted = client.get_registration(id).await?.workflow_id;
     let name = run.workflow_name.clone().unwrap_or_else(|| "(not told)".to_owned());
     let is_it = match (&run.workflow_id, &run.workflow_name) {
@@ -195,8 +211,8 @@ async fn read_arguments(client: &mistral::Client, execution_id: &str) -> Result<
     Ok(newest.and_then(|event| event.attributes?.input?.value))
 }
 
-async fn probe(client: &mistral::Client, observed: &Observed) -> Result<(), mistral::Error> {
-    match target(observed) {
+async fn probe(client: &mistral::Client, state: &ExecutionState) -> Result<(), mistral::Error> {
+    match target(state) {
         ExecuteTarget::Workflow(identifier) => client.get_workflow(identifier).await.map(|_| ()),
         ExecuteTarget::Registration(id) => client.get_registration(id).await.map(|_| ()),
     }

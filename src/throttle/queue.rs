@@ -1,0 +1,142 @@
+//! Decides which request is next: four priority levels by their weight, and the flows of a level in turn. No I/O here.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use prometheus_client::encoding::EncodeLabelValue;
+
+/// The priority level of a call, by its purpose. The highest comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
+pub enum Priority {
+    /// Stops a run, or lets a deletion proceed.
+    Stop,
+    /// Starts a run, or does something else that a person waits for.
+    Start,
+    /// Polls runs that have not ended.
+    Watch,
+    /// Detects changes that somebody may have made at the API.
+    Drift,
+}
+
+impl Priority {
+    /// All of them, the highest first.
+    pub const ALL: [Self; 4] = [Self::Stop, Self::Start, Self::Watch, Self::Drift];
+}
+
+/// How many consecutive permits others may get while a priority level waits: each level gets at least a tenth.
+const PASSED_OVER: u32 = 9;
+
+/// Queued requests, each with a unique key.
+#[derive(Debug)]
+pub(super) struct Queue<K> {
+    classes: [Waiting<K>; Priority::ALL.len()],
+    /// The last number that was given to a request. The numbers order the requests of a flow.
+    next: i64,
+}
+
+/// The requests of one priority level.
+#[derive(Debug)]
+struct Waiting<K> {
+    /// The flows with requests, in the order in which they are served.
+    flows: VecDeque<(String, BTreeMap<i64, K>)>,
+    /// Permits that other levels got since this one got its last, while a request of this level waited.
+    passed_over: u32,
+}
+
+/// The position of a request.
+#[derive(Clone, Debug)]
+pub(super) struct QueuePosition {
+    pub priority: Priority,
+    flow: String,
+    number: i64,
+}
+
+impl<K> Default for Queue<K> {
+    fn default() -> Self {
+        Self { classes: std::array::from_fn(|_| Waiting { flows: VecDeque::new(), passed_over: 0 }), next: 0 }
+    }
+}
+
+impl<K> Queue<K> {
+    pub fn is_empty(&self) -> bool {
+        self.classes.iter().all(|waiting| waiting.flows.is_empty())
+    }
+
+    /// Adds a request, behind the others of its flow.
+    pub fn push(&mut self, priority: Priority, flow: &str, key: K) -> QueuePosition {
+        self.next += 1;
+        self.put(QueuePosition { priority, flow: flow.to_owned(), number: self.next }, key)
+    }
+
+    /// Puts a request back, before all others of its priority level.
+    pub fn push_front(&mut self, spot: &QueuePosition, key: K) -> QueuePosition {
+        self.next += 1;
+        let spot = self.put(QueuePosition { number: -self.next, ..spot.clone() }, key);
+        let flows = &mut self.classes[spot.priority as usize].flows;
+        if let Some(flow) = flows.iter().position(|(flow, _)| *flow == spot.flow).and_then(|at| flows.remove(at)) {
+            flows.push_front(flow);
+        }
+        spot
+    }
+
+    pub fn remove(&mut self, spot: &QueuePosition) {
+        let waiting = &mut self.classes[spot.priority as usize];
+        if let Some((_, flow)) = waiting.flows.iter_mut().find(|(flow, _)| *flow == spot.flow) {
+            flow.remove(&spot.number);
+        }
+        waiting.tidy();
+    }
+
+    /// Takes the next request of those priority levels that `may` have a permit.
+    pub fn pop(&mut self, may: impl Fn(Priority) -> bool) -> Option<K> {
+        let priority = self.next_class(may)?;
+        for other in Priority::ALL {
+            let waiting = &mut self.classes[other as usize];
+            waiting.passed_over =
+                if other == priority || waiting.flows.is_empty() { 0 } else { waiting.passed_over + 1 };
+        }
+        let waiting = &mut self.classes[priority as usize];
+        let (name, mut flow) = waiting.flows.pop_front()?;
+        let first = flow.pop_first();
+        waiting.flows.push_back((name, flow));
+        waiting.tidy();
+        first.map(|(_, key)| key)
+    }
+
+    /// Whether a request waits whose priority level `may` have a permit.
+    pub fn has(&self, may: impl Fn(Priority) -> bool) -> bool {
+        self.next_class(may).is_some()
+    }
+
+    /// The first request of each flow. The request that has waited longest is one of them.
+    pub fn firsts(&self) -> impl Iterator<Item = &K> {
+        self.classes.iter().flat_map(|waiting| &waiting.flows).filter_map(|(_, flow)| flow.values().next())
+    }
+
+    fn put(&mut self, spot: QueuePosition, key: K) -> QueuePosition {
+        let flows = &mut self.classes[spot.priority as usize].flows;
+        match flows.iter_mut().find(|(flow, _)| *flow == spot.flow) {
+            Some((_, flow)) => {
+                flow.insert(spot.number, key);
+            }
+            None => flows.push_back((spot.flow.clone(), BTreeMap::from([(spot.number, key)]))),
+        }
+        spot
+    }
+
+    fn next_class(&self, may: impl Fn(Priority) -> bool) -> Option<Priority> {
+        let waits = |priority: &Priority| may(*priority) && !self.classes[*priority as usize].flows.is_empty();
+        let waiting = || Priority::ALL.into_iter().filter(waits);
+        let passed_over = |priority: &Priority| self.classes[*priority as usize].passed_over;
+        let starved = waiting().filter(|priority| passed_over(priority) >= PASSED_OVER).max_by_key(passed_over);
+        starved.or_else(|| waiting().next())
+    }
+}
+
+impl<K> Waiting<K> {
+    fn tidy(&mut self) {
+        self.flows.retain(|(_, flow)| !flow.is_empty());
+        if self.flows.is_empty() {
+            self.passed_over = 0;
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A resource's permit to call the API. A reconcile requests it, ends without it, and is woken when it is granted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connections::{Connection, WorkspaceKey};
+use crate::mistral::Client;
+use crate::throttle::{Budget, Permit, Priority, Requester, Wake};
+
+/// When the reconcile of a queued resource is repeated without a wake: a deadline of the resource may pass meanwhile,
+/// and a wake may get lost.
+pub const RECHECK_AFTER: Duration = Duration::from_secs(60);
+
+/// One reconcile of a resource, as a requester of permits. Dropping this without a pending request leaves the queue.
+#[derive(Debug)]
+pub struct QueueTicket {
+    requester: Requester,
+    budget: Option<Arc<Budget>>,
+    permit: Option<Arc<Permit>>,
+    waits: bool,
+}
+
+impl QueueTicket {
+    /// For a resource of this Workspace that uses this connection.
+    pub fn new(live: Option<&Connection>, kind: &str, key: &WorkspaceKey, name: &str) -> Self {
+        let requester = Requester { flow: key.flow(), object: format!("{kind} {}/{name}", key.namespace) };
+        Self { requester, budget: live.map(|live| Arc::clone(&live.budget)), permit: None, waits: false }
+    }
+
+    /// Gives back the permit. The reconcile goes on without it.
+    pub fn give_back(&mut self) {
+        self.permit = None;
+    }
+
+    /// Waits for a permit, within a reconcile that waits for something else as well. The future may be dropped.
+    pub async fn wait(&mut self, live: &Connection, priority: Priority) -> Client {
+        let permit = match self.permit.take() {
+            Some(permit) => permit,
+            None => Arc::new(live.budget.take(priority, &self.requester.flow).await),
+        };
+        live.with_permit(Arc::clone(self.permit.insert(permit)))
+    }
+
+    /// Whether the reconcile holds a permit.
+    pub fn has_permit(&self) -> bool {
+        self.permit.is_some()
+    }
+
+    /// A client for this reconcile, which keeps its permit to the end. If no permit is free, the resource is queued,
+    /// the reconcile ends, and `wake` is called when the permit is granted.
+    pub fn take(&mut self, live: &Connection, priority: Priority, wake: impl FnOnce() -> Wake) -> Option<Client> {
+        if self.permit.is_none() {
+            self.permit = live.budget.ask(priority, &self.requester, wake).map(Arc::new);
+        }
+        self.waits = self.permit.is_none();
+        self.permit.as_ref().map(|permit| live.with_permit(Arc::clone(permit)))
+    }
+}
+
+impl Drop for QueueTicket {
+    fn drop(&mut self) {
+        if let (false, Some(budget)) = (self.waits, &self.budget) {
+            budget.leave(&self.requester.object);
+        }
+    }
+}
