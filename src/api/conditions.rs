@@ -68,37 +68,6 @@ impl ConditionStatus {
     }
 }
 
-/// Sets `type_`. `lastTransitionTime` changes only when the status flips.
-pub fn set(
-    conditions: &mut Vec<Condition>,
-    type_: &str,
-    status: ConditionStatus,
-    reason: &str,
-    message: impl Into<String>,
-    generation: Option<i64>,
-    now: Timestamp,
-) {
-    let status = status.as_str();
-    let mut message = message.into();
-    truncate(&mut message, MAX_MESSAGE);
-    let last_transition_time = match find(conditions, type_) {
-        Some(old) if old.status == status => old.last_transition_time.clone(),
-        _ => Time(now),
-    };
-    let new = Condition {
-        type_: type_.into(),
-        status: status.into(),
-        reason: reason.into(),
-        message,
-        observed_generation: generation,
-        last_transition_time,
-    };
-    match conditions.iter_mut().find(|condition| condition.type_ == type_) {
-        Some(old) => *old = new,
-        None => conditions.push(new),
-    }
-}
-
 /// Whether the operator can continue by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -124,29 +93,63 @@ impl Progress {
     }
 }
 
-/// Sets `Ready` to true, and removes the other two conditions that kstatus reads.
-pub fn ready(all: &mut Vec<Condition>, reason: &str, message: &str, generation: Option<i64>, now: Timestamp) {
-    set(all, READY, ConditionStatus::True, reason, message, generation, now);
-    remove(all, RECONCILING);
-    remove(all, STALLED);
+/// Writes conditions. It knows what all conditions of one write have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer {
+    /// The generation of the spec that the conditions describe.
+    pub generation: Option<i64>,
+    /// The time of a transition.
+    pub now: Timestamp,
 }
 
-/// Sets `Ready` to false, and with it the other two conditions that kstatus reads.
-pub fn unready(
-    all: &mut Vec<Condition>,
-    wait: Progress,
-    reason: &str,
-    message: &str,
-    generation: Option<i64>,
-    now: Timestamp,
-) {
-    set(all, READY, ConditionStatus::False, reason, message, generation, now);
-    let (present, absent) = match wait {
-        Progress::Working => (RECONCILING, STALLED),
-        Progress::Stalled => (STALLED, RECONCILING),
-    };
-    set(all, present, ConditionStatus::True, reason, message, generation, now);
-    remove(all, absent);
+impl Writer {
+    /// Sets `type_`. `lastTransitionTime` changes only when the status flips.
+    pub fn set(
+        self,
+        conditions: &mut Vec<Condition>,
+        type_: &str,
+        status: ConditionStatus,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        let status = status.as_str();
+        let mut message = message.into();
+        truncate(&mut message, MAX_MESSAGE);
+        let last_transition_time = match find(conditions, type_) {
+            Some(old) if old.status == status => old.last_transition_time.clone(),
+            _ => Time(self.now),
+        };
+        let new = Condition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message,
+            observed_generation: self.generation,
+            last_transition_time,
+        };
+        match conditions.iter_mut().find(|condition| condition.type_ == type_) {
+            Some(old) => *old = new,
+            None => conditions.push(new),
+        }
+    }
+
+    /// Sets `Ready` to true, and removes the other two conditions that kstatus reads.
+    pub fn ready(self, all: &mut Vec<Condition>, reason: &str, message: &str) {
+        self.set(all, READY, ConditionStatus::True, reason, message);
+        remove(all, RECONCILING);
+        remove(all, STALLED);
+    }
+
+    /// Sets `Ready` to false, and with it the other two conditions that kstatus reads.
+    pub fn unready(self, all: &mut Vec<Condition>, wait: Progress, reason: &str, message: &str) {
+        self.set(all, READY, ConditionStatus::False, reason, message);
+        let (present, absent) = match wait {
+            Progress::Working => (RECONCILING, STALLED),
+            Progress::Stalled => (STALLED, RECONCILING),
+        };
+        self.set(all, present, ConditionStatus::True, reason, message);
+        remove(all, absent);
+    }
 }
 
 /// Removes a condition, for those whose mere presence means trouble.
@@ -171,12 +174,13 @@ mod tests {
     #[test]
     fn the_transition_time_moves_only_when_the_status_flips() {
         let mut conditions = Vec::new();
-        let at = |second| Timestamp::from_second(second).unwrap();
-        set(&mut conditions, READY, ConditionStatus::False, "Pending", "waiting", Some(1), at(1));
-        set(&mut conditions, READY, ConditionStatus::False, "Running", "runs", Some(1), at(2));
-        assert_eq!(conditions[0].last_transition_time.0, at(1));
-        set(&mut conditions, READY, ConditionStatus::True, "Completed", "done", Some(1), at(3));
-        assert_eq!(conditions[0].last_transition_time.0, at(3));
+        let time = |second| Timestamp::from_second(second).unwrap();
+        let at = |second| Writer { generation: Some(1), now: time(second) };
+        at(1).set(&mut conditions, READY, ConditionStatus::False, "Pending", "waiting");
+        at(2).set(&mut conditions, READY, ConditionStatus::False, "Running", "runs");
+        assert_eq!(conditions[0].last_transition_time.0, time(1));
+        at(3).set(&mut conditions, READY, ConditionStatus::True, "Completed", "done");
+        assert_eq!(conditions[0].last_transition_time.0, time(3));
         assert_eq!(conditions.len(), 1);
     }
 }

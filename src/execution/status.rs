@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{
     self, COMPLETE, ConditionStatus, EDITED, EXPIRED, FAILED, MISSING, Progress, READY, RESULT_NOT_WRITTEN, STARTED,
+    Writer,
 };
 use crate::api::execution::Failure;
 use crate::execution::claim::{ClaimAnnotation, StopFor};
@@ -97,7 +98,7 @@ pub fn ended(state: &ExecutionState, run: &Execution, failure_text: Option<&str>
         }
         let reason = reason::COMPLETED;
         set(&mut status, state, COMPLETE, ConditionStatus::True, reason, &message, now);
-        conditions::ready(&mut status.conditions, reason, &message, state.generation, now);
+        Writer { generation: state.generation, now }.ready(&mut status.conditions, reason, &message);
         return status;
     }
     let (reason, what) = match run.status.as_deref() {
@@ -148,7 +149,7 @@ pub fn result_left_out(status: &mut Status, state: &ExecutionState, refused: &Re
     );
     set(status, state, RESULT_NOT_WRITTEN, ConditionStatus::True, reason, &message, now);
     set(status, state, COMPLETE, ConditionStatus::True, reason::COMPLETED, &message, now);
-    conditions::ready(&mut status.conditions, reason::COMPLETED, &message, state.generation, now);
+    Writer { generation: state.generation, now }.ready(&mut status.conditions, reason::COMPLETED, &message);
 }
 
 /// The execution ended without a run that could be read: nothing ran, or the outcome is unknown.
@@ -304,7 +305,7 @@ fn failed(mut status: Status, state: &ExecutionState, reason: &str, message: &st
 }
 
 fn unready(status: &mut Status, state: &ExecutionState, wait: Progress, reason: &str, message: &str, now: Timestamp) {
-    conditions::unready(&mut status.conditions, wait, reason, message, state.generation, now);
+    Writer { generation: state.generation, now }.unready(&mut status.conditions, wait, reason, message);
 }
 
 fn set(
@@ -316,5 +317,5 @@ fn set(
     message: &str,
     now: Timestamp,
 ) {
-    conditions::set(&mut status.conditions, type_, is, reason, message, state.generation, now);
+    Writer { generation: state.generation, now }.set(&mut status.conditions, type_, is, reason, message);
 }

@@ -8,7 +8,7 @@ use super::fields::{self, Field};
 use super::state::{Registrations, Remote, WorkflowState};
 use super::versions::{Versions, as_written};
 use crate::api::WorkflowStatus as Status;
-use crate::api::conditions::{self, ACTIVE, AMBIGUOUS, CONTESTED, ConditionStatus, NEEDS_USER, Progress};
+use crate::api::conditions::{self, ACTIVE, AMBIGUOUS, CONTESTED, ConditionStatus, NEEDS_USER, Progress, Writer};
 use crate::mistral::wire::{MAX_DESCRIPTION, Workflow};
 
 /// Names of deployments in a message, at most.
@@ -19,7 +19,7 @@ pub use crate::api::reasons::workflow as reason;
 /// The workflow matches the spec, or is only read.
 pub fn ready(state: &WorkflowState, workflow: &Workflow, reason: &str, message: &str, now: Timestamp) -> Status {
     let mut status = seen(state, workflow, now);
-    conditions::ready(&mut status.conditions, reason, message, state.generation, now);
+    Writer { generation: state.generation, now }.ready(&mut status.conditions, reason, message);
     status
 }
 
@@ -30,7 +30,7 @@ pub fn unready(state: &WorkflowState, wait: Progress, reason: &str, message: &st
         Remote::Absent => absent(state, now),
         Remote::NotFetched | Remote::Unknown(_) => base(state),
     };
-    conditions::unready(&mut status.conditions, wait, reason, message, state.generation, now);
+    Writer { generation: state.generation, now }.unready(&mut status.conditions, wait, reason, message);
     status
 }
 
@@ -144,5 +144,5 @@ fn set(
     message: &str,
     now: Timestamp,
 ) {
-    conditions::set(&mut status.conditions, type_, is, reason, message, state.generation, now);
+    Writer { generation: state.generation, now }.set(&mut status.conditions, type_, is, reason, message);
 }

@@ -7,7 +7,7 @@ use super::findings::{Discovered, Drift};
 use super::state::{Accepted, Problem};
 use crate::api::WorkspaceStatus;
 use crate::api::conditions::{
-    self, ConditionStatus, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, READY, RECONCILING, STALLED, THROTTLED,
+    self, ConditionStatus, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, READY, THROTTLED, Writer,
 };
 use crate::platform::events::Notice;
 use crate::throttle::{PERMITS, Saturation};
@@ -75,26 +75,21 @@ pub fn report(
 ) -> (WorkspaceStatus, Vec<Notice>) {
     let mut status = old.clone();
     status.observed_generation = generation;
-    let all = &mut status.conditions;
-    let (is, reason, message, present) = match outcome {
+    let (all, conditions) = (&mut status.conditions, Writer { generation, now });
+    let (reason, message) = match outcome {
         Ok(Accepted { workspace_id, customer_id }) => {
             status.workspace_id.clone_from(workspace_id);
             status.customer_id.clone_from(customer_id);
-            (ConditionStatus::True, reason::CONNECTED, "The API accepts the key.", None)
+            let (reason, message) = (reason::CONNECTED, "The API accepts the key.");
+            conditions.ready(all, reason, message);
+            (reason, message)
         }
-        Err(Problem { reason, message, passing }) => {
-            (ConditionStatus::False, *reason, message.as_str(), Some(if *passing { RECONCILING } else { STALLED }))
+        Err(problem) => {
+            conditions.unready(all, problem.wait(), problem.reason, &problem.message);
+            (problem.reason, problem.message.as_str())
         }
     };
-    for type_ in [RECONCILING, STALLED] {
-        if present == Some(type_) {
-            conditions::set(all, type_, ConditionStatus::True, reason, message, generation, now);
-        } else {
-            conditions::remove(all, type_);
-        }
-    }
     let changed = conditions::find(&old.conditions, READY).is_none_or(|ready| ready.reason != reason);
-    conditions::set(all, READY, is, reason, message, generation, now);
     let notice = changed.then(|| match outcome {
         Ok(_) => Notice::normal(reason, message),
         Err(_) => Notice::warning(reason, message),
@@ -108,7 +103,7 @@ pub fn report(
             if old.is_none() {
                 notices.push(Notice::warning(reason, &message));
             }
-            conditions::set(all, THROTTLED, ConditionStatus::True, reason, message, generation, now);
+            conditions.set(all, THROTTLED, ConditionStatus::True, reason, message);
         }
         None => conditions::remove(all, THROTTLED),
     }
@@ -119,7 +114,7 @@ pub fn report(
             if conditions::find(&old.conditions, DISCOVERY_INCOMPLETE).is_none_or(|old| old.reason != *reason) {
                 notices.push(Notice::warning(reason, message));
             }
-            conditions::set(all, DISCOVERY_INCOMPLETE, ConditionStatus::True, reason, message, generation, now);
+            conditions.set(all, DISCOVERY_INCOMPLETE, ConditionStatus::True, reason, message);
         }
     }
     match drift {
@@ -132,7 +127,7 @@ pub fn report(
             if old.is_none() {
                 notices.push(Notice::warning(reason::LISTS_FAILED, &message));
             }
-            conditions::set(all, DRIFT_UNSEEN, ConditionStatus::True, reason::LISTS_FAILED, message, generation, now);
+            conditions.set(all, DRIFT_UNSEEN, ConditionStatus::True, reason::LISTS_FAILED, message);
         }
     }
     (status, notices)

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use serde::Deserialize;
 
-use crate::api::conditions::{self, ConditionStatus, READY, RESULT_NOT_WRITTEN};
+use crate::api::conditions::{self, ConditionStatus, READY, RESULT_NOT_WRITTEN, Writer};
 use crate::api::values::{Kind, ResultRef};
 use crate::api::{WorkflowExecution, WorkflowExecutionStatus as Status};
 use crate::clock::later;
@@ -156,15 +156,8 @@ pub(crate) fn keep(status: &mut Status, state: &ExecutionState, run: &Execution,
             "The run completed, as the list of runs tells; what the API answers about the run itself cannot be used, so its result, if it has one, stays there: {why}"
         );
         let reason = reason::RESULT_UNREADABLE;
-        conditions::set(
-            &mut status.conditions,
-            RESULT_NOT_WRITTEN,
-            ConditionStatus::True,
-            reason,
-            &message,
-            state.generation,
-            now,
-        );
+        let writer = Writer { generation: state.generation, now };
+        writer.set(&mut status.conditions, RESULT_NOT_WRITTEN, ConditionStatus::True, reason, &message);
         return message;
     }
     let Some(result) = result(run) else { return "The run completed; it has no result.".into() };
@@ -215,15 +208,8 @@ pub(crate) fn keep(status: &mut Status, state: &ExecutionState, run: &Execution,
         ResultDestination::None | ResultDestination::NotRead => return "The run completed.".into(),
     };
     let message = format!("The run completed; its result of {bytes} bytes stays at the API: {problem}.{encoded}");
-    conditions::set(
-        &mut status.conditions,
-        RESULT_NOT_WRITTEN,
-        ConditionStatus::True,
-        reason,
-        &message,
-        state.generation,
-        now,
-    );
+    let writer = Writer { generation: state.generation, now };
+    writer.set(&mut status.conditions, RESULT_NOT_WRITTEN, ConditionStatus::True, reason, &message);
     message
 }
 
