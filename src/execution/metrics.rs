@@ -48,7 +48,7 @@ pub fn claimed(metrics: &Metrics, before: &ClaimAnnotation, claim: &Claim, send:
 fn claim_outcome(state: &ExecutionState, new: &Status) -> Option<&'static str> {
     if is_started(new) && !is_started(&state.status) {
         let adopted = conditions::find(&new.conditions, STARTED).is_some_and(|it| it.reason == reason::ADOPTED);
-        return Some(match state.sent {
+        return Some(match state.outcomes.sent {
             _ if adopted => "adopted",
             Sent::Accepted(_) => "started",
             _ => "recovered",

@@ -284,7 +284,7 @@ fn started(status: &mut Status, state: &ExecutionState, now: Timestamp) {
             now,
         );
     }
-    let input = match &state.comparison {
+    let input = match &state.outcomes.comparison {
         Comparison::Same => "; it was started with the same input".to_owned(),
         Comparison::Unknown(why) => format!("; whether it was started with the same input is not known: {why}"),
         Comparison::NotTried | Comparison::OtherInput(_) | Comparison::OtherWorkflow(_) => String::new(),

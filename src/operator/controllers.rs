@@ -315,7 +315,7 @@ where
                 let (metrics, failures, reconcile) = (Arc::clone(&metrics), Arc::clone(&failures), reconcile.clone());
                 async move {
                     let reconcile = Box::pin(reconcile(Arc::clone(&object), context));
-                    failures.of(object.as_ref(), metrics.pass(&object, reconcile)).await
+                    failures.of(object.as_ref(), metrics.measure(&object, reconcile)).await
                 }
                 .boxed()
             },

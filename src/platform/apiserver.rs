@@ -43,7 +43,7 @@ pub enum Error {
     #[error("the Kubernetes API did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
     /// The reconcile panicked. This is a bug, but it affects only this object.
-    #[error("the pass panicked; this is a bug in the operator")]
+    #[error("the reconcile panicked; this is a bug in the operator")]
     Panicked,
 }
 
@@ -190,8 +190,8 @@ pub async fn call_within<T>(limit: Duration, call: impl Future<Output = kube::Re
 ///
 /// # Errors
 /// Those of the reconcile, and [`Error::Panicked`].
-pub async fn contained(pass: impl Future<Output = Result<Action, Error>>) -> Result<Action, Error> {
-    AssertUnwindSafe(pass).catch_unwind().await.unwrap_or(Err(Error::Panicked))
+pub async fn contained(reconcile: impl Future<Output = Result<Action, Error>>) -> Result<Action, Error> {
+    AssertUnwindSafe(reconcile).catch_unwind().await.unwrap_or(Err(Error::Panicked))
 }
 
 /// Sends a request and decodes the response. kube's own method logs responses that it cannot decode.
@@ -487,7 +487,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_pass_that_panics_is_repeated_later_and_ends_nothing_else() {
+    async fn a_reconcile_that_panics_is_repeated_later_and_ends_nothing_else() {
         let outcome = contained(async { panic!("a bug") }).await;
         assert!(matches!(outcome, Err(Error::Panicked)));
     }

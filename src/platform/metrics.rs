@@ -30,7 +30,7 @@ use crate::platform::apiserver::{Error, contained};
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Buckets in seconds: from a reconcile that finds nothing to do to one that waits for a permit and a slow API.
-const PASS: [f64; 11] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
+const RECONCILE: [f64; 11] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
 /// Buckets in seconds: from a second to a day.
 const RUN: [f64; 11] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0];
 
@@ -38,7 +38,7 @@ const RUN: [f64; 11] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 21
 pub const OTHER: &str = "Other";
 const KINDS: [&str; 3] = ["Workspace", "Workflow", "WorkflowExecution"];
 /// The outcomes of a reconcile.
-const PASSES: [&str; 7] = ["ok", "conflict", "gone", "undecodable", "timeout", "error", "panicked"];
+const OUTCOMES: [&str; 7] = ["ok", "conflict", "gone", "undecodable", "timeout", "error", "panicked"];
 /// The outcomes of a claim.
 const CLAIMS: [&str; 8] = ["written", "started", "recovered", "refused", "adopted", "taken", "foreign", "stale"];
 /// Why an Event is not written.
@@ -58,7 +58,7 @@ fn closed() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
     let classes = vec!["Stop", "Start", "Watch", "Drift"];
     vec![
         ("reconcile_duration_seconds", "kind", KINDS.to_vec()),
-        ("reconcile_duration_seconds", "outcome", PASSES.to_vec()),
+        ("reconcile_duration_seconds", "outcome", OUTCOMES.to_vec()),
         ("executions_finished_total", "outcome", ends()),
         ("execution_duration_seconds", "outcome", ends()),
         ("claims_total", "outcome", CLAIMS.to_vec()),
@@ -74,7 +74,7 @@ type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
 /// All metrics of one operator.
 pub struct Metrics {
     pub calls: Calls,
-    passes: Histograms<Pass>,
+    reconciles: Histograms<Reconcile>,
     executions: Family<Execution, Gauge>,
     finished: Family<Outcome, Counter>,
     ran: Histograms<Outcome>,
@@ -90,7 +90,7 @@ pub struct Metrics {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Pass {
+struct Reconcile {
     kind: Cow<'static, str>,
     outcome: &'static str,
 }
@@ -149,7 +149,7 @@ impl Registered {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let pass: fn() -> Histogram = || Histogram::new(PASS);
+        let reconcile: fn() -> Histogram = || Histogram::new(RECONCILE);
         let run: fn() -> Histogram = || Histogram::new(RUN);
         let mut all = Registered { registry: Registry::with_prefix("mistral_workflows"), names: Vec::new() };
         let calls = Calls::default();
@@ -174,10 +174,10 @@ impl Default for Metrics {
             calls.waits.durations.clone(),
         );
         let metrics = Self {
-            passes: all.add(
+            reconciles: all.add(
                 "reconcile_duration_seconds",
                 "How long reconciles took, by kind and outcome",
-                Family::new_with_constructor(pass),
+                Family::new_with_constructor(reconcile),
             ),
             executions: all.add("executions", "WorkflowExecutions that exist", Family::default()),
             finished: all.add("executions_finished", "Executions that came to their end", Family::default()),
@@ -206,8 +206,8 @@ impl Default for Metrics {
             refreshes: Mutex::default(),
         };
         // Creates each series in advance: see `closed`.
-        for (kind, outcome) in KINDS.into_iter().flat_map(|kind| PASSES.map(|outcome| (kind, outcome))) {
-            drop(metrics.passes.get_or_create(&Pass { kind: kind.into(), outcome }));
+        for (kind, outcome) in KINDS.into_iter().flat_map(|kind| OUTCOMES.map(|outcome| (kind, outcome))) {
+            drop(metrics.reconciles.get_or_create(&Reconcile { kind: kind.into(), outcome }));
         }
         for outcome in ends() {
             drop(metrics.finished.get_or_create(&Outcome { outcome }));
@@ -232,10 +232,10 @@ impl Metrics {
     ///
     /// # Errors
     /// Those of the reconcile, which are logged here.
-    pub async fn pass<K>(
+    pub async fn measure<K>(
         &self,
         object: &Decoded<K>,
-        pass: impl Future<Output = Result<Action, Error>>,
+        reconcile: impl Future<Output = Result<Action, Error>>,
     ) -> Result<Action, Error>
     where
         K: Resource<DynamicType = ()>,
@@ -249,12 +249,12 @@ impl Metrics {
         let span = tracing::error_span!(parent: None, "reconcile", %kind, object = %name);
         let begun = Instant::now();
         let result = async {
-            let result = contained(pass).await;
+            let result = contained(reconcile).await;
             if let Err(error) = &result
                 && !error.is_conflict()
                 && !error.is_not_found()
             {
-                tracing::warn!(error = error.to_string(), "the pass failed and is repeated");
+                tracing::warn!(error = error.to_string(), "the reconcile failed and is repeated");
             }
             result
         }
@@ -269,7 +269,7 @@ impl Metrics {
             Err(Error::Timeout(_)) => "timeout",
             Err(Error::Kube(_)) => "error",
         };
-        self.passes.get_or_create(&Pass { kind, outcome }).observe(begun.elapsed().as_secs_f64());
+        self.reconciles.get_or_create(&Reconcile { kind, outcome }).observe(begun.elapsed().as_secs_f64());
         result
     }
 
@@ -425,7 +425,7 @@ mod tests {
         metrics.calls.durations.get_or_create(&call).observe(1.0);
         let priority = crate::throttle::Priority::Stop;
         metrics.calls.waits.durations.get_or_create(&crate::throttle::metrics::Waiting { priority }).observe(1.0);
-        metrics.passes.get_or_create(&Pass { kind: "Workspace".into(), outcome: "ok" }).observe(1.0);
+        metrics.reconciles.get_or_create(&Reconcile { kind: "Workspace".into(), outcome: "ok" }).observe(1.0);
         metrics.set_executions([("RUNNING", "Running"); 3].into_iter());
         metrics.set_workspaces([("True", "Connected")].into_iter());
         metrics.finished("Completed", Some(Duration::from_secs(2)));
@@ -500,16 +500,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn passes_are_counted_by_kind_and_outcome() {
+    async fn reconciles_are_counted_by_kind_and_outcome() {
         let metrics = Metrics::default();
         let object: Decoded<api::Workspace> = serde_json::from_value(serde_json::json!({
             "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "Workspace",
             "metadata": { "namespace": "team", "name": "default" }, "spec": { "auth": 1 },
         }))
         .unwrap();
-        let _ = metrics.pass(&object, async { panic!("a bug") }).await;
-        let _ = metrics.pass(&object, async { Err(Error::Timeout(Duration::ZERO)) }).await;
-        let _ = metrics.pass(&object, async { Ok(Action::await_change()) }).await;
+        let _ = metrics.measure(&object, async { panic!("a bug") }).await;
+        let _ = metrics.measure(&object, async { Err(Error::Timeout(Duration::ZERO)) }).await;
+        let _ = metrics.measure(&object, async { Ok(Action::await_change()) }).await;
         let text = metrics.render();
         for outcome in ["panicked", "timeout", "undecodable"] {
             let count = format!(

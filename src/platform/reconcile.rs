@@ -66,14 +66,14 @@ pub trait Reconcile: Sized + Send {
     ///
     /// # Errors
     /// As [`act`](Self::act).
-    fn settle(self, settled: Self::Settled) -> impl Future<Output = Result<Action, Error>> + Send;
+    fn settle(&mut self, settled: Self::Settled) -> impl Future<Output = Result<Action, Error>> + Send;
 }
 
-/// Runs one reconcile to its end.
+/// Runs one reconcile to its end. It stays where it is: a future that owned it would hold it twice.
 ///
 /// # Errors
 /// Those of its steps.
-pub async fn run<R: Reconcile>(mut reconcile: R) -> Result<Action, Error> {
+pub async fn run<R: Reconcile>(reconcile: &mut R) -> Result<Action, Error> {
     for _ in 0..MAX_STEPS {
         let decision = reconcile.plan(Timestamp::now());
         if reconcile.term().is_over() {
@@ -188,7 +188,7 @@ mod tests {
             lock(self.seen).push("failed");
         }
 
-        async fn settle(self, (): ()) -> Result<Action, Error> {
+        async fn settle(&mut self, (): ()) -> Result<Action, Error> {
             lock(self.seen).push("settled");
             Ok(Action::await_change())
         }
@@ -200,7 +200,7 @@ mod tests {
         if stopped {
             term.end();
         }
-        let _ = run(Counting { term, steps, fails, seen: &seen }).await;
+        let _ = run(&mut Counting { term, steps, fails, seen: &seen }).await;
         seen.into_inner().unwrap()
     }
 

@@ -220,9 +220,9 @@ impl Failures {
     pub async fn of<K: Resource>(
         &self,
         object: &K,
-        pass: impl Future<Output = Result<Action, Error>>,
+        reconcile: impl Future<Output = Result<Action, Error>>,
     ) -> Result<Action, Error> {
-        let ended = pass.await;
+        let ended = reconcile.await;
         if ended.is_ok() {
             self.lock().remove(object.meta().uid.as_deref().unwrap_or_default());
         }

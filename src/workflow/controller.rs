@@ -88,7 +88,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         }
     };
     match context.states.of(object) {
-        Ok(state) => reconcile::run(Reconciliation::new(&context, object, state)).await,
+        Ok(state) => reconcile::run(&mut Reconciliation::new(&context, object, state)).await,
         Err(later) => Ok(later),
     }
 }
@@ -120,7 +120,7 @@ impl Reconcile for Reconciliation<'_> {
         self.store_memory(self.state.refresh);
     }
 
-    async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
+    async fn settle(&mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { status, done, news, requeue } = settled;
         for field in plan::drifted(&self.state) {
             self.context.shared.metrics.drift_corrected(field.name());

@@ -177,7 +177,7 @@ fn a_row_from_before_the_last_look_is_no_news() {
 }
 
 #[test]
-fn a_pass_that_asked_nothing_does_not_make_the_lists_old() {
+fn a_reconcile_that_asked_nothing_does_not_make_the_lists_old() {
     let began = Instant::now();
     let mut watched = watched(1, began);
     watched.track(&Ref::new("0"), seen(), RefreshOutcome { asked: None, changed: false });

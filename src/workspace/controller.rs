@@ -111,7 +111,7 @@ pub async fn reconcile(object: Arc<Decoded<Workspace>>, context: Arc<Context>) -
     if workspace.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    reconcile::run(Reconciliation::new(&context, workspace)).await
+    reconcile::run(&mut Reconciliation::new(&context, workspace)).await
 }
 
 impl Reconcile for Reconciliation<'_> {
@@ -136,7 +136,7 @@ impl Reconcile for Reconciliation<'_> {
 
     fn failed(&self) {}
 
-    async fn settle(mut self, settled: Settled) -> Result<Action, Error> {
+    async fn settle(&mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { outcome, wait } = settled;
         self.connect(&outcome);
         self.store_memory();

@@ -6,9 +6,7 @@ use super::call_limits::LimitOf;
 use super::findings::{Discovered, Drift};
 use super::state::{Accepted, Problem};
 use crate::api::WorkspaceStatus;
-use crate::api::conditions::{
-    self, ConditionStatus, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, READY, THROTTLED, Writer,
-};
+use crate::api::conditions::{self, ConditionStatus, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, READY, THROTTLED, Writer};
 use crate::platform::events::Notice;
 use crate::throttle::{PERMITS, Saturation};
 

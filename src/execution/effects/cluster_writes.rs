@@ -100,7 +100,7 @@ impl Reconciliation<'_> {
                     self.state.began,
                 )
             {
-                self.state.conflicting_claim_until = Some(until);
+                self.state.outcomes.conflicting_claim_until = Some(until);
                 return Ok(Flow::PlanAgain);
             }
             self.send_before = Some(Instant::now() + SEND_WITHIN.unsigned_abs());
@@ -180,7 +180,7 @@ impl Reconciliation<'_> {
         let admission = self.admission();
         let (sources, room) = objects::read(client, &room, &self.key.namespace, &self.state.spec, &admission).await?;
         self.held.extend(room);
-        self.state.input = Input::Read(Arc::new(sources));
+        self.state.outcomes.input = Input::Read(Arc::new(sources));
         Ok(Flow::PlanAgain)
     }
 
@@ -199,11 +199,11 @@ impl Reconciliation<'_> {
         let Some(wanted) = result::wanted(&self.state) else {
             return Ok(Flow::End(Action::requeue(permit::RECHECK_AFTER)));
         };
-        self.state.stored =
+        self.state.outcomes.stored =
             objects::write(&self.context.shared.client, self.object, &wanted, &self.context.shared.term).await;
         failpoint::reach!("failpoint-result-written");
         // Nothing was tried only if the term of this process is over.
-        let tried = self.state.stored != ResultWrite::NotTried;
+        let tried = self.state.outcomes.stored != ResultWrite::NotTried;
         Ok(if tried { Flow::PlanAgain } else { Flow::End(Action::await_change()) })
     }
 

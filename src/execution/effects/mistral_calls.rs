@@ -39,16 +39,16 @@ impl Reconciliation<'_> {
             Call::GetTarget => {
                 let outcome = probe(client, &self.state).await;
                 self.state.target_fetched(outcome);
-                if let Target::Unknown(trouble) = self.state.target.clone() {
+                if let Target::Unknown(trouble) = self.state.outcomes.target.clone() {
                     self.had_trouble(&trouble);
                 }
             }
             Call::GetRun if failpoint::active!("failpoint-no-get-first") && !is_started(&self.state.status) => {
-                self.state.remote = Remote::Absent;
+                self.state.outcomes.remote = Remote::Absent;
             }
             Call::GetRun => {
                 self.state.fetched(client.get_execution(&id).await);
-                if let Remote::Unknown(trouble) = self.state.remote.clone() {
+                if let Remote::Unknown(trouble) = self.state.outcomes.remote.clone() {
                     self.had_trouble(&trouble);
                 }
             }
@@ -104,7 +104,7 @@ impl Reconciliation<'_> {
     /// The wait is part of the reconcile, since the status write that follows also shows whether the resource still
     /// exists.
     pub(crate) async fn linger(&mut self) {
-        let Sent::Accepted(run) = &self.state.sent else { return self.state.lingered(None) };
+        let Sent::Accepted(run) = &self.state.outcomes.sent else { return self.state.lingered(None) };
         let workflow = target(&self.state).name().to_owned();
         let deadline = self.state.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
         let limit = self.context.run_durations.linger(&self.key, &workflow).min(deadline);
@@ -167,7 +167,7 @@ pub(crate) fn target(state: &ExecutionState) -> ExecuteTarget<'_> {
 impl Reconciliation<'_> {
     /// Whether the run found under an explicit id is what the spec asks for.
     async fn compare(&mut self, client: &mistral::Client) -> Comparison {
-        let Remote::Found(run) = &self.state.remote else { return Comparison::NotTried };
+        let Remote::Found(run) = &self.state.outcomes.remote else { return Comparison::NotTried };
         match other_workflow(client, &self.state, run).await {
             Ok(None) => {}
             Ok(Some(name)) => return Comparison::OtherWorkflow(name),

@@ -40,7 +40,7 @@ pub(crate) struct OrphanedRun {
 impl OrphanedRun {
     /// None if the run is to be left alone.
     pub(crate) fn new(state: &ExecutionState) -> Option<Self> {
-        let may_run = matches!(state.sent, Sent::Accepted(_) | Sent::Unknown(_)) && !state.is_reading();
+        let may_run = matches!(state.outcomes.sent, Sent::Accepted(_) | Sent::Unknown(_)) && !state.is_reading();
         let calls = match state.spec.deletion_policy {
             DeletionPolicy::Cancel => vec![StopCall::Cancel, StopCall::Terminate],
             DeletionPolicy::Terminate => vec![StopCall::Terminate],
@@ -51,7 +51,7 @@ impl OrphanedRun {
         let ClaimAnnotation::Claim(claim) = &state.note else { return None };
         let outcome_known_by = claim.outcome_known_by();
         // Once a 404 proves that there is no run, another resource with the same explicit id may start its own.
-        let ours_until = match &state.sent {
+        let ours_until = match &state.outcomes.sent {
             Sent::Unknown(_) if state.spec.execution_id.is_some() => later(outcome_known_by, -CALL),
             _ => Timestamp::MAX,
         };

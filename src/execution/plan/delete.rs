@@ -67,7 +67,7 @@ pub(crate) fn delete(state: &ExecutionState, since: Timestamp, now: Timestamp) -
     let Some(stop_since) = stop::began(claim, now).filter(asked_for) else {
         return write(state, Claim { stop_since: Some(now), ..claim.clone() }, false);
     };
-    let is_unknown = match (&state.stopped, &state.remote) {
+    let is_unknown = match (&state.outcomes.stopped, &state.outcomes.remote) {
         (Some(Err(Error::NotFound(said))), _) => said.is_no_execution(),
         (None, Remote::Absent) => true,
         _ => false,
@@ -80,7 +80,7 @@ pub(crate) fn delete(state: &ExecutionState, since: Timestamp, now: Timestamp) -
         };
         return if may_show { stopping(state, 5, now) } else { free };
     }
-    match (&state.stopped, &state.remote) {
+    match (&state.outcomes.stopped, &state.outcomes.remote) {
         (Some(Ok(())), _) => stopping(state, 2, now),
         // The run is not running, whatever else its state is.
         (Some(Err(Error::Conflict(_))), Remote::Unknown(_)) => free,

@@ -35,7 +35,7 @@ pub(crate) fn read(state: &ExecutionState, claim: &Claim, foreign: bool, now: Ti
     if is_started(&state.status) {
         return running(state, now);
     }
-    match &state.remote {
+    match &state.outcomes.remote {
         Remote::NotFetched => Decision::Act(Call::GetRun.into()),
         Remote::Found(_) if is_unresolved(state) => {
             unresolved(state, now).unwrap_or_else(|| settle(state, state.status.clone(), Requeue::OnChange))
@@ -65,7 +65,7 @@ pub(crate) fn read(state: &ExecutionState, claim: &Claim, foreign: bool, now: Ti
 /// A run was found under an explicit id. If the spec asks for another workflow or input, the status says so and shows
 /// no result.
 pub(crate) fn compared(state: &ExecutionState, run: &Execution, now: Timestamp) -> Decision {
-    match &state.comparison {
+    match &state.outcomes.comparison {
         Comparison::NotTried => input::comparable(state).unwrap_or(Decision::Act(Call::Compare.into())),
         Comparison::Same | Comparison::Unknown(_) => observe(state, run, now),
         Comparison::OtherWorkflow(name) => taken(state, Some(name), now),
@@ -79,7 +79,7 @@ pub(crate) fn running(state: &ExecutionState, now: Timestamp) -> Decision {
     if state.finalizer != wants && state.refusal(Write::Finalizer, now).is_none() {
         return Decision::Act(ClusterStep::SetFinalizer(wants).into());
     }
-    match &state.remote {
+    match &state.outcomes.remote {
         // The status may be outdated for reasons other than the run's own progress.
         Remote::NotFetched
             if state.refresh || ready_reason(&state.status) != Some(reason::RUNNING) || stop::is_due(state, now) =>
@@ -135,7 +135,7 @@ pub(crate) fn observe(state: &ExecutionState, run: &Execution, now: Timestamp) -
     if run.status.as_deref() != Some("FAILED") {
         return settle(state, status::ended(state, run, None, now), Requeue::OnChange);
     }
-    match &state.failure {
+    match &state.outcomes.failure {
         FailureText::NotFetched => Decision::Act(Call::ReadFailure.into()),
         FailureText::Read(None) if state.memory.failure_reads < READS_OF_A_FAILURE => {
             // Being woken does not shorten this wait: lists go on reporting the end.

@@ -345,7 +345,7 @@ impl World {
                             }
                         }
                         Step::Call(Call::Start) => {
-                            assert!(state.claimed_this_reconcile, "sent without a claim of this pass");
+                            assert!(state.outcomes.claimed_this_reconcile, "sent without a claim of this pass");
                             remote_changes += 1;
                             assert_eq!(remote_changes, 1, "more than one change at the API in a pass");
                             // Up to the latest moment to send, or past it.
@@ -400,7 +400,7 @@ impl World {
                             state.finalizer_set(present);
                         }
                         Step::Cluster(ClusterStep::ReadInput) => {
-                            state.input = Input::Read(Arc::new(self.sources(fate)))
+                            state.outcomes.input = Input::Read(Arc::new(self.sources(fate)))
                         }
                         Step::Cluster(ClusterStep::WriteResult) => panic!("nobody asked for it"),
                         Step::Call(Call::Stop(call)) => {

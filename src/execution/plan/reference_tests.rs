@@ -8,7 +8,7 @@ use crate::api::{Workflow, WorkflowExecution};
 use crate::execution::claim::{Claim, ClaimAnnotation};
 use crate::execution::plan::{Call, ClusterStep, Decision, Step, plan};
 use crate::execution::state::{
-    ExecutionState, Instance, Memory, Named, References, Remote, StopCall, WorkflowRefState,
+    ExecutionState, Instance, Memory, Named, Outcomes, References, Remote, StopCall, WorkflowRefState,
 };
 use crate::execution::status::reason;
 use crate::mistral::wire::Execution;
@@ -94,7 +94,10 @@ fn a_workflow_that_arrives_with_its_execution_is_waited_for_in_silence() {
 #[test]
 fn a_run_under_an_explicit_id_is_adopted_only_if_it_is_known_to_be_of_this_workflow() {
     let explicit = |workflow_ref| state(json!({ "executionId": "id" }), workflow_ref);
-    let found = |workflow_ref, run| ExecutionState { remote: Remote::Found(Box::new(run)), ..explicit(workflow_ref) };
+    let found = |workflow_ref, run| {
+        let outcomes = Outcomes { remote: Remote::Found(Box::new(run)), ..Outcomes::default() };
+        ExecutionState { outcomes, ..explicit(workflow_ref) }
+    };
     let theirs = || run("id", Some(NEW), "other", "COMPLETED");
     for unknown in [WorkflowRefState::NotFound, not_ready(None)] {
         assert!(matches!(plan(&found(unknown, theirs()), at(60)), Decision::Settle(_)));
@@ -127,7 +130,7 @@ fn a_restored_claim_adopts_nothing_of_which_it_cannot_tell_what_it_is() {
 #[test]
 fn a_run_of_ours_is_stopped_though_its_workflow_now_leads_elsewhere() {
     let mut state = claimed(state(json!({}), ready(NEW, "another")));
-    state.remote = Remote::Found(Box::new(run("run-u-1", Some(OLD), "w", "RUNNING")));
+    state.outcomes.remote = Remote::Found(Box::new(run("run-u-1", Some(OLD), "w", "RUNNING")));
     let Decision::Settle(settled) = plan(&state, at(1)) else { panic!() };
     let stopping = |claim: &mut Claim| claim.stop_since = Some(at(10));
     let mut state = ExecutionState { status: settled.status, deleted: Some(at(10)), ..state };

@@ -32,7 +32,7 @@ pub(crate) fn begin(state: &ExecutionState, connection: &ConnectionInfo, now: Ti
     if state.is_new_to_the_world() {
         return claim_and_send(state, connection, 1, now);
     }
-    match &state.remote {
+    match &state.outcomes.remote {
         Remote::NotFetched => Decision::Act(Call::GetRun.into()),
         Remote::Unknown(trouble) => troubled(state, trouble, now),
         Remote::Absent => claim_and_send(state, connection, 1, now),
@@ -67,7 +67,7 @@ pub(crate) fn claim_and_send(
     if let Some(decision) = refused_writes::claim_refused(state, now) {
         return decision;
     }
-    if state.conflicting_claim_until.is_some() {
+    if state.outcomes.conflicting_claim_until.is_some() {
         let message = format!(
             "Another WorkflowExecution may have claimed the execution id \"{}\" and started it; this one waits until the API would show that run, and reads it then.",
             state.execution_id()
@@ -109,7 +109,7 @@ pub(crate) fn of_which_life(
     claim: &Claim,
     now: Timestamp,
 ) -> Decision {
-    match &state.remote {
+    match &state.outcomes.remote {
         Remote::NotFetched => Decision::Act(Call::GetRun.into()),
         Remote::Found(_) => write(state, Claim { since: None, ..state.claim(connection, 1, now) }, false),
         Remote::Unknown(trouble) => troubled(state, trouble, now),
@@ -123,14 +123,14 @@ pub(crate) fn of_which_life(
 
 /// The claim is ours, and the status does not report a start yet.
 pub(crate) fn resume(state: &ExecutionState, connection: &ConnectionInfo, claim: &Claim, now: Timestamp) -> Decision {
-    match &state.sent {
-        Sent::Nothing if state.claimed_this_reconcile => return Decision::Act(Call::Start.into()),
+    match &state.outcomes.sent {
+        Sent::Nothing if state.outcomes.claimed_this_reconcile => return Decision::Act(Call::Start.into()),
         Sent::Nothing => {}
         Sent::TooLate if !claim.refused => return write(state, Claim { refused: true, ..claim.clone() }, false),
         Sent::TooLate => return settle(state, state.status.clone(), Requeue::After(Duration::ZERO)),
         Sent::Accepted(run) => {
-            return match &state.remote {
-                _ if !state.lingered && !is_terminal(run.status.as_deref()) => {
+            return match &state.outcomes.remote {
+                _ if !state.outcomes.lingered && !is_terminal(run.status.as_deref()) => {
                     Decision::Act(ClusterStep::Linger.into())
                 }
                 Remote::Found(run) => observe(state, run, now),
@@ -162,14 +162,14 @@ pub(crate) fn resume(state: &ExecutionState, connection: &ConnectionInfo, claim:
         && state.is_refused(claim)
         && matches!(state.workflow_ref, WorkflowRefState::NotNamed | WorkflowRefState::Ready { .. })
     {
-        match &state.target {
+        match &state.outcomes.target {
             Target::NotFetched => return Decision::Act(Call::GetTarget.into()),
             Target::Unknown(trouble) => return troubled(state, trouble, now),
             Target::Absent => return settle(state, state.status.clone(), blocked_retry(state)),
             Target::Exists => {}
         }
     }
-    match &state.remote {
+    match &state.outcomes.remote {
         Remote::NotFetched => Decision::Act(Call::GetRun.into()),
         // Somebody else started the run of this explicit id, before the claim or after its call was refused.
         Remote::Found(run) if state.spec.execution_id.is_some() && is_anothers(claim, run) => {
@@ -183,7 +183,7 @@ pub(crate) fn resume(state: &ExecutionState, connection: &ConnectionInfo, claim:
             settle(state, status::running(state, &unread(state), now), Requeue::OnChange)
         }
         Remote::Unknown(trouble) => in_doubt(state, state.doubt(claim), Some(trouble), now),
-        Remote::Absent if !state.doubt(claim).is_zero() => match &state.sent {
+        Remote::Absent if !state.doubt(claim).is_zero() => match &state.outcomes.sent {
             Sent::Unknown(trouble) => in_doubt(state, state.doubt(claim), Some(trouble), now),
             _ => in_doubt(state, state.doubt(claim), None, now),
         },

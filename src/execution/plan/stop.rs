@@ -68,7 +68,7 @@ pub(crate) fn is_asked_for(state: &ExecutionState) -> bool {
 pub(crate) fn stop(state: &ExecutionState, run: &Execution, now: Timestamp) -> Option<Decision> {
     let Ownership::Ours(claim) = ownership(state) else { return None };
     // The status reports the start first, and that write wakes the resource again.
-    if state.sent != Sent::Nothing {
+    if state.outcomes.sent != Sent::Nothing {
         return None;
     }
     let status = status::running(state, run, now);
@@ -81,7 +81,7 @@ pub(crate) fn stop(state: &ExecutionState, run: &Execution, now: Timestamp) -> O
     let grace = later(since, SignedDuration::from_secs(i64::from(state.spec.termination_grace_period_seconds)));
     let terminate = state.spec.shutdown == Some(Shutdown::Terminate) || now >= grace;
     let call = if terminate { StopCall::Terminate } else { StopCall::Cancel };
-    let trouble = match &state.stopped {
+    let trouble = match &state.outcomes.stopped {
         None if state.memory.has_stopped(call, now) => None,
         None => return Some(Decision::Act(Call::Stop(call).into())),
         // The run has ended, or is not visible yet: the next poll tells which.

@@ -31,9 +31,10 @@ pub(crate) const MAX_INPUT: usize = 2 << 20;
 const MAX_SECRET_VALUES: usize = 256;
 
 /// The ConfigMaps and Secrets that the spec names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Input {
     /// Not read in this reconcile.
+    #[default]
     NotRead,
     Read(Arc<Sources>),
 }
@@ -96,7 +97,9 @@ pub(crate) fn ready(state: &ExecutionState, now: Timestamp) -> Result<Vec<InputV
         let status = status::ended_without_run(state, reason::INPUT_CONFLICT, &message, now);
         return Err(Box::new(settle(state, status, Requeue::OnChange)));
     }
-    let Input::Read(sources) = &state.input else { return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into()))) };
+    let Input::Read(sources) = &state.outcomes.input else {
+        return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into())));
+    };
     if let Err(InputError { reason, message }) = compose(&state.spec, sources) {
         // A manifest may well create the execution before its ConfigMap.
         if reason == reason::INPUT_NOT_FOUND && now < later(state.created, APPLIED_TOGETHER) {
@@ -128,7 +131,7 @@ pub(crate) fn ready(state: &ExecutionState, now: Timestamp) -> Result<Vec<InputV
 /// What has to be read before a run that was found can be compared with the spec, if anything.
 pub(crate) fn comparable(state: &ExecutionState) -> Option<Decision> {
     let has_to = state.spec.left_out.is_some() || !entries(&state.spec).is_empty();
-    (has_to && matches!(state.input, Input::NotRead)).then_some(Decision::Act(ClusterStep::ReadInput.into()))
+    (has_to && matches!(state.outcomes.input, Input::NotRead)).then_some(Decision::Act(ClusterStep::ReadInput.into()))
 }
 
 /// What has to be redacted in a text from the API.
@@ -147,7 +150,7 @@ pub(crate) fn hiding(state: &ExecutionState) -> Redaction {
     if secrets.is_empty() {
         return Redaction::Nothing;
     }
-    let Input::Read(sources) = &state.input else { return Redaction::NotRead };
+    let Input::Read(sources) = &state.outcomes.input else { return Redaction::NotRead };
     let started_with = match ownership(state) {
         Ownership::Ours(claim) => claim.inputs.as_slice(),
         _ => &[],
@@ -242,7 +245,7 @@ pub fn mask(spec: &WorkflowExecutionSpec, sources: &Sources) -> Redactor {
 /// The call that starts the run. None if a part of its input is missing.
 pub fn request(state: &ExecutionState) -> Option<ExecuteRequest> {
     let spec = &state.spec;
-    let input = match &state.input {
+    let input = match &state.outcomes.input {
         Input::Read(sources) => compose(spec, sources).ok()?,
         Input::NotRead => compose(spec, &Sources::new()).ok()?,
     };
@@ -257,7 +260,7 @@ pub fn request(state: &ExecutionState) -> Option<ExecuteRequest> {
 
 /// A client whose errors quote no Secret value that was read in this reconcile.
 pub fn hidden_from(client: &Client, state: &ExecutionState) -> Client {
-    match &state.input {
+    match &state.outcomes.input {
         Input::Read(sources) => client.clone().hiding(mask(&state.spec, sources)),
         Input::NotRead => client.clone(),
     }

@@ -75,6 +75,12 @@ pub struct ExecutionState {
     /// The tool that tracks the resource and would create it again.
     pub tracked_by: Option<String>,
 
+    pub outcomes: Outcomes,
+}
+
+/// What the steps of this reconcile have found out.
+#[derive(Clone, Debug, Default)]
+pub struct Outcomes {
     /// Until when the call of a conflicting claim (another resource, same explicit id) may be in flight.
     pub conflicting_claim_until: Option<Timestamp>,
     /// The claim was written in this reconcile, so its call may be sent in it.
@@ -94,9 +100,10 @@ pub struct ExecutionState {
 }
 
 /// What the API knows about the run. Unknown is not the same as absent.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Remote {
     /// Not fetched in this reconcile.
+    #[default]
     NotFetched,
     /// The run exists.
     Found(Box<Execution>),
@@ -107,9 +114,10 @@ pub enum Remote {
 }
 
 /// Whether a run found under an explicit id is what the spec asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Comparison {
     /// Not compared in this reconcile.
+    #[default]
     NotTried,
     /// The run matches the spec.
     Same,
@@ -122,9 +130,10 @@ pub enum Comparison {
 }
 
 /// Whether the workflow or registration to be run exists.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Target {
     /// Not checked in this reconcile.
+    #[default]
     NotFetched,
     Exists,
     Absent,
@@ -133,9 +142,10 @@ pub enum Target {
 }
 
 /// The outcome of the call that starts the run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Sent {
     /// Nothing was sent in this reconcile.
+    #[default]
     Nothing,
     /// The claim was too old to send its call.
     TooLate,
@@ -165,9 +175,10 @@ pub enum Refusal {
 }
 
 /// The text of a failure.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum FailureText {
     /// Not read in this reconcile.
+    #[default]
     NotFetched,
     /// What the events say, if anything.
     Read(Option<String>),
@@ -235,17 +246,7 @@ impl ExecutionState {
             refresh,
             ended: None,
             tracked_by: tracked_by(meta),
-            conflicting_claim_until: None,
-            claimed_this_reconcile: false,
-            sent: Sent::Nothing,
-            lingered: false,
-            remote: Remote::NotFetched,
-            target: Target::NotFetched,
-            input: Input::NotRead,
-            failure: FailureText::NotFetched,
-            stored: ResultWrite::NotTried,
-            stopped: None,
-            comparison: Comparison::NotTried,
+            outcomes: Outcomes::default(),
         };
         state.claim_age = state.age_of_claim(written_by_us(meta.managed_fields.iter().flatten(), CLAIM));
         state.copied = matches!(&state.recorded, ClaimAnnotation::Claim(claim) if state.is_void(claim));

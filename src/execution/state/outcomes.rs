@@ -18,7 +18,7 @@ impl ExecutionState {
     pub fn claimed(&mut self, claim: Claim, claimed_this_reconcile: bool) {
         if self.execution_id() != claim.execution_id {
             // The answer was about another run.
-            self.remote = Remote::NotFetched;
+            self.outcomes.remote = Remote::NotFetched;
         }
         let known = self.known(&claim);
         if self.memory.claim.as_ref().is_none_or(|before| before.first != known.first) {
@@ -30,13 +30,13 @@ impl ExecutionState {
         (self.memory.refusals.claim, self.memory.refusals.unrecorded) = (None, None);
         self.recorded = ClaimAnnotation::Claim(Box::new(claim.clone()));
         self.note = ClaimAnnotation::Claim(Box::new(claim));
-        self.claimed_this_reconcile = claimed_this_reconcile;
+        self.outcomes.claimed_this_reconcile = claimed_this_reconcile;
     }
 
     /// The call that starts the run was made.
     pub fn sent(&mut self, outcome: Result<Execution, Error>) {
-        self.claimed_this_reconcile = false;
-        self.sent = match outcome {
+        self.outcomes.claimed_this_reconcile = false;
+        self.outcomes.sent = match outcome {
             Ok(execution) => Sent::Accepted(Box::new(execution)),
             Err(Error::Conflict(said)) if said.is_already_started() => Sent::AlreadyStarted,
             Err(Error::Conflict(said)) if said.is_ambiguous_workflow() => Sent::Refused(Refusal::Ambiguous(said)),
@@ -49,8 +49,8 @@ impl ExecutionState {
             }
             Err(error @ (Error::Transient { .. } | Error::Unauthorized(_))) => Sent::NotStarted(Trouble::from(error)),
         };
-        self.memory.seen |= matches!(self.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
-        self.started_nothing(matches!(self.sent, Sent::Refused(_) | Sent::NotStarted(_)));
+        self.memory.seen |= matches!(self.outcomes.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
+        self.started_nothing(matches!(self.outcomes.sent, Sent::Refused(_) | Sent::NotStarted(_)));
     }
 
     fn started_nothing(&mut self, is_known: bool) {
@@ -61,9 +61,9 @@ impl ExecutionState {
 
     /// The reconcile has waited for the run to end, and fetched it (`outcome`) if it seemed to have ended.
     pub fn lingered(&mut self, outcome: Option<Result<Execution, Error>>) {
-        self.lingered = true;
+        self.outcomes.lingered = true;
         // What the API said before the start no longer holds.
-        self.remote = Remote::NotFetched;
+        self.outcomes.remote = Remote::NotFetched;
         if let Some(outcome) = outcome {
             self.fetched(outcome);
         }
@@ -71,8 +71,8 @@ impl ExecutionState {
 
     /// The claim was too old to send its call.
     pub fn too_late(&mut self) {
-        self.claimed_this_reconcile = false;
-        self.sent = Sent::TooLate;
+        self.outcomes.claimed_this_reconcile = false;
+        self.outcomes.sent = Sent::TooLate;
         self.started_nothing(true);
     }
 
@@ -80,23 +80,23 @@ impl ExecutionState {
     pub fn fetched(&mut self, outcome: Result<Execution, Error>) {
         // A run exists if its answer cannot be read.
         self.memory.seen |= matches!(outcome, Err(Error::Unreadable { .. }));
-        self.remote = match outcome {
+        self.outcomes.remote = match outcome {
             Ok(execution) => Remote::Found(Box::new(execution)),
             Err(Error::NotFound(said)) if said.is_no_execution() => Remote::Absent,
             Err(Error::NotFound(said)) => Remote::Unknown(said.not_the_apis_own()),
             Err(error) => Remote::Unknown(Trouble::from(error)),
         };
-        match self.remote {
+        match self.outcomes.remote {
             Remote::Unknown(_) => self.memory.unanswered = self.memory.unanswered.saturating_add(1),
             // The row is needed only while the run itself cannot be read.
             _ => (self.memory.unanswered, self.memory.listed_end) = (0, None),
         }
-        self.memory.seen |= matches!(self.remote, Remote::Found(_));
+        self.memory.seen |= matches!(self.outcomes.remote, Remote::Found(_));
     }
 
     /// The workflow or registration was fetched from the API.
     pub fn target_fetched(&mut self, outcome: Result<(), Error>) {
-        self.target = match outcome {
+        self.outcomes.target = match outcome {
             Ok(()) => Target::Exists,
             Err(Error::NotFound(_)) => Target::Absent,
             Err(error) => Target::Unknown(Trouble::from(error)),
@@ -106,7 +106,7 @@ impl ExecutionState {
     /// The events of a failed run were read. Errors are ignored, since the text is optional.
     pub fn failure_read(&mut self, outcome: Result<Vec<Event>, Error>) {
         self.memory.failure_reads = self.memory.failure_reads.saturating_add(1);
-        self.failure = FailureText::Read(outcome.ok().and_then(|events| failure_text(&events)));
+        self.outcomes.failure = FailureText::Read(outcome.ok().and_then(|events| failure_text(&events)));
     }
 
     /// The API was asked to stop the run.
@@ -114,12 +114,12 @@ impl ExecutionState {
         if outcome.is_ok() {
             self.memory.stop = Some((call, now));
         }
-        self.stopped = Some(outcome);
+        self.outcomes.stopped = Some(outcome);
     }
 
     /// The run that was found was compared with what the spec asks for.
     pub fn compared(&mut self, comparison: Comparison) {
-        self.comparison = comparison;
+        self.outcomes.comparison = comparison;
     }
 }
 

@@ -33,9 +33,10 @@ const FAILURES_UNTOLD: u32 = 3;
 const COLLECTED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// The outcome of writing the object for the result.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum ResultWrite {
     /// Nothing was tried in this reconcile.
+    #[default]
     NotTried,
     /// The object holds the result.
     Written,
@@ -100,7 +101,7 @@ enum ResultDestination {
 pub(crate) fn next(state: &ExecutionState, run: &Execution, now: Timestamp) -> Option<Decision> {
     match disposal(state, run) {
         ResultDestination::NotRead => Some(Decision::Act(ClusterStep::ReadInput.into())),
-        ResultDestination::Object(wanted) if wanted.text.len() <= MAX_OBJECT => match &state.stored {
+        ResultDestination::Object(wanted) if wanted.text.len() <= MAX_OBJECT => match &state.outcomes.stored {
             ResultWrite::NotTried => Some(Decision::Act(ClusterStep::WriteResult.into())),
             ResultWrite::Predecessors if now < later(ended(state, run), COLLECTED_WITHIN) => {
                 Some(settle(state, status::ending(state, run, now), Requeue::After(Duration::from_secs(2))))
@@ -136,7 +137,7 @@ fn ended(state: &ExecutionState, run: &Execution) -> Timestamp {
 
 /// The object that this reconcile has to write.
 pub fn wanted(state: &ExecutionState) -> Option<ResultObject> {
-    let run = match (&state.remote, &state.sent) {
+    let run = match (&state.outcomes.remote, &state.outcomes.sent) {
         (Remote::Found(run), _) | (_, Sent::Accepted(run)) => run,
         _ => return None,
     };
@@ -187,7 +188,7 @@ pub(crate) fn keep(status: &mut Status, state: &ExecutionState, run: &Execution,
             let message = format!("a {} holds {MAX_OBJECT} bytes at most", wanted.kind);
             (reason::RESULT_TOO_LARGE, message)
         }
-        ResultDestination::Object(ResultObject { kind, name, .. }) => match &state.stored {
+        ResultDestination::Object(ResultObject { kind, name, .. }) => match &state.outcomes.stored {
             ResultWrite::Written => {
                 let message =
                     format!("The run completed; its result is in {kind} \"{name}\", under the key {KEY}.{encoded}");

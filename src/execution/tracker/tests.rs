@@ -154,7 +154,7 @@ async fn a_run_whose_object_is_gone_is_dropped_also_where_the_workspace_cannot_b
 }
 
 #[tokio::test]
-async fn a_pass_that_waits_for_a_reason_to_ask_is_told_and_nobody_is_woken_besides() {
+async fn a_reconcile_that_waits_for_a_reason_to_ask_is_told_and_nobody_is_woken_besides() {
     let (wake, mut woken) = tokio::sync::mpsc::unbounded_channel();
     let tracker = Tracker::new(wake);
     let (waits, other) = (Ref::new("waits"), Ref::new("other"));

@@ -133,7 +133,7 @@ fn pass(mut state: ExecutionState, remote: &Remote, now: Timestamp, quotes: bool
             Step::Call(Call::GetRun) => state.fetched(absent()),
             Step::Cluster(ClusterStep::ReadInput) => {
                 state.spec.left_out = None;
-                state.input = Input::Read(Arc::new(sources(&state)));
+                state.outcomes.input = Input::Read(Arc::new(sources(&state)));
             }
             Step::Call(Call::Start) => {
                 exists = true;
@@ -145,7 +145,7 @@ fn pass(mut state: ExecutionState, remote: &Remote, now: Timestamp, quotes: bool
                 let wanted = result::wanted(&state).expect("a result that is to be written");
                 let shown = wanted.kind == Kind::ConfigMap && has_secrets(&state) && !quotes;
                 assert!(!shown || !shows(&wanted.text, SECRET), "a result in a ConfigMap shows a Secret");
-                state.stored = ResultWrite::Written;
+                state.outcomes.stored = ResultWrite::Written;
             }
             Step::Call(Call::Stop(call)) => state.stop_sent(call, Ok(()), now),
         }

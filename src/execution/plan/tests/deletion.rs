@@ -44,7 +44,7 @@ fn a_deletion_records_the_stop_before_it_calls_and_then_cancels_and_terminates()
     assert_eq!(step(&state, at(50)), Call::Stop(StopCall::Cancel));
     state.stop_sent(StopCall::Cancel, Ok(()), at(50));
     assert_eq!(ready(&settled(&state, at(50)).status), reason::STOPPING);
-    state.stopped = None;
+    state.outcomes.stopped = None;
     assert!(matches!(settled(&state, at(60)).requeue, Requeue::After(_)), "asked once is enough");
     assert_eq!(step(&state, at(81)), Call::Stop(StopCall::Terminate));
     state.fetched(Ok(run("CANCELED")));

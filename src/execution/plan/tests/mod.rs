@@ -19,7 +19,7 @@ use crate::api::{DeletionPolicy, Shutdown, WorkflowExecution, WorkflowExecutionS
 use crate::execution::claim::{Claim, ClaimAnnotation, ClaimBackup, TAKE_OVER};
 use crate::execution::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
 use crate::execution::state::{
-    Comparison, ExecutionState, FailureText, Instance, Memory, References, Remote, StopCall, WorkflowRefState,
+    Comparison, ExecutionState, FailureText, Instance, Memory, Outcomes, References, Remote, StopCall, WorkflowRefState,
 };
 use crate::execution::status::reason;
 use crate::json::Json;
@@ -99,7 +99,7 @@ fn with_claim(change: impl FnOnce(&mut Claim)) -> ExecutionState {
 /// Claimed, sent, accepted, and the status written.
 fn started() -> ExecutionState {
     let mut state = claimed();
-    state.remote = Remote::Found(Box::new(run("RUNNING")));
+    state.outcomes.remote = Remote::Found(Box::new(run("RUNNING")));
     let Decision::Settle(settled) = plan(&state, at(1)) else { panic!("not settled") };
     ExecutionState { status: settled.status, ..claimed() }
 }
@@ -318,11 +318,12 @@ fn a_claim_older_than_a_day_is_not_started_without_consent() {
 fn an_explicit_id_that_another_resource_has_just_claimed_waits() {
     let mut state = of_resource(json!({}), json!({ "executionId": "mine" }));
     state.fetched(Err(not_found()));
-    state.conflicting_claim_until = Some(at(90));
+    state.outcomes.conflicting_claim_until = Some(at(90));
     let waiting = settled(&state, at(1));
     assert_eq!(ready(&waiting.status), reason::EXECUTION_ID_CLAIMED);
     assert!(matches!(waiting.requeue, Requeue::Retry(_)));
-    let alone = ExecutionState { conflicting_claim_until: None, ..state };
+    let outcomes = Outcomes { conflicting_claim_until: None, ..state.outcomes };
+    let alone = ExecutionState { outcomes, ..state };
     assert!(claim_of(step(&alone, at(90))).2);
 }
 

@@ -62,14 +62,14 @@ fn a_stop_that_cannot_be_recorded_is_sent_all_the_same() {
     let (claim, _, send) = claim_of(step(&state, at(10)));
     state.refused(Write::Claim, refused(Cause::Rule), at(10));
     state.unclaimed(claim, send);
-    state.remote = Remote::Found(Box::new(run("RUNNING")));
+    state.outcomes.remote = Remote::Found(Box::new(run("RUNNING")));
     assert_eq!(step(&state, at(10)), Call::Stop(StopCall::Cancel));
 }
 
 #[test]
 fn a_run_of_somebody_else_is_not_told_as_started_before_its_claim_is_recorded() {
     let mut state = of_resource(json!({}), json!({ "executionId": "theirs" }));
-    state.remote = Remote::Found(Box::new(run("RUNNING")));
+    state.outcomes.remote = Remote::Found(Box::new(run("RUNNING")));
     let (claim, _, send) = claim_of(step(&state, at(1)));
     assert!(claim.read_only && !send);
     state.refused(Write::Claim, refused(Cause::Rule), at(1));
@@ -101,10 +101,10 @@ fn being_deleted() -> ExecutionState {
 #[test]
 fn a_run_that_has_stopped_is_not_left_alone_however_long_its_finalizer_cannot_be_taken_off() {
     let mut state = being_deleted();
-    state.remote = Remote::Found(Box::new(run("CANCELED")));
+    state.outcomes.remote = Remote::Found(Box::new(run("CANCELED")));
     assert_eq!(step(&state, at(20)), ClusterStep::Release { abandoned: false });
     state.refused(Write::Finalizer, refused(Cause::Rule), at(20));
-    state.remote = Remote::NotFetched;
+    state.outcomes.remote = Remote::NotFetched;
     assert_eq!(step(&state, at(400)), ClusterStep::Release { abandoned: false });
     // A process that began later does not know what became of the run.
     assert_eq!(step(&being_deleted(), at(400)), ClusterStep::Release { abandoned: true });
@@ -133,13 +133,13 @@ fn a_run_is_not_said_to_be_left_alone_by_the_next_process_since_only_its_finaliz
 #[test]
 fn an_end_that_cannot_be_written_is_told_in_two_events_and_its_result_is_asked_for_once_it_can() {
     let mut state = started();
-    state.remote = Remote::Found(Box::new(run("COMPLETED")));
+    state.outcomes.remote = Remote::Found(Box::new(run("COMPLETED")));
     let end = settled(&state, at(6));
     state.refused(Write::Status, refused(Cause::Rule), at(6));
     let told: Vec<String> = state.untold(&end, at(6)).into_iter().map(|notice| notice.reason).collect();
     assert_eq!(told, [reason::STATUS_REFUSED, reason::COMPLETED]);
     assert!(state.untold(&end, at(6)).is_empty(), "once");
-    state.remote = Remote::NotFetched;
+    state.outcomes.remote = Remote::NotFetched;
     let pending = settled(&state, at(20)).status;
     assert_eq!(ready(&pending), reason::RESULT_PENDING);
     state.told(&pending);
@@ -150,7 +150,7 @@ fn an_end_that_cannot_be_written_is_told_in_two_events_and_its_result_is_asked_f
 #[test]
 fn a_result_that_is_refused_is_left_out_and_the_run_is_complete() {
     let mut state = started();
-    state.remote = Remote::Found(Box::new(run("COMPLETED")));
+    state.outcomes.remote = Remote::Found(Box::new(run("COMPLETED")));
     let end = settled(&state, at(6));
     let without = smaller(&state, &end, &refused(Cause::Size), at(6)).unwrap();
     assert!(without.status.result.is_none() && is_true(&without.status.conditions, COMPLETE));
@@ -168,7 +168,8 @@ fn a_start_does_not_wait_in_circles_for_a_claim_while_an_earlier_one_cannot_be_c
     assert!(claim.refused && !send);
     state.refused(Write::Claim, refused(Cause::Annotations), at(1));
     state.unclaimed(claim, send);
-    let next = ExecutionState { sent: Sent::Nothing, remote: Remote::Absent, ..state };
+    let outcomes = Outcomes { sent: Sent::Nothing, remote: Remote::Absent, ..state.outcomes };
+    let next = ExecutionState { outcomes, ..state };
     assert_eq!(ready(&settled(&next, at(2)).status), reason::CLAIM_REFUSED);
     assert!(claim_of(step(&next, at(8))).0.refused, "first what has happened is recorded");
 }

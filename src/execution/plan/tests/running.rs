@@ -35,7 +35,7 @@ fn every_end_has_a_condition_and_a_time() {
         state.fetched(Ok(run(status)));
         if status == "FAILED" {
             assert_eq!(step(&state, at(50)), Call::ReadFailure);
-            state.failure = FailureText::Read(Some("no such customer".into()));
+            state.outcomes.failure = FailureText::Read(Some("no such customer".into()));
         }
         let settled = settled(&state, at(50));
         assert_eq!(ready(&settled.status), expected);
@@ -99,7 +99,7 @@ fn a_start_in_doubt_of_a_resource_that_is_gone_is_not_stopped_once_another_may_h
     let orphaned_run = |explicit: bool, sent: Sent| {
         let mut state = claimed();
         state.spec.execution_id = explicit.then(|| "explicit".to_owned());
-        state.sent = sent;
+        state.outcomes.sent = sent;
         OrphanedRun::new(&state).unwrap()
     };
     let ClaimAnnotation::Claim(claim) = claimed().note else { panic!("not claimed") };
@@ -118,7 +118,7 @@ fn listed(status: &str, asked_in_vain: u32) -> ExecutionState {
     state.memory.unanswered = asked_in_vain;
     state.memory.listed(Some(Box::new(Execution { end_time: Some(at(10)), ..run(status) })));
     let message = "the API's answer cannot be understood".to_owned();
-    state.remote = Remote::Unknown(Trouble { kind: TroubleKind::Unavailable, message, retry_after: None });
+    state.outcomes.remote = Remote::Unknown(Trouble { kind: TroubleKind::Unavailable, message, retry_after: None });
     state
 }
 
@@ -171,7 +171,7 @@ fn the_deletion_of_a_run_that_cannot_be_read_does_not_wait_for_an_answer() {
         deployments: Vec::new(),
         is_json: true,
     };
-    state.stopped = Some(Err(Error::Conflict(said)));
+    state.outcomes.stopped = Some(Err(Error::Conflict(said)));
     assert_eq!(plan(&state, at(21)), Decision::Act(ClusterStep::Release { abandoned: false }.into()));
 }
 

@@ -32,7 +32,7 @@ fn a_shutdown_is_recorded_before_it_calls_and_cancels_once_and_terminates_after_
     let waiting = settled(&state, at(50));
     assert_eq!(ready(&waiting.status), reason::STOPPING);
     assert!(is_true(&waiting.status.conditions, STARTED));
-    state.stopped = None;
+    state.outcomes.stopped = None;
     assert!(matches!(settled(&state, at(60)).requeue, Requeue::After(_)), "asked once is enough");
     assert_eq!(step(&state, at(80)), Call::Stop(StopCall::Terminate));
 }
@@ -71,7 +71,7 @@ fn every_end_of_a_stopped_run_is_told_as_what_it_is() {
         let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
         claim.stop_for = Some(why);
         state.fetched(Ok(run(end)));
-        state.failure = FailureText::Read(Some("no".into()));
+        state.outcomes.failure = FailureText::Read(Some("no".into()));
         assert_eq!(ready(&settled(&state, at(60)).status), expected, "{end} {why:?}");
     }
 }
@@ -192,7 +192,7 @@ fn a_starting_deadline_wakes_the_resource_and_tells_what_kept_it_also_while_susp
     // A retry is not delayed beyond the deadline.
     let mut refused = with_claim(|claim| claim.refused = true);
     refused.spec.starting_deadline_seconds = Some(60);
-    refused.sent = crate::execution::state::Sent::NotStarted(crate::mistral::Trouble::from(transient()));
+    refused.outcomes.sent = crate::execution::state::Sent::NotStarted(crate::mistral::Trouble::from(transient()));
     refused.memory.retries.in_a_row = 10;
     assert_eq!(settled(&refused, at(59)).requeue, Requeue::Retry(Duration::from_secs(1)));
 }
@@ -211,7 +211,7 @@ fn an_active_deadline_wakes_a_running_resource_and_stops_its_run() {
 fn a_run_that_was_past_its_deadline_when_it_was_found_is_first_told_to_have_started() {
     let mut state = claimed();
     state.spec.active_deadline_seconds = Some(1);
-    state.claimed_this_reconcile = true;
+    state.outcomes.claimed_this_reconcile = true;
     state.sent(Ok(run("RUNNING")));
     state.lingered(None);
     assert_eq!(ready(&settled(&state, at(30)).status), reason::RUNNING);

@@ -34,12 +34,12 @@ fn lacking(source: Source) -> Input {
 /// Claimed at second 0 with version 1 of the Secret, by a process of which no memory is left.
 fn claimed_with_secret(more: Value, change: impl FnOnce(&mut Claim)) -> ExecutionState {
     let mut state = from_secret(more);
-    state.input = secret("1");
+    state.outcomes.input = secret("1");
     let (mut claim, ..) = claim_of(step(&state, at(6)));
     claim = Claim { send_before: at(15), ..claim };
     change(&mut claim);
     state.memory.claim = Some(Box::new(ClaimBackup { own: true, refused: claim.refused, ..state.known(&claim) }));
-    state.input = Input::NotRead;
+    state.outcomes.input = Input::NotRead;
     state.note = ClaimAnnotation::Claim(Box::new(claim));
     state.finalizer = true;
     state
@@ -47,7 +47,7 @@ fn claimed_with_secret(more: Value, change: impl FnOnce(&mut Claim)) -> Executio
 
 fn ended_with_secret(run: Execution, more: Value) -> ExecutionState {
     let mut state = claimed_with_secret(more, |_| {});
-    state.remote = Remote::Found(Box::new(run));
+    state.outcomes.remote = Remote::Found(Box::new(run));
     state
 }
 
@@ -63,7 +63,7 @@ fn message(status: &WorkflowExecutionStatus, type_: &str) -> String {
 fn the_input_is_read_before_the_claim_and_its_versions_are_in_it() {
     let mut state = from_secret(json!({}));
     assert_eq!(step(&state, at(1)), ClusterStep::ReadInput);
-    state.input = secret("7");
+    state.outcomes.input = secret("7");
     let (claim, _, send) = claim_of(step(&state, at(1)));
     assert!(send);
     let [input] = &claim.inputs[..] else { panic!("{:?}", claim.inputs) };
@@ -86,7 +86,7 @@ fn what_is_not_there_or_not_readable_is_waited_for_and_nothing_is_claimed() {
         ),
     ] {
         let mut state = from_secret(json!({}));
-        state.input = input;
+        state.outcomes.input = input;
         let settled = settled(&state, at(6));
         assert_eq!(ready(&settled.status), reason);
         assert!(is_true(&settled.status.conditions, STALLED) && !is_true(&settled.status.conditions, FAILED));
@@ -98,7 +98,7 @@ fn what_is_not_there_or_not_readable_is_waited_for_and_nothing_is_claimed() {
     }
     // The ConfigMap may follow the execution in the same manifest.
     let mut state = from_secret(json!({}));
-    state.input = lacking(Source::Absent);
+    state.outcomes.input = lacking(Source::Absent);
     let early = settled(&state, at(1));
     assert_eq!((early.status.conditions.len(), early.requeue), (0, Requeue::After(Duration::from_secs(1))));
 }
@@ -143,7 +143,7 @@ fn a_value_that_changed_between_two_attempts_starts_nothing_if_the_first_may_hav
             assert_eq!(ready(&settled(&state, at(89)).status), reason::OUTCOME_UNKNOWN, "{what}");
         }
         assert_eq!(step(&state, at(91)), ClusterStep::ReadInput, "{what}");
-        state.input = secret(version);
+        state.outcomes.input = secret(version);
         if starts {
             let (claim, _, send) = claim_of(step(&state, at(91)));
             assert!(send && claim.inputs[0].resource_version == version && claim.inputs[0].uid == "s-1", "{what}");
@@ -177,27 +177,27 @@ fn a_run_that_was_found_needs_no_input() {
 fn values_of_secrets_are_left_out_of_results_and_failures() {
     let mut state = ended_with_secret(completed(json!({ "echo": VALUE, "n": 1 })), json!({}));
     assert_eq!(step(&state, at(20)), ClusterStep::ReadInput);
-    state.input = secret("1");
+    state.outcomes.input = secret("1");
     let status = settled(&state, at(20)).status;
     assert_eq!(status.result, Some(Json::from(&json!({ "echo": "[redacted]", "n": 1 }))));
     assert_eq!(status.result_bytes, Some(26));
     assert!(message(&status, READY).contains("[redacted]"));
 
     let mut state = ended_with_secret(run("FAILED"), json!({}));
-    state.failure = FailureText::Read(Some(format!("token {VALUE} was refused")));
+    state.outcomes.failure = FailureText::Read(Some(format!("token {VALUE} was refused")));
     assert_eq!(step(&state, at(20)), ClusterStep::ReadInput);
-    state.input = secret("1");
+    state.outcomes.input = secret("1");
     let status = settled(&state, at(20)).status;
     assert_eq!(status.failure.unwrap().message, "token [redacted] was refused");
     // Without a text from the API there is nothing to redact.
-    state.input = Input::NotRead;
-    state.failure = FailureText::Read(None);
+    state.outcomes.input = Input::NotRead;
+    state.outcomes.failure = FailureText::Read(None);
     state.memory.failure_reads = 5;
     assert_eq!(ready(&settled(&state, at(20)).status), reason::WORKFLOW_FAILED);
     // Nor is there if only ConfigMaps were read.
     let from = json!([{ "configMapKeyRef": { "name": "c", "key": "k" }, "path": "/a" }]);
     let mut state = ExecutionState { spec: of_resource(json!({}), json!({ "inputFrom": from })).spec, ..claimed() };
-    state.remote = Remote::Found(Box::new(run("COMPLETED")));
+    state.outcomes.remote = Remote::Found(Box::new(run("COMPLETED")));
     assert_eq!(settled(&state, at(20)).status.result, Some(Json::from(&json!({ "x": 1 }))));
 }
 
@@ -219,7 +219,7 @@ fn what_cannot_be_masked_is_withheld_and_the_run_has_ended_all_the_same() {
     ] {
         for to in [json!({}), json!({ "result": { "to": { "configMap": { "name": "r" } } } })] {
             let mut state = ended_with_secret(completed(result.clone()), to);
-            state.input = input.clone();
+            state.outcomes.input = input.clone();
             change(&mut state);
             let settled = settled(&state, at(20));
             assert!(is_true(&settled.status.conditions, COMPLETE), "{words}");
@@ -230,8 +230,8 @@ fn what_cannot_be_masked_is_withheld_and_the_run_has_ended_all_the_same() {
         }
     }
     let mut state = ended_with_secret(run("FAILED"), json!({}));
-    state.failure = FailureText::Read(Some(VALUE.into()));
-    state.input = secret("2");
+    state.outcomes.failure = FailureText::Read(Some(VALUE.into()));
+    state.outcomes.input = secret("2");
     let failure = settled(&state, at(20)).status.failure.unwrap();
     assert!(failure.message.contains("withheld") && !failure.message.contains(VALUE), "{failure:?}");
 }
@@ -251,17 +251,17 @@ fn a_secret_takes_a_result_as_it_is() {
 fn the_result_is_written_before_the_status_says_that_it_is_there() {
     let to = json!({ "result": { "to": { "configMap": { "name": "r" } }, "maxBytes": 0 } });
     let mut state = ExecutionState { spec: of_resource(json!({}), to).spec, ..claimed() };
-    state.remote = Remote::Found(Box::new(completed(json!({ "a": [1, null] }))));
+    state.outcomes.remote = Remote::Found(Box::new(completed(json!({ "a": [1, null] }))));
     assert_eq!(step(&state, at(6)), ClusterStep::WriteResult);
     assert_eq!(result::wanted(&state).unwrap().text, r#"{"a":[1,null]}"#);
-    state.stored = ResultWrite::Written;
+    state.outcomes.stored = ResultWrite::Written;
     let status = settled(&state, at(6)).status;
     assert!(is_true(&status.conditions, COMPLETE));
     assert_eq!(status.result_ref, Some(ResultRef { kind: Kind::ConfigMap, name: "r".into() }));
     assert_eq!((status.result, status.result_bytes), (None, Some(14)));
 
     // The object of a deleted resource with this name is about to go as well: that is waited for, but not for long.
-    state.stored = ResultWrite::Predecessors;
+    state.outcomes.stored = ResultWrite::Predecessors;
     let waiting = settled(&state, at(6));
     assert_eq!((is_true(&waiting.status.conditions, COMPLETE), waiting.status.end_time.is_some()), (false, false));
     assert_eq!(waiting.requeue, Requeue::After(Duration::from_secs(2)));
@@ -270,29 +270,29 @@ fn the_result_is_written_before_the_status_says_that_it_is_there() {
         (ResultWrite::Refused { reason: reason::RESULT_NOT_OURS, message: "not ours".into() }, 6),
         (ResultWrite::Refused { reason: reason::RESULT_FORBIDDEN, message: "forbidden".into() }, 6),
     ] {
-        state.stored = stored;
+        state.outcomes.stored = stored;
         let status = settled(&state, at(now)).status;
         assert!(is_true(&status.conditions, COMPLETE) && is_true(&status.conditions, READY));
         assert!(is_true(&status.conditions, RESULT_NOT_WRITTEN) && status.result_ref.is_none());
         assert!(message(&status, READY).contains("stays at the API"));
     }
     // If the API reports no end time, the wait for the predecessor's object is bounded as well.
-    state.stored = ResultWrite::Predecessors;
-    state.remote = Remote::Found(Box::new(Execution { end_time: None, ..completed(json!({ "a": 1 })) }));
+    state.outcomes.stored = ResultWrite::Predecessors;
+    state.outcomes.remote = Remote::Found(Box::new(Execution { end_time: None, ..completed(json!({ "a": 1 })) }));
     assert!(is_true(&settled(&state, at(3600)).status.conditions, COMPLETE));
     // Nothing to write.
-    state.stored = ResultWrite::NotTried;
+    state.outcomes.stored = ResultWrite::NotTried;
     for (run, written) in [(completed(Value::Null), None), (run("CANCELED"), None)] {
-        state.remote = Remote::Found(Box::new(run));
+        state.outcomes.remote = Remote::Found(Box::new(run));
         let status = settled(&state, at(6)).status;
         assert!(status.result_ref == written && status.end_time.is_some());
     }
     let size = 1 << 20;
-    state.remote = Remote::Found(Box::new(completed(json!("x".repeat(size - 1)))));
+    state.outcomes.remote = Remote::Found(Box::new(completed(json!("x".repeat(size - 1)))));
     let status = settled(&state, at(6)).status;
     assert_eq!(find(&status.conditions, RESULT_NOT_WRITTEN).unwrap().reason, reason::RESULT_TOO_LARGE);
     assert_eq!((status.result, status.result_bytes), (None, Some(1 + (1 << 20))));
-    state.remote = Remote::Found(Box::new(completed(json!("x".repeat(size - 2)))));
+    state.outcomes.remote = Remote::Found(Box::new(completed(json!("x".repeat(size - 2)))));
     assert_eq!(step(&state, at(6)), ClusterStep::WriteResult);
 }
 
@@ -300,8 +300,8 @@ fn the_result_is_written_before_the_status_says_that_it_is_there() {
 fn a_result_that_cannot_be_written_now_is_tried_again_later_each_time_and_said() {
     let to = json!({ "result": { "to": { "configMap": { "name": "r" } } } });
     let mut state = ExecutionState { spec: of_resource(json!({}), to).spec, ..claimed() };
-    state.remote = Remote::Found(Box::new(completed(json!({ "a": 1 }))));
-    state.stored = ResultWrite::NotNow("etcdserver: request timed out".into());
+    state.outcomes.remote = Remote::Found(Box::new(completed(json!({ "a": 1 }))));
+    state.outcomes.stored = ResultWrite::NotNow("etcdserver: request timed out".into());
     let mut waits = Vec::new();
     for retry in 0..9 {
         let now = 6 + retry * 200;
@@ -315,15 +315,10 @@ fn a_result_that_cannot_be_written_now_is_tried_again_later_each_time_and_said()
         state.settled(pass.requeue, at(now));
         state.status = pass.status;
         // The operator's own write wakes the resource: nothing is polled before it is due.
-        let woken = ExecutionState {
-            remote: Remote::NotFetched,
-            stored: ResultWrite::NotTried,
-            refresh: true,
-            ..state.clone()
-        };
+        let woken = ExecutionState { outcomes: Outcomes::default(), refresh: true, ..state.clone() };
         assert!(matches!(settled(&woken, at(now + 1)).requeue, Requeue::Hold(_)), "{retry}");
         // Another wording of the same trouble is not reported again.
-        state.stored = ResultWrite::NotNow(format!("request timed out: {retry}"));
+        state.outcomes.stored = ResultWrite::NotNow(format!("request timed out: {retry}"));
     }
     assert!(waits.is_sorted() && waits[0] < Duration::from_secs(3) && waits[8] > Duration::from_secs(100), "{waits:?}");
 }
@@ -333,7 +328,7 @@ fn a_result_that_the_api_has_encoded_is_marked_and_not_decoded() {
     for (options, how) in [(json!(["encrypted", "offloaded"]), "encrypted,offloaded"), (json!([]), "base64")] {
         let result = json!({ "b64payload": "AAAA", "encoding_options": options, "empty": false });
         let mut state = claimed();
-        state.remote = Remote::Found(Box::new(completed(result.clone())));
+        state.outcomes.remote = Remote::Found(Box::new(completed(result.clone())));
         let status = settled(&state, at(6)).status;
         assert!(message(&status, READY).contains(&format!("encoded it ({how})")));
         assert_eq!(status.result, Some(Json::from(&result)));
@@ -343,7 +338,7 @@ fn a_result_that_the_api_has_encoded_is_marked_and_not_decoded() {
     // An encrypted result shows no value of a Secret.
     let result = json!({ "b64payload": "AAAA", "encoding_options": ["encrypted"], "empty": false });
     let mut state = ended_with_secret(completed(result.clone()), json!({}));
-    state.input = secret("1");
+    state.outcomes.input = secret("1");
     assert_eq!(settled(&state, at(20)).status.result, Some(Json::from(&result)));
 }
 
@@ -379,7 +374,7 @@ fn a_result_that_a_status_cannot_hold_is_left_out_and_said_and_an_object_takes_i
         (r#"{"a":"\udce9"}"#, "half of a character"),
     ] {
         let mut state = started();
-        state.remote =
+        state.outcomes.remote =
             Remote::Found(Box::new(Execution { result: Json::from_text(result.into()), ..run("COMPLETED") }));
         let status = settled(&state, at(20)).status;
         assert!(is_true(&status.conditions, COMPLETE));
@@ -404,7 +399,7 @@ fn numbers_arrive_as_they_are_spelled() {
     state.spec = serde_json::from_value(spec).unwrap();
     let values = [("k".to_owned(), SecretSlice::from(spelled.as_bytes().to_vec()))].into();
     let source = Source::Found { uid: "u".into(), resource_version: "1".into(), values };
-    state.input = Input::Read(Arc::new(Sources::from([((Kind::ConfigMap, "c".to_owned()), source)])));
+    state.outcomes.input = Input::Read(Arc::new(Sources::from([((Kind::ConfigMap, "c".to_owned()), source)])));
     let sent = serde_json::to_string(&crate::execution::state::input::request(&state).unwrap()).unwrap();
     assert!(sent.contains(&format!(r#""input":{{"a":{{"b":{spelled}}}}}"#)), "{sent}");
 }

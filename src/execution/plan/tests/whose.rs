@@ -310,7 +310,7 @@ fn a_clock_that_is_set_back_holds_nothing_for_longer_than_it_was_meant_to_wait()
     let mut state = claimed();
     state.fetched(Err(transient()));
     state.settled(settled(&state, at(86_400)).requeue, at(86_400));
-    let held = ExecutionState { remote: Remote::NotFetched, ..state };
+    let held = ExecutionState { outcomes: Outcomes::default(), ..state };
     assert!(matches!(plan(&held, at(86_400)), Decision::Settle(_)));
     assert_eq!(plan(&held, at(0)), Decision::Act(Call::GetRun.into()));
 }
