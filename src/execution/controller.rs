@@ -75,6 +75,7 @@ pub struct Settings {
     pub unlisted: UnlistedClaims,
     /// Whether only Secrets with a label may be inputs.
     pub labelled_inputs: bool,
+    pub metrics: metrics::ExecutionMetrics,
 }
 
 /// What this process keeps of an execution between reconciles.
@@ -245,7 +246,7 @@ impl Reconcile for Reconciliation<'_> {
         }
         if let Some(version) = version {
             self.wrote(version);
-            metrics::settled(&self.context.shared.metrics, &self.state, &status);
+            metrics::settled(&self.context.settings.metrics, &self.state, &status);
             self.publish(notices);
         }
         self.track(&status);

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
 use super::controller::Guarded;
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, READY, STARTED};
@@ -10,6 +16,93 @@ use crate::execution::state::{ExecutionState, Sent};
 use crate::execution::status::{is_finished, is_started, reason};
 use crate::mistral::wire::TERMINAL;
 use crate::platform::metrics::{Metrics, OTHER};
+
+/// Buckets in seconds: from a second to a day.
+const RUN: [f64; 11] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0];
+/// The outcomes of a claim.
+const CLAIMS: [&str; 8] = ["written", "started", "recovered", "refused", "adopted", "taken", "foreign", "stale"];
+
+/// The outcomes of an execution.
+fn ends() -> Vec<&'static str> {
+    reason::ENDS.into_iter().chain([OTHER]).collect()
+}
+
+/// Metrics of executions. Clones share them.
+#[derive(Clone)]
+pub struct ExecutionMetrics {
+    executions: Family<State, Gauge>,
+    finished: Family<Outcome, Counter>,
+    ran: Family<Outcome, Histogram, fn() -> Histogram>,
+    claims: Family<Outcome, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    status: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+impl ExecutionMetrics {
+    /// Registers them.
+    pub fn new(all: &Metrics) -> Self {
+        let run: fn() -> Histogram = || Histogram::new(RUN);
+        let metrics = Self {
+            executions: all.register("executions", "WorkflowExecutions that exist", Family::default()),
+            finished: all.register("executions_finished", "Executions that came to their end", Family::default()),
+            ran: all.register(
+                "execution_duration_seconds",
+                "How long runs took that have ended, as the API tells",
+                Family::new_with_constructor(run),
+            ),
+            claims: all.register("claims", "What became of claims on execution ids", Family::default()),
+        };
+        for outcome in ends() {
+            drop(metrics.finished.get_or_create(&Outcome { outcome }));
+            drop(metrics.ran.get_or_create(&Outcome { outcome }));
+        }
+        for outcome in CLAIMS {
+            drop(metrics.claims.get_or_create(&Outcome { outcome }));
+        }
+        metrics
+    }
+
+    /// Counts an execution that has ended. `ran` is how long the run took, if there was one.
+    pub fn finished(&self, outcome: &'static str, ran: Option<Duration>) {
+        debug_assert!(ends().contains(&outcome), "{outcome}");
+        self.finished.get_or_create(&Outcome { outcome }).inc();
+        if let Some(ran) = ran {
+            self.ran.get_or_create(&Outcome { outcome }).observe(ran.as_secs_f64());
+        }
+    }
+
+    /// Counts an outcome of a claim.
+    pub fn claim(&self, outcome: &'static str) {
+        debug_assert!(CLAIMS.contains(&outcome), "{outcome}");
+        self.claims.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Sets how many executions there are, by the status that the API reports and the reason of `Ready`.
+    pub fn set_executions(&self, states: impl Iterator<Item = (&'static str, &'static str)>) {
+        self.executions.clear();
+        for (status, reason) in states {
+            self.executions.get_or_create(&State { status, reason }).inc();
+        }
+    }
+
+    /// The labels that have a fixed set of values, with the values.
+    pub fn closed() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
+        vec![
+            ("executions_finished_total", "outcome", ends()),
+            ("execution_duration_seconds", "outcome", ends()),
+            ("claims_total", "outcome", CLAIMS.to_vec()),
+        ]
+    }
+}
 
 /// The state of an execution: its status at the API, and the reason of `Ready`. Unknown words become `Other`: anyone
 /// who may write a status could otherwise fill the memory of the metrics system.
@@ -26,7 +119,7 @@ pub fn labels(object: &Guarded) -> (&'static str, &'static str) {
 }
 
 /// Counts what a newly written status says beyond the one before.
-pub fn settled(metrics: &Metrics, state: &ExecutionState, new: &Status) {
+pub fn settled(metrics: &ExecutionMetrics, state: &ExecutionState, new: &Status) {
     if is_finished(new) && !is_finished(&state.status) {
         let outcome = ready(new).and_then(|reason| known(reason, &reason::ENDS));
         metrics.finished(outcome.unwrap_or(OTHER), ran(new));
@@ -37,7 +130,7 @@ pub fn settled(metrics: &Metrics, state: &ExecutionState, new: &Status) {
 }
 
 /// Counts a claim that was written over another one, or none; `send` if its call follows.
-pub fn claimed(metrics: &Metrics, before: &ClaimAnnotation, claim: &Claim, send: bool) {
+pub fn claimed(metrics: &ExecutionMetrics, before: &ClaimAnnotation, claim: &Claim, send: bool) {
     if send {
         metrics.claim("written");
     } else if claim.refused && !matches!(before, ClaimAnnotation::Claim(before) if before.refused) {

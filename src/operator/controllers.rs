@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
+use super::metrics::AllMetrics;
 use super::triggers::{Notifiers, Triggers, notify, receive, shards, triggers};
 use crate::api::Workspace;
 use crate::execution::claim::unlisted::UnlistedClaims;
@@ -26,7 +27,6 @@ use crate::platform::decoded::Decoded;
 use crate::platform::events::{self, Writer};
 use crate::platform::health::Health;
 use crate::platform::leader::lease::Term;
-use crate::platform::metrics::Metrics;
 use crate::platform::requeue::Failures;
 use crate::platform::watch::{self, Scope};
 use crate::workflow::discovery::Discovery;
@@ -52,7 +52,7 @@ pub struct Leader<'a> {
     pub name: String,
     pub term: Term,
     pub health: &'a Health,
-    pub metrics: Arc<Metrics>,
+    pub metrics: AllMetrics,
 }
 
 /// What the controllers of one term consist of.
@@ -79,7 +79,7 @@ impl Leader<'_> {
         let stop = self.term.stop.clone();
         let (notifiers, triggers) = triggers();
         let (controllers, stores, events) = self.build(&notifiers);
-        controllers.measure();
+        controllers.measure(self.metrics.clone());
         let Triggers { workspaces, workflows, executions, sweeps } = triggers;
         let shared = &controllers.shared;
         let workspaces = controller(
@@ -148,7 +148,7 @@ impl Leader<'_> {
     fn build(&self, notifiers: &Notifiers) -> (Controllers, Stores, Writer) {
         let instance = Instance { name: self.name.clone(), since: self.term.since, api_server_time: None };
         let (publisher, events) =
-            events::publisher(self.client.clone(), instance.name.clone(), Arc::clone(&self.metrics));
+            events::publisher(self.client.clone(), instance.name.clone(), Arc::clone(&self.metrics.all));
         let (workspaces, workspace_writer) = watch::store();
         let (workflows, workflow_writer) = watch::store();
         let (executions, execution_writer) = watch::store();
@@ -160,7 +160,7 @@ impl Leader<'_> {
             executions,
             publisher: Arc::new(publisher),
             term: self.term.clone(),
-            metrics: Arc::clone(&self.metrics),
+            metrics: Arc::clone(&self.metrics.all),
             failures: Arc::new(Failures::default()),
         };
         let tracker = Arc::new(Tracker::new(notifiers.execution_woken.clone()));
@@ -172,6 +172,7 @@ impl Leader<'_> {
             instance,
             unlisted: UnlistedClaims::from_now_on(self.scopes.iter().map(|scope| scope.executions.clone()).collect()),
             labelled_inputs: self.config.input_secrets_need_label,
+            metrics: self.metrics.executions.clone(),
         };
         let controllers = Controllers {
             workspaces: Arc::new(workspace::controller::Context::new(
@@ -179,8 +180,13 @@ impl Leader<'_> {
                 Arc::new(sweeps),
                 self.config.allow_base_urls.clone(),
                 self.config.max_requests_per_second,
+                self.metrics.workspaces.calls.clone(),
             )),
-            workflows: Arc::new(workflow::controller::Context::new(shared.clone(), Arc::clone(&inventory))),
+            workflows: Arc::new(workflow::controller::Context::new(
+                shared.clone(),
+                Arc::clone(&inventory),
+                self.metrics.workflows.clone(),
+            )),
             executions: Arc::new(execution::controller::Context::new(shared.clone(), Arc::clone(&tracker), settings)),
             shared,
             tracker,
@@ -236,20 +242,22 @@ impl Leader<'_> {
 
 impl Controllers {
     /// Has the metrics read what is known at each scrape.
-    fn measure(&self) {
+    fn measure(&self, metrics: AllMetrics) {
         let (shared, tracker, inventory) =
             (self.shared.clone(), Arc::clone(&self.tracker), Arc::clone(&self.inventory));
-        self.shared.metrics.at_each_scrape(move |metrics| {
-            metrics.set_executions(shared.executions.state().iter().map(|object| execution::metrics::labels(object)));
+        self.shared.metrics.at_each_scrape(move || {
+            let AllMetrics { all: _, workspaces, workflows, executions } = &metrics;
+            executions
+                .set_executions(shared.executions.state().iter().map(|object| execution::metrics::labels(object)));
             let of_workspace = |object: &Decoded<Workspace>| match &object.0 {
                 Ok(workspace) => workspace::status::state(workspace.status.as_ref()),
                 Err(_) => ("Unknown", "Undecodable"),
             };
-            metrics.set_workspaces(shared.workspaces.state().iter().map(|object| of_workspace(object)));
-            metrics.set_sweep_age("runs", tracker.longest_unseen());
-            metrics.set_sweep_age("workflows", inventory.age());
-            metrics.set_overdue(inventory.overdue());
-            metrics.set_leader(!shared.term.is_over());
+            workspaces.set_workspaces(shared.workspaces.state().iter().map(|object| of_workspace(object)));
+            workspaces.set_sweep_age("runs", tracker.longest_unseen());
+            workspaces.set_sweep_age("workflows", inventory.age());
+            workflows.set_overdue(inventory.overdue());
+            shared.metrics.set_leader(!shared.term.is_over());
         });
     }
 

@@ -1,6 +1,7 @@
 //! The process around the controllers: wiring, leader election, health, Events, shutdown.
 
 pub mod controllers;
+pub mod metrics;
 pub mod release_finalizers;
 pub mod triggers;
 
@@ -17,11 +18,11 @@ use url::Url;
 use uuid::Uuid;
 
 use self::controllers::Leader;
+use self::metrics::AllMetrics;
 use crate::platform::apiserver;
 use crate::platform::health::{self, Health};
 use crate::platform::leader::elector::{self, Election, LeaseConfig};
 use crate::platform::leader::lease::Term;
-use crate::platform::metrics::Metrics;
 use crate::platform::watch::{self, Scope};
 
 /// What readiness waits for first.
@@ -77,10 +78,10 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     health.wait_for([KUBERNETES]);
     // Set from the start: a process with nothing to wait for would briefly count as ready.
     health.wait_for([if config.lease.is_some() { elector::LEASE } else { WATCHES }]);
-    let metrics = Arc::new(Metrics::default());
+    let metrics = AllMetrics::default();
     if let Some(address) = config.listen {
         let listener = health::listen(address).await.map_err(|source| Error::Listen { address, source })?;
-        tokio::spawn(health::serve(listener, Arc::clone(&health), Arc::clone(&metrics)));
+        tokio::spawn(health::serve(listener, Arc::clone(&health), Arc::clone(&metrics.all)));
     }
     let (name, since) = (format!("{}-{}", host_name(), Uuid::new_v4().simple()), Timestamp::now());
     tracing::info!(instance = name, version = env!("CARGO_PKG_VERSION"), namespaces = ?config.namespaces, "starting");

@@ -13,6 +13,7 @@ use super::archiving::Archiving;
 use super::fields;
 use super::inventory::{Guarded, Inventory, RefreshOutcome};
 use super::lists::{read_registrations, read_workflows};
+use super::metrics::WorkflowMetrics;
 use super::plan::{self, Call, ClusterStep, Decision, Settled, Step, plan};
 use super::state::{Change, FINALIZER, Memory, Remote, WorkflowState};
 use super::status::reason;
@@ -38,6 +39,7 @@ pub struct Context {
     pub shared: Shared,
     /// Finds changes at the API.
     pub inventory: Arc<Inventory>,
+    pub metrics: WorkflowMetrics,
     states: CachedStates<Memory>,
     archiving: Arc<Archiving>,
 }
@@ -60,9 +62,9 @@ struct Reconciliation<'a> {
 
 impl Context {
     /// Nothing remembered yet.
-    pub fn new(shared: Shared, inventory: Arc<Inventory>) -> Self {
+    pub fn new(shared: Shared, inventory: Arc<Inventory>, metrics: WorkflowMetrics) -> Self {
         let archiving = Arc::new(Archiving::new(shared.term.clone()));
-        Self { shared, inventory, states: CachedStates::default(), archiving }
+        Self { shared, inventory, metrics, states: CachedStates::default(), archiving }
     }
 
     /// Forgets all resources but those with these UIDs.
@@ -123,7 +125,7 @@ impl Reconcile for Reconciliation<'_> {
     async fn settle(&mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { status, done, news, requeue } = settled;
         for field in plan::drifted(&self.state) {
-            self.context.shared.metrics.drift_corrected(field.name());
+            self.context.metrics.drift_corrected(field);
         }
         let about = apiserver::reference(self.object);
         // What has been done at the API is done, whatever becomes of the status.

@@ -9,6 +9,7 @@ pub mod findings;
 pub mod import;
 pub mod inventory;
 mod lists;
+pub mod metrics;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;

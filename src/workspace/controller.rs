@@ -24,6 +24,7 @@ use crate::api::conditions::{self, Progress, READY};
 use crate::api::workspace::Discovery as Policy;
 use crate::api::{Workspace, WorkspaceStatus};
 use crate::clock::earlier;
+use crate::mistral::call_metrics::Calls;
 use crate::mistral::{self, wire::WhoAmI};
 use crate::platform::apiserver::{self, Error, call, write_status};
 use crate::platform::decoded::Decoded;
@@ -48,6 +49,8 @@ pub struct Context {
     pub findings: Arc<dyn Findings>,
     /// The API addresses that the operator may call.
     pub allowed: Vec<Url>,
+    /// Counts the calls of all clients.
+    pub calls: Calls,
     budgets: Budgets,
     first_checks: Arc<Line>,
     memory: Mutex<HashMap<WorkspaceKey, Memory>>,
@@ -77,12 +80,19 @@ struct Reconciliation<'a> {
 
 impl Context {
     /// Nothing remembered yet.
-    pub fn new(shared: Shared, findings: Arc<dyn Findings>, allowed: Vec<Url>, max_requests_per_second: u32) -> Self {
-        let (waits, connections) = (shared.metrics.calls.waits.clone(), Arc::clone(&shared.connections));
+    pub fn new(
+        shared: Shared,
+        findings: Arc<dyn Findings>,
+        allowed: Vec<Url>,
+        max_requests_per_second: u32,
+        calls: Calls,
+    ) -> Self {
+        let (waits, connections) = (calls.waits.clone(), Arc::clone(&shared.connections));
         Self {
             shared,
             findings,
             allowed,
+            calls,
             budgets: Budgets::new(max_requests_per_second, waits, connections),
             first_checks: Arc::new(Line::new(BETWEEN_FIRST_CHECKS)),
             memory: Mutex::default(),
@@ -314,7 +324,7 @@ async fn check(client: Result<mistral::Client, Problem>, secret: &str) -> Result
 
 fn client(context: &Context, address: &Url, token: &SecretString) -> Result<mistral::Client, Problem> {
     let client = mistral::Client::new(address.clone(), token.clone());
-    client.map(|client| client.counted_in(context.shared.metrics.calls.clone())).map_err(|error| Problem {
+    client.map(|client| client.counted_in(context.calls.clone())).map_err(|error| Problem {
         reason: reason::API_UNAVAILABLE,
         message: format!("The operator cannot make an HTTP client; look at its container image: {error}"),
         passing: true,

@@ -7,6 +7,7 @@ pub mod controller;
 pub mod credentials;
 pub mod findings;
 mod first_checks;
+pub mod metrics;
 pub mod permit;
 pub mod plan;
 pub mod shared;

@@ -9,6 +9,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use mistral_workflows_operator::platform::events::{self, Notice};
+use mistral_workflows_operator::platform::metrics::Metrics;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -306,7 +307,8 @@ async fn a_secret_is_found_wherever_it_may_have_got_to() {
 #[tokio::test]
 async fn of_events_that_wait_warnings_are_written_first_and_all_before_the_end() {
     let world = World::new("events-order").await;
-    let (publisher, writer) = events::publisher(world.client.clone(), "test".into(), Arc::default());
+    let (publisher, writer) =
+        events::publisher(world.client.clone(), "test".into(), Arc::new(Metrics::new("test", "0", &[])));
     let about = ObjectReference {
         kind: Some("WorkflowExecution".into()),
         namespace: Some(world.namespace.clone()),

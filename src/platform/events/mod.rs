@@ -276,7 +276,7 @@ mod tests {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", silent.local_addr().unwrap());
         let client = Client::try_from(kube::Config::new(address.parse().unwrap())).unwrap();
-        let metrics: Arc<Metrics> = Arc::default();
+        let metrics = Arc::new(Metrics::new("mistral_workflows", "0", &[]));
         let (publisher, writer) = publisher(client, "test".into(), Arc::clone(&metrics));
         let notices = (0..3).map(|n| Notice::normal("Well", format!("{n}"))).collect();
         publisher.publish(&ObjectReference::default(), notices);
@@ -299,7 +299,7 @@ mod tests {
 
     fn made() -> (Publisher, Writer, Arc<Metrics>) {
         let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-        let metrics: Arc<Metrics> = Arc::default();
+        let metrics = Arc::new(Metrics::new("mistral_workflows", "0", &[]));
         let (publisher, writer) = publisher(client, "test".into(), Arc::clone(&metrics));
         (publisher, writer, metrics)
     }

@@ -1,0 +1,127 @@
+//! The metrics of all parts of one operator. `docs/reference/metrics.md` describes each one.
+//!
+//! No label holds a name or anything else that grows with the cluster.
+
+use std::sync::Arc;
+
+use super::KINDS;
+use crate::execution::metrics::ExecutionMetrics;
+use crate::platform::metrics::Metrics;
+use crate::workflow::metrics::WorkflowMetrics;
+use crate::workspace::metrics::WorkspaceMetrics;
+
+/// The metrics of one operator. Clones share them.
+#[derive(Clone)]
+pub struct AllMetrics {
+    pub all: Arc<Metrics>,
+    pub workspaces: WorkspaceMetrics,
+    pub workflows: WorkflowMetrics,
+    pub executions: ExecutionMetrics,
+}
+
+impl Default for AllMetrics {
+    fn default() -> Self {
+        let all = Metrics::new("mistral_workflows", env!("CARGO_PKG_VERSION"), &KINDS);
+        let (workspaces, workflows) = (WorkspaceMetrics::new(&all), WorkflowMetrics::new(&all));
+        let executions = ExecutionMetrics::new(&all);
+        Self { all: Arc::new(all), workspaces, workflows, executions }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mistral::call_metrics::{Call, Status};
+    use crate::throttle::Priority;
+    use crate::throttle::metrics::Waiting;
+
+    /// Metrics with a value for each metric.
+    fn touched() -> AllMetrics {
+        let metrics = AllMetrics::default();
+        let calls = &metrics.workspaces.calls;
+        let call = Call { route: "/v1/workflows", method: "GET".into(), status: Status::Timeout };
+        calls.durations.get_or_create(&call).observe(1.0);
+        calls.waits.durations.get_or_create(&Waiting { priority: Priority::Stop }).observe(1.0);
+        metrics.executions.set_executions([("RUNNING", "Running"); 3].into_iter());
+        metrics.workspaces.set_workspaces([("True", "Connected")].into_iter());
+        metrics.executions.finished("Completed", Some(Duration::from_secs(2)));
+        metrics.workspaces.set_sweep_age("runs", Some(Duration::from_secs(7)));
+        metrics
+    }
+
+    /// The labels that have a fixed set of values, with the values.
+    fn closed() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
+        let parts = [WorkspaceMetrics::closed(), WorkflowMetrics::closed(), ExecutionMetrics::closed()];
+        AllMetrics::default().all.closed().into_iter().chain(parts.into_iter().flatten()).collect()
+    }
+
+    /// Names, as they are queried, and types, by the `# TYPE` lines.
+    fn exposed(text: &str) -> BTreeSet<(String, String)> {
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        types
+            .map(|(name, type_)| match type_ {
+                "counter" => (format!("{name}_total"), type_.to_owned()),
+                _ => (name.to_owned(), type_.to_owned()),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_metric_is_documented_and_every_documented_metric_exists() {
+        let rows =
+            include_str!("../../docs/reference/metrics.md").lines().filter(|line| line.starts_with("| `mistral_"));
+        let documented: BTreeSet<(String, String)> = rows
+            .map(|row| row.split('|').map(|cell| cell.trim().trim_matches('`')).collect::<Vec<_>>())
+            .map(|cells| (cells[1].to_owned(), cells[2].to_owned()))
+            .collect();
+        let metrics = touched();
+        let exposed = exposed(&metrics.all.render());
+        assert_eq!(documented, exposed);
+        assert_eq!(exposed.len(), metrics.all.names().len(), "not all have a value here");
+    }
+
+    #[test]
+    fn each_series_of_a_closed_set_of_labels_is_there_before_anything_happens_and_documented() {
+        let text = AllMetrics::default().all.render();
+        for (metric, label, values) in closed() {
+            let name = if metric.ends_with("_total") { metric.to_owned() } else { format!("{metric}_count") };
+            for value in &values {
+                let is_this = |line: &str| {
+                    line.starts_with(&format!("mistral_workflows_{name}{{"))
+                        && line.contains(&format!("{label}=\"{value}\""))
+                        && line.ends_with(" 0")
+                };
+                assert!(text.lines().any(is_this), "{name}, {label}={value} in {text}");
+            }
+        }
+        let wanted: BTreeSet<String> = closed()
+            .into_iter()
+            .map(|(metric, label, values)| {
+                format!("| `{label}` | `mistral_workflows_{metric}` | `{}` |", values.join("`, `"))
+            })
+            .collect();
+        let page = include_str!("../../docs/reference/metrics.md");
+        let (_, table) = page.split_once("## Values of labels").expect("the table's heading");
+        let table = table.split_once("\n## ").map_or(table, |(table, _)| table);
+        let rows: BTreeSet<String> = table.lines().filter(|line| line.starts_with("| `")).map(str::to_owned).collect();
+        assert_eq!(rows, wanted, "docs/reference/metrics.md is to have the rows on the right");
+    }
+
+    #[test]
+    fn every_metric_has_a_help_text_and_values_of_this_moment() {
+        let metrics = touched();
+        let executions = metrics.executions.clone();
+        metrics.all.at_each_scrape(move || executions.set_executions([("RUNNING", "Running")].into_iter()));
+        metrics.workspaces.set_sweep_age("runs", None);
+        let text = metrics.all.render();
+        assert_eq!(text.matches("# HELP ").count(), text.matches("# TYPE ").count());
+        assert!(text.contains("mistral_workflows_executions{status=\"RUNNING\",reason=\"Running\"} 1\n"), "{text}");
+        assert!(text.contains("mistral_workflows_events_dropped_total{reason=\"object\"} 0\n"), "{text}");
+        assert!(text.contains("route=\"/v1/workflows\",method=\"GET\",status=\"timeout\""), "{text}");
+        assert!(!text.contains("sweep_age_seconds{"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
