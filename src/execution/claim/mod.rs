@@ -5,12 +5,13 @@
 //! one of them gets to write it.
 
 pub mod reservations;
+pub mod timing;
 pub mod unlisted;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -19,6 +20,9 @@ use crate::api::WorkflowExecutionSpec;
 use crate::api::values::Kind;
 use crate::clock::{CLOCK_SKEW, later};
 use crate::json::Json;
+
+pub(crate) use timing::{CALL, DOUBT, SENT_TO_SHOWN};
+pub use timing::{SEND_WITHIN, VISIBILITY};
 
 /// The annotation that holds the claim.
 pub const CLAIM: &str = "workflows.mistral.ai/claim";
@@ -30,21 +34,6 @@ pub const FINALIZER: &str = "workflows.mistral.ai/stop-run";
 
 /// The version of the claim format that this operator writes and understands.
 const VERSION: u32 = 1;
-/// How long after the claim the call may be sent.
-pub const SEND_WITHIN: SignedDuration = SignedDuration::from_secs(15);
-/// How long the API may take to show a run that it has accepted.
-pub const VISIBILITY: SignedDuration = SignedDuration::from_secs(30);
-/// How long the call itself may take: see [`crate::mistral::REQUEST_TIMEOUT`].
-pub(crate) const CALL: SignedDuration =
-    SignedDuration::from_secs(crate::mistral::REQUEST_TIMEOUT.as_secs().cast_signed());
-
-/// The longest time from sending a call until its run shows, by any clock of the cluster.
-pub(crate) const SENT_TO_SHOWN: SignedDuration =
-    SignedDuration::from_secs(CALL.as_secs() + VISIBILITY.as_secs() + CLOCK_SKEW.as_secs());
-
-/// The longest time from a claim until its run shows.
-pub(crate) const DOUBT: SignedDuration = SignedDuration::from_secs(SEND_WITHIN.as_secs() + SENT_TO_SHOWN.as_secs());
-
 /// States that a run with this id may exist, and on whose behalf.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
