@@ -68,11 +68,8 @@ pub struct Run {
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "[::]:8080")]
     pub listen: SocketAddr,
     /// The Lease that elects the leader among several operators. An empty name turns leader election off.
-    #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = "mistral-workflows-operator")]
+    #[arg(long, alias = "lease", env = "LEASE_NAME", value_name = "NAME", default_value = former("LEASE", "mistral-workflows-operator"))]
     pub lease_name: String,
-    /// The former spelling of --lease-name.
-    #[arg(long, env = "LEASE", value_name = "NAME", hide = true)]
-    pub lease: Option<String>,
     /// The namespace of the Lease [default: the pod's namespace; outside of a pod there is no leader election]
     #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAME")]
     pub lease_namespace: Option<String>,
@@ -80,11 +77,8 @@ pub struct Run {
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: logs::Format,
     /// What to log: a level, or directives such as info,mistral_workflows_operator=debug.
-    #[arg(long, env = "LOG_LEVEL", value_name = "DIRECTIVES", default_value = "info", value_parser = |text: &str| EnvFilter::try_new(text))]
+    #[arg(long, alias = "log", env = "LOG_LEVEL", value_name = "DIRECTIVES", default_value = former("LOG", "info"), value_parser = |text: &str| EnvFilter::try_new(text))]
     pub log_level: EnvFilter,
-    /// The former spelling of --log-level.
-    #[arg(long, env = "LOG", value_name = "DIRECTIVES", hide = true, value_parser = |text: &str| EnvFilter::try_new(text))]
-    pub log: Option<EnvFilter>,
 }
 
 /// Flags of `import`.
@@ -116,6 +110,12 @@ pub struct Import {
     pub output_dir: Option<PathBuf>,
 }
 
+/// The default of a flag: what the environment has under its former name, if anything.
+fn former(variable: &str, default: &'static str) -> &'static str {
+    // clap keeps defaults for as long as the process runs.
+    std::env::var(variable).map_or(default, |value| Box::leak(value.into_boxed_str()))
+}
+
 /// The command line, as clap sees it.
 pub fn command() -> clap::Command {
     Cli::command()
@@ -131,10 +131,9 @@ mod tests {
             Ok(Cli { command: Command::Run(run) }) => run,
             other => panic!("{other:?}"),
         };
-        let former = run(&["--lease", "mine", "--log", "warn"]);
-        assert_eq!((former.lease.as_deref(), former.log.unwrap().to_string().as_str()), (Some("mine"), "warn"));
-        let now = run(&["--lease-name", "mine", "--log-level", "warn"]);
-        assert_eq!((now.lease_name.as_str(), now.log_level.to_string().as_str()), ("mine", "warn"));
-        assert!(now.lease.is_none() && now.log.is_none());
+        for [lease, log] in [["--lease", "--log"], ["--lease-name", "--log-level"]] {
+            let run = run(&[lease, "mine", log, "warn"]);
+            assert_eq!((run.lease_name.as_str(), run.log_level.to_string().as_str()), ("mine", "warn"));
+        }
     }
 }

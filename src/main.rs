@@ -56,14 +56,10 @@ async fn run(options: Run) -> Outcome {
         namespaces,
         listen,
         lease_name,
-        lease,
         lease_namespace,
         log_format,
         log_level,
-        log,
     } = options;
-    // Whoever gives a former spelling gives no other: the new ones have defaults.
-    let (lease, log_level) = (lease.unwrap_or(lease_name), log.unwrap_or(log_level));
     logs::begin(log_level, log_format);
     platform::open_files::raise_limit();
     let namespaces = platform::watch::namespaces(&namespaces)?;
@@ -82,9 +78,9 @@ async fn run(options: Run) -> Outcome {
     // An empty environment variable counts as unset.
     let given = |name: Option<String>| name.filter(|name| !name.is_empty());
     let lease = match given(lease_namespace).or(pod_namespace) {
-        Some(namespace) if !lease.is_empty() => {
+        Some(namespace) if !lease_name.is_empty() => {
             let client = kube::Client::try_from(kube)?;
-            Some(platform::leader::elector::LeaseConfig { name: lease, namespace, client })
+            Some(platform::leader::elector::LeaseConfig { name: lease_name, namespace, client })
         }
         _ => None,
     };

@@ -243,21 +243,21 @@ impl Leader<'_> {
 impl Controllers {
     /// Has the metrics read what is known at each scrape.
     fn measure(&self, metrics: AllMetrics) {
-        let (shared, tracker, inventory) =
-            (self.shared.clone(), Arc::clone(&self.tracker), Arc::clone(&self.inventory));
-        self.shared.metrics.at_each_scrape(move || {
-            let AllMetrics { all: _, workspaces, workflows, executions } = &metrics;
-            executions
-                .set_executions(shared.executions.state().iter().map(|object| execution::metrics::labels(object)));
+        let AllMetrics { all, workspaces, workflows, executions } = metrics;
+        let (executions_now, workspaces_now) = (self.shared.executions.clone(), self.shared.workspaces.clone());
+        let (tracker, inventory, term) =
+            (Arc::clone(&self.tracker), Arc::clone(&self.inventory), self.shared.term.clone());
+        all.at_each_scrape(move |all| {
+            executions.set_executions(executions_now.state().iter().map(|object| execution::metrics::labels(object)));
             let of_workspace = |object: &Decoded<Workspace>| match &object.0 {
                 Ok(workspace) => workspace::status::state(workspace.status.as_ref()),
                 Err(_) => ("Unknown", "Undecodable"),
             };
-            workspaces.set_workspaces(shared.workspaces.state().iter().map(|object| of_workspace(object)));
+            workspaces.set_workspaces(workspaces_now.state().iter().map(|object| of_workspace(object)));
             workspaces.set_sweep_age("runs", tracker.longest_unseen());
             workspaces.set_sweep_age("workflows", inventory.age());
             workflows.set_overdue(inventory.overdue());
-            shared.metrics.set_leader(!shared.term.is_over());
+            all.set_leader(!term.is_over());
         });
     }
 

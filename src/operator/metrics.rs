@@ -114,7 +114,7 @@ mod tests {
     fn every_metric_has_a_help_text_and_values_of_this_moment() {
         let metrics = touched();
         let executions = metrics.executions.clone();
-        metrics.all.at_each_scrape(move || executions.set_executions([("RUNNING", "Running")].into_iter()));
+        metrics.all.at_each_scrape(move |_| executions.set_executions([("RUNNING", "Running")].into_iter()));
         metrics.workspaces.set_sweep_age("runs", None);
         let text = metrics.all.render();
         assert_eq!(text.matches("# HELP ").count(), text.matches("# TYPE ").count());

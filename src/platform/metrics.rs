@@ -35,7 +35,7 @@ const OUTCOMES: [&str; 7] = ["ok", "conflict", "gone", "undecodable", "timeout",
 /// Why an Event is not written.
 const DROPPED: [&str; 5] = ["repeated", "object", "queue", "ended", "failed"];
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
-type Refresh = Box<dyn Fn() + Send + Sync>;
+type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// The metrics of one process: those of any controller, and those that its parts register.
 pub struct Metrics {
@@ -180,7 +180,7 @@ impl Metrics {
     }
 
     /// Calls `refresh` before each rendering: metrics that follow from existing state cost nothing until then.
-    pub fn at_each_scrape(&self, refresh: impl Fn() + Send + Sync + 'static) {
+    pub fn at_each_scrape(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
         self.refreshes().push(Box::new(refresh));
     }
 
@@ -188,7 +188,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         // The lock is held to the end: two scrapes at a time would see each other's half-set metrics.
         let refreshes = self.refreshes();
-        refreshes.iter().for_each(|refresh| refresh());
+        refreshes.iter().for_each(|refresh| refresh(self));
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &sync::lock(&self.registered).registry) {
             tracing::error!(%error, "the metrics cannot be written; this is a bug in the operator");
@@ -278,7 +278,7 @@ mod tests {
         let renderings = metrics.register("renderings", "How many there were", Gauge::<i64>::default());
         let count = Arc::<AtomicU64>::default();
         let counts = Arc::clone(&count);
-        metrics.at_each_scrape(move || {
+        metrics.at_each_scrape(move |_| {
             std::thread::sleep(Duration::from_millis(50));
             counts.fetch_add(1, Ordering::SeqCst);
             renderings.inc();
@@ -333,7 +333,7 @@ mod tests {
     async fn a_rendering_that_panics_is_told_and_does_not_keep_the_next_one() {
         let (exposition, count) = counting();
         let first = Arc::clone(&count);
-        exposition.metrics.at_each_scrape(move || assert!(first.load(Ordering::SeqCst) > 1, "a bug"));
+        exposition.metrics.at_each_scrape(move |_| assert!(first.load(Ordering::SeqCst) > 1, "a bug"));
         assert!(exposition.text().await.is_err());
         assert!(exposition.text().await.is_ok());
     }

@@ -151,7 +151,10 @@ impl Reconcile for Reconciliation<'_> {
         self.connect(&outcome);
         self.store_memory();
         let left = self.write_status(&outcome).await?;
-        self.store_memory();
+        // Only if the Workspace has not been forgotten meanwhile.
+        if let Some(memory) = sync::lock(&self.context.memory).get_mut(&self.key) {
+            memory.refusal.clone_from(&self.refusal);
+        }
         Ok(Action::requeue(left.map_or(wait, |left| wait.min(left))))
     }
 }
@@ -184,6 +187,8 @@ impl<'a> Reconciliation<'a> {
             let rate = self.object.spec.requests_per_second;
             self.budget = Some(self.context.budgets.join(&self.key, address, token, rate));
         }
+        // A call may have been refused while the Secret was read.
+        self.state.suspect = self.context.shared.connections.is_suspect(&self.key);
         self.state.api_key_read(api_key, Timestamp::now());
         Ok(())
     }

@@ -222,7 +222,7 @@ impl Simulated {
 
     pub async fn runs(&self) -> Result<Vec<Booked>> {
         let mut told = self.get("executions").await?;
-        let rows = told["executions"].as_array_mut().ok_or("the simulator's ledger are no list.")?;
+        let rows = told["executions"].as_array_mut().ok_or("the simulator's ledger is no list.")?;
         let booked = |row: &mut Value| {
             let time = |row: &Value, field: &str| row[field].as_str().and_then(|time| time.parse().ok());
             Some(Booked {
@@ -233,7 +233,7 @@ impl Simulated {
             })
         };
         let runs: Option<Vec<Booked>> = rows.iter_mut().map(booked).collect();
-        Ok(runs.ok_or("the simulator's ledger lack a field.")?)
+        Ok(runs.ok_or("the simulator's ledger lacks a field.")?)
     }
 
     async fn get(&self, what: &str) -> Result<Value> {

@@ -125,7 +125,7 @@ pub async fn ledger(url: &str) -> Result<Vec<Value>> {
     let mut ledger = answer.await.map_err(|error| format!("the simulator does not show its ledger: {error}."))?;
     match ledger["executions"].take() {
         Value::Array(entries) => Ok(entries),
-        other => Err(format!("the simulator's ledger are no list, but {other}.").into()),
+        other => Err(format!("the simulator's ledger is no list, but {other}.").into()),
     }
 }
 

@@ -83,7 +83,7 @@ impl Target {
         let mut ledger: Value = serde_json::from_str(&self.simulator("get", "executions", None)?)?;
         match ledger["executions"].take() {
             Value::Array(entries) => Ok(entries),
-            other => Err(format!("the simulator's ledger are no list, but {other}.").into()),
+            other => Err(format!("the simulator's ledger is no list, but {other}.").into()),
         }
     }
 
