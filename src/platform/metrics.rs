@@ -180,27 +180,27 @@ impl Default for Metrics {
                 Family::new_with_constructor(reconcile),
             ),
             executions: all.add("executions", "WorkflowExecutions that exist", Family::default()),
-            finished: all.add("executions_finished", "Executions that came to their end", Family::default()),
+            finished: all.add("executions_finished", "Executions that ended", Family::default()),
             ran: all.add(
                 "execution_duration_seconds",
-                "How long runs took that have ended, as the API tells",
+                "How long finished runs took, by the API's clock",
                 Family::new_with_constructor(run),
             ),
-            claims: all.add("claims", "What became of claims on execution ids", Family::default()),
-            drift: all.add("drift_corrected", "Fields of workflows that were set right", Family::default()),
+            claims: all.add("claims", "Claims on execution ids, by outcome", Family::default()),
+            drift: all.add("drift_corrected", "Fields of workflows that the operator set back", Family::default()),
             sweeps: all.add(
                 "last_complete_sweep_age_seconds",
-                "The longest time for which something that is watched at the API was not looked at",
+                "The longest time for which a run or workflow was not polled",
                 Family::default(),
             ),
             overdue: all.add(
                 "drift_overdue_seconds",
-                "The longest time for which workflows have been due to be compared with the API",
+                "The longest time for which workflows have been overdue for comparison with the API",
                 Gauge::default(),
             ),
             workspaces: all.add("workspaces", "Workspaces that exist", Family::default()),
             events: all.add("events_dropped", "Kubernetes Events that were not written", Family::default()),
-            leader: all.add("leader", "Whether this process may act", Gauge::default()),
+            leader: all.add("leader", "Whether this process leads", Gauge::default()),
             calls,
             registered: all,
             refreshes: Mutex::default(),
@@ -254,7 +254,7 @@ impl Metrics {
                 && !error.is_conflict()
                 && !error.is_not_found()
             {
-                tracing::warn!(error = error.to_string(), "the reconcile failed and is repeated");
+                tracing::warn!(error = error.to_string(), "the reconcile failed; the operator tries again");
             }
             result
         }
