@@ -131,8 +131,8 @@ async fn import(options: Import) -> Outcome {
     let key = key.map_err(|error| {
         format!("No API key in {from} ({error}); set MISTRAL_API_KEY, or name a file with --api-key-file.")
     })?;
-    let key =
-        workspace::credentials::bare_key(&key).map_err(|why| format!("What {from} holds is no API key: it {why}."))?;
+    let key = workspace::credentials::bare_key(&key)
+        .map_err(|why| format!("The value in {from} is not an API key: it {why}."))?;
     let key = SecretString::from(key);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = mistral::Client::new(base_url, key)?;
@@ -179,7 +179,7 @@ fn without_lines(error: InferConfigError) -> Box<dyn std::error::Error> {
     let Some(KubeconfigError::Parse(unreadable)) = of_kubeconfig else { return error.into() };
     let at = unreadable.location().map(|at| format!(" at line {}, column {}", at.line(), at.column()));
     format!(
-        "The kubeconfig cannot be read{}; its text is not shown, for it may hold credentials.",
+        "The kubeconfig cannot be read{}; its text is not shown because it may hold credentials.",
         at.unwrap_or_default()
     )
     .into()

@@ -25,7 +25,7 @@ pub mod any {
     ///
     /// On: Event
     ///
-    /// Do: change what refuses the write; see [refused writes](../how-to/troubleshooting.md#refused-writes).
+    /// Do: remove the cause; see [refused writes](../how-to/troubleshooting.md#refused-writes).
     pub const STATUS_REFUSED: &str = "StatusRefused";
 }
 
@@ -89,7 +89,7 @@ pub mod workspace {
     /// Do: set `requestsPerSecond` to what Mistral allows for the key, or ask Mistral for more; see
     /// [throttling](../explanation/throttling.md).
     pub const RATE_LIMITED: &str = "RateLimited";
-    /// Calls wait because there are more of them than the limit allows, or because the API is slow.
+    /// There are more calls than the limit allows, or the API is slow, so calls wait in the queue.
     ///
     /// On: `Throttled`, Event
     ///
@@ -159,7 +159,7 @@ pub mod workflow {
     ///
     /// Do: wait.
     pub const UPDATING: &str = "Updating";
-    /// `spec.suspend` holds the operator back.
+    /// `spec.suspend` is `true`, so the operator leaves the workflow alone.
     ///
     /// On: `Ready`, Event
     ///
@@ -282,7 +282,7 @@ pub mod workflow {
 pub mod execution {
     pub use super::any::{FINALIZER_REFUSED, STATUS_REFUSED};
 
-    /// `spec.suspend` holds the start back.
+    /// `spec.suspend` is `true`, so the operator does not start the run.
     ///
     /// On: `Ready`, Event
     ///
@@ -313,11 +313,11 @@ pub mod execution {
     ///
     /// Do: see the Workflow.
     pub const WORKFLOW_NOT_READY: &str = "WorkflowNotReady";
-    /// The claim names another address or another Mistral workspace than the one that the key leads to now.
+    /// The Workspace now leads to another address or another Mistral workspace than the claim names.
     ///
     /// On: `Ready`, Event
     ///
-    /// Do: put the old key back, and make another Workspace for the new one.
+    /// Do: restore the old key, and create another Workspace for the new key.
     pub const WORKSPACE_CHANGED: &str = "WorkspaceChanged";
     /// The API refused the key for this call (401).
     ///
@@ -354,9 +354,9 @@ pub mod execution {
     ///
     /// On: `Ready`, Event
     ///
-    /// Do: wait; it takes at most some two minutes once the API answers.
+    /// Do: wait; once the API answers, this takes about two minutes at most.
     pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
-    /// Another workflow's run, or a run with another input, has this `executionId`. Nothing is started.
+    /// Another workflow's run, or a run with another input, has this `executionId`. The operator starts nothing.
     ///
     /// On: `Ready`, Event
     ///
@@ -369,15 +369,15 @@ pub mod execution {
     ///
     /// Do: wait.
     pub const EXECUTION_ID_CLAIMED: &str = "ExecutionIDClaimed";
-    /// The claim is older than a day and the API knows no run, as after a restore. The run may have ended and been
-    /// forgotten, so nothing is started.
+    /// The claim is older than a day and the API knows no run, as after a restore. The API may have forgotten an ended
+    /// run, so the operator starts nothing.
     ///
     /// On: `Ready`, Event
     ///
     /// Do: [confirm the start](../how-to/backup-and-restore.md#start-a-run-after-all), or delete the execution.
     pub const STALE_CLAIM: &str = "StaleClaim";
-    /// The claim was made in another cluster or namespace: the resource was restored or cloned. Nothing is started, and
-    /// an existing run is only read.
+    /// The claim was made in another cluster or namespace: the resource was restored or cloned. The operator starts
+    /// nothing, and only reads an existing run.
     ///
     /// On: `Ready`, Event
     ///
@@ -389,7 +389,7 @@ pub mod execution {
     ///
     /// Do: upgrade the operator, or restore the claim from a backup.
     pub const CLAIM_UNREADABLE: &str = "ClaimUnreadable";
-    /// The API server refuses to write the claim, so nothing is started. The message quotes the API server.
+    /// The API server refuses the claim, so the operator starts nothing. The message quotes the API server.
     ///
     /// On: `Ready`, Event
     ///
@@ -402,7 +402,8 @@ pub mod execution {
     ///
     /// Do: nothing; leave the annotation out of manifests.
     pub const CLAIM_IGNORED: &str = "ClaimIgnored";
-    /// The spec, or a value that `spec.inputFrom` reads, changed between the claim and the start. Nothing is started.
+    /// The spec, or a value that `spec.inputFrom` reads, changed between the claim and the start. The operator starts
+    /// nothing.
     ///
     /// On: `Ready`, Event
     ///
@@ -423,13 +424,13 @@ pub mod execution {
     /// the Secret; see [who can read which Secrets](../how-to/inputs-and-results.md#who-can-read-which-secrets).
     pub const INPUT_FORBIDDEN: &str = "InputForbidden";
     /// A value that `spec.inputFrom` reads is not UTF-8 or not JSON, or the whole input is longer than the 2 MB that
-    /// the API takes.
+    /// the API accepts.
     ///
     /// On: `Ready`, Event
     ///
     /// Do: correct the value that the message names.
     pub const INPUT_INVALID: &str = "InputInvalid";
-    /// A path of `spec.inputFrom` meets a value of `spec.input`. Nothing ran.
+    /// A path of `spec.inputFrom` conflicts with a value of `spec.input`. Nothing ran.
     ///
     /// On: `Ready`, `Failed`, Event
     ///
@@ -473,14 +474,14 @@ pub mod execution {
     ///
     /// On: `ResultNotWritten`
     ///
-    /// Do: use `result.to.secret`, which takes the result as it is.
+    /// Do: use `result.to.secret`, which stores the result unchanged.
     pub const RESULT_WITHHELD: &str = "ResultWithheld";
     /// The result is nested more than 64 levels deep, or has a number or text that Kubernetes cannot hold, such as
     /// `1e400`.
     ///
     /// On: `ResultNotWritten`
     ///
-    /// Do: use `result.to`, which takes the result as it is.
+    /// Do: use `result.to`, which stores the result unchanged.
     pub const RESULT_NOT_KEEPABLE: &str = "ResultNotKeepable";
     /// The list of runs says that the run completed, but the API's answer about the run cannot be read: for example, it
     /// holds `NaN`, which is not JSON.
@@ -489,7 +490,7 @@ pub mod execution {
     ///
     /// Do: look up the result in Mistral's console.
     pub const RESULT_UNREADABLE: &str = "ResultUnreadable";
-    /// Somebody edited the spec past the API server's rules, after the claim. The run is what the claim says.
+    /// Somebody bypassed the API server's rules and edited the spec after the claim. The run follows the claim.
     ///
     /// On: `Edited`
     ///
@@ -565,20 +566,20 @@ pub mod execution {
     ///
     /// On: `Ready`, `Failed`, Event
     ///
-    /// Do: allow for more time, or find out what held the run up.
+    /// Do: allow more time, or find out why the run took so long.
     pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
-    /// The run had not started within `spec.startingDeadlineSeconds`, and never will. The message says why it had not.
+    /// The run did not start within `spec.startingDeadlineSeconds`, and never will. The message says why.
     ///
     /// On: `Ready`, `Failed`, Event
     ///
     /// Do: remove the cause, and create another execution.
     pub const STARTING_DEADLINE_EXCEEDED: &str = "StartingDeadlineExceeded";
     /// `spec.ttlSecondsAfterFinished` has passed, but the operator keeps the resource: Argo CD, Flux, Helm or a
-    /// controller would create it again, and so run it again.
+    /// controller would create the resource again, and the workflow would run again.
     ///
     /// On: `Expired`
     ///
-    /// Do: remove the resource where it comes from.
+    /// Do: remove the resource from its source.
     pub const TRACKED: &str = "Tracked";
     /// `spec.ttlSecondsAfterFinished` has passed, but the API server does not let the operator delete the resource.
     ///

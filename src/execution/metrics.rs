@@ -53,13 +53,13 @@ impl ExecutionMetrics {
         let run: fn() -> Histogram = || Histogram::new(RUN);
         let metrics = Self {
             executions: all.register("executions", "WorkflowExecutions that exist", Family::default()),
-            finished: all.register("executions_finished", "Executions that came to their end", Family::default()),
+            finished: all.register("executions_finished", "Executions that ended", Family::default()),
             ran: all.register(
                 "execution_duration_seconds",
-                "How long runs took that have ended, as the API tells",
+                "How long finished runs took, by the API's clock",
                 Family::new_with_constructor(run),
             ),
-            claims: all.register("claims", "What became of claims on execution ids", Family::default()),
+            claims: all.register("claims", "Claims on execution ids, by outcome", Family::default()),
         };
         for outcome in ends() {
             drop(metrics.finished.get_or_create(&Outcome { outcome }));

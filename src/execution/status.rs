@@ -56,7 +56,7 @@ pub fn running(state: &ExecutionState, run: &Execution, now: Timestamp) -> Statu
     conditions::remove(&mut status.conditions, MISSING);
     let message = match &state.workflow_ref {
         _ if state.is_reading() && state.spec.shutdown.is_some() => {
-            "The run goes on; it is not this resource's own, so spec.shutdown leaves it alone."
+            "The run goes on; this resource does not own it, so spec.shutdown does not stop it."
         }
         WorkflowRefState::Ready { active: Some(false), .. } => {
             "The run goes on, or waits: no live worker serves its workflow; start its worker."
@@ -131,7 +131,7 @@ pub fn end_pending(state: &ExecutionState, ended: &Status, now: Timestamp) -> St
     };
     started(&mut status, state, now);
     conditions::remove(&mut status.conditions, MISSING);
-    let message = "The run has ended; its end and its result are written next.";
+    let message = "The run has ended; the operator writes its end and its result next.";
     unready(&mut status, state, Progress::Working, reason::RESULT_PENDING, message, now);
     status
 }
@@ -183,7 +183,7 @@ pub fn stopping(state: &ExecutionState, running: Status, message: &str, now: Tim
 pub fn expired(state: &ExecutionState, who: &str, now: Timestamp) -> Status {
     let mut status = state.status.clone();
     let message = format!(
-        "spec.ttlSecondsAfterFinished has passed, and the resource is kept: {who} keeps track of it and would create it, and so run it, again. Remove it there."
+        "spec.ttlSecondsAfterFinished has passed, but the resource is kept: {who} tracks it and would create it again, so it would run again. Remove it there."
     );
     set(&mut status, state, EXPIRED, ConditionStatus::True, reason::TRACKED, &message, now);
     status
@@ -193,7 +193,7 @@ pub fn expired(state: &ExecutionState, who: &str, now: Timestamp) -> Status {
 pub fn deletion_refused(state: &ExecutionState, refused: &Refused, now: Timestamp) -> Status {
     let mut status = state.status.clone();
     let message = format!(
-        "spec.ttlSecondsAfterFinished has passed, and the API server does not let the operator delete the resource; see to the policy, webhook or right that refuses it. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
+        "spec.ttlSecondsAfterFinished has passed, but the API server does not let the operator delete the resource; change the policy, webhook or right that refuses it. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
         refused.said
     );
     set(&mut status, state, EXPIRED, ConditionStatus::True, reason::DELETION_REFUSED, &message, now);
@@ -255,7 +255,7 @@ fn of_run(state: &ExecutionState, run: &Execution, now: Timestamp) -> Status {
         status.duration_ms = run.total_duration_ms.map(|ms| ms as i64).or(status.duration_ms);
     }
     if state.is_edited() {
-        let message = "The spec was edited after the run was claimed. The run is what the claim says, not what the spec says now.";
+        let message = "The spec was edited after the run was claimed. The run follows the claim, not the present spec.";
         set(&mut status, state, EDITED, ConditionStatus::True, reason::EDITED, message, now);
     }
     status
@@ -264,7 +264,7 @@ fn of_run(state: &ExecutionState, run: &Execution, now: Timestamp) -> Status {
 /// Replaces a failure message that may quote Secret values.
 pub fn withheld_failure(why: &str) -> String {
     format!(
-        "The run failed. What it said is withheld, since that may quote values of a Secret: {why}. Look at its trace in Mistral's console."
+        "The run failed. Its message is withheld, since it may quote values of a Secret: {why}. Look at its trace in Mistral's console."
     )
 }
 
@@ -290,7 +290,7 @@ fn started(status: &mut Status, state: &ExecutionState, now: Timestamp) {
         Comparison::NotTried | Comparison::OtherInput(_) | Comparison::OtherWorkflow(_) => String::new(),
     };
     let message = format!(
-        "The run was found under this id, not started by this resource{input}. Deleting the resource leaves it alone."
+        "The run was found under this id, not started by this resource{input}. Deleting the resource does not stop the run."
     );
     set(status, state, STARTED, ConditionStatus::True, reason::ADOPTED, &message, now);
 }

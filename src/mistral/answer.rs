@@ -147,8 +147,8 @@ fn page<T>(rows: Rows<T>, next: Option<String>) -> Page<T> {
 /// Names the position, not the content: serde's own text may quote the response, which not every reader may see.
 fn not_understood(error: &serde_json::Error) -> Error {
     let problem = match error.classify() {
-        Category::Data => "it is not of the promised shape",
-        Category::Eof => "it breaks off",
+        Category::Data => "it does not have the expected shape",
+        Category::Eof => "it is incomplete",
         Category::Syntax | Category::Io => "it is not JSON",
     };
     let message =

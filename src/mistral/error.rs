@@ -142,8 +142,7 @@ impl ApiError {
 
     /// The trouble for a response that does not come from the API itself. It may pass without intervention.
     pub fn not_the_apis_own(&self) -> Trouble {
-        let message =
-            format!("the answer does not come from the Workflows API, which would have a code of its own: {self}");
+        let message = format!("the answer does not come from the Workflows API, which would add an error code: {self}");
         Trouble { kind: TroubleKind::Unavailable, message, retry_after: None }
     }
 

@@ -135,12 +135,12 @@ impl Leader<'_> {
         let all = async { futures::join!(reconciles, events.run(ended.cancelled())) };
         let limit = async {
             stop.cancelled().await;
-            tracing::info!("stopping; what is under way comes to its end first");
+            tracing::info!("stopping; reconciles in flight finish first");
             tokio::time::sleep(SHUTDOWN_LIMIT).await;
         };
         tokio::select! {
             _ = all => tracing::info!("stopped"),
-            () = limit => tracing::info!("stopped without waiting any longer; claims tell the next operator of calls under way"),
+            () = limit => tracing::info!("stopped without waiting any longer; claims tell the next operator which calls were in flight"),
         }
     }
 

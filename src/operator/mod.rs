@@ -59,9 +59,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Another operator may act by now.
-    #[error(
-        "the Lease {lease} is no longer this process's: {reason}; it ends, to do nothing more, and may be started anew"
-    )]
+    #[error("this process no longer holds the Lease {lease}: {reason}; the process exits, and may be restarted")]
     Lost {
         /// Namespace and name.
         lease: String,
@@ -110,7 +108,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         Leader { config, client: client.clone(), scopes, cluster, name: leader_name, term, health, metrics }.run()
     };
     let Some(lease) = config.lease.clone() else {
-        tracing::info!("there is no election; let only one operator run");
+        tracing::info!("there is no leader election; run only one operator");
         let term = Term::unlimited(stop, since);
         lead(term).await;
         return Ok(());

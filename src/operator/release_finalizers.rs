@@ -127,6 +127,6 @@ where
             Err(error) => break error,
         };
     };
-    tracing::error!(kind = %K::kind(&()), object = format!("{namespace}/{name}"), %error, "its finalizer could not be taken off");
+    tracing::error!(kind = %K::kind(&()), object = format!("{namespace}/{name}"), %error, "its finalizer could not be removed");
     false
 }

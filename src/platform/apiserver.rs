@@ -95,7 +95,7 @@ pub(super) const RECONSTRUCTED: &str = "Failed to parse error data";
 pub fn describe(error: &kube::Error) -> String {
     let mut text = match error {
         kube::Error::Api(status) if status.reason == RECONSTRUCTED => {
-            format!("something between here and the API server answered with HTTP {}", status.code)
+            format!("something between the operator and the API server answered with HTTP {}", status.code)
         }
         // The details of the status are left out: they may quote the object.
         kube::Error::Api(status) => format!("{} ({}, HTTP {})", status.message, status.reason, status.code),
@@ -470,7 +470,7 @@ where
     patch_metadata::<K>(client, &namespace, &name, patch).await?;
     tracing::warn!(
         kind = %K::kind(&()), namespace, name,
-        "let go of an object that cannot be decoded; what the operator would have done first is left undone"
+        "removed the finalizer of an object that cannot be decoded, without doing the finalizer's work"
     );
     Ok(Action::await_change())
 }

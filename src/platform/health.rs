@@ -84,7 +84,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     };
     let Some(other) = without_ipv6(address, error.kind()) else { return Err(error) };
     let listener = TcpListener::bind(other).await.map_err(|_| error)?;
-    tracing::info!(%address, listening = %other, "there is no IPv6 here");
+    tracing::info!(%address, listening = %other, "this machine has no IPv6");
     Ok(listener)
 }
 

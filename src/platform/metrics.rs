@@ -86,7 +86,7 @@ impl Metrics {
         let help = "How long reconciles took, by kind and outcome";
         metrics.register("reconcile_duration_seconds", help, metrics.reconciles.clone());
         metrics.register("events_dropped", "Kubernetes Events that were not written", metrics.events.clone());
-        metrics.register("leader", "Whether this process may act", metrics.leader.clone());
+        metrics.register("leader", "Whether this process leads", metrics.leader.clone());
         for (kind, outcome) in kinds.iter().flat_map(|kind| OUTCOMES.map(|outcome| (*kind, outcome))) {
             drop(metrics.reconciles.get_or_create(&Reconcile { kind: kind.into(), outcome }));
         }
@@ -149,7 +149,7 @@ impl Metrics {
                 && !error.is_conflict()
                 && !error.is_not_found()
             {
-                tracing::warn!(error = error.to_string(), "the reconcile failed and is repeated");
+                tracing::warn!(error = error.to_string(), "the reconcile failed; the operator tries again");
             }
             result
         }

@@ -8,6 +8,6 @@
 pub fn raise_limit() {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => tracing::debug!(limit, "open files"),
-        Err(error) => tracing::debug!(%error, "the limit of open files stays as it is"),
+        Err(error) => tracing::debug!(%error, "the limit of open files cannot be raised"),
     }
 }

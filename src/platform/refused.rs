@@ -56,7 +56,8 @@ impl Refused {
 
     /// The first Event about a refused finalizer. `so` says what follows from the refusal.
     pub fn finalizer(&self, present: bool, so: &str) -> Notice {
-        let what = if present { "put its finalizer on this resource" } else { "take its finalizer off this resource" };
+        let what =
+            if present { "add its finalizer to this resource" } else { "remove its finalizer from this resource" };
         let note = format!(
             "The API server does not let the operator {what}; {so} The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
             self.said
@@ -66,11 +67,10 @@ impl Refused {
 
     /// The first Event about a refused status. `unsaid` is what the status would have said.
     pub fn status(&self, unsaid: Option<&Condition>) -> Notice {
-        let unsaid = unsaid
-            .map(|it| format!(" What the status does not say: {}: {}", it.reason, it.message))
-            .unwrap_or_default();
+        let unsaid =
+            unsaid.map(|it| format!(" The status would say: {}: {}", it.reason, it.message)).unwrap_or_default();
         let note = format!(
-            "The API server refuses the status of this resource, so what you see of it is out of date; see to what refuses it. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}{unsaid}",
+            "The API server refuses the status of this resource, so the status is out of date; remove the cause. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}{unsaid}",
             self.said
         );
         Notice::warning(STATUS_REFUSED, note)

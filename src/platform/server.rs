@@ -65,7 +65,7 @@ where
             Err(error) => {
                 if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
                     complained = Some(Instant::now());
-                    tracing::warn!(%error, "the health server cannot accept connections; it is tried again");
+                    tracing::warn!(%error, "the health server cannot accept connections, and tries again");
                 }
                 // The oldest connection may hold the missing descriptor.
                 open.close_one();

@@ -229,7 +229,7 @@ fn tell_each(batch: Vec<Wish>, outcome: &BulkOutcome) {
             Some(error) => Err(Error::Rejected(ApiError {
                 status: 200,
                 code: None,
-                detail: error.message.clone().unwrap_or_else(|| "not done, without a text".into()),
+                detail: error.message.clone().unwrap_or_else(|| "not done, and no reason given".into()),
                 deployments: Vec::new(),
                 is_json: true,
             })),
@@ -243,11 +243,11 @@ fn tell_each(batch: Vec<Wish>, outcome: &BulkOutcome) {
 }
 
 fn not_answered() -> Error {
-    Error::Transient { retry_after: None, message: "the call still waits for its turn, or for its answer".into() }
+    Error::Transient { retry_after: None, message: "the call is still in the queue or in flight".into() }
 }
 
 fn not_told() -> Error {
-    let message = "the API's answer does not tell what became of this workflow, so it is asked again".into();
+    let message = "the API's answer does not mention this workflow; the operator asks again".into();
     Error::Transient { retry_after: None, message }
 }
 

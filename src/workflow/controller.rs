@@ -339,9 +339,9 @@ impl<'a> Reconciliation<'a> {
         let last = self.state.memory.finalizer_refused.take();
         if last.is_none() {
             let so = if present {
-                "deleting the resource would leave its workflow as it is."
+                "deleting the resource would not archive its workflow."
             } else {
-                "nothing else waits for that."
+                "only a deletion waits for that."
             };
             self.context
                 .shared
@@ -426,7 +426,7 @@ async fn versions(client: &mistral::Client, workflow_id: &str, has_worker: bool)
 fn unfinished(list: &str, gap: &Gap) -> mistral::Error {
     let message = format!("the API's list of {list} {}", gap.why);
     if gap.is_new {
-        tracing::warn!("{message}; what was known stays, and it is tried again");
+        tracing::warn!("{message}; the operator keeps the last known state, and tries again");
     }
     mistral::Error::Unreadable { too_long: false, message }
 }

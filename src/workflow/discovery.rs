@@ -30,7 +30,7 @@ use crate::workspace::status::reason;
 const REFUSED_IN_A_ROW: u32 = 20;
 
 /// Says when an incomplete discovery is tried again.
-const AGAIN: &str = "It is tried again at each resync.";
+const AGAIN: &str = "The operator tries again at each resync.";
 
 /// The label of resources that discovery made.
 pub const DISCOVERED: &str = "workflows.mistral.ai/discovered";
@@ -91,7 +91,7 @@ impl Discovery {
             let died = apply.await.is_err();
             lock(&this.busy).remove(&key);
             if died {
-                tracing::error!("discovery died; this is a bug in the operator");
+                tracing::error!("discovery panicked; this is a bug in the operator");
             }
         });
     }
@@ -145,7 +145,7 @@ impl Discovery {
                     }
                 }
             };
-            tracing::debug!(%error, "discovery was refused a change");
+            tracing::debug!(%error, "discovery could not make a change");
             // One refusal says nothing about other resources. Many consecutive ones do, for example if the operator
             // lacks the permission, and so does an API server that does not answer.
             in_a_row += 1;
@@ -240,7 +240,7 @@ impl Undone {
         let mut sentences = Vec::new();
         if let Some(why) = unlisted {
             sentences.push(format!(
-                "Mistral's list of workflows could not be read to its end: {}. Others may be missing, and none is removed.",
+                "Mistral's list of workflows could not be read to its end: {}. Other workflows may be missing, so the operator deletes no resource.",
                 why.trim_end_matches('.')
             ));
         }
@@ -254,8 +254,8 @@ impl Undone {
             }
         };
         say(created, "Workflows that could not be created");
-        say(deleted, "Workflows that could not be deleted though what they speak of is gone");
-        say(taken, "Workflows that were not created because something else has the name");
+        say(deleted, "Workflows that could not be deleted although their workflow is gone");
+        say(taken, "Workflows that were not created because another Workflow has the name");
         if *untried > 0 {
             sentences.push(format!("{untried} more were not tried."));
         }
@@ -318,7 +318,7 @@ fn decide(rows: &Rows, workspace: &str, from: Option<&str>, here: &Here<'_>) -> 
             taken.add(|| {
                 let (name, workflow, id) = (made.name_any(), &row.name, &row.id);
                 format!(
-                    "\"{name}\" for the workflow \"{workflow}\"; create one of another name with spec.identifier {id}"
+                    "\"{name}\" for the workflow \"{workflow}\"; create a Workflow of another name with spec.identifier {id}"
                 )
             });
         } else {
@@ -497,7 +497,7 @@ mod tests {
                 reason::DISCOVERY_FAILED,
                 &["created: 3. The first: \"b\", exceeded quota.", "name: 2.", "7 more"],
             ),
-            (&kept, reason::DISCOVERY_FAILED, &["gone: 1. The first: \"c\", no right. It is tried again"]),
+            (&kept, reason::DISCOVERY_FAILED, &["gone: 1. The first: \"c\", no right. The operator tries again"]),
         ] {
             let Outcome::Incomplete { reason, message } = undone.outcome() else { panic!("{undone:?}") };
             assert_eq!(reason, expected, "{message}");

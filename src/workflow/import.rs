@@ -60,7 +60,9 @@ pub async fn import(client: &Client, wanted: &Wanted, target: &Target) -> Result
     for row in rows.iter().filter(|row| is_wanted(row, wanted)) {
         if row.is_internal() || row.is_shared() {
             let whose = if row.is_internal() { "the SDK's own" } else { "shared by another workspace" };
-            imported.remarks.push(format!("{}: left out, it is {whose} and cannot be changed from here.", row.name));
+            imported
+                .remarks
+                .push(format!("{}: left out, because it is {whose} and the operator cannot change it.", row.name));
             continue;
         }
         let (name, manifest) = {
@@ -98,7 +100,7 @@ pub fn manifest(row: &Workflow, in_chat: Option<bool>, target: &Target, remarks:
         if fits {
             spec[field] = value;
         } else {
-            remarks.push(format!("{}: its {field} is left out, a Workflow takes {limit}.", row.name));
+            remarks.push(format!("{}: its {field} is left out, because a Workflow takes {limit}.", row.name));
         }
     };
     let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());

@@ -257,8 +257,8 @@ impl Inventory {
         let client = live.waiting(Priority::Drift, &key);
         let outcome = tokio::spawn(async move { read(&client).await }).await;
         let outcome = outcome.unwrap_or_else(|error| {
-            tracing::error!(%error, "a sweep of the workflows died; this is a bug in the operator");
-            Err(Error::Transient { retry_after: None, message: "the sweep died".into() })
+            tracing::error!(%error, "a sweep of the workflows panicked; this is a bug in the operator");
+            Err(Error::Transient { retry_after: None, message: "the sweep panicked".into() })
         });
         let workspace = format_args!("{}/{}", key.namespace, key.name);
         let mut drift_is_news = false;
@@ -266,13 +266,13 @@ impl Inventory {
             Some(watched) => match outcome {
                 Ok(swept) => {
                     for gap in &swept.gaps {
-                        tracing::warn!(kind = "Workspace", object = %workspace, "{gap}; nothing is concluded from what it does not have");
+                        tracing::warn!(kind = "Workspace", object = %workspace, "{gap}; the operator concludes nothing from missing rows");
                     }
                     drift_is_news = watched.sees();
                     (watched.compare(&swept, began), Some(swept))
                 }
                 Err(error) => {
-                    tracing::warn!(kind = "Workspace", object = %workspace, %error, "the lists of workflows could not be read; it is tried again");
+                    tracing::warn!(kind = "Workspace", object = %workspace, %error, "the operator could not read the lists of workflows, and tries again");
                     watched.put_off(error.retry_after());
                     let (refused, lasting) =
                         (matches!(error, Error::Unauthorized(_)), watched.troubles >= SUSPECT_AFTER);

@@ -27,10 +27,10 @@ impl WorkflowMetrics {
     /// Registers them.
     pub fn new(all: &Metrics) -> Self {
         let metrics = Self {
-            drift: all.register("drift_corrected", "Fields of workflows that were set right", Family::default()),
+            drift: all.register("drift_corrected", "Fields of workflows that the operator set back", Family::default()),
             overdue: all.register(
                 "drift_overdue_seconds",
-                "The longest time for which workflows have been due to be compared with the API",
+                "The longest time for which workflows have been overdue for comparison with the API",
                 Gauge::default(),
             ),
         };

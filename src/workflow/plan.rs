@@ -121,7 +121,7 @@ fn decide(state: &WorkflowState, refused: Option<Duration>, now: Timestamp) -> D
         return Decision::Act(ClusterStep::SetFinalizer(wants).into());
     }
     if state.spec.suspend {
-        let message = "spec.suspend has the operator leave the workflow alone; set it to false to go on.";
+        let message = "spec.suspend is true, so the operator leaves the workflow alone; set it to false to resume.";
         return settle(
             state,
             status::unready(state, Progress::Working, reason::SUSPENDED, message, now),
@@ -201,10 +201,10 @@ fn compare(state: &WorkflowState, connection: &ConnectionInfo, workflow: &Workfl
     let differing = fields::differing(&state.spec, workflow);
     if state.spec.management_policy == ManagementPolicy::Observe {
         let message = if differing.is_empty() {
-            "The workflow is only read (managementPolicy Observe).".to_owned()
+            "The operator only reads the workflow (managementPolicy Observe).".to_owned()
         } else {
             format!(
-                "The workflow is only read (managementPolicy Observe), and it differs from the spec in {}.",
+                "The operator only reads the workflow (managementPolicy Observe), which differs from the spec in {}.",
                 fields::names(&differing)
             )
         };
@@ -236,7 +236,7 @@ fn compare(state: &WorkflowState, connection: &ConnectionInfo, workflow: &Workfl
         return match &state.change {
             Change::None => Decision::Act(change(state, workflow, &free)),
             Change::Made { fields: set, .. } | Change::Failed { fields: set, .. } => {
-                let message = format!("The workflow is being updated: {} to go.", fields::names(&free));
+                let message = format!("The operator is updating the workflow; still to set: {}.", fields::names(&free));
                 let status = status::unready(state, Progress::Working, reason::UPDATING, &message, now);
                 // A value that was just set may become visible later.
                 let soon = Requeue::Retry(backoff(state.memory.retries.in_a_row, &state.uid, 5, 60));
@@ -246,7 +246,7 @@ fn compare(state: &WorkflowState, connection: &ConnectionInfo, workflow: &Workfl
         };
     }
     if held.is_empty() {
-        let status = status::ready(state, workflow, reason::IN_SYNC, "The workflow looks as the spec says.", now);
+        let status = status::ready(state, workflow, reason::IN_SYNC, "The workflow matches the spec.", now);
         return in_order(state, status, now);
     }
     let message = status::contested_message(&held);
@@ -315,12 +315,12 @@ fn not_ours(workflow: &Workflow, connection: &ConnectionInfo) -> Option<(&'stati
     if elsewhere {
         let name = namespace.map(|namespace| format!(" as \"{namespace}\"")).unwrap_or_default();
         let message = format!(
-            "The workflow belongs to another Mistral workspace, which shares it{name} and alone can change it; use managementPolicy Observe."
+            "The workflow belongs to another Mistral workspace, which shares it{name}. Only that workspace can change it; use managementPolicy Observe."
         );
         return Some((reason::SHARED, message));
     }
     (workflow.is_technical == Some(true)).then(|| {
-        let message = "The workflow is registered by Mistral's SDK for its own use and is not changed from here; use managementPolicy Observe.";
+        let message = "Mistral's SDK registered the workflow for its own use, so the operator does not change it; use managementPolicy Observe.";
         (reason::TECHNICAL, message.to_owned())
     })
 }
@@ -342,7 +342,7 @@ fn troubled(state: &WorkflowState, trouble: &Trouble, now: Timestamp) -> Decisio
     let patience = Requeue::Retry(backoff(state.memory.retries.in_a_row, &state.uid, 30, 300));
     match kind {
         TroubleKind::Unavailable => {
-            let message = format!("The API cannot be used now; it is tried again: {message}");
+            let message = format!("The API cannot be used now; the operator tries again: {message}");
             let status = status::unready(state, Progress::Working, reason::API_UNAVAILABLE, &message, now);
             let wait = backoff(state.memory.retries.in_a_row, &state.uid, 2, 60).max(retry_after.unwrap_or_default());
             settle(state, status, Requeue::Retry(wait))
@@ -416,7 +416,7 @@ fn delete(state: &WorkflowState, since: Timestamp, now: Timestamp) -> Decision {
 
 fn archiving(state: &WorkflowState, why: &str, seconds: u64, now: Timestamp) -> Decision {
     let message = format!(
-        "The resource is being deleted and its workflow is to be archived first, which is tried for five minutes: {why}"
+        "The resource is being deleted. The operator tries for five minutes to archive its workflow first: {why}"
     );
     let status = status::unready(state, Progress::Working, reason::ARCHIVING, &message, now);
     settle(state, status, Requeue::After(Duration::from_secs(seconds)))
@@ -473,8 +473,7 @@ fn done(state: &WorkflowState) -> Vec<Notice> {
         notices.push(Notice::normal(reason::UPDATED, told("Set", &updated)));
     }
     if !drift.is_empty() {
-        notices
-            .push(Notice::normal(reason::DRIFT_CORRECTED, told("Changed at the API, not here, and set back:", &drift)));
+        notices.push(Notice::normal(reason::DRIFT_CORRECTED, told("Set back after a change in Mistral:", &drift)));
     }
     notices
 }

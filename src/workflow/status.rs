@@ -48,7 +48,7 @@ pub fn contested(status: &mut Status, state: &WorkflowState, fields: &[Field], n
 /// What to do about contested fields.
 pub fn contested_message(fields: &[Field]) -> String {
     format!(
-        "Somebody else has set {} back three times within an hour, perhaps another Workflow resource, a worker that registers or a person; agree on one value, or take the field out of one of the two. From now on it is set at most once an hour.",
+        "Somebody else has set {} back three times within an hour: perhaps another Workflow resource, a worker that registers, or a person. Agree on one value, or leave the field out of one of the two. The operator now sets the field at most once an hour.",
         fields::names(fields)
     )
 }
@@ -84,12 +84,12 @@ fn seen(state: &WorkflowState, workflow: &Workflow, now: Timestamp) -> Status {
         None => (
             ConditionStatus::Unknown,
             reason::NOT_TOLD,
-            "The API does not tell whether a live worker serves the workflow.",
+            "The API does not say whether a live worker serves the workflow.",
         ),
     };
     set(&mut status, state, ACTIVE, is, reason, message, now);
     if status.definition.as_ref().is_some_and(|definition| definition.on_behalf_of) {
-        let message = "A run of this workflow acts on behalf of a user, and the Workspace's API key is none: executions from here may fail for want of a user; start them where a user is signed in.";
+        let message = "A run of this workflow acts on behalf of a user, and the Workspace's API key is not a user. Executions from the cluster may fail; start them where a user is signed in.";
         set(&mut status, state, NEEDS_USER, ConditionStatus::True, reason::ON_BEHALF_OF, message, now);
     } else {
         conditions::remove(&mut status.conditions, NEEDS_USER);

@@ -93,7 +93,7 @@ fn definition(registration: Registration) -> Definition {
             names.into_iter().filter(|name| name.len() <= MAX_HANDLER).take(MAX_HANDLERS).collect();
         if names.len() < all {
             left_out.push(format!(
-                "Of {all} {what} {} are left out: at most {MAX_HANDLERS} are shown, with names of at most {MAX_HANDLER} bytes.",
+                "{} of {all} {what} are left out: at most {MAX_HANDLERS} are shown, with names of at most {MAX_HANDLER} bytes.",
                 all - names.len()
             ));
         }
@@ -217,7 +217,10 @@ mod tests {
         );
         assert_eq!((it.signals.len(), it.queries.as_slice()), (100, ["q".to_owned()].as_slice()));
         let said = it.schemas_omitted.unwrap();
-        assert!(said.contains("Of 150 signals 50 are left out") && said.contains("Of 2 queries 1 are"), "{said}");
+        assert!(
+            said.contains("50 of 150 signals are left out") && said.contains("1 of 2 queries are left out"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl<'a> Reconciliation<'a> {
             Ok(secret) => credentials::api_key(secret.as_ref(), at),
             Err(Error::Kube(error)) if matches!(&*error, kube::Error::Api(status) if status.code == 403) => {
                 let message = format!(
-                    "The operator may not read Secret \"{}\" in this namespace; grant it \"get\" on it.",
+                    "The operator may not read Secret \"{}\" in this namespace; grant it \"get\" on the Secret.",
                     at.name
                 );
                 Err(Problem { reason: reason::SECRET_FORBIDDEN, message, passing: false })
@@ -331,7 +331,7 @@ fn client(context: &Context, address: &Url, token: &SecretString) -> Result<mist
     let client = mistral::Client::new(address.clone(), token.clone());
     client.map(|client| client.counted_in(context.calls.clone())).map_err(|error| Problem {
         reason: reason::API_UNAVAILABLE,
-        message: format!("The operator cannot make an HTTP client; look at its container image: {error}"),
+        message: format!("The operator cannot create an HTTP client; check its container image: {error}"),
         passing: true,
     })
 }

@@ -17,7 +17,7 @@ pub fn address(spec: &WorkspaceSpec, allowed: &[Url]) -> Result<Url, Problem> {
     let refuse = |why: &str| {
         let list: Vec<String> = allowed.iter().map(|url| url.origin().ascii_serialization()).collect();
         let message = format!(
-            "spec.baseURL {} {why}; the operator may call {}: use one of these, or have the operator started with --allow-base-url.",
+            "spec.baseURL {} {why}; the operator may call {}: use one of these, or start the operator with --allow-base-url.",
             spec.base_url,
             list.join(", ")
         );
@@ -66,13 +66,11 @@ pub fn api_key(secret: Option<&Secret>, at: &SecretKeyRef) -> Result<SecretStrin
         return Err(invalid(&format!("has no key \"{key}\"")));
     };
     let unusable = |why: &str| {
-        let message = format!("What Secret \"{name}\" has under \"{key}\" is no API key: it {why}.");
+        let message = format!("The value of \"{key}\" in Secret \"{name}\" is not an API key: it {why}.");
         Problem::stalled(reason::SECRET_INVALID, message)
     };
     let text = std::str::from_utf8(&value.0).map_err(|_| {
-        unusable(
-            "is not UTF-8 text, as a file is not that was saved as UTF-16 or encoded twice; put the bare key there",
-        )
+        unusable("is not UTF-8 text, perhaps because it was saved as UTF-16 or encoded twice; put the bare key there")
     })?;
     bare_key(text).map(SecretString::from).map_err(unusable)
 }
@@ -90,7 +88,7 @@ pub fn bare_key(text: &str) -> Result<&str, &'static str> {
         return Err("is empty; put the API key there");
     }
     if text.starts_with('\u{feff}') {
-        return Err("begins with a byte order mark, as some editors write one; save it as UTF-8 without");
+        return Err("begins with a byte order mark, which some editors write; save it as UTF-8 without the mark");
     }
     if begins("Bearer ") || begins("Bearer\t") || begins("Authorization:") {
         return Err(
@@ -98,7 +96,7 @@ pub fn bare_key(text: &str) -> Result<&str, &'static str> {
         );
     }
     if begins("MISTRAL_API_KEY=") || begins("export ") {
-        return Err("begins with the name of a variable; put only there what stands behind the equals sign");
+        return Err("begins with the name of a variable; put only the part after the equals sign there");
     }
     if text.starts_with(QUOTES) || text.ends_with(QUOTES) {
         return Err("has quotation marks around it; put the key there without them");
@@ -107,12 +105,10 @@ pub fn bare_key(text: &str) -> Result<&str, &'static str> {
         return Err("has white space or a line break inside; put the key alone there, on one line");
     }
     if !text.is_ascii() {
-        return Err(
-            "has characters beyond ASCII, which may be invisible ones; copy the key anew from Mistral's console",
-        );
+        return Err("has characters beyond ASCII, perhaps invisible ones; copy the key again from Mistral's console");
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("has control characters inside; copy the key anew from Mistral's console");
+        return Err("has control characters inside; copy the key again from Mistral's console");
     }
     Ok(text)
 }

@@ -54,7 +54,7 @@ impl WorkspaceMetrics {
             workspaces: all.register("workspaces", "Workspaces that exist", Family::default()),
             sweeps: all.register(
                 "last_complete_sweep_age_seconds",
-                "The longest time for which something that is watched at the API was not looked at",
+                "The longest time for which a run or workflow was not polled",
                 Family::default(),
             ),
         }

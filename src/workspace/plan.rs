@@ -134,11 +134,11 @@ pub fn judge(answer: Result<WhoAmI, Error>, secret: &str) -> Result<Accepted, Pr
             Err(Problem::stalled(reason::CREDENTIAL_REFUSED, message))
         }
         Err(Error::NotFound(said) | Error::Conflict(said) | Error::Rejected(said)) => {
-            let message = format!("The API refused to be used with the key in Secret \"{secret}\": {said}");
+            let message = format!("The API refused the check of the key in Secret \"{secret}\": {said}");
             Err(Problem::stalled(reason::REQUEST_REFUSED, message))
         }
         Err(error @ (Error::Transient { .. } | Error::UnknownOutcome { .. } | Error::Unreadable { .. })) => {
-            let message = format!("The API cannot be used now; it is tried again: {error}");
+            let message = format!("The API cannot be used now; the operator tries again: {error}");
             Err(Problem { reason: reason::API_UNAVAILABLE, message, passing: true })
         }
     }

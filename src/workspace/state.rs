@@ -91,7 +91,7 @@ impl State {
 
     /// The check got no permit in time.
     pub fn not_permitted(&mut self) {
-        let message = "The key has not been checked yet: its calls wait for their turn, as the condition Throttled tells if that takes long; it is tried again.".into();
+        let message = "The key has not been checked yet: its calls wait in the queue. If that takes long, the condition Throttled reports it. The operator tries again.".into();
         self.checked = Checked::PutOff(Problem { reason: reason::API_UNAVAILABLE, message, passing: true });
     }
 }

@@ -38,16 +38,16 @@ impl Saturated {
         let since = since.strftime("%FT%TZ");
         if *saturation == Saturation::Refused {
             return format!(
-                "The API refuses calls with this key because there are too many (HTTP 429), since {since}; {waiting} waited when this was written. The operator makes fewer, and slowly more up to {limit} a second: set spec.requestsPerSecond to what Mistral allows for the key, or ask Mistral for more."
+                "The API has refused calls with this key since {since} because there are too many (HTTP 429); {waiting} waited when this was written. The operator makes fewer calls, then slowly more, up to {limit} a second: set spec.requestsPerSecond to what Mistral allows for the key, or ask Mistral for more."
             );
         }
         let what_to_do = match limit_of {
             LimitOf::Workspace => "raise spec.requestsPerSecond if Mistral allows more for the key",
             LimitOf::Other => "raise spec.requestsPerSecond of the other Workspace with the same key",
-            LimitOf::Operator => "have the operator started with a higher --max-requests-per-second",
+            LimitOf::Operator => "start the operator with a higher --max-requests-per-second",
         };
         format!(
-            "Calls have waited for more than 10 s for their turn since {since}; {waiting} waited when this was written. More is to be done than {limit} calls a second, {PERMITS} at a time: {what_to_do}, unless the API is slow to answer."
+            "Calls have waited in the queue for more than 10 s since {since}; {waiting} waited when this was written. The operator needs more than {limit} calls a second, {PERMITS} in flight: {what_to_do}, unless the API is slow to answer."
         )
     }
 }
@@ -133,7 +133,7 @@ pub fn report(
 
 fn unseen(since: Timestamp, why: &str) -> String {
     format!(
-        "What is changed in Mistral is not seen since {}: the lists of workflows could not be read: {}. The operator tries again every minute, or when the API asks for it; if it goes on, ask Mistral why the lists fail.",
+        "The operator has not seen changes in Mistral since {}, because it cannot read the lists of workflows: {}. The operator tries again every minute, or when the API asks for it. If the lists keep failing, ask Mistral why.",
         since.strftime("%FT%TZ"),
         why.trim_end_matches('.')
     )

@@ -164,7 +164,7 @@ async fn stopped_at(point: &str, sent: u64, meanwhile: impl AsyncFn(&World)) {
 
     first.child.signal("CONT").unwrap();
     ends_with_failure(&mut first, SOON).await;
-    assert!(first.log().contains("is no longer this process's"), "{}", first.log());
+    assert!(first.log().contains("this process no longer holds the Lease"), "{}", first.log());
     assert_eq!(version(world.executions().get("run").await.unwrap()), before, "the first has written");
     let [run] = &world.api.executions().await[..] else { panic!("one execution id") };
     assert_eq!(run["starts"], 1);

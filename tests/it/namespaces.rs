@@ -129,7 +129,7 @@ async fn a_namespace_that_does_not_exist_is_named_and_holds_up_only_ids_that_som
     world.wait_for_reason("explicit", "Completed").await;
     // The log names the namespace of each list, and a namespace that is given twice counts once.
     for kind in ["Workspace", "Workflow", "WorkflowExecution"] {
-        assert!(!process.log().contains(&format!("watching for {kind}s")), "{}", process.log());
+        assert!(!process.log().contains(&format!("the watch of {kind}s")), "{}", process.log());
     }
     process.child.signal("TERM").unwrap();
     let end = until(SOON, "its end", async || process.child.wait_exit(Duration::ZERO).unwrap()).await;

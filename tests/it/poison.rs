@@ -126,7 +126,7 @@ async fn poison_in_one_of_several_namespaces_keeps_no_other_from_being_served_wh
     }
     let environment = [("KUBECONFIG", plane.kubeconfig().to_str().unwrap())];
     let logs = serve_beside_poison(&poisoned, &beside, &environment).await;
-    assert!(logs.contains("is asked for pages"), "{logs}");
+    assert!(logs.contains("requests pages from now on"), "{logs}");
     for world in [&mut poisoned, &mut beside] {
         world.client = control_plane().client().await.unwrap();
     }

@@ -241,7 +241,7 @@ async fn a_finished_execution_that_may_not_be_deleted_when_its_time_is_over_says
     let kept = world.wait("run", SOON, |object| is_true(object, "Expired")).await;
     let expired = condition(&kept, "Expired").unwrap();
     assert_eq!(expired.reason, "DeletionRefused");
-    for expected in ["the audit department says no", "tries again", "see to the policy"] {
+    for expected in ["the audit department says no", "tries again", "change the policy"] {
         assert!(expired.message.contains(expected), "{expected:?} is not in {:?}", expired.message);
     }
     assert!(is_true(&kept, "Complete") && is_true(&kept, "Ready"));

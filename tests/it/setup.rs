@@ -31,7 +31,7 @@ async fn crds_that_come_later_are_waited_for_by_name_and_then_all_starts() {
     let plane = tokio::task::spawn_blocking(|| ControlPlane::start().unwrap()).await.unwrap();
     move_to(&mut world, &plane).await;
     let process = world.process(&[("KUBECONFIG", plane.kubeconfig().to_str().unwrap())]);
-    let missing = "(it is missing; apply what `mistral-workflows-operator crds` prints)";
+    let missing = "(it is missing; apply the output of `mistral-workflows-operator crds`)";
     let both = format!(
         "waiting for the CRD workflowexecutions.workflows.mistral.ai {missing}, the CRD workflows.workflows.mistral.ai {missing}"
     );
@@ -51,7 +51,7 @@ async fn crds_that_come_later_are_waited_for_by_name_and_then_all_starts() {
     world.workspace("default", &world.api.url).await;
     world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("run", "Completed").await;
-    assert!(!process.log().contains("is asked for pages"), "{}", process.log());
+    assert!(!process.log().contains("requests pages from now on"), "{}", process.log());
 
     // A CRD that is deleted later is reported too, until it exists again.
     let crds: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> =
@@ -92,9 +92,9 @@ async fn an_api_server_that_sends_no_lists_as_streams_is_asked_for_pages() {
     world.wait_for_reason("after", "Completed").await;
     let log = process.log();
     // Once for each kind, and without errors.
-    assert_eq!(log.matches("is asked for pages").count(), 3, "{log}");
+    assert_eq!(log.matches("requests pages from now on").count(), 3, "{log}");
     assert!(log.contains("sendInitialEvents is forbidden for watch"), "{log}");
-    assert!(!log.contains("met with trouble"), "{log}");
+    assert!(!log.contains("the watch of"), "{log}");
     drop(process);
     world.client = control_plane().client().await.unwrap();
 }

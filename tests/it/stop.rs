@@ -197,7 +197,7 @@ async fn somebody_elses_run_is_left_alone_whatever_is_asked() {
     world.wait_for_reason("run", "Running").await;
     world.patch("run", json!({ "spec": { "shutdown": "Terminate" } })).await.unwrap();
     let told = |object: &WorkflowExecution| {
-        condition(object, "Ready").is_some_and(|ready| ready.message.contains("not this resource's own"))
+        condition(object, "Ready").is_some_and(|ready| ready.message.contains("this resource does not own it"))
     };
     let running = world.wait("run", SOON, told).await;
     tokio::time::sleep(Duration::from_secs(3)).await;

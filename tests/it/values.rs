@@ -365,7 +365,7 @@ async fn after_a_restart_a_result_is_told_only_if_its_secrets_can_still_be_left_
     world.api.finish(&lost, json!({ "outcome": "fail", "error": format!("not {TOKEN}") })).await;
     let done = world.wait_for_reason("same", "Completed").await;
     assert_eq!(result(&done), Some(json!({ "said": "it was [redacted]" })));
-    for (name, words) in [("changed", "was changed since"), ("gone", "is gone since")] {
+    for (name, words) in [("changed", "has changed since"), ("gone", "no longer exists")] {
         let done = world.wait_for_reason(name, "Completed").await;
         assert_eq!(result(&done), None);
         assert_eq!(condition(&done, "ResultNotWritten").unwrap().reason, "ResultWithheld");
@@ -566,7 +566,7 @@ async fn a_result_object_that_was_changed_before_the_end_is_left_as_it_is_and_th
     assert_eq!(result_in_secret(&world, "out").await, json!({}));
     let not_written = condition(&done, "ResultNotWritten").unwrap();
     assert_eq!(not_written.reason, "ResultNotOurs");
-    assert!(not_written.message.contains("holds something else than the result"), "{}", not_written.message);
+    assert!(not_written.message.contains("does not hold the result"), "{}", not_written.message);
     assert!(is_true(&done, "Complete") && status(&done).result_ref.is_none(), "{:#?}", done.status);
     assert_eq!(secrets(&world).get("out").await.unwrap().data.unwrap()["more"].0, b"kept");
 }

@@ -62,7 +62,7 @@ impl Reconciliation<'_> {
                 if abandoned {
                     tracing::warn!(
                         execution_id = self.state.execution_id(),
-                        "the run could not be stopped within five minutes of the deletion and is left alone; look after it in Mistral's console"
+                        "the run could not be stopped within five minutes of the deletion and may go on; stop it in Mistral's console"
                     );
                 }
                 if Box::pin(self.set_finalizer(false)).await? {
@@ -154,9 +154,9 @@ impl Reconciliation<'_> {
         let untold = !deleted || is_finished(&self.state.status);
         if untold && self.state.memory.refusals.finalizer.is_none() {
             let so = match (present, deleted) {
-                (true, _) => "deleting the resource would leave its run alone.",
-                (false, true) => "the resource is being deleted and waits only for that.",
-                (false, false) => "nothing else waits for that.",
+                (true, _) => "deleting the resource would not stop its run.",
+                (false, true) => "the deletion of the resource waits only for that.",
+                (false, false) => "only a deletion waits for that.",
             };
             self.publish(vec![refused.finalizer(present, so)]);
         }

@@ -72,7 +72,7 @@ impl Reconciliation<'_> {
     /// Sends the call that starts the run, if the claim is still young enough and this process still leads.
     async fn start(&mut self, client: &mistral::Client) {
         let Some(request) = input::request(&self.state) else {
-            tracing::error!("the input is not there; nothing was sent; this is a bug in the operator");
+            tracing::error!("the input is missing; nothing was sent; this is a bug in the operator");
             return self.state.too_late();
         };
         failpoint::reach!("failpoint-claimed");
@@ -91,7 +91,7 @@ impl Reconciliation<'_> {
             Err(error) => {
                 // Logged as a string, which escapes line breaks: the text is from the API.
                 let (execution_id, error) = (&request.execution_id, error.to_string());
-                tracing::info!(execution_id, error, "the start met with trouble");
+                tracing::info!(execution_id, error, "the call to start the run failed");
             }
         }
         if let Err(mistral::Error::Unauthorized(_)) = &outcome {
@@ -177,7 +177,7 @@ impl Reconciliation<'_> {
             return Comparison::Same;
         }
         let Some(request) = input::request(&self.state) else {
-            return Comparison::Unknown("not all of the input is there to compare it with".to_owned());
+            return Comparison::Unknown("part of this resource's input is missing".to_owned());
         };
         match read_arguments(client, &run.execution_id).await {
             Ok(arguments) => comparison::with_arguments(request.input.as_ref(), arguments.as_ref()),
@@ -194,7 +194,7 @@ async fn other_workflow(
 ) -> Result<Option<String>, mistral::Error> {
     let ExecuteTarget::Registration(id) = target(state) else { return Ok(None) };
     let wanted = client.get_registration(id).await?.workflow_id;
-    let name = run.workflow_name.clone().unwrap_or_else(|| "(not told)".to_owned());
+    let name = run.workflow_name.clone().unwrap_or_else(|| "(unknown)".to_owned());
     let is_it = match (&run.workflow_id, &run.workflow_name) {
         (Some(id), _) => id.eq_ignore_ascii_case(&wanted),
         (None, Some(name)) => client.get_workflow(&wanted).await?.name == *name,

@@ -241,10 +241,10 @@ fn judged(error: &Error, ResultObject { kind, name, .. }: &ResultObject) -> Resu
     };
     let message = match (reason, kind) {
         (reason::RESULT_FORBIDDEN, Kind::Secret) => format!(
-            "the operator may not write Secret \"{name}\"; whoever installed it can let it, by results.secrets=true in the chart ({said})"
+            "the operator may not write Secret \"{name}\"; to allow it, set results.secrets=true in the operator's chart ({said})"
         ),
         (reason::RESULT_FORBIDDEN, Kind::ConfigMap) => format!(
-            "the operator may not write ConfigMap \"{name}\"; whoever installed it can let it, by results.configMaps=true in the chart ({said})"
+            "the operator may not write ConfigMap \"{name}\"; to allow it, set results.configMaps=true in the operator's chart ({said})"
         ),
         _ => format!("the API server refuses {kind} \"{name}\" ({said})"),
     };

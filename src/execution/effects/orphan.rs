@@ -97,7 +97,7 @@ impl OrphanedRun {
                 tracing::warn!(
                     execution_id = self.id,
                     error,
-                    "whether the resource of this run still exists is not known; if it does not, look after the run in Mistral's console"
+                    "it is unknown whether this run's resource still exists; if the resource is gone, stop the run in Mistral's console"
                 );
             }
         }
@@ -111,10 +111,7 @@ impl OrphanedRun {
     /// Cancels the run, and terminates it if it has not stopped. A run that the API does not know may appear later.
     async fn stop(self, client: Client, term: &Term) {
         let Self { id: execution_id, calls, grace, outcome_known_by, .. } = &self;
-        tracing::warn!(
-            execution_id,
-            "the resource was deleted while its run was being started; the run is being stopped"
-        );
+        tracing::warn!(execution_id, "the resource was deleted while its run was starting; the operator stops the run");
         let began = Instant::now();
         for (n, call) in calls.iter().enumerate() {
             if n > 0 {
@@ -125,14 +122,14 @@ impl OrphanedRun {
                 if term.is_over() {
                     tracing::warn!(
                         execution_id,
-                        "this process may no longer act, and the run could not be stopped before; look after it in Mistral's console"
+                        "this process may no longer act and could not stop the run before; stop it in Mistral's console"
                     );
                     return;
                 }
                 if self.may_be_anothers(Timestamp::now()) {
                     tracing::warn!(
                         execution_id,
-                        "the run could not be stopped before another resource may have started one of this id; look after it in Mistral's console"
+                        "the run could not be stopped, and another resource may own a run of this id by now; check the run in Mistral's console"
                     );
                     return;
                 }
@@ -149,7 +146,7 @@ impl OrphanedRun {
                     Err(Error::NotFound(said)) if said.is_no_execution() && sent >= *outcome_known_by => return,
                     Err(_) if began.elapsed() < LIMIT => tokio::time::sleep(AGAIN).await,
                     Err(error) => {
-                        tracing::warn!(execution_id, %error, "the run could not be stopped; look after it in Mistral's console");
+                        tracing::warn!(execution_id, %error, "the run could not be stopped; stop it in Mistral's console");
                         return;
                     }
                 }

@@ -52,7 +52,7 @@ pub(crate) fn in_doubt(state: &ExecutionState, left: Duration, trouble: Option<&
     {
         return troubled(state, trouble, now);
     }
-    let message = "A start was sent or may have been, and its outcome is not known yet; it is not repeated before the API has had time to show the run.".to_owned();
+    let message = "A start was or may have been sent, but its outcome is unknown. The operator repeats it only after the API has had time to show the run.".to_owned();
     let status = status::not_started(state, Progress::Working, reason::OUTCOME_UNKNOWN, message, now);
     // Until the doubt ends, poll now and then; after that, back off as for any API in trouble.
     let wait = if left.is_zero() {
@@ -68,7 +68,7 @@ pub(crate) fn troubled(state: &ExecutionState, trouble: &Trouble, now: Timestamp
     let Trouble { kind, message, retry_after: _ } = trouble;
     match kind {
         TroubleKind::Unavailable => {
-            let message = format!("The API cannot be used now; it is tried again: {message}");
+            let message = format!("The API cannot be used now; the operator tries again: {message}");
             let status = status::not_started(state, Progress::Working, reason::API_UNAVAILABLE, message, now);
             settle(state, status, Requeue::Retry(backoff(state, 2, 60).max(asked_to_wait(Some(trouble)))))
         }
@@ -152,7 +152,7 @@ pub(crate) fn taken(state: &ExecutionState, workflow: Option<&str>, now: Timesta
     let message = format!(
         "Execution id \"{}\" belongs to a run of workflow \"{}\"; create another WorkflowExecution with another executionId.",
         state.execution_id(),
-        workflow.unwrap_or("(not told)")
+        workflow.unwrap_or("(unknown)")
     );
     blocked(state, reason::EXECUTION_ID_TAKEN, message, Requeue::OnChange, now)
 }
@@ -161,13 +161,13 @@ pub(crate) fn taken(state: &ExecutionState, workflow: Option<&str>, now: Timesta
 pub(crate) fn taken_with_other_input(state: &ExecutionState, how: &str, now: Timestamp) -> Decision {
     let id = state.execution_id();
     let message = format!(
-        "Execution id \"{id}\" belongs to a run that was started with another input ({how}), so nothing was started and its result is not shown; for a new run, create another WorkflowExecution with another executionId; to have that run all the same, annotate this resource with {TAKE_OVER}={id}."
+        "Execution id \"{id}\" belongs to a run that was started with another input ({how}), so nothing was started and its result is not shown. For a new run, create another WorkflowExecution with another executionId. To take over that run anyway, annotate this resource with {TAKE_OVER}={id}."
     );
     blocked(state, reason::EXECUTION_ID_TAKEN, message, Requeue::OnChange, now)
 }
 
 pub(crate) fn suspended(state: &ExecutionState, now: Timestamp) -> Decision {
-    let message = "spec.suspend holds the start back; set it to false to start.".to_owned();
+    let message = "spec.suspend is true, so nothing is started; set it to false to start the run.".to_owned();
     settle(state, status::not_started(state, Progress::Working, reason::SUSPENDED, message, now), Requeue::OnChange)
 }
 

@@ -50,12 +50,12 @@ pub(crate) fn read(state: &ExecutionState, claim: &Claim, foreign: bool, now: Ti
             }
             let id = &claim.execution_id;
             let whose = if foreign {
-                format!("a resource of namespace \"{}\" in another place", claim.owner.namespace)
+                format!("a resource in another cluster or namespace (\"{}\")", claim.owner.namespace)
             } else {
                 "someone else".to_owned()
             };
             let message = format!(
-                "Run \"{id}\" is claimed by {whose}, and the API does not know it, so nothing is started; to start it from here, annotate this resource with {TAKE_OVER}={id}."
+                "Run \"{id}\" is claimed by {whose}, and the API does not know it, so nothing is started. To start it from here, annotate this resource with {TAKE_OVER}={id}."
             );
             blocked(state, reason::FOREIGN_CLAIM, message, Requeue::Retry(backoff(state, 60, 300)), now)
         }
@@ -103,7 +103,7 @@ pub(crate) fn running(state: &ExecutionState, now: Timestamp) -> Decision {
                 settle(state, state.status.clone(), Requeue::OnChange)
             }
             TroubleKind::Unavailable => {
-                let message = format!("The run has started, and its state cannot be read: {}", trouble.message);
+                let message = format!("The run has started, but its state cannot be read: {}", trouble.message);
                 settle(
                     state,
                     status::state_unreadable(state, Progress::Working, reason::API_UNAVAILABLE, message, now),
@@ -162,7 +162,7 @@ pub(crate) fn gone(state: &ExecutionState, now: Timestamp) -> Decision {
     match conditions::find(&state.status.conditions, MISSING) {
         Some(since) if later(since.last_transition_time.0, LOST_AFTER) < now => {
             let message =
-                "The API has not known this run for a day, so its outcome cannot be told. It was not started again.";
+                "The API has not known this run for a day, so its outcome is unknown. It was not started again.";
             settle(state, status::ended_without_run(state, reason::LOST, message, now), Requeue::OnChange)
         }
         _ => settle(state, status::missing(state, now), Requeue::OnChange),

@@ -110,9 +110,9 @@ fn decide(state: &ExecutionState, now: Timestamp) -> Decision {
             if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), is_started(&state.status)) =>
         {
             let message = format!(
-                "The run was claimed at {} in Mistral workspace {}, which is not where Workspace \"{}\" leads now; point it back, or create another WorkflowExecution for a new run.",
+                "The run was claimed at {} in Mistral workspace {}, but Workspace \"{}\" now points elsewhere. Point it back, or create another WorkflowExecution for a new run.",
                 claim.origin,
-                claim.workspace_id.as_deref().unwrap_or("(not told)"),
+                claim.workspace_id.as_deref().unwrap_or("(unknown)"),
                 state.spec.workspace_ref.name,
             );
             blocked(state, reason::WORKSPACE_CHANGED, message, Requeue::OnChange, now)
@@ -127,7 +127,7 @@ fn decide(state: &ExecutionState, now: Timestamp) -> Decision {
         Ownership::Foreign(claim) => read(state, claim, true, now),
         Ownership::Unreadable => {
             let message = format!(
-                "The annotation {CLAIM} was written by a newer operator or by hand and cannot be read, so a run may exist; upgrade the operator, or remove the annotation once you are sure that there is none."
+                "The operator cannot read the annotation {CLAIM}: a newer operator or a person wrote it. A run may exist. Upgrade the operator, or remove the annotation once you are sure that no run exists."
             );
             blocked(state, reason::CLAIM_UNREADABLE, message, Requeue::OnChange, now)
         }
@@ -177,7 +177,7 @@ pub(crate) fn settle(state: &ExecutionState, mut status: Status, requeue: Requeu
     let mut notices = Vec::new();
     if state.copied && state.claim_exists() {
         let note = format!(
-            "The annotation {CLAIM} spoke of another resource, or was older than what was written since, as in a copied or exported manifest; it was replaced."
+            "The annotation {CLAIM} belonged to another resource, or was older than the last one, as in a copied or exported manifest. The operator replaced it."
         );
         notices.push(Notice::warning(reason::CLAIM_IGNORED, note));
     }

@@ -168,7 +168,7 @@ fn what_the_workflow_resource_says_decides() {
     assert!(matches!(read(&fought), WorkflowRefState::Ready { .. }), "a quarrel about a name stops no run");
     assert_eq!(WorkflowRefState::read(None, "default"), WorkflowRefState::NotFound);
     for (resource, words, is_known) in [
-        (resource(json!({}), json!({}), json!({})), "not been asked", false),
+        (resource(json!({}), json!({}), json!({})), "not read it from the API", false),
         (resource(json!({}), json!({}), known(json!({ "archived": true }))), "archived", true),
         (resource(json!({}), json!({}), known(condition("WorkflowNotFound"))), "start the worker", true),
         (

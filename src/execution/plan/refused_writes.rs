@@ -179,7 +179,7 @@ impl ExecutionState {
 /// The Event about a refused claim that nothing waits for.
 pub(crate) fn unrecorded(refused: &Refused) -> Notice {
     let note = format!(
-        "The API server refuses to record on this resource what has become of its run. The operator goes by it all the same, until it restarts: a run that is to be stopped is stopped. {} The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
+        "The API server refuses to record the state of the run on this resource. Until the operator restarts, it acts from memory: it still stops a run that has to stop. {} The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
         advice(refused),
         refused.said
     );
@@ -192,12 +192,11 @@ pub(crate) fn claim_refused(state: &ExecutionState, now: Timestamp) -> Option<De
     let refused = &refusal.refused;
     let so = if state.is_unrecorded() {
         format!(
-            "The API server refuses to record on this resource which run \"{}\" is, so its state is not told and nothing was started.",
+            "The API server refuses to record run \"{}\" on this resource, so the run's state is not reported and nothing was started.",
             state.execution_id()
         )
     } else {
-        "Nothing was started, since the API server refuses the claim that has to be on this resource before the start."
-            .to_owned()
+        "Nothing was started: the API server refuses the claim that this resource needs before the start.".to_owned()
     };
     let message = format!(
         "{so} {} The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
@@ -212,8 +211,8 @@ fn advice(refused: &Refused) -> &'static str {
         Cause::Annotations => {
             "Its annotations are too long: create it with kubectl create, or kubectl apply --server-side, which keep no copy of the manifest in an annotation."
         }
-        Cause::Size => "It is too large: create another with a smaller input.",
-        Cause::Rule => "See to the policy, webhook or right that refuses it.",
+        Cause::Size => "The resource is too large: create one with a smaller input.",
+        Cause::Rule => "Change the policy, webhook or right that refuses it.",
     }
 }
 
@@ -241,7 +240,7 @@ pub(crate) fn release_refused(state: &ExecutionState, now: Timestamp) -> Option<
         state.status.clone()
     } else {
         let message = format!(
-            "The resource is being deleted, and waits only for the API server to let the operator take its finalizer off. {} The operator tries again, less and less often. The API server said: {}",
+            "The deletion waits only for the finalizer, which the API server does not let the operator remove. {} The operator tries again, less and less often. The API server said: {}",
             advice(&refusal.refused),
             refusal.refused.said
         );

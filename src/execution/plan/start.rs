@@ -69,7 +69,7 @@ pub(crate) fn claim_and_send(
     }
     if state.outcomes.conflicting_claim_until.is_some() {
         let message = format!(
-            "Another WorkflowExecution may have claimed the execution id \"{}\" and started it; this one waits until the API would show that run, and reads it then.",
+            "Another WorkflowExecution may have claimed the execution id \"{}\" and started its run. This one waits until the API would show that run, then reads it.",
             state.execution_id()
         );
         let status = status::not_started(state, Progress::Working, reason::EXECUTION_ID_CLAIMED, message, now);
@@ -211,7 +211,7 @@ pub(crate) fn start_again(
     if !claim.refused && now > later(claim.outcome_known_by(), CLAIM_GOES_STALE) && !is_consent(state, claim) {
         let id = &claim.execution_id;
         let message = format!(
-            "Run \"{id}\" was claimed on {} and the API does not know it: it may have ended long ago, as after a restore from a backup, so it is not started; to start it, annotate this resource with {TAKE_OVER}={id}.",
+            "Run \"{id}\" was claimed on {}, and the API does not know it. It may have ended long ago, as after a restore from a backup, so it is not started. To start it, annotate this resource with {TAKE_OVER}={id}.",
             claim.send_before.strftime("%F")
         );
         return blocked(state, reason::STALE_CLAIM, message, Requeue::OnChange, now);
@@ -220,7 +220,7 @@ pub(crate) fn start_again(
         return suspended(state, now);
     }
     if state.is_edited() {
-        let message = "The spec was edited after the run was claimed and before it started, so it was not started; create another WorkflowExecution with what you want to run.".to_owned();
+        let message = "The spec was edited between the claim and the start, so nothing was started; create another WorkflowExecution with the spec that you want.".to_owned();
         return blocked(state, reason::INPUT_CHANGED, message, Requeue::OnChange, now);
     }
     claim_and_send(state, connection, claim.attempt.saturating_add(1), now)

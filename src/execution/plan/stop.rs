@@ -32,10 +32,10 @@ pub(crate) fn start_forbidden(state: &ExecutionState, now: Timestamp) -> Option<
             let mut message = format!("The run had not started within {seconds} s of the resource's creation.");
             let ready = conditions::find(&state.status.conditions, READY);
             if let Some(obstacle) = ready.filter(|ready| ready.reason != reason::STARTING_DEADLINE_EXCEEDED) {
-                message = format!("{message} What kept it: {}", obstacle.message);
+                message = format!("{message} Cause: {}", obstacle.message);
             } else if let Some(refusal) = &state.memory.refusals.claim {
                 // The status that would have reported this may have been refused as well.
-                message = format!("{message} What kept it: the API server refused the claim: {}", refusal.refused.said);
+                message = format!("{message} Cause: the API server refused the claim: {}", refusal.refused.said);
             }
             (reason::STARTING_DEADLINE_EXCEEDED, message)
         }
@@ -89,8 +89,8 @@ pub(crate) fn stop(state: &ExecutionState, run: &Execution, now: Timestamp) -> O
         Some(Err(error)) => Some(Trouble::from(error.clone())),
     };
     let mut message = match (cause, call) {
-        (StopFor::Shutdown, StopCall::Cancel) => "spec.shutdown asks to stop the run; it has been asked to.",
-        (StopFor::Shutdown, StopCall::Terminate) => "spec.shutdown asks to stop the run; it is being terminated.",
+        (StopFor::Shutdown, StopCall::Cancel) => "spec.shutdown was set; the run has been asked to stop.",
+        (StopFor::Shutdown, StopCall::Terminate) => "spec.shutdown was set; the run is being terminated.",
         (StopFor::Deadline, StopCall::Cancel) => {
             "The run has exceeded spec.activeDeadlineSeconds; it has been asked to stop."
         }
@@ -102,7 +102,7 @@ pub(crate) fn stop(state: &ExecutionState, run: &Execution, now: Timestamp) -> O
     let requeue = match &trouble {
         Some(trouble) if trouble.kind != TroubleKind::Unavailable => return Some(troubled(state, trouble, now)),
         Some(trouble) => {
-            message = format!("The run is to be stopped, and the API cannot be used now: {}", trouble.message);
+            message = format!("The run has to stop, but the API cannot be used now: {}", trouble.message);
             Requeue::Retry(backoff(state, 2, 30).max(asked_to_wait(Some(trouble))))
         }
         None => Requeue::After(next_look(since, grace, terminate, now)),

@@ -30,9 +30,9 @@ pub(crate) fn is_claimed_alike(state: &ExecutionState, other: &Guarded) -> bool 
 /// A worker may add fields that have defaults, so only fields that the spec asks for have to be there.
 pub(crate) fn with_arguments(asked: Option<&Json>, arguments: Option<&Json>) -> Comparison {
     let unknown = |why: &str| Comparison::Unknown(why.to_owned());
-    let Some(arguments) = arguments else { return unknown("no event tells of it") };
+    let Some(arguments) = arguments else { return unknown("no event shows the input") };
     let Ok(list) = serde_json::from_str::<Vec<Json>>(arguments.text()) else {
-        return unknown("its worker encodes it");
+        return unknown("the worker encodes the input");
     };
     let empty = Json::from(&serde_json::json!({}));
     let there = match list.as_slice() {
@@ -43,7 +43,7 @@ pub(crate) fn with_arguments(asked: Option<&Json>, arguments: Option<&Json>) -> 
     let there = if there.is_null() { &empty } else { there };
     let asked = asked.filter(|asked| !asked.is_null()).unwrap_or(&empty);
     if asked.depth().max(there.depth()) > MAX_DEPTH {
-        return unknown("it is nested too deep");
+        return unknown("the input is nested too deep");
     }
     match difference(asked, there, &mut String::new()) {
         None => Comparison::Same,

@@ -93,7 +93,7 @@ pub(crate) fn ready(state: &ExecutionState, now: Timestamp) -> Result<Vec<InputV
         return Ok(Vec::new());
     }
     if let Err(conflict) = skeleton(&state.spec) {
-        let message = format!("{conflict}; correct it in a new WorkflowExecution. Nothing was started.");
+        let message = format!("{conflict}; correct the path in a new WorkflowExecution. Nothing was started.");
         let status = status::ended_without_run(state, reason::INPUT_CONFLICT, &message, now);
         return Err(Box::new(settle(state, status, Requeue::OnChange)));
     }
@@ -120,7 +120,7 @@ pub(crate) fn ready(state: &ExecutionState, now: Timestamp) -> Result<Vec<InputV
             let id = &claim.execution_id;
             let changed = changed(&claim.inputs, &present);
             let message = format!(
-                "{changed} was changed after a start may have been sent with what it held before, so nothing was started; create another WorkflowExecution, or, to start this one with what it holds now, annotate this resource with {TAKE_OVER}={id}."
+                "{changed} was changed after a start with the old content may have been sent, so nothing was started. Create another WorkflowExecution, or, to start this one with the present content, annotate this resource with {TAKE_OVER}={id}."
             );
             Err(Box::new(blocked(state, reason::INPUT_CHANGED, message, Requeue::OnChange, now)))
         }
@@ -158,14 +158,14 @@ pub(crate) fn hiding(state: &ExecutionState) -> Redaction {
     for KeyRef { name, .. } in secrets {
         let Some(known) = started_with.iter().find(|input| input.kind == Kind::Secret && input.name == *name) else {
             return Redaction::Unknown(format!(
-                "which version of Secret \"{name}\" the run was started with is not known here"
+                "the version of Secret \"{name}\" that the run was started with is not known"
             ));
         };
         match sources.get(&(Kind::Secret, name.clone())) {
             Some(Source::Found { uid, resource_version, .. })
                 if known.uid == *uid && known.resource_version == *resource_version => {}
             Some(Source::Found { .. }) => {
-                return Redaction::Unknown(format!("Secret \"{name}\" was changed since the start"));
+                return Redaction::Unknown(format!("Secret \"{name}\" has changed since the start"));
             }
             Some(Source::TooLarge) => {
                 return Redaction::Unknown(format!("Secret \"{name}\" is too long to search for"));
@@ -177,7 +177,7 @@ pub(crate) fn hiding(state: &ExecutionState) -> Redaction {
                 return Redaction::Unknown(format!("Secret \"{name}\" may not be an input any more"));
             }
             Some(Source::Absent) | None => {
-                return Redaction::Unknown(format!("Secret \"{name}\" is gone since the start"));
+                return Redaction::Unknown(format!("Secret \"{name}\" no longer exists"));
             }
         }
     }
@@ -208,12 +208,12 @@ pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option
     }
     if secret_values > MAX_SECRET_VALUES {
         return Err(invalid(format!(
-            "spec.inputFrom reads {secret_values} values from Secrets, and the operator can keep no more than {MAX_SECRET_VALUES} out of texts; read the JSON as a String, or let the workflow read the Secret itself"
+            "spec.inputFrom reads {secret_values} values from Secrets, and the operator can redact at most {MAX_SECRET_VALUES}; read the JSON as a String, or let the workflow read the Secret itself"
         )));
     }
     if secret_bytes > Redactor::MOST {
         return Err(invalid(format!(
-            "spec.inputFrom reads {secret_bytes} bytes from Secrets, and the operator can keep no more than {} out of texts; let the workflow read the Secret itself",
+            "spec.inputFrom reads {secret_bytes} bytes from Secrets, and the operator can redact at most {}; let the workflow read the Secret itself",
             Redactor::MOST
         )));
     }
@@ -221,7 +221,7 @@ pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option
     let bytes = input.text().len();
     if bytes > MAX_INPUT {
         return Err(invalid(format!(
-            "the input has {bytes} bytes with what spec.inputFrom reads, and the API takes 2 MB; make it smaller"
+            "with the values of spec.inputFrom, the input has {bytes} bytes, and the API takes 2 MB; make it smaller"
         )));
     }
     Ok(Some(input))
@@ -343,13 +343,13 @@ fn insert(input: &mut Part, path: &str, value: Json) -> Result<(), String> {
     let mut at = input;
     for (n, name) in names.iter().enumerate() {
         let Some(fields) = at.fields() else {
-            return Err(format!("The path {path} of spec.inputFrom leads through a value that is no object"));
+            return Err(format!("The path {path} of spec.inputFrom leads through a value that is not an object"));
         };
         let there = fields.iter().position(|(field, _)| field == name);
         let is_last = n + 1 == names.len();
         let index = match there {
             Some(_) if is_last => {
-                return Err(format!("The path {path} of spec.inputFrom has a value in spec.input already"));
+                return Err(format!("The path {path} of spec.inputFrom already has a value in spec.input"));
             }
             Some(index) => index,
             None if is_last => {
@@ -379,7 +379,7 @@ fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, InputError> {
         }
         Some(Source::TooLarge) => {
             let message = format!(
-                "the values that spec.inputFrom reads are longer than {MAX_INPUT} bytes with those of {kind} \"{name}\", and the API takes 2 MB; make them smaller"
+                "with {kind} \"{name}\", the values that spec.inputFrom reads are longer than {MAX_INPUT} bytes, and the API takes 2 MB; make them smaller"
             );
             return Err(invalid(message));
         }
@@ -391,13 +391,13 @@ fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, InputError> {
         }
         Some(Source::ApiKey) => {
             let message = format!(
-                "{kind} \"{name}\" holds the API key of a Workspace in this namespace, which no workflow may be sent; put what this one needs into a Secret of its own, and name that in a new WorkflowExecution."
+                "{kind} \"{name}\" holds the API key of a Workspace in this namespace, which may not be sent to a workflow; put what this workflow needs into a Secret of its own, and name that Secret in a new WorkflowExecution."
             );
             return Err(InputError { reason: reason::INPUT_FORBIDDEN, message });
         }
         Some(Source::Unlabelled) => {
             let message = format!(
-                "The operator takes input only from Secrets with the label {INPUT_LABEL}=true, which Secret \"{name}\" lacks; label it, if workflows may be sent what it holds."
+                "The operator takes input only from Secrets with the label {INPUT_LABEL}=true, which Secret \"{name}\" lacks; add the label if its values may be sent to workflows."
             );
             return Err(InputError { reason: reason::INPUT_FORBIDDEN, message });
         }
@@ -408,7 +408,7 @@ fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, InputError> {
     };
     let Ok(text) = std::str::from_utf8(value.expose_secret()) else {
         return Err(invalid(format!(
-            "the key \"{key}\" of {kind} \"{name}\" is not UTF-8 text; encode it, as in Base64"
+            "the key \"{key}\" of {kind} \"{name}\" is not UTF-8 text; encode it, for example in Base64"
         )));
     };
     match entry.format {
@@ -503,12 +503,12 @@ mod tests {
     #[test]
     fn a_path_that_meets_a_value_of_the_spec_is_refused() {
         for (input, path, words) in [
-            (json!({ "a": 1 }), "/a", "has a value in spec.input already"),
-            (json!({ "a": null }), "/a", "has a value in spec.input already"),
-            (json!({ "a": { "b": {} } }), "/a/b", "has a value in spec.input already"),
-            (json!({ "a": 1 }), "/a/b", "leads through a value that is no object"),
-            (json!({ "a": [{}] }), "/a/0", "leads through a value that is no object"),
-            (json!({ "a": null }), "/a/b", "leads through a value that is no object"),
+            (json!({ "a": 1 }), "/a", "already has a value in spec.input"),
+            (json!({ "a": null }), "/a", "already has a value in spec.input"),
+            (json!({ "a": { "b": {} } }), "/a/b", "already has a value in spec.input"),
+            (json!({ "a": 1 }), "/a/b", "leads through a value that is not an object"),
+            (json!({ "a": [{}] }), "/a/0", "leads through a value that is not an object"),
+            (json!({ "a": null }), "/a/b", "leads through a value that is not an object"),
         ] {
             let refused = skeleton(&spec(input, json!([config(path, "k", "String")]))).unwrap_err();
             assert!(refused.contains(path) && refused.contains(words), "{path}: {refused}");
@@ -531,7 +531,7 @@ mod tests {
             (secret("/a", "k", "String"), &forbidden, reason::INPUT_FORBIDDEN, "may not read Secret \"s\""),
             (secret("/a", "bytes", "String"), &there, reason::INPUT_INVALID, "is not UTF-8"),
             (secret("/a", "words", "Json"), &there, reason::INPUT_INVALID, "is not JSON (line 1, column 1)"),
-            (secret("/a", "long", "String"), &there, reason::INPUT_INVALID, "keep no more than 65536 out of texts"),
+            (secret("/a", "long", "String"), &there, reason::INPUT_INVALID, "redact at most 65536"),
             (config("/a", "long", "String"), &large, reason::INPUT_INVALID, "the API takes 2 MB"),
         ] {
             let lacking = compose(&spec(json!(null), json!([from])), sources).unwrap_err();

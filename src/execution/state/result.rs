@@ -113,7 +113,7 @@ pub(crate) fn next(state: &ExecutionState, run: &Execution, now: Timestamp) -> O
                 let status = if told {
                     let ResultObject { kind, name, .. } = wanted;
                     let message = format!(
-                        "The run completed, and its result cannot be written to {kind} \"{name}\" yet; it is tried again ({said})."
+                        "The run completed, but its result cannot be written to {kind} \"{name}\" yet; the operator tries again ({said})."
                     );
                     status::result_pending(state, run, &message, now)
                 } else {
@@ -154,7 +154,7 @@ pub fn wanted(state: &ExecutionState) -> Option<ResultObject> {
 pub(crate) fn keep(status: &mut Status, state: &ExecutionState, run: &Execution, now: Timestamp) -> String {
     if let Some(why) = &run.result_unread {
         let message = format!(
-            "The run completed, as the list of runs tells; what the API answers about the run itself cannot be used, so its result, if it has one, stays there: {why}"
+            "The run completed, according to the list of runs. The API's answer about the run itself cannot be used, so its result, if any, stays at the API: {why}"
         );
         let reason = reason::RESULT_UNREADABLE;
         let writer = Writer { generation: state.generation, now };
@@ -167,7 +167,7 @@ pub(crate) fn keep(status: &mut Status, state: &ExecutionState, run: &Execution,
     status.result_bytes = i64::try_from(bytes).ok();
     let max_bytes = state.spec.result.max_bytes;
     let encoded = encoding(&result).map_or_else(String::new, |how| {
-        format!(" The API has encoded it ({how}), and it was not decoded; who holds the key can.")
+        format!(" The API has encoded it ({how}), and it was not decoded; the holder of the key can.")
     });
     let (reason, problem) = match disposal(state, run) {
         ResultDestination::Status(..) if bytes > max_bytes as usize => {
@@ -202,7 +202,7 @@ pub(crate) fn keep(status: &mut Status, state: &ExecutionState, run: &Execution,
         },
         ResultDestination::Withheld(why) => {
             let message = format!(
-                "it may hold values of a Secret, which cannot be left out of it: {why}; spec.result.to.secret takes results as they are"
+                "it may hold values of a Secret, which cannot be redacted: {why}; spec.result.to.secret takes results as they are"
             );
             (reason::RESULT_WITHHELD, message)
         }
@@ -246,14 +246,14 @@ pub fn owner(name: &str, uid: &str) -> OwnerReference {
 /// The message about an object that belongs to somebody else.
 pub fn not_ours(kind: Kind, name: &str) -> String {
     format!(
-        "{kind} \"{name}\" is not this resource's and was left alone; name another in spec.result.to of the next WorkflowExecution"
+        "{kind} \"{name}\" does not belong to this resource and was left alone; name another in spec.result.to of the next WorkflowExecution"
     )
 }
 
 /// The message about an object that belongs to this resource, and that somebody has changed.
 pub fn changed(kind: Kind, name: &str) -> String {
     format!(
-        "{kind} \"{name}\" is this resource's, but holds something else than the result, and the operator changes no object that is there; name another in spec.result.to of the next WorkflowExecution"
+        "{kind} \"{name}\" belongs to this resource but does not hold the result, and the operator changes no existing object; name another in spec.result.to of the next WorkflowExecution"
     )
 }
 

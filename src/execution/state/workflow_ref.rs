@@ -44,7 +44,7 @@ impl WorkflowRefState {
         let theirs = &resource.spec.workspace_ref.name;
         if theirs != workspace {
             let why = format!(
-                "it belongs to Workspace \"{theirs}\" and this execution to \"{workspace}\"; name one of the two in both"
+                "it belongs to Workspace \"{theirs}\", but this execution to \"{workspace}\"; name the same Workspace in both"
             );
             return Self::NotReady { why, wait: Progress::Stalled, workflow: None };
         }
@@ -52,11 +52,12 @@ impl WorkflowRefState {
         let is_archived = status.archived == Some(true);
         let why = match &workflow {
             _ if resource.metadata.deletion_timestamp.is_some() => "it is being deleted".to_owned(),
-            Some(_) if is_archived => "it is archived; set archived to false there".to_owned(),
+            Some(_) if is_archived => "it is archived; set archived to false in its spec".to_owned(),
             Some(workflow) if ready.is_none_or(|ready| ready.reason != WORKFLOW_NOT_FOUND) => {
                 return Self::Ready { workflow: workflow.clone(), active: status.active };
             }
-            _ => ready.map_or_else(|| "the API has not been asked about it yet".to_owned(), |it| it.message.clone()),
+            _ => ready
+                .map_or_else(|| "the operator has not read it from the API yet".to_owned(), |it| it.message.clone()),
         };
         let lasts = is_archived || conditions::is_true(&status.conditions, STALLED);
         Self::NotReady { why, wait: if lasts { Progress::Stalled } else { Progress::Working }, workflow }

@@ -167,7 +167,7 @@ impl Publisher {
     /// Reports that an object cannot be decoded.
     pub fn undecodable<K: Resource<DynamicType = ()>>(&self, object: &K, error: &str) {
         let note = format!(
-            "This {} cannot be decoded and is skipped; was it written by a newer version of the operator? Upgrade this one, or correct the resource: {error}",
+            "The operator cannot decode this {} and skips it. If a newer operator wrote it, upgrade this one; otherwise correct the resource: {error}",
             K::kind(&())
         );
         self.publish(&reference(object), vec![Notice::warning(UNDECODABLE, note)]);

@@ -102,7 +102,7 @@ impl Election {
                     _ => continue,
                 },
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the Lease could not be renewed; it is tried again");
+                    tracing::warn!(%error, "the operator could not renew the Lease, and tries again");
                     continue;
                 }
                 Err(_) => Lost::Late,

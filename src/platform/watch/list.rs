@@ -37,7 +37,7 @@ where
         let goes_on = streamed.goes_on(event);
         if !goes_on {
             let error = event.as_ref().err().map(ToString::to_string);
-            tracing::info!(error, "the API server sent no stream of {list}, and is asked for pages from now on");
+            tracing::info!(error, "the API server sent no stream of {list}; the operator requests pages from now on");
         }
         ready(goes_on)
     });

@@ -41,12 +41,12 @@ pub fn namespaces(given: &[String]) -> Result<Vec<String>, String> {
     let mut namespaces: Vec<String> = Vec::new();
     for name in given.iter().map(|name| name.trim()) {
         if name.is_empty() {
-            return Err("--namespace has an empty entry; name a namespace in its place, or take its comma out".into());
+            return Err("--namespace has an empty entry; name a namespace there, or remove the comma".into());
         }
         if !is_label(name) {
             return Err(format!(
-                "--namespace: \"{name}\" cannot be a namespace, whose name has up to 63 small letters, digits and \
-                 hyphens; several are separated by commas"
+                "--namespace: \"{name}\" cannot be a namespace: a name has up to 63 lowercase letters, digits and \
+                 hyphens; separate several names with commas"
             ));
         }
         if !namespaces.iter().any(|known| known == name) {
@@ -137,7 +137,7 @@ impl Scope {
         // Without the right to get namespaces, the lists show the problem: there are no rights in a namespace that does
         // not exist.
         while matches!(apiserver::get_metadata::<Namespace>(client, None, name).await, Ok(None)) {
-            health.waits(&self.name(), "it does not exist; create it, or take it out of --namespace".into());
+            health.waits(&self.name(), "it does not exist; create it, or remove it from --namespace".into());
             rest(&mut wait).await;
         }
     }
@@ -172,10 +172,11 @@ impl Scope {
     fn lacks<K: Resource<DynamicType = ()>>(&self, verb: &str, error: &Error) -> (String, String) {
         let plural = K::plural(&());
         if error.is_not_found() {
-            let why = "it is missing; apply what `mistral-workflows-operator crds` prints".into();
+            let why = "it is missing; apply the output of `mistral-workflows-operator crds`".into();
             (format!("the CRD {plural}.{}", K::group(&())), why)
         } else if error.is_forbidden() {
-            let why = format!("grant what docs/reference/rights.md lists, and see that the namespace exists: {error}");
+            let why =
+                format!("grant the rights in docs/reference/rights.md, and check that the namespace exists: {error}");
             (format!("the right to {verb} {plural} in {}", self.name()), why)
         } else {
             (self.list(&K::kind(&())), error.to_string())
@@ -265,7 +266,7 @@ pub async fn keep<K>(
                 if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) = &mut event {
                     // An object without a name cannot be a resource of the cluster, and cannot be referred to.
                     if object.meta().name.is_none() {
-                        tracing::warn!("the API server sent a {kind} without a name, which is left out");
+                        tracing::warn!("the API server sent a {kind} without a name; the operator ignores it");
                         continue;
                     }
                     trim_for_cache(object);
@@ -290,7 +291,7 @@ pub async fn keep<K>(
                 let error = describe(&error);
                 if watch.trouble != error {
                     let place = scope.name();
-                    tracing::warn!(error, "watching for {kind}s in {place} met with trouble and goes on");
+                    tracing::warn!(error, "the watch of {kind}s in {place} failed; the operator tries again");
                     watch.trouble = error;
                 }
             }
@@ -314,7 +315,7 @@ fn describe(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(error) => format!("the list failed: {}", apiserver::describe(error)),
         watcher::Error::WatchStartFailed(error) => {
-            format!("the watch could not begin: {}", apiserver::describe(error))
+            format!("the watch could not start: {}", apiserver::describe(error))
         }
         watcher::Error::WatchFailed(error) => format!("the watch failed: {}", apiserver::describe(error)),
         watcher::Error::WatchError(status) => {
@@ -322,7 +323,7 @@ fn describe(error: &watcher::Error) -> String {
             truncate(&mut text, 512);
             text
         }
-        watcher::Error::NoResourceVersion => "the API server told no resource version".into(),
+        watcher::Error::NoResourceVersion => "the API server sent no resource version".into(),
     }
 }
 
@@ -449,7 +450,7 @@ mod tests {
             (&["team-a", ""][..], "has an empty entry"),
             (&["", ""], "has an empty entry"),
             (&["Team"], "\"Team\" cannot be a namespace"),
-            (&["a;b"], "separated by commas"),
+            (&["a;b"], "names with commas"),
             (&["-a"], "cannot be a namespace"),
             (&["*"], "\"*\" cannot be a namespace"),
             (&["a".repeat(64).as_str()], "up to 63"),

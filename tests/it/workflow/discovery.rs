@@ -171,7 +171,7 @@ async fn a_resource_that_the_api_server_refuses_holds_up_no_other_and_is_told_on
     for words in ["created: 1.", "\"echo-", "kept for the platform team", "at each resync"] {
         assert!(message.contains(words), "{words} in: {message}");
     }
-    let refusals = || process.log().matches("discovery was refused a change").count();
+    let refusals = || process.log().matches("discovery could not make a change").count();
     let version = async || world.workspaces().get("default").await.unwrap().resource_version();
     let (before, refused) = (version().await, refusals());
     sweeps(&world, 2).await;
@@ -357,7 +357,7 @@ async fn an_import_that_cannot_be_made_says_what_to_do_and_keeps_the_key_to_itse
     let (_, said, well) = import(&world, KEY, &[]).await;
     assert!(!well && said.contains("could not be listed") && said.contains("401") && !said.contains(KEY), "{said}");
     let (_, said, well) = import(&world, " ", &[]).await;
-    assert!(!well && said.contains("no API key"), "{said}");
+    assert!(!well && said.contains("is not an API key"), "{said}");
     let (_, said, well) = import(&world, KEY, &["--api-key-file", "/does/not/exist"]).await;
     assert!(!well && said.contains("--api-key-file") && !said.contains(KEY), "{said}");
     let (_, said, well) = import(&world, KEY, &["--base-url", "ftp://x"]).await;

@@ -172,7 +172,11 @@ async fn sweeps_that_keep_failing_are_a_condition_of_the_workspace_until_one_suc
     let unseen = async || conditions().await.into_iter().find(|condition| condition.type_ == "DriftUnseen");
     let told = until(SOON, "the condition", unseen).await;
     assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "ListsFailed"));
-    for words in ["is not seen since 20", "the index is being rebuilt (HTTP 503)", "tries again every minute"] {
+    for words in [
+        "has not seen changes in Mistral since 20",
+        "the index is being rebuilt (HTTP 503)",
+        "tries again every minute",
+    ] {
         assert!(told.message.contains(words), "{words} in: {}", told.message);
     }
     let arrivals = async || world.api.arrivals(Some(LIST)).await;

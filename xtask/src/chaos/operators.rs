@@ -367,5 +367,5 @@ fn waits(metrics: &str) -> u64 {
 
 fn log_ends_with_lost_lease(log: &Path) -> bool {
     let text = fs::read(log).unwrap_or_default();
-    String::from_utf8_lossy(&text).contains("is no longer this process's")
+    String::from_utf8_lossy(&text).contains("this process no longer holds the Lease")
 }

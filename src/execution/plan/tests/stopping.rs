@@ -117,7 +117,7 @@ fn a_run_of_somebody_else_is_neither_stopped_nor_held_to_a_deadline() {
     let left_alone = settled(&state, at(500));
     assert_eq!(ready(&left_alone.status), reason::RUNNING);
     let ready = find(&left_alone.status.conditions, READY).unwrap();
-    assert!(ready.message.contains("not this resource's own"), "{}", ready.message);
+    assert!(ready.message.contains("this resource does not own it"), "{}", ready.message);
 }
 
 #[test]

@@ -211,8 +211,8 @@ fn what_cannot_be_masked_is_withheld_and_the_run_has_ended_all_the_same() {
     };
     let keep: fn(&mut ExecutionState) = |_| {};
     for (result, input, change, words) in [
-        (&text, secret("2"), keep, "was changed since the start"),
-        (&text, lacking(Source::Absent), keep, "is gone since the start"),
+        (&text, secret("2"), keep, "has changed since the start"),
+        (&text, lacking(Source::Absent), keep, "no longer exists"),
         (&text, lacking(Source::Forbidden), keep, "may not read"),
         (&text, secret("1"), forget, "is not known"),
         (&packed, secret("1"), keep, "has encoded it"),

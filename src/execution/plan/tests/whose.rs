@@ -244,7 +244,7 @@ fn a_run_with_another_input_or_of_another_workflow_is_nobodys_result_here() {
 fn complete_says_of_a_run_that_was_found_whether_it_had_the_same_input() {
     for (comparison, words) in [
         (Comparison::Same, "with the same input"),
-        (Comparison::Unknown("no event tells of it".into()), "is not known: no event tells of it"),
+        (Comparison::Unknown("no event shows the input".into()), "is not known: no event shows the input"),
     ] {
         let status = settled(&adopted(comparison, "COMPLETED"), at(20)).status;
         let complete = find(&status.conditions, COMPLETE).unwrap();
