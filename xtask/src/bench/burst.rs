@@ -104,8 +104,8 @@ pub fn aims(count: usize) -> Vec<Aim> {
     let mut aims =
         vec![Aim { figure: CALLS, bound: Bound::Most(2.1) }, Aim { figure: WRITES, bound: Bound::Most(3.2) }];
     if count == 1000 {
-        aims.push(Aim { figure: RATE, bound: Bound::LeastOfFloor(0.8) });
-        aims.push(Aim { figure: STARTS, bound: Bound::MostOfFloor(1.5) });
+        aims.push(Aim { figure: RATE, bound: Bound::LeastOfBaseline(0.8) });
+        aims.push(Aim { figure: STARTS, bound: Bound::MostOfBaseline(1.5) });
         aims.push(Aim { figure: ENDS, bound: Bound::Most(2000.0) });
     }
     aims

@@ -36,9 +36,9 @@ pub enum Bound {
     /// At most this.
     Most(f64),
     /// At most this multiple of the baseline's figure.
-    MostOfFloor(f64),
+    MostOfBaseline(f64),
     /// At least this multiple of the baseline's figure.
-    LeastOfFloor(f64),
+    LeastOfBaseline(f64),
 }
 
 impl Bound {
@@ -47,8 +47,8 @@ impl Bound {
     fn is_met(self, value: f64, ratio: Option<f64>) -> Option<bool> {
         match self {
             Self::Most(most) => Some(value <= most),
-            Self::MostOfFloor(most) => ratio.map(|ratio| ratio <= most),
-            Self::LeastOfFloor(least) => ratio.map(|ratio| ratio >= least),
+            Self::MostOfBaseline(most) => ratio.map(|ratio| ratio <= most),
+            Self::LeastOfBaseline(least) => ratio.map(|ratio| ratio >= least),
         }
     }
 }
@@ -57,8 +57,8 @@ impl Display for Bound {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Most(most) => write!(f, "≤ {most}"),
-            Self::MostOfFloor(most) => write!(f, "≤ {most} × baseline"),
-            Self::LeastOfFloor(least) => write!(f, "≥ {least} × baseline"),
+            Self::MostOfBaseline(most) => write!(f, "≤ {most} × baseline"),
+            Self::LeastOfBaseline(least) => write!(f, "≥ {least} × baseline"),
         }
     }
 }
@@ -201,12 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_is_compared_with_the_floor_that_is_faster() {
+    fn the_operator_is_compared_with_the_baseline_that_is_faster() {
         let baseline = |rate| vec![turn(&[(RATE, rate), ("POST p50", 100.0)])];
         let operator = [150.0, 180.0, 120.0].map(|rate| turn(&[(RATE, rate), ("POST p50", 160.0), ("own", 1.0)]));
         let aims = vec![
-            Aim { figure: RATE, bound: Bound::LeastOfFloor(0.8) },
-            Aim { figure: "POST p50", bound: Bound::MostOfFloor(1.5) },
+            Aim { figure: RATE, bound: Bound::LeastOfBaseline(0.8) },
+            Aim { figure: "POST p50", bound: Bound::MostOfBaseline(1.5) },
             Aim { figure: "own", bound: Bound::Most(2.0) },
         ];
         let columns = vec![
@@ -222,11 +222,11 @@ mod tests {
 
 A note.
 
-|                       | baseline 32 | baseline 128 | operator         | ÷ baseline 128 | aim                   |
-|-----------------------|----------|-----------|------------------|-------------|-----------------------|
-| executions per second | 160      | 200       | 150 (120 to 180) | 0.750       | ≥ 0.8 × baseline: missed |
-| POST p50              | 100      | 100       | 160              | 1.60        | ≤ 1.5 × baseline: missed |
-| own                   |          |           | 1                |             | ≤ 2: met              |
+|                       | baseline 32 | baseline 128 | operator         | ÷ baseline 128 | aim                      |
+|-----------------------|-------------|--------------|------------------|----------------|--------------------------|
+| executions per second | 160         | 200          | 150 (120 to 180) | 0.750          | ≥ 0.8 × baseline: missed |
+| POST p50              | 100         | 100          | 160              | 1.60           | ≤ 1.5 × baseline: missed |
+| own                   |             |              | 1                |                | ≤ 2: met                 |
 "
         );
         let json = table.to_json();
@@ -249,7 +249,7 @@ A note.
     }
 
     #[test]
-    fn a_scenario_without_a_floor_has_no_ratios_and_can_have_aims() {
+    fn a_scenario_without_a_baseline_has_no_ratios_and_can_have_aims() {
         let aims = vec![Aim { figure: "writes", bound: Bound::Most(0.0) }];
         let columns = vec![("operator".to_owned(), vec![turn(&[("writes", 0.0)])])];
         let table = Table { title: "rest".into(), notes: Vec::new(), columns, aims };
