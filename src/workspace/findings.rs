@@ -41,7 +41,7 @@ pub enum Discovered {
     Complete,
     /// Something could not be done.
     Incomplete {
-        /// One of [`reason`].
+        /// One of [`reasons::workspace`](crate::api::reasons::workspace).
         reason: &'static str,
         /// How many are affected, why the first of them is, and what to do.
         message: String,

@@ -99,7 +99,7 @@ impl State {
 /// Why a Workspace cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// One of [`reason`].
+    /// One of [`reasons::workspace`](crate::api::reasons::workspace).
     pub reason: &'static str,
     /// What is wrong and what to do.
     pub message: String,
