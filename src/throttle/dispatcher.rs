@@ -1,4 +1,4 @@
-//! Decides who may call, from the bucket, the queue and the calls in flight. No I/O here; the time is an argument.
+//! Decides who may call next. It looks at the bucket, the queue and the calls in flight, does no I/O and reads no clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

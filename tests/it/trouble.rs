@@ -233,8 +233,7 @@ async fn a_store_restored_under_a_running_operator_to_before_a_run_does_not_run_
     tokio::time::sleep(Duration::from_secs(2)).await;
     world.execute("run", json!({ "workflowIdentifier": "echo", "deletionPolicy": "Orphan" })).await;
     world.wait_for_reason("run", "Completed").await;
-    // Restores the object to the state before its claim. In this order, the operator has no reason to restore what was
-    // removed.
+    // Takes the object back to its state before the claim. The order matters: the operator must not put anything back.
     world.patch("run", json!({ "metadata": { "annotations": null } })).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let nothing = Patch::Merge(json!({ "status": null }));

@@ -131,8 +131,8 @@ impl ExecutionState {
         derived_id(&self.owner.name, &self.uid)
     }
 
-    /// Whether the claim may be from an earlier resource, and may have replaced one of this resource, of which nothing
-    /// is left.
+    /// Whether the claim may come from an earlier resource of this name. It may have replaced a claim of this resource
+    /// and left no trace of it.
     pub(crate) fn is_elder(&self, claim: &Claim) -> bool {
         self.spec.execution_id.is_none()
             && self.status.execution_id.is_none()

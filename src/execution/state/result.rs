@@ -1,5 +1,5 @@
-//! Where the result of a run goes: into the status, or whole into an object that the spec names; and who owns that
-//! object.
+//! Decides where the result of a run goes: into the status, or into the object that the spec names. Also decides who
+//! owns that object.
 
 use std::time::Duration;
 

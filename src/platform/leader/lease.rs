@@ -1,4 +1,4 @@
-//! Decides who leads: what to do about the Lease, from what was read of it. This module does no I/O; `elector.rs` does.
+//! Decides from the Lease who leads and what to do next. This module does no I/O; `elector.rs` does.
 //!
 //! No wall clocks are compared. A candidate may take the Lease once nobody has changed it for as long as the Lease
 //! says, measured from when this candidate first saw the present state. The leader stops acting
