@@ -1,5 +1,6 @@
 //! Many executions at once, by the baseline and by the operator in turn.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mistral_simulator::{Behaviour, WorkflowSpec};
@@ -10,7 +11,7 @@ use super::environment::{Environment, How, Operator, Program, Stage};
 use super::figures::{Figures, milliseconds, number, percentile};
 use super::load::{self, Watch};
 use super::measure::{Booked, Machine, Usage, Writes};
-use super::report::{Aim, Bound, RATE, Table};
+use super::report::{Aim, Bound, RATE, Table, operator_column};
 use crate::demo::Result;
 use mistral_workflows_operator::api::WorkflowExecution;
 
@@ -42,18 +43,19 @@ pub struct Shape {
 }
 
 /// The measured program.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Who {
     /// The baseline program, which works on this many executions at a time.
     Baseline(usize),
-    Operator,
+    /// The operator, or one of another build, which has a name.
+    Operator(Option<String>, PathBuf),
 }
 
 impl Who {
-    fn name(self) -> String {
+    fn name(&self) -> String {
         match self {
             Self::Baseline(at_once) => format!("baseline, {at_once} at once"),
-            Self::Operator => "operator".to_owned(),
+            Self::Operator(other, _) => operator_column(other.as_deref()),
         }
     }
 }
@@ -75,13 +77,14 @@ impl Running {
 /// Measures each of `baselines` and the operator in every round. Each round begins with another program.
 pub async fn rounds(environment: &mut Environment, shape: Shape, baselines: &[usize], rounds: usize) -> Result<Table> {
     let warm_up = Shape { count: WARM_UP, window: WARM_UP, latency: Duration::ZERO, to_the_end: false };
-    turn(environment, Who::Baseline(32), warm_up).await?;
-    let everyone: Vec<Who> = baselines.iter().map(|at_once| Who::Baseline(*at_once)).chain([Who::Operator]).collect();
+    turn(environment, &Who::Baseline(32), warm_up).await?;
+    let operators = environment.operators().into_iter().map(|(other, program)| Who::Operator(other, program));
+    let everyone: Vec<Who> = baselines.iter().map(|at_once| Who::Baseline(*at_once)).chain(operators).collect();
     let mut columns: Vec<(String, Vec<Figures>)> = everyone.iter().map(|who| (who.name(), Vec::new())).collect();
     for round in 0..rounds {
         for position in 0..everyone.len() {
             let index = (position + round) % everyone.len();
-            let figures = turn(environment, everyone[index], shape).await?;
+            let figures = turn(environment, &everyone[index], shape).await?;
             let rate = figures.get(RATE).unwrap_or_default();
             println!("  round {} of {rounds}: {}: {rate:.1} executions a second", round + 1, everyone[index].name());
             columns[index].1.push(figures);
@@ -111,17 +114,17 @@ pub fn aims(count: usize) -> Vec<Aim> {
     aims
 }
 
-async fn turn(environment: &mut Environment, who: Who, shape: Shape) -> Result<Figures> {
+async fn turn(environment: &mut Environment, who: &Who, shape: Shape) -> Result<Figures> {
     let workflow = |lasts: u64| WorkflowSpec {
         behaviour: Some(Behaviour { duration_ms: Some(lasts), ..Behaviour::default() }),
         ..WorkflowSpec::new(workflow(lasts))
     };
     let stage = environment.stage(&DURATIONS.map(workflow), shape.latency).await?;
     let mut running = match who {
-        Who::Baseline(at_once) => Running::Baseline(environment.baseline(&stage, at_once).await?),
-        Who::Operator => {
+        Who::Baseline(at_once) => Running::Baseline(environment.baseline(&stage, *at_once).await?),
+        Who::Operator(_, program) => {
             stage.furnish("5m").await?;
-            let operator = environment.operator(&stage, UNHINDERED).await?;
+            let operator = environment.operator_of(program, &stage, UNHINDERED).await?;
             stage.until_accepted().await?;
             Running::Operator(operator)
         }

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 use std::time::Duration;
 
 use cluster::{ControlPlane, Supervised};
@@ -41,6 +42,28 @@ pub const AT_ONCE: usize = 32;
 pub struct Built {
     pub operator: PathBuf,
     pub simulator: PathBuf,
+    /// Operators of other builds, which are measured in turn with this one.
+    pub against: Vec<Against>,
+}
+
+/// An operator of another build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Against {
+    pub name: String,
+    pub operator: PathBuf,
+}
+
+impl FromStr for Against {
+    type Err = Box<dyn std::error::Error + Send + Sync>;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.split_once('=') {
+            Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+                Ok(Self { name: name.to_owned(), operator: file.into() })
+            }
+            _ => Err("give a name and a program, as in before=/tmp/operator".into()),
+        }
+    }
 }
 
 /// A control plane with the CRDs. Dropping it stops the control plane.
@@ -128,12 +151,24 @@ impl Environment {
         Ok(program)
     }
 
-    /// Starts an operator for the stage's namespace, and waits until it leads.
+    /// Starts the operator for the stage's namespace, and waits until it leads.
     pub async fn operator(&mut self, stage: &Stage, how: How) -> Result<Operator> {
+        let operator = self.built.operator.clone();
+        self.operator_of(&operator, stage, how).await
+    }
+
+    /// The operators to measure in turn: those of other builds, then this one, which has no name.
+    pub fn operators(&self) -> Vec<(Option<String>, PathBuf)> {
+        let others = self.built.against.iter().map(|other| (Some(other.name.clone()), other.operator.clone()));
+        others.chain([(None, self.built.operator.clone())]).collect()
+    }
+
+    /// Starts an operator of this build or another one.
+    pub async fn operator_of(&mut self, program: &Path, stage: &Stage, how: How) -> Result<Operator> {
         // The port is free now. If another process takes it, the operator ends.
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let lease = if how.elected { "bench" } else { "" };
-        let mut command = Command::new(&self.built.operator);
+        let mut command = Command::new(program);
         command
             .args(["run", "--namespace", &stage.namespace, "--allow-base-url", &stage.url, "--log-level", "info"])
             .args(["--listen", &listen.to_string(), "--lease-name", lease, "--lease-namespace", &stage.namespace])

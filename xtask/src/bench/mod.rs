@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::demo::programs::{Binaries, workspace_folder};
 use crate::demo::{Result, heading};
-use environment::{Built, Environment};
+use environment::{Against, Built, Environment};
 use report::Table;
 use rest::Scene;
 
@@ -62,6 +62,10 @@ pub struct Options {
     /// Measure one burst of this many executions instead of the usual ones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     executions: Option<u32>,
+    /// Operator of another build to measure in turn with this one, in burst and restart; can be repeated. Burst then
+    /// has no baseline, and waits for no finalizer.
+    #[arg(long, value_name = "NAME=FILE")]
+    against: Vec<Against>,
     /// File for all figures, as JSON [default: target/bench.json, in the repository]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -83,6 +87,11 @@ impl Options {
         usize::try_from(rounds).unwrap_or(usize::MAX)
     }
 
+    /// How often each operator is restarted.
+    fn restarts(&self) -> usize {
+        if self.against.is_empty() { 1 } else { self.rounds(3) }
+    }
+
     fn json(&self) -> PathBuf {
         self.json.clone().unwrap_or_else(|| workspace_folder().join("target/bench.json"))
     }
@@ -100,7 +109,7 @@ impl Options {
 
     fn burst(&self, count: usize) -> burst::Shape {
         let latency = Duration::from_millis(50);
-        burst::Shape { count, window: count, latency, to_the_end: !self.quick }
+        burst::Shape { count, window: count, latency, to_the_end: !self.quick && self.against.is_empty() }
     }
 
     fn slow(&self) -> burst::Shape {
@@ -123,7 +132,7 @@ impl Options {
 /// Measures, and prints the results. Fails if something did not complete, or nothing was counted.
 pub fn run(options: Options) -> Result<()> {
     let (Some(operator), Some(simulator)) = (&options.operator, &options.simulator) else { return run_release() };
-    let built = Built { operator: operator.clone(), simulator: simulator.clone() };
+    let built = Built { operator: operator.clone(), simulator: simulator.clone(), against: options.against.clone() };
     let mut folder = TempDir::with_prefix("mistral-workflows-bench-")?;
     let runtime = tokio::runtime::Runtime::new()?;
     let outcome = runtime.block_on(async {
@@ -205,7 +214,8 @@ impl Course<'_> {
         let options = self.options;
         for (count, rounds) in options.bursts() {
             let environment = self.environment(&format!("burst-{count}")).await?;
-            let mut table = burst::rounds(environment, options.burst(count), &[32, 128], rounds).await?;
+            let baselines: &[usize] = if options.against.is_empty() { &[32, 128] } else { &[] };
+            let mut table = burst::rounds(environment, options.burst(count), baselines, rounds).await?;
             table.title = format!("burst, N = {count}");
             table.aims = burst::aims(count);
             if let Some(small) = self.tables.last()
@@ -235,7 +245,7 @@ impl Course<'_> {
             self.add(table)?;
         }
         if restarts && let Some(environment) = &mut self.environment {
-            let table = scene.restart(environment).await?;
+            let table = scene.restarts(environment, self.options.restarts()).await?;
             self.add(table)?;
         }
         Ok(())
@@ -287,6 +297,15 @@ mod tests {
         assert!(parsed(&[]).wants(Scenario::Rest) && parsed(&[]).wants(Scenario::Burst));
         let some = parsed(&["restart", "slow"]);
         assert!(some.wants(Scenario::Slow) && some.wants(Scenario::Restart) && !some.wants(Scenario::Rest));
+    }
+
+    #[test]
+    fn an_operator_of_another_build_has_a_name_and_takes_the_baselines_place() {
+        let options = parsed(&["burst", "--against", "before=/tmp/one", "--against", "without=/tmp/a=b"]);
+        let given = options.against.iter().map(|it| (it.name.as_str(), it.operator.to_str().unwrap()));
+        assert_eq!(given.collect::<Vec<_>>(), [("before", "/tmp/one"), ("without", "/tmp/a=b")]);
+        assert!(!options.burst(1000).to_the_end && parsed(&[]).burst(1000).to_the_end);
+        assert!(Cli::try_parse_from(["bench", "--against", "/tmp/one"]).is_err());
     }
 
     #[test]

@@ -10,6 +10,14 @@ use super::figures::{Figures, Spread};
 /// The figure that determines the best of several baselines.
 pub const RATE: &str = "executions per second";
 
+/// How the columns of other builds begin.
+const AGAINST: &str = "against ";
+
+/// The column of the operator, or of one of another build.
+pub fn operator_column(other: Option<&str>) -> String {
+    other.map_or_else(|| "operator".to_owned(), |name| format!("{AGAINST}{name}"))
+}
+
 /// The results of one scenario.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -69,9 +77,10 @@ impl Table {
         Spread::of(self.columns.get(column)?.1.iter().filter_map(|turn| turn.get(figure)))
     }
 
-    /// The column of the baseline with the most executions per second.
+    /// The column of the baseline, or of the other build, with the most executions per second.
     fn best_baseline(&self) -> Option<usize> {
-        let baselines = (0..self.columns.len()).filter(|column| self.columns[*column].0.starts_with("baseline"));
+        let compared = |name: &str| name.starts_with("baseline") || name.starts_with(AGAINST);
+        let baselines = (0..self.columns.len()).filter(|column| compared(&self.columns[*column].0));
         let rate = |column: &usize| self.spread(*column, RATE).map_or(0.0, |spread| spread.median);
         baselines.max_by(|one, other| rate(one).total_cmp(&rate(other)))
     }

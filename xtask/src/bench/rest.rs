@@ -1,5 +1,6 @@
 //! Idle executions, and an operator that restarts among them.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::ResourceExt;
@@ -14,7 +15,7 @@ use super::environment::{Environment, How, Operator, Stage};
 use super::figures::{Figures, number};
 use super::load::{self, Watch};
 use super::measure::{Counts, Meter, Writes};
-use super::report::{Aim, Bound, Table};
+use super::report::{Aim, Bound, Table, operator_column};
 use crate::demo::Result;
 
 const ENDS: &str = "ends";
@@ -120,11 +121,37 @@ impl Scene {
             Aim { figure: "calls about one execution", bound: Bound::Most(0.0) },
             Aim { figure: "peak memory, MiB", bound: Bound::Most(64.0) },
         ];
-        Ok(self.table("rest", figures, aims))
+        Ok(self.table("rest", vec![(operator_column(None), vec![figures])], aims))
     }
 
-    /// Stops the operator, starts another one, and measures the effects.
-    pub async fn restart(&mut self, environment: &mut Environment) -> Result<Table> {
+    /// Restarts each operator this many times, in turn, and measures the effects.
+    pub async fn restarts(&mut self, environment: &mut Environment, rounds: usize) -> Result<Table> {
+        let operators = environment.operators();
+        let named = |(other, _): &(Option<String>, PathBuf)| (operator_column(other.as_deref()), Vec::new());
+        let mut columns: Vec<(String, Vec<Figures>)> = operators.iter().map(named).collect();
+        for round in 0..rounds {
+            for (place, (_, program)) in operators.iter().enumerate() {
+                println!("  round {} of {rounds}: {}", round + 1, columns[place].0);
+                let figures = self.restart(environment, program).await?;
+                columns[place].1.push(figures);
+            }
+        }
+        let aims = vec![
+            Aim { figure: "seconds from its start to ready", bound: Bound::Most(5.0) },
+            Aim { figure: "most calls within a second", bound: Bound::Most(AT_MOST_A_SECOND) },
+            Aim { figure: "writes to executions that changed nothing", bound: Bound::Most(0.0) },
+            Aim { figure: "peak memory, MiB", bound: Bound::Most(64.0) },
+        ];
+        let mut table = self.table("restart", columns, aims);
+        table.notes.push(format!(
+            "Counted for {} s from the new process's start, with the budget of {BUDGET} calls a second, a fifth of which may leave at once.",
+            self.shape.restarted.as_secs()
+        ));
+        Ok(table)
+    }
+
+    /// Stops the operator, starts this one, and measures the effects.
+    async fn restart(&mut self, environment: &mut Environment, program: &Path) -> Result<Figures> {
         let lasts = self.shape.restarted;
         println!("  starting the operator anew, and looking for {} s", lasts.as_secs());
         let told = Instant::now();
@@ -134,7 +161,7 @@ impl Scene {
         self.stage.simulated.forget_calls().await?;
         let meter = Meter::start(self.stage.simulated.clone());
         let begun = Instant::now();
-        self.operator = environment.operator(&self.stage, AS_INSTALLED).await?;
+        self.operator = environment.operator_of(program, &self.stage, AS_INSTALLED).await?;
         let ready = begun.elapsed();
         sleep(lasts.saturating_sub(ready)).await;
         self.operator.program.check()?;
@@ -158,21 +185,10 @@ impl Scene {
         if counted.calls.is_empty() {
             return Err("no call was counted.".into());
         }
-        let aims = vec![
-            Aim { figure: "seconds from its start to ready", bound: Bound::Most(5.0) },
-            Aim { figure: "most calls within a second", bound: Bound::Most(AT_MOST_A_SECOND) },
-            Aim { figure: "writes to executions that changed nothing", bound: Bound::Most(0.0) },
-            Aim { figure: "peak memory, MiB", bound: Bound::Most(64.0) },
-        ];
-        let mut table = self.table("restart", figures, aims);
-        table.notes.push(format!(
-            "Counted for {} s from the new process's start, with the budget of {BUDGET} calls a second, a fifth of which may leave at once.",
-            lasts.as_secs()
-        ));
-        Ok(table)
+        Ok(figures)
     }
 
-    fn table(&self, name: &str, figures: Figures, aims: Vec<Aim>) -> Table {
+    fn table(&self, name: &str, columns: Vec<(String, Vec<Figures>)>, aims: Vec<Aim>) -> Table {
         let Shape { finished, running, rest, .. } = self.shape;
         let mut notes = vec![format!(
             "{finished} executions that have ended and {running} that go on, with inputs and results of {PADDING} bytes and more."
@@ -180,12 +196,7 @@ impl Scene {
         if name == "rest" {
             notes.push(format!("Looked at for {} s.", rest.as_secs()));
         }
-        Table {
-            title: format!("{name}, N = {}", finished + running),
-            notes,
-            columns: vec![("operator".to_owned(), vec![figures])],
-            aims,
-        }
+        Table { title: format!("{name}, N = {}", finished + running), notes, columns, aims }
     }
 
     async fn look(&self, environment: &Environment) -> Result<Before> {
