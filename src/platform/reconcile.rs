@@ -4,9 +4,11 @@
 //! forget: it does nothing once the term is over, and a plan that never settles cannot spin.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::runtime::controller::Action;
@@ -152,6 +154,14 @@ impl<M: Clone + Default + PartialEq> CachedStates<M> {
     }
 }
 
+/// Keeps a panic in a reconcile from ending the process: a new process would only meet the same object again.
+///
+/// # Errors
+/// Those of the reconcile, and [`Error::Panicked`].
+pub async fn contained(reconcile: impl Future<Output = Result<Action, Error>>) -> Result<Action, Error> {
+    AssertUnwindSafe(reconcile).catch_unwind().await.unwrap_or(Err(Error::Panicked))
+}
+
 #[cfg(test)]
 mod tests {
     use tokio_util::sync::CancellationToken;
@@ -210,5 +220,11 @@ mod tests {
         assert_eq!(seen(false, 2, true).await, ["step", "failed"]);
         assert_eq!(seen(true, 2, false).await, Vec::<&str>::new());
         assert_eq!(seen(false, 1000, false).await.len(), MAX_STEPS, "a plan that does not settle spins");
+    }
+
+    #[tokio::test]
+    async fn a_reconcile_that_panics_is_repeated_later_and_ends_nothing_else() {
+        let outcome = contained(async { panic!("a bug") }).await;
+        assert!(matches!(outcome, Err(Error::Panicked)));
     }
 }
