@@ -35,7 +35,7 @@ use crate::execution::tracker::{ApiAnswer, Tracker};
 use crate::mistral::{self};
 use crate::platform::apiserver::{self, Error, Written, write_status};
 use crate::platform::events::Notice;
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::Requeue;

@@ -26,7 +26,7 @@ use crate::platform::apiserver;
 use crate::platform::decoded::Decoded;
 use crate::platform::events::{self, Writer};
 use crate::platform::health::Health;
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 use crate::platform::requeue::Failures;
 use crate::platform::watch::{self, Scope};
 use crate::workflow::discovery::Discovery;

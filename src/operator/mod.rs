@@ -22,7 +22,7 @@ use self::metrics::AllMetrics;
 use crate::platform::apiserver;
 use crate::platform::health::{self, Health};
 use crate::platform::leader::elector::{self, Election, LeaseConfig};
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 use crate::platform::watch::{self, Scope};
 
 /// What readiness waits for first.

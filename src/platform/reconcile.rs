@@ -14,7 +14,7 @@ use kube::Resource;
 use kube::runtime::controller::Action;
 
 use crate::platform::apiserver::{Error, Written};
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 use crate::sync::lock;
 
 /// More steps than any reconcile needs.

@@ -23,7 +23,7 @@ use crate::api::{Workflow, WorkflowStatus};
 use crate::mistral::wire::{Id, Registration};
 use crate::mistral::{self, Gap, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
 use crate::platform::apiserver::{self, Error, Written, write_status};
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::{self, Refusal, Requeue};

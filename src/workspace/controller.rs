@@ -28,7 +28,7 @@ use crate::mistral::call_metrics::Calls;
 use crate::mistral::{self, wire::WhoAmI};
 use crate::platform::apiserver::{self, Error, call, write_status};
 use crate::platform::decoded::Decoded;
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 use crate::platform::reconcile::{self, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::Refusal;

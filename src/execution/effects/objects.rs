@@ -21,7 +21,7 @@ use crate::execution::state::result::{
 use crate::execution::status::reason;
 use crate::json::Json;
 use crate::platform::apiserver::{self, Error, call};
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 use crate::text::truncate;
 
 /// Attempts to create an object that exists at the create and is gone at the get after it.

@@ -18,7 +18,7 @@ use crate::execution::plan::delete::LONGEST_GRACE;
 use crate::execution::state::{ExecutionState, Sent, StopCall};
 use crate::mistral::{Client, Error};
 use crate::platform::apiserver::list_metadata;
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 
 /// How long to try: as long as a deletion would.
 const LIMIT: Duration = Duration::from_secs(300);

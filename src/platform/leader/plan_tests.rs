@@ -86,20 +86,6 @@ fn after_a_kill_another_leads_within_15_seconds_and_a_leader_has_time_for_two_tr
     assert!(RENEW_DEADLINE < LEASE_DURATION);
 }
 
-#[test]
-fn a_term_is_over_when_its_time_is_and_not_before() {
-    let stop = CancellationToken::new();
-    assert!(!Term::unlimited(stop.clone(), Timestamp::UNIX_EPOCH).is_over());
-    let term = Term::until(stop, Timestamp::UNIX_EPOCH, Instant::now());
-    let other = term.clone();
-    assert!(other.is_over());
-    assert!(!term.extend(Instant::now() + 60 * SECOND) && other.is_over(), "what is over stays over");
-    let term = Term::until(CancellationToken::new(), Timestamp::UNIX_EPOCH, Instant::now() + 60 * SECOND);
-    assert!(term.extend(Instant::now() + 120 * SECOND) && !term.is_over());
-    term.end();
-    assert!(term.is_over());
-}
-
 /// Milliseconds.
 type Moment = u64;
 
