@@ -99,7 +99,7 @@ mod tests {
             (403, "is forbidden: ValidatingAdmissionPolicy", Some(Cause::Rule)),
             (422, "is invalid: spec.input", Some(Cause::Rule)),
             (400, "admission webhook denied the request", Some(Cause::Rule)),
-            (403, "workflowexecutions \"run\" is forbidden: not yet ready to handle request", None),
+            (403, "configmaps \"a\" is forbidden: not yet ready to handle request", None),
             (422, "the server rejected our request due to an error in our request", None),
             (500, "failed calling webhook", None),
             (409, "the object has been modified", None),

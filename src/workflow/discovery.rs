@@ -20,6 +20,7 @@ use crate::mistral;
 use crate::mistral::wire::WorkflowRow;
 use crate::platform::apiserver::{self, Error, call};
 use crate::platform::events::Notice;
+use crate::platform::names::PROGRAM;
 use crate::throttle::Priority;
 use crate::workspace::connections::WorkspaceKey;
 use crate::workspace::findings::Discovered as Outcome;
@@ -368,10 +369,7 @@ fn resource(row: &WorkflowRow, workspace: &str, from: Option<&str>) -> Workflow 
 }
 
 fn labels() -> BTreeMap<String, String> {
-    BTreeMap::from([
-        (watch::MANAGED_BY.to_owned(), "mistral-workflows-operator".to_owned()),
-        (DISCOVERED.to_owned(), "true".to_owned()),
-    ])
+    BTreeMap::from([(watch::MANAGED_BY.to_owned(), PROGRAM.to_owned()), (DISCOVERED.to_owned(), "true".to_owned())])
 }
 
 fn annotations(from: Option<&str>) -> BTreeMap<String, String> {

@@ -26,7 +26,7 @@ use crate::execution::state::{
 use crate::execution::status::{is_finished, reason};
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, REQUEST_TIMEOUT};
-use crate::platform::apiserver::FIELD_MANAGER;
+use crate::platform::names::FIELD_MANAGER;
 use crate::platform::refused::{Cause, Refused};
 use crate::platform::requeue::Requeue;
 use crate::workspace::access::{ConnectionInfo, Workspace};

@@ -8,17 +8,15 @@ use kube::runtime::watcher;
 use reqwest::header::{self, HeaderValue};
 use tower::limit::ConcurrencyLimitLayer;
 
+use crate::platform::names::USER_AGENT;
+
 /// Longest silence of the API server on a connection with a pending response. Longer than any [watch](watching).
 const SILENCE: Duration = Duration::from_secs(60);
-
-/// The operator's name in the API server's audit log. The part up to the slash is also the manager of the fields that
-/// the operator writes. GitOps tools can be told to ignore a manager's fields.
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("mistral-workflows-operator/", env!("CARGO_PKG_VERSION")));
 
 /// Adapts kube's defaults for calls to the API server.
 ///
 /// By default, kube does not identify the operator, and repeats writes up to 15 times. It sends requests to the cluster
-/// through the proxy that HTTPS_PROXY names for the Mistral API. It waits forever for the response to a list or watch
+/// through the proxy that HTTPS_PROXY names for other servers. It waits forever for the response to a list or watch
 /// whose other end is gone: a leader would go on renewing its Lease and see no more changes.
 pub fn tuned(mut config: kube::Config) -> kube::Config {
     config.default_retry = false;
@@ -26,7 +24,7 @@ pub fn tuned(mut config: kube::Config) -> kube::Config {
     config.read_timeout = Some(SILENCE);
     // The timeout counts from the request, not from when the connection fell idle.
     config.reset_reader_on_write = true;
-    config.headers.push((header::USER_AGENT, AGENT));
+    config.headers.push((header::USER_AGENT, HeaderValue::from_static(USER_AGENT)));
     config
 }
 

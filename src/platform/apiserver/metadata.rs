@@ -10,12 +10,10 @@ use serde_json::json;
 
 use super::{Error, ask};
 use crate::platform::decoded::{Metadata, MetadataList};
+use crate::platform::names::FIELD_MANAGER;
 
 /// For how long after a write a reconcile that sees an older object is put off.
 const STALE_FOR: Duration = Duration::from_secs(5);
-
-/// The name under which the API server records which metadata fields this operator wrote last.
-pub const FIELD_MANAGER: &str = "mistral-workflows-operator";
 
 /// Reads an object's metadata; none if there is no such object.
 ///

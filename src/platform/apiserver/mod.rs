@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 pub use client::{PAGE, client, tuned, watching};
 pub(super) use error::RECONSTRUCTED;
 pub use error::{Error, describe};
-pub use metadata::{FIELD_MANAGER, Written, finalizers, get_metadata, list_metadata, patch_metadata, written_by_us};
+pub use metadata::{Written, finalizers, get_metadata, list_metadata, patch_metadata, written_by_us};
 pub use objects::{get, get_by_list};
 pub use status::{Operation, status_patch, write_status};
 pub use undecodable::let_go_of_undecodable;

@@ -11,12 +11,13 @@ use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{CLOCK_SKEW, later};
-use crate::platform::apiserver::{Error, FIELD_MANAGER, call_within};
+use crate::platform::apiserver::{Error, call_within};
 use crate::platform::health::Health;
 use crate::platform::leader::plan::{
     CALL, Candidate, LEASE_DURATION, Lost, NOBODY, Next, RENEW_EVERY, RETRY_PERIOD, Record,
 };
 use crate::platform::leader::term::Term;
+use crate::platform::names::FIELD_MANAGER;
 
 /// The name of the Lease in readiness.
 pub const LEASE: &str = "the Lease";

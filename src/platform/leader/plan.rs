@@ -2,9 +2,9 @@
 //!
 //! No wall clocks are compared. A candidate may take the Lease once nobody has changed it for as long as the Lease
 //! says, measured from when this candidate first saw the present state. The leader stops acting
-//! [earlier than that](RENEW_DEADLINE), measured from when it sent its last successful write. Others see a write only after
-//! it was sent, so the leader's time is over first, unless the clocks' speeds differ by a sixth. Every write names the
-//! version that it replaces, so of two candidates one gets a conflict.
+//! [earlier than that](RENEW_DEADLINE), measured from when it sent its last successful write. Others see a write only
+//! after it was sent, so the leader's time is over first, unless the clocks' speeds differ by a sixth. Every write names
+//! the version that it replaces, so of two candidates one gets a conflict.
 //!
 //! The Lease keeps two operators from working on the same objects. It cannot keep a call that was sent from taking
 //! effect late; claims exist for that.
