@@ -30,7 +30,7 @@ use crate::execution::plan::stop;
 use crate::execution::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
 use crate::execution::run_durations::RunDurationHistory;
 use crate::execution::state::{ExecutionState, Instance, Memory, References, Remote, WorkflowRefState};
-use crate::execution::status::{is_finished, is_started};
+use crate::execution::status::{is_finished, is_started, reason};
 use crate::execution::tracker::{ApiAnswer, Tracker};
 use crate::mistral::{self};
 use crate::platform::apiserver::{self, Error, Written, write_status};
@@ -156,7 +156,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     let (object, is_stand_in) = match &object.0 {
         Ok(object) => (object, false),
         Err(invalid) => {
-            context.shared.publisher.undecodable(object.as_ref(), &invalid.error);
+            context.shared.publisher.undecodable(reason::UNDECODABLE, object.as_ref(), &invalid.error);
             match undecodable::being_deleted(&invalid.metadata, &context.shared.connections) {
                 Some(it) => stand_in = it,
                 None => return Ok(Action::await_change()),

@@ -84,7 +84,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {
-            context.shared.publisher.undecodable(object.as_ref(), &invalid.error);
+            context.shared.publisher.undecodable(reason::UNDECODABLE, object.as_ref(), &invalid.error);
             return apiserver::let_go_of_undecodable::<Workflow>(&context.shared.client, &invalid.metadata, FINALIZER)
                 .await;
         }
@@ -157,7 +157,7 @@ impl Reconcile for Reconciliation<'_> {
                 let last = self.state.memory.status_refused.take();
                 if last.is_none() {
                     let unsaid = conditions::find(&status.conditions, READY);
-                    self.context.shared.publisher.publish(&about, vec![refused.status(unsaid)]);
+                    self.context.shared.publisher.publish(&about, vec![refused.status(reason::STATUS_REFUSED, unsaid)]);
                 }
                 let next = self.refused(last.as_deref(), refused);
                 let left = next.left(&self.resource_version, Timestamp::now()).unwrap_or_default();
@@ -343,10 +343,10 @@ impl<'a> Reconciliation<'a> {
             } else {
                 "only a deletion waits for that."
             };
-            self.context
-                .shared
-                .publisher
-                .publish(&apiserver::reference(self.object), vec![refused.finalizer(present, so)]);
+            self.context.shared.publisher.publish(
+                &apiserver::reference(self.object),
+                vec![refused.finalizer(reason::FINALIZER_REFUSED, present, so)],
+            );
         }
         let next = self.refused(last.as_deref(), refused);
         self.state.memory.finalizer_refused = Some(next);

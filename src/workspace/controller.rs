@@ -114,7 +114,7 @@ pub async fn reconcile(object: Arc<Decoded<Workspace>>, context: Arc<Context>) -
     let workspace = match &object.0 {
         Ok(workspace) => workspace,
         Err(invalid) => {
-            context.shared.publisher.undecodable(object.as_ref(), &invalid.error);
+            context.shared.publisher.undecodable(reason::UNDECODABLE, object.as_ref(), &invalid.error);
             return Ok(Action::await_change());
         }
     };
@@ -248,7 +248,10 @@ impl<'a> Reconciliation<'a> {
                     let refused = Refused::of(&error).ok_or(error)?;
                     if self.refusal.is_none() {
                         let unsaid = conditions::find(&status.conditions, READY);
-                        publisher.publish(&apiserver::reference(object), vec![refused.status(unsaid)]);
+                        publisher.publish(
+                            &apiserver::reference(object),
+                            vec![refused.status(reason::STATUS_REFUSED, unsaid)],
+                        );
                     }
                     let uid = object.uid().unwrap_or_default();
                     let next = Refusal::once_more(self.refusal.as_deref(), refused, &version, &uid, now);

@@ -1,6 +1,6 @@
 //! Reasons of a WorkflowExecution.
 
-pub use super::any::{FINALIZER_REFUSED, STATUS_REFUSED};
+pub use super::any::{FINALIZER_REFUSED, STATUS_REFUSED, UNDECODABLE};
 
 /// `spec.suspend` is `true`, so the operator does not start the run.
 ///

@@ -1,5 +1,7 @@
 //! Reasons of a Workflow.
 
+pub use super::any::{FINALIZER_REFUSED, STATUS_REFUSED, UNDECODABLE};
+
 /// The workflow in Mistral matches the spec.
 ///
 /// On: `Ready`, Event

@@ -1,5 +1,7 @@
 //! Reasons of a Workspace.
 
+pub use super::any::{STATUS_REFUSED, UNDECODABLE};
+
 /// The API accepts the key.
 ///
 /// On: `Ready`, Event

@@ -19,7 +19,7 @@ use crate::execution::plan::ClusterStep;
 use crate::execution::plan::refused_writes::{self, Write};
 use crate::execution::state::input::{Admission, Input};
 use crate::execution::state::result::{self, ResultWrite};
-use crate::execution::status::{is_finished, is_started};
+use crate::execution::status::{is_finished, is_started, reason};
 use crate::platform::apiserver::{self, Error, call};
 use crate::platform::failpoint;
 use crate::platform::reconcile::Flow;
@@ -158,7 +158,7 @@ impl Reconciliation<'_> {
                 (false, true) => "the deletion of the resource waits only for that.",
                 (false, false) => "only a deletion waits for that.",
             };
-            self.publish(vec![refused.finalizer(present, so)]);
+            self.publish(vec![refused.finalizer(reason::FINALIZER_REFUSED, present, so)]);
         }
         self.state.refused(Write::Finalizer, refused, Timestamp::now());
         self.store_memory(self.state.refresh);

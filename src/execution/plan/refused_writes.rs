@@ -171,7 +171,7 @@ impl ExecutionState {
         if self.memory.refusals.told.replace(word.clone()).is_some_and(|told| told == word) {
             return Vec::new();
         }
-        let refusal = first.then(|| refused.status(unsaid));
+        let refusal = first.then(|| refused.status(reason::STATUS_REFUSED, unsaid));
         refusal.into_iter().chain(settled.notices.iter().cloned()).collect()
     }
 }

@@ -18,7 +18,6 @@ use kube::{Api, Client, Resource};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
-pub use crate::api::reasons::any::UNDECODABLE;
 use crate::platform::apiserver::{call, reference};
 use crate::platform::events::limits::{Fact, Limits, Refusal};
 use crate::platform::fair_queue::FairQueue;
@@ -163,13 +162,13 @@ impl Publisher {
         }
     }
 
-    /// Reports that an object cannot be decoded.
-    pub fn undecodable<K: Resource<DynamicType = ()>>(&self, object: &K, error: &str) {
+    /// Reports, with this reason, that an object cannot be decoded.
+    pub fn undecodable<K: Resource<DynamicType = ()>>(&self, reason: &str, object: &K, error: &str) {
         let note = format!(
             "The operator cannot decode this {} and skips it. If a newer operator wrote it, upgrade this one; otherwise correct the resource: {error}",
             K::kind(&())
         );
-        self.publish(&reference(object), vec![Notice::warning(UNDECODABLE, note)]);
+        self.publish(&reference(object), vec![Notice::warning(reason, note)]);
     }
 
     fn event(&self, about: &ObjectReference, notice: Notice) -> Event {
