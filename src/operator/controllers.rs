@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Config;
 use super::metrics::AllMetrics;
+use super::scopes::Scope;
 use super::triggers::{Notifiers, Triggers, notify, receive, shards, triggers};
 use crate::api::Workspace;
 use crate::execution::claim::unlisted::UnlistedClaims;
@@ -28,7 +29,7 @@ use crate::platform::events::{self, Writer};
 use crate::platform::health::Health;
 use crate::platform::leader::term::Term;
 use crate::platform::requeue::Failures;
-use crate::platform::watch::{self, Scope};
+use crate::platform::watch;
 use crate::workflow::discovery::Discovery;
 use crate::workflow::findings::Sweeps;
 use crate::workflow::inventory::Inventory;
@@ -108,7 +109,10 @@ impl Leader<'_> {
         }));
         let executions = async {
             // Each reconcile may be about a run that another execution has claimed: see `Reservations`.
-            stop.run_until_cancelled(join_all(self.scopes.iter().map(Scope::is_tried))).await;
+            stop.run_until_cancelled(join_all(
+                self.scopes.iter().map(|scope| scope.is_tried(&scope.listed.executions)),
+            ))
+            .await;
             tracing::info!("watching");
             futures::join!(stop.run_until_cancelled(distributing), executions.collect::<()>());
             controllers.executions.orphaned_runs.close();
@@ -170,7 +174,9 @@ impl Leader<'_> {
         let settings = execution::controller::Settings {
             cluster: self.cluster.clone(),
             instance,
-            unlisted: UnlistedClaims::from_now_on(self.scopes.iter().map(|scope| scope.executions.clone()).collect()),
+            unlisted: UnlistedClaims::from_now_on(
+                self.scopes.iter().map(|scope| scope.listed.executions.clone()).collect(),
+            ),
             labelled_inputs: self.config.input_secrets_need_label,
             metrics: self.metrics.executions.clone(),
         };
@@ -212,26 +218,26 @@ impl Leader<'_> {
         };
         let api_server = (&self.client, self.scopes, self.health);
         futures::join!(
-            watch::keep(
+            watch::run(
                 api_server,
                 |at| &at.served,
-                |at| &at.workspaces,
+                |at| &at.listed.workspaces,
                 |it| watch::trim_for_cache(it, |_| None, |_| false),
                 stores.workspaces,
                 workspace_changed,
             ),
-            watch::keep(
+            watch::run(
                 api_server,
-                |at| &at.workspaces,
-                |at| &at.workflows,
+                |at| &at.listed.workspaces,
+                |at| &at.listed.workflows,
                 |it| watch::trim_for_cache(it, |_| None, |_| false),
                 stores.workflows,
                 |workflow| notify(&notifiers.workflow, workflow),
             ),
-            watch::keep(
+            watch::run(
                 api_server,
-                |at| &at.workflows,
-                |at| &at.executions,
+                |at| &at.listed.workflows,
+                |at| &at.listed.executions,
                 execution::cache::trim_for_cache,
                 stores.executions,
                 |execution| notify(&notifiers.execution, execution),

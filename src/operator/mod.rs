@@ -3,6 +3,7 @@
 pub mod controllers;
 pub mod metrics;
 pub mod release_finalizers;
+pub mod scopes;
 pub mod triggers;
 
 use std::net::SocketAddr;
@@ -19,11 +20,12 @@ use uuid::Uuid;
 
 use self::controllers::Leader;
 use self::metrics::AllMetrics;
+use self::scopes::Scope;
 use crate::platform::apiserver;
 use crate::platform::health::{self, Health};
 use crate::platform::leader::elector::{self, Election, LeaseConfig};
 use crate::platform::leader::term::Term;
-use crate::platform::watch::{self, Scope};
+use crate::platform::watch;
 
 /// What readiness waits for first.
 const KUBERNETES: &str = "the Kubernetes API";
@@ -83,14 +85,14 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     }
     let (name, since) = (format!("{}-{}", host_name(), Uuid::new_v4().simple()), Timestamp::now());
     tracing::info!(instance = name, version = env!("CARGO_PKG_VERSION"), namespaces = ?config.namespaces, "starting");
-    let scopes = watch::scopes(&config.namespaces);
+    let scopes: Vec<Scope> = watch::scopes(&config.namespaces);
     let prepare = async {
         let cluster = cluster_id(&client, &health).await;
         health.wait_for(scopes.iter().map(Scope::name));
         health.done(KUBERNETES);
         for scope in scopes.clone() {
             let (client, health, stop) = (client.clone(), Arc::clone(&health), stop.clone());
-            tokio::spawn(async move { stop.run_until_cancelled(scope.prepare(client, &health)).await });
+            tokio::spawn(async move { stop.run_until_cancelled(scopes::prepare(scope, client, &health)).await });
         }
         // Namespaces that cannot be watched yet join when they can.
         select_all(scopes.iter().map(|scope| Box::pin(scope.served.cancelled()))).await;

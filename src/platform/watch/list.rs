@@ -148,6 +148,7 @@ mod tests {
     use kube::core::Status;
     use serde_json::{Value, json};
     use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::platform::health::Health;
@@ -220,18 +221,18 @@ mod tests {
     /// Lists and watches until `api_server` has seen all requests that it expects. Returns whether the list was
     /// complete, and the names in the store.
     async fn kept(client: &Client, api_server: impl Future<Output = ()>) -> (bool, Vec<String>) {
-        let (scopes, health) = (watch::scopes(&[]), Health::default());
+        let (scopes, health) = (watch::scopes::<CancellationToken>(&[]), Health::default());
         let (store, writer) = watch::store::<ConfigMap>();
         scopes[0].served.cancel();
         let all = (client, &*scopes, &health);
-        let keeping = watch::keep(all, |at| &at.served, |at| &at.executions, |_| (), writer, |_| ());
+        let watching = watch::run(all, |at| &at.served, |at| &at.listed, |_| (), writer, |_| ());
         tokio::select! {
-            () = keeping => unreachable!("it watches for ever"),
+            () = watching => unreachable!("it watches for ever"),
             done = tokio::time::timeout(Duration::from_secs(60), api_server) => done.expect("all was asked for"),
         }
         let mut names: Vec<_> = store.state().iter().map(|object| object.name_any()).collect();
         names.sort();
-        (scopes[0].executions.is_cancelled(), names)
+        (scopes[0].listed.is_cancelled(), names)
     }
 
     const STREAM: &str = "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan HTTP";
