@@ -23,15 +23,13 @@ impl Refusals {
     /// Counts the answer to one change: none for success. Returns whether the sweep goes on.
     ///
     /// One refusal says nothing about other resources. Many consecutive ones do, for example if the operator lacks the
-    /// permission, and so does an API server that does not answer.
+    /// permission, and so does an API server that does not answer. A conflict is about one resource: the API server
+    /// would take another one.
     pub fn go_on(&mut self, error: Option<&Error>) -> bool {
-        let Some(error) = error else {
+        let Some(error) = error.filter(|error| !error.is_conflict()) else {
             self.in_a_row = 0;
             return true;
         };
-        if error.is_conflict() {
-            return true;
-        }
         self.in_a_row += 1;
         let is_refusal = error.refusal().is_some_and(|said| (400..500).contains(&said.code) && said.code != 429);
         is_refusal && self.in_a_row < REFUSED_IN_A_ROW
@@ -136,9 +134,9 @@ mod tests {
     }
 
     #[test]
-    fn only_consecutive_refusals_end_a_sweep() {
+    fn only_consecutive_refusals_end_a_sweep_and_a_conflict_is_none() {
         let forbidden = answer(403);
-        for interruption in [None::<Error>] {
+        for interruption in [None, Some(answer(409))] {
             let mut refusals = Refusals::default();
             for _ in 1..REFUSED_IN_A_ROW {
                 assert!(refusals.go_on(Some(&forbidden)));
