@@ -31,8 +31,8 @@ use crate::platform::leader::term::Term;
 use crate::platform::requeue::Failures;
 use crate::platform::watch;
 use crate::workflow::discovery::Discovery;
+use crate::workflow::drift::DriftDetector;
 use crate::workflow::findings::Sweeps;
-use crate::workflow::inventory::Inventory;
 use crate::workspace::connections::{Connections, WorkspaceKey};
 use crate::workspace::shared::Shared;
 use crate::{execution, workflow, workspace};
@@ -63,14 +63,14 @@ struct Controllers {
     workflows: Arc<workflow::controller::Context>,
     executions: Arc<execution::controller::Context>,
     tracker: Arc<Tracker>,
-    inventory: Arc<Inventory>,
+    drift_detector: Arc<DriftDetector>,
     discovery: Arc<Discovery>,
 }
 
 /// Where the watches write what they see.
 struct Stores {
     workspaces: StoreWriter<Decoded<Workspace>>,
-    workflows: StoreWriter<workflow::inventory::Guarded>,
+    workflows: StoreWriter<workflow::drift::Guarded>,
     executions: StoreWriter<execution::controller::Guarded>,
 }
 
@@ -168,9 +168,9 @@ impl Leader<'_> {
             failures: Arc::new(Failures::default()),
         };
         let tracker = Arc::new(Tracker::new(notifiers.execution_woken.clone()));
-        let inventory = Arc::new(Inventory::new(notifiers.workflow_woken.clone(), notifiers.swept.clone()));
+        let drift_detector = Arc::new(DriftDetector::new(notifiers.workflow_woken.clone(), notifiers.swept.clone()));
         let discovery = Arc::new(Discovery::new(shared.clone()));
-        let sweeps = Sweeps { inventory: Arc::clone(&inventory), discovery: Arc::clone(&discovery) };
+        let sweeps = Sweeps { drift_detector: Arc::clone(&drift_detector), discovery: Arc::clone(&discovery) };
         let settings = execution::controller::Settings {
             cluster: self.cluster.clone(),
             instance,
@@ -190,13 +190,13 @@ impl Leader<'_> {
             )),
             workflows: Arc::new(workflow::controller::Context::new(
                 shared.clone(),
-                Arc::clone(&inventory),
+                Arc::clone(&drift_detector),
                 self.metrics.workflows.clone(),
             )),
             executions: Arc::new(execution::controller::Context::new(shared.clone(), Arc::clone(&tracker), settings)),
             shared,
             tracker,
-            inventory,
+            drift_detector,
             discovery,
         };
         let stores = Stores { workspaces: workspace_writer, workflows: workflow_writer, executions: execution_writer };
@@ -251,8 +251,8 @@ impl Controllers {
     fn measure(&self, metrics: AllMetrics) {
         let AllMetrics { all, workspaces, workflows, executions } = metrics;
         let (executions_now, workspaces_now) = (self.shared.executions.clone(), self.shared.workspaces.clone());
-        let (tracker, inventory, term) =
-            (Arc::clone(&self.tracker), Arc::clone(&self.inventory), self.shared.term.clone());
+        let (tracker, drift_detector, term) =
+            (Arc::clone(&self.tracker), Arc::clone(&self.drift_detector), self.shared.term.clone());
         all.at_each_scrape(move |all| {
             executions.set_executions(executions_now.state().iter().map(|object| execution::metrics::labels(object)));
             let of_workspace = |object: &Decoded<Workspace>| match &object.0 {
@@ -261,8 +261,8 @@ impl Controllers {
             };
             workspaces.set_workspaces(workspaces_now.state().iter().map(|object| of_workspace(object)));
             workspaces.set_sweep_age("runs", tracker.longest_unseen());
-            workspaces.set_sweep_age("workflows", inventory.age());
-            workflows.set_overdue(inventory.overdue());
+            workspaces.set_sweep_age("workflows", drift_detector.age());
+            workflows.set_overdue(drift_detector.overdue());
             all.set_leader(!term.is_over());
         });
     }
@@ -279,7 +279,7 @@ impl Controllers {
         let (workflows, discovery) = (self.shared.workflows.clone(), Arc::clone(&self.discovery));
         let exists = move |object: &ObjectRef<_>| workflows.get(object).is_some();
         let (connections, stop) = (Arc::clone(&self.shared.connections), self.shared.term.stop.clone());
-        Arc::clone(&self.inventory).run(connections, exists, move || discovery.wanted(), stop)
+        Arc::clone(&self.drift_detector).run(connections, exists, move || discovery.wanted(), stop)
     }
 
     /// Drops what is remembered about deleted resources, from time to time.

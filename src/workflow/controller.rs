@@ -10,8 +10,8 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use super::archiving::Archiving;
+use super::drift::{DriftDetector, Guarded, RefreshOutcome};
 use super::fields;
-use super::inventory::{Guarded, Inventory, RefreshOutcome};
 use super::lists::{read_registrations, read_workflows};
 use super::metrics::WorkflowMetrics;
 use super::plan::{self, Call, ClusterStep, Decision, Settled, Step, plan};
@@ -38,7 +38,7 @@ use crate::workspace::shared::Shared;
 pub struct Context {
     pub shared: Shared,
     /// Finds changes at the API.
-    pub inventory: Arc<Inventory>,
+    pub drift_detector: Arc<DriftDetector>,
     pub metrics: WorkflowMetrics,
     states: CachedStates<Memory>,
     archiving: Arc<Archiving>,
@@ -62,9 +62,9 @@ struct Reconciliation<'a> {
 
 impl Context {
     /// Nothing remembered yet.
-    pub fn new(shared: Shared, inventory: Arc<Inventory>, metrics: WorkflowMetrics) -> Self {
+    pub fn new(shared: Shared, drift_detector: Arc<DriftDetector>, metrics: WorkflowMetrics) -> Self {
         let archiving = Arc::new(Archiving::new(shared.term.clone()));
-        Self { shared, inventory, metrics, states: CachedStates::default(), archiving }
+        Self { shared, drift_detector, metrics, states: CachedStates::default(), archiving }
     }
 
     /// Forgets all resources but those with these UIDs.
@@ -177,7 +177,7 @@ impl<'a> Reconciliation<'a> {
         let namespace = object.namespace().unwrap_or_default();
         let key = WorkspaceKey { namespace, name: object.spec.workspace_ref.name.clone() };
         let CachedState { memory, refresh, written } = state;
-        let refresh = context.inventory.take_refresh(&reference(object)) || refresh;
+        let refresh = context.drift_detector.take_refresh(&reference(object)) || refresh;
         let (workspace, live) = access::resolve(&context.shared.workspaces, &context.shared.connections, &key);
         let stopper = context.shared.connections.for_stopping(&key);
         let state = WorkflowState::new(object, memory, workspace, stopper.as_ref().map(ConnectionInfo::from), refresh);
@@ -215,7 +215,7 @@ impl<'a> Reconciliation<'a> {
                     return Ok(Flow::PlanAgain);
                 }
                 self.context.states.remove(&self.state.uid);
-                self.context.inventory.untrack(&self.key, &reference(self.object));
+                self.context.drift_detector.untrack(&self.key, &reference(self.object));
                 Ok(Flow::End(Action::await_change()))
             }
         }
@@ -285,12 +285,12 @@ impl<'a> Reconciliation<'a> {
         let live = self.connection.clone()?;
         let priority = priority(&self.state);
         self.ticket.take(&live, priority, || {
-            let (inventory, connections) =
-                (Arc::clone(&self.context.inventory), Arc::clone(&self.context.shared.connections));
+            let (drift_detector, connections) =
+                (Arc::clone(&self.context.drift_detector), Arc::clone(&self.context.shared.connections));
             let (workflows, object) = (self.context.shared.workflows.clone(), reference(self.object));
             let (key, budget) = (self.key.clone(), live.budget.id());
             let wake = move || {
-                workflows.get(&object).is_some() && connections.calls_from(&key, budget) && inventory.wake(&object)
+                workflows.get(&object).is_some() && connections.calls_from(&key, budget) && drift_detector.wake(&object)
             };
             Box::new(wake) as Wake
         })
@@ -304,18 +304,18 @@ impl<'a> Reconciliation<'a> {
         requeue.within(left).action()
     }
 
-    /// The inventory compares the lists with the status. A workflow in trouble is left to its retries.
+    /// The detector compares the lists with the status. A workflow in trouble is left to its retries.
     fn track(&self, status: &WorkflowStatus) {
         let object = reference(self.object);
         let reason = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str());
-        let inventory = &self.context.inventory;
+        let drift_detector = &self.context.drift_detector;
         let refresh = RefreshOutcome { asked: self.asked, changed: self.state.change != Change::None };
         if self.state.deleted.is_some() || self.state.spec.suspend {
-            inventory.untrack(&self.key, &object);
+            drift_detector.untrack(&self.key, &object);
         } else if reason == Some(reason::WORKFLOW_NOT_FOUND) {
-            inventory.track(&self.key, &object, status, Some(&self.state.identifier), refresh);
+            drift_detector.track(&self.key, &object, status, Some(&self.state.identifier), refresh);
         } else if status.workflow_id.is_some() {
-            inventory.track(&self.key, &object, status, None, refresh);
+            drift_detector.track(&self.key, &object, status, None, refresh);
         }
     }
 

@@ -187,7 +187,7 @@ fn what_the_spec_newly_says_and_what_had_drifted_are_told_apart() {
 }
 
 #[test]
-fn at_rest_nothing_is_asked_until_the_inventory_says_so() {
+fn at_rest_nothing_is_asked_until_drift_detection_says_so() {
     let state = next(&answered(wanting(json!({})), json!({})), at(1));
     assert_eq!(settled(&state, at(2)).requeue, Requeue::OnChange);
     assert_eq!(step(&WorkflowState { refresh: true, ..state.clone() }, at(2)), Call::Get("invoices".into()).into());

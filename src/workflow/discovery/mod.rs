@@ -18,7 +18,7 @@ pub use plan::safe_name;
 use outcome::{AGAIN, Refusals, Several, Undone};
 use plan::{Change, Here, Rows, decide};
 
-use super::inventory::News;
+use super::drift::News;
 use crate::api::workspace::Discovery as Policy;
 use crate::api::{Workflow, Workspace};
 use crate::mistral;

@@ -10,7 +10,7 @@ use crate::api::{ManagementPolicy, Workflow, WorkflowDeletionPolicy, WorkflowSpe
 use crate::mistral::wire::WorkflowRow;
 use crate::platform::names::PROGRAM;
 use crate::platform::watch;
-use crate::workflow::inventory::Guarded;
+use crate::workflow::drift::Guarded;
 
 /// The label of resources that discovery made.
 const DISCOVERED: &str = "workflows.mistral.ai/discovered";

@@ -171,7 +171,7 @@ fn decide(state: &WorkflowState, refused: Option<Duration>, now: Timestamp) -> D
     observe(state, connection, now)
 }
 
-/// Whether the status is about this spec and nothing is wrong: then the inventory reports changes.
+/// Whether the status is about this spec and nothing is wrong: then drift detection reports changes.
 fn is_up_to_date(state: &WorkflowState) -> bool {
     state.status.observed_generation == state.generation
         && conditions::is_true(&state.status.conditions, READY)

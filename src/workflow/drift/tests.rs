@@ -1,4 +1,4 @@
-//! What the inventory compares, and when.
+//! What the detector compares, and when.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::api::workflow::RegistrationStatus;
 use crate::mistral::wire::WorkflowRow;
+use crate::workflow::lists::LISTS;
 
 fn workflow(id: &str, fields: serde_json::Value) -> WorkflowRow {
     let mut all = json!({ "id": id, "name": "w", "display_name": "W", "archived": false, "tags": ["a"] });
@@ -162,7 +163,7 @@ fn watched(count: usize, at: Instant) -> Watched {
 fn one_is_asked_about_and_many_are_swept() {
     let now = Instant::now();
     assert_eq!(watched(0, now).due(now, RESYNC), Due::Nothing);
-    assert!(matches!(watched(1, now).due(now, RESYNC), Due::Questions(objects) if objects.len() == 1));
+    assert!(matches!(watched(1, now).due(now, RESYNC), Due::Refreshes(objects) if objects.len() == 1));
     let mut many = watched(2, now);
     assert_eq!(many.due(now, RESYNC), Due::Sweep);
     assert_eq!(many.due(now + RESYNC * 2, RESYNC), Due::Nothing, "one sweep at a time");
@@ -231,32 +232,32 @@ fn another_mistral_workspace_is_looked_at_soon() {
 #[test]
 fn an_api_that_does_not_answer_shows_in_the_age() {
     let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
-    let inventory = Inventory::new(wake, tokio::sync::mpsc::unbounded_channel().0);
-    assert_eq!(inventory.age(), None);
+    let detector = DriftDetector::new(wake, tokio::sync::mpsc::unbounded_channel().0);
+    assert_eq!(detector.age(), None);
     let long_ago = Instant::now().checked_sub(Duration::from_secs(3)).unwrap();
     let key = WorkspaceKey { namespace: "n".into(), name: "default".into() };
     let mut all = watched(1, long_ago);
     all.complete = long_ago;
-    assert!(matches!(all.due(Instant::now(), RESYNC), Due::Questions(_)), "asking is not answering");
-    lock(&inventory.watched).insert(key, all);
-    assert!(inventory.age().unwrap() >= Duration::from_secs(3));
+    assert!(matches!(all.due(Instant::now(), RESYNC), Due::Refreshes(_)), "asking is not answering");
+    lock(&detector.watched).insert(key, all);
+    assert!(detector.age().unwrap() >= Duration::from_secs(3));
 }
 
 #[test]
 fn a_comparison_is_overdue_by_the_interval_of_its_own_workspace() {
     let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
-    let inventory = Inventory::new(wake, tokio::sync::mpsc::unbounded_channel().0);
-    assert_eq!(inventory.overdue(), Duration::ZERO);
+    let detector = DriftDetector::new(wake, tokio::sync::mpsc::unbounded_channel().0);
+    assert_eq!(detector.overdue(), Duration::ZERO);
     let ago = |minutes: u64| Instant::now().checked_sub(Duration::from_secs(60 * minutes)).unwrap();
     let add = |name: &str, minutes: u64, resync: Duration| {
         let mut all = watched(1, ago(minutes));
         all.complete = ago(minutes);
         all.due(Instant::now(), resync);
-        lock(&inventory.watched).insert(WorkspaceKey { namespace: "n".into(), name: name.into() }, all);
+        lock(&detector.watched).insert(WorkspaceKey { namespace: "n".into(), name: name.into() }, all);
     };
     add("hours", 60, Duration::from_secs(3 * 3600));
-    assert_eq!(inventory.overdue(), Duration::ZERO, "it is due in two hours");
+    assert_eq!(detector.overdue(), Duration::ZERO, "it is due in two hours");
     add("minutes", 10, Duration::from_secs(300));
-    let late = inventory.overdue().as_secs();
+    let late = detector.overdue().as_secs();
     assert!((265..=300).contains(&late), "{late} s");
 }

@@ -1,23 +1,30 @@
-//! Finds out which workflows have changed at the API: one sweep of the lists serves all workflows of a Workspace.
+//! Detects drift: workflows that have changed at the API. One sweep of the lists serves all workflows of a Workspace.
 //!
 //! Each resync takes the cheaper of a sweep and a refresh of each workflow. A row is a hint: it wakes the resource,
 //! whose reconcile gets the workflow.
+
+#[cfg(test)]
+mod tests;
+mod tracked;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::platform::decoded::Decoded;
-use crate::sync::lock;
-use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use super::lists::{LISTS, LastObserved, ListSnapshot, read};
+pub use tracked::RefreshOutcome;
+
+use tracked::{Due, SUSPECT_AFTER, Watched, spread};
+
+use super::lists::{LastObserved, ListSnapshot, read};
 use crate::api;
 use crate::api::WorkflowStatus;
 use crate::mistral::Error;
+use crate::platform::decoded::Decoded;
+use crate::sync::lock;
 use crate::throttle::Priority;
 use crate::workspace::connections::{Connection, Connections, WorkspaceKey};
 use crate::workspace::findings::Drift;
@@ -26,39 +33,14 @@ use crate::workspace::findings::Drift;
 pub type Guarded = Decoded<api::Workflow>;
 type Ref = ObjectRef<Guarded>;
 
-/// How often the inventory checks what is due.
+/// How often the detector checks what is due.
 const TICK: Duration = Duration::from_secs(1);
-/// Calls that a reconcile makes to refresh one workflow: for the workflow, its registrations, and the active ones.
-const CALLS_OF_A_LOOK: usize = 3;
-/// Consecutive failed sweeps after which the Workspace is checked.
-const SUSPECT_AFTER: u32 = 3;
 /// How long after its start a process may not know yet that a Workspace has Workflows.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// One tracked workflow.
-#[derive(Debug)]
-struct Entry {
-    seen: LastObserved,
-    /// When the workflow was last refreshed, or found unchanged by a sweep; if never, when it was first tracked.
-    at: Instant,
-    /// The row that last triggered a refresh, if that found nothing new: a list may leave out what a `GET` shows.
-    in_vain: Option<u64>,
-    /// The row that the workflow was woken for.
-    woken_for: Option<u64>,
-}
-
-/// What a reconcile reports to the inventory.
-#[derive(Clone, Copy, Debug)]
-pub struct RefreshOutcome {
-    /// When the reconcile called the API; none if it did not.
-    pub asked: Option<Instant>,
-    /// The reconcile has changed the workflow.
-    pub changed: bool,
-}
-
 /// What is known of all tracked workflows.
 #[derive(Debug)]
-pub struct Inventory {
+pub struct DriftDetector {
     watched: Mutex<HashMap<WorkspaceKey, Watched>>,
     /// Objects that were woken for a refresh.
     refreshes: Mutex<HashSet<Ref>>,
@@ -77,44 +59,7 @@ pub struct News {
     pub(super) swept: ListSnapshot,
 }
 
-/// The tracked workflows of one Workspace.
-#[derive(Debug)]
-struct Watched {
-    workflows: HashMap<Ref, Entry>,
-    /// When the next resync is due.
-    next: Instant,
-    /// The resync interval.
-    resync: Duration,
-    /// Until when there is no resync after trouble.
-    paused_until: Option<Instant>,
-    /// Calls that the last sweep took.
-    cost: usize,
-    sweeping: bool,
-    troubles: u32,
-    /// When the list of workflows was last read to its end; at first, when tracking began.
-    complete: Instant,
-    /// The same by the wall clock, for messages.
-    seen_until: Timestamp,
-    /// Whether the sweeps of this process detect drift.
-    drift: Drift,
-    /// The Mistral workspace that the lists came from.
-    workspace_id: Option<String>,
-    /// Discovery needs the lists, whether or not a workflow is tracked.
-    discovers: bool,
-    /// Workflows in the list when it was last read to its end.
-    count: Option<usize>,
-}
-
-/// What a Workspace needs now.
-#[derive(Debug, PartialEq, Eq)]
-enum Due {
-    Nothing,
-    /// Refresh each of these.
-    Questions(Vec<Ref>),
-    Sweep,
-}
-
-impl Inventory {
+impl DriftDetector {
     /// Tracks nothing yet. Wakes objects through `wake` and sends the result of each sweep through `news`.
     pub fn new(wake: UnboundedSender<Ref>, news: UnboundedSender<News>) -> Self {
         Self { watched: Mutex::default(), refreshes: Mutex::default(), wake, news, begun: Instant::now() }
@@ -233,7 +178,7 @@ impl Inventory {
                 };
                 match due {
                     Due::Nothing => {}
-                    Due::Questions(objects) => self.wake_all(objects),
+                    Due::Refreshes(objects) => self.wake_all(objects),
                     // On a task of its own, so that an API that hangs delays only its own Workspace.
                     Due::Sweep => {
                         tokio::spawn(Arc::clone(&self).sweep_safely(key, live, Arc::clone(&connections)));
@@ -300,134 +245,3 @@ impl Inventory {
         }
     }
 }
-
-impl Watched {
-    fn new(next: Instant) -> Self {
-        Self {
-            workflows: HashMap::new(),
-            next,
-            resync: Duration::ZERO,
-            paused_until: None,
-            cost: LISTS,
-            sweeping: false,
-            troubles: 0,
-            complete: Instant::now(),
-            seen_until: Timestamp::now(),
-            drift: Drift::Unknown,
-            workspace_id: None,
-            discovers: false,
-            count: None,
-        }
-    }
-
-    /// Another key may lead to another Mistral workspace, where nothing that is known holds.
-    fn is_of(&mut self, workspace_id: Option<&str>) {
-        if self.workspace_id.as_deref() != workspace_id {
-            if self.workspace_id.is_some() {
-                self.next = self.next.min(Instant::now() + spread(TICK * 5));
-            }
-            self.workspace_id = workspace_id.map(str::to_owned);
-        }
-    }
-
-    fn track(&mut self, object: &Ref, seen: LastObserved, refresh: RefreshOutcome) {
-        match self.workflows.get_mut(object) {
-            // What is known stays until a reconcile calls the API.
-            Some(_) if refresh.asked.is_none() => {}
-            Some(entry) => {
-                entry.at = refresh.asked.unwrap_or(entry.at);
-                let woken_for = entry.woken_for.take();
-                entry.in_vain = woken_for.or(entry.in_vain).filter(|_| entry.seen == seen && !refresh.changed);
-                entry.seen = seen;
-            }
-            None => {
-                let at = refresh.asked.unwrap_or_else(Instant::now);
-                self.workflows.insert(object.clone(), Entry { seen, at, in_vain: None, woken_for: None });
-            }
-        }
-    }
-
-    /// What is due: the cheaper of one sweep and a refresh of each workflow.
-    fn due(&mut self, now: Instant, resync: Duration) -> Due {
-        self.resync = resync;
-        // A shortened interval takes effect at once.
-        self.next = self.next.min(now + resync + resync / 10);
-        let paused = self.paused_until.is_some_and(|until| now < until);
-        let idle = self.workflows.is_empty() && !self.discovers;
-        if idle || self.sweeping || paused || now < self.next {
-            return Due::Nothing;
-        }
-        self.next = now + resync - resync / 10 + spread(resync / 5);
-        if !self.discovers && self.workflows.len() * CALLS_OF_A_LOOK <= self.cost {
-            // Each Workflow reports by itself whether its refresh works.
-            self.drift = Drift::Seen;
-            return Due::Questions(self.workflows.keys().cloned().collect());
-        }
-        self.sweeping = true;
-        Due::Sweep
-    }
-
-    /// The workflows that differ from the lists. What was seen after the sweep began is newer.
-    fn compare(&mut self, swept: &ListSnapshot, began: Instant) -> Vec<Ref> {
-        self.sweeping = false;
-        self.troubles = 0;
-        self.paused_until = None;
-        self.cost = swept.calls;
-        if swept.is_complete() {
-            self.count = swept.rows.as_ref().map(HashMap::len);
-            self.complete = began;
-            self.seen_until = Timestamp::now();
-        }
-        let mut changed = Vec::new();
-        for (object, entry) in self.workflows.iter_mut().filter(|(_, entry)| entry.at < began) {
-            if !swept.differs(&entry.seen) {
-                entry.in_vain = None;
-                // The entry counts as compared even if other rows are not known.
-                entry.at = began;
-                continue;
-            }
-            let row = swept.fingerprint(&entry.seen);
-            if row.is_some() && row == entry.in_vain {
-                continue;
-            }
-            entry.woken_for = row;
-            changed.push(object.clone());
-        }
-        changed
-    }
-
-    /// A sweep has succeeded. Returns whether drift detection was not known to work before.
-    fn sees(&mut self) -> bool {
-        self.troubles = 0;
-        let before = std::mem::replace(&mut self.drift, Drift::Seen);
-        before != Drift::Seen
-    }
-
-    /// A sweep has failed. Returns whether drift detection counts as failed from now on.
-    fn sees_nothing(&mut self, error: &Error) -> bool {
-        let is_news = self.troubles >= SUSPECT_AFTER && !matches!(self.drift, Drift::Unseen { .. });
-        if is_news {
-            self.drift = Drift::Unseen { since: self.seen_until, why: error.to_string() };
-        }
-        is_news
-    }
-
-    /// A sweep has failed: the next one comes soon, later ones less often.
-    fn put_off(&mut self, retry_after: Option<Duration>) {
-        self.sweeping = false;
-        self.troubles = self.troubles.saturating_add(1);
-        let wait = Duration::from_secs(1 << self.troubles.min(6)).min(Duration::from_secs(60));
-        self.next = Instant::now();
-        self.paused_until = Some(self.next + wait.max(retry_after.unwrap_or_default()));
-    }
-}
-
-/// An arbitrary part of `limit`, to spread what would be due for all Workspaces at once.
-fn spread(limit: Duration) -> Duration {
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().subsec_nanos();
-    limit.mul_f64(f64::from(nanos % 1_000_003) / 1_000_003.0)
-}
-
-#[cfg(test)]
-#[path = "inventory_tests.rs"]
-mod tests;
