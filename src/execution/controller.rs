@@ -50,7 +50,7 @@ use crate::workspace::shared::Shared;
 pub type Guarded = Decoded<WorkflowExecution>;
 
 /// Writes per second to finished executions. After a long downtime there may be thousands, and nobody waits for them.
-const HOUSEKEEPING: NonZeroU32 = NonZeroU32::new(20).unwrap();
+const HOUSEKEEPING: u32 = 20;
 
 /// What reconciles of executions share.
 pub struct Context {
@@ -120,7 +120,9 @@ impl Context {
             reservations: Reservations::default(),
             run_durations: RunDurationHistory::default(),
             ends: Ends::default(),
-            housekeeping: RateLimiter::direct(Quota::per_second(HOUSEKEEPING)),
+            housekeeping: RateLimiter::direct(Quota::per_second(
+                NonZeroU32::new(HOUSEKEEPING).unwrap_or(NonZeroU32::MIN),
+            )),
         }
     }
 
