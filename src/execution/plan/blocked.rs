@@ -6,7 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{self, Progress, READY, STALLED};
 use crate::clock::later;
-use crate::execution::claim::TAKE_OVER;
+use crate::execution::claim::{CLAIM, Claim, TAKE_OVER};
 use crate::execution::plan::backoff::{asked_to_wait, backoff, blocked_retry};
 use crate::execution::plan::{Decision, settle};
 use crate::execution::state::{ExecutionState, Refusal, WorkflowRefState};
@@ -164,6 +164,25 @@ pub(crate) fn taken_with_other_input(state: &ExecutionState, how: &str, now: Tim
         "Execution id \"{id}\" belongs to a run that was started with another input ({how}), so nothing was started and its result is not shown. For a new run, create another WorkflowExecution with another executionId. To take over that run anyway, annotate this resource with {TAKE_OVER}={id}."
     );
     blocked(state, reason::EXECUTION_ID_TAKEN, message, Requeue::OnChange, now)
+}
+
+/// The Workspace leads to another API or Mistral workspace than the one that the run was claimed in.
+pub(crate) fn workspace_changed(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Decision {
+    let message = format!(
+        "The run was claimed at {} in Mistral workspace {}, but Workspace \"{}\" now points elsewhere. Point it back, or create another WorkflowExecution for a new run.",
+        claim.origin,
+        claim.workspace_id.as_deref().unwrap_or("(unknown)"),
+        state.spec.workspace_ref.name,
+    );
+    blocked(state, reason::WORKSPACE_CHANGED, message, Requeue::OnChange, now)
+}
+
+/// Nobody knows whether there is a run: its claim cannot be read.
+pub(crate) fn claim_unreadable(state: &ExecutionState, now: Timestamp) -> Decision {
+    let message = format!(
+        "The operator cannot read the annotation {CLAIM}: a newer operator or a person wrote it. A run may exist. Upgrade the operator, or remove the annotation once you are sure that no run exists."
+    );
+    blocked(state, reason::CLAIM_UNREADABLE, message, Requeue::OnChange, now)
 }
 
 pub(crate) fn suspended(state: &ExecutionState, now: Timestamp) -> Decision {

@@ -23,7 +23,7 @@ use crate::api::conditions::{self, Progress, READY};
 use crate::execution::claim::{Claim, ClaimAnnotation};
 use crate::execution::plan::blocked::blocked;
 use crate::execution::plan::stop;
-use crate::execution::plan::{Decision, Settled, settle};
+use crate::execution::plan::{Decision, Settled, settle, write};
 use crate::execution::state::ExecutionState;
 use crate::execution::status::{self, is_finished, is_started, reason};
 use crate::platform::events::Notice;
@@ -186,6 +186,18 @@ pub(crate) fn unrecorded(refused: &Refused) -> Notice {
     Notice::warning(reason::CLAIM_REFUSED, note)
 }
 
+/// Writes the claim that could not be recorded, once that is due. Until then, reports the refusal if the execution waits
+/// for the claim; none if the plan goes on.
+pub(crate) fn claim_pending(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
+    match &state.note {
+        ClaimAnnotation::Claim(claim) if state.is_unrecorded() && state.refusal(Write::Claim, now).is_none() => {
+            Some(write(state, Claim::clone(claim), false))
+        }
+        _ if waits_for_claim(state) => claim_refused(state, now),
+        _ => None,
+    }
+}
+
 /// Reports that nothing is started because the API server refuses the claim; none if the claim may be written.
 pub(crate) fn claim_refused(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
     let (refusal, left) = state.refusal(Write::Claim, now)?;
@@ -286,6 +298,6 @@ fn shorten(text: &mut String) {
 
 /// Whether the execution waits until the API server accepts the claim: for a start, or to report that somebody else's
 /// run was found.
-pub(crate) fn waits_for_claim(state: &ExecutionState) -> bool {
+fn waits_for_claim(state: &ExecutionState) -> bool {
     !is_started(&state.status) && (!state.is_unrecorded() || state.is_reading())
 }
