@@ -66,24 +66,22 @@ pub(crate) fn in_doubt(state: &ExecutionState, left: Duration, trouble: Option<&
 /// A call failed and leaves no start in doubt.
 pub(crate) fn troubled(state: &ExecutionState, trouble: &Trouble, now: Timestamp) -> Decision {
     let Trouble { kind, message, retry_after: _ } = trouble;
-    match kind {
+    let (reason, message) = match kind {
         TroubleKind::Unavailable => {
             let message = format!("The API cannot be used now; the operator tries again: {message}");
             let status = status::not_started(state, Progress::Working, reason::API_UNAVAILABLE, message, now);
-            settle(state, status, Requeue::Retry(backoff(state, 2, 60).max(asked_to_wait(Some(trouble)))))
+            return settle(state, status, Requeue::Retry(backoff(state, 2, 60).max(asked_to_wait(Some(trouble)))));
         }
         TroubleKind::Unauthorized => {
             let message = format!(
                 "The API refused the key of Workspace \"{}\"; correct its Secret: {message}",
                 state.spec.workspace_ref.name
             );
-            blocked(state, reason::CREDENTIAL_REFUSED, message, blocked_retry(state), now)
+            (reason::CREDENTIAL_REFUSED, message)
         }
-        TroubleKind::Refused => {
-            let message = format!("The API refused: {message}");
-            blocked(state, reason::REQUEST_REFUSED, message, blocked_retry(state), now)
-        }
-    }
+        TroubleKind::Refused => (reason::REQUEST_REFUSED, format!("The API refused: {message}")),
+    };
+    blocked(state, reason, message, blocked_retry(state), now)
 }
 
 /// The API refused the start and definitely started nothing.
@@ -93,31 +91,30 @@ pub(crate) fn refused(state: &ExecutionState, refusal: &Refusal, now: Timestamp)
         (_, Some(name), _) => format!("workflow \"{name}\""),
         (_, None, id) => format!("registration \"{}\"", id.as_deref().unwrap_or_default()),
     };
-    match refusal {
+    let (reason, message) = match refusal {
         Refusal::TargetNotFound(said) => {
             let message = format!(
                 "The API does not know {target}; register it by starting its worker, or correct the name in a new WorkflowExecution: {said}"
             );
-            blocked(state, reason::TARGET_NOT_FOUND, message, blocked_retry(state), now)
+            (reason::TARGET_NOT_FOUND, message)
         }
         Refusal::Ambiguous(said) => {
             let message = format!(
                 "Several active deployments own {target} ({}); name one of them as spec.deploymentName in a new WorkflowExecution, or stop the others: {said}",
                 said.deployments.join(", ")
             );
-            blocked(state, reason::AMBIGUOUS_DEPLOYMENT, message, blocked_retry(state), now)
+            (reason::AMBIGUOUS_DEPLOYMENT, message)
         }
         Refusal::Input(said) => {
             let message = format!(
                 "The API refused the input for good, and nothing was started; correct it in a new WorkflowExecution: {said}"
             );
-            settle(state, status::ended_without_run(state, reason::INPUT_REJECTED, &message, now), Requeue::OnChange)
+            let status = status::ended_without_run(state, reason::INPUT_REJECTED, &message, now);
+            return settle(state, status, Requeue::OnChange);
         }
-        Refusal::Other(said) => {
-            let message = format!("The API refused to start {target}: {said}");
-            blocked(state, reason::REQUEST_REFUSED, message, blocked_retry(state), now)
-        }
-    }
+        Refusal::Other(said) => (reason::REQUEST_REFUSED, format!("The API refused to start {target}: {said}")),
+    };
+    blocked(state, reason, message, blocked_retry(state), now)
 }
 
 /// Whether the run with this id belongs to another workflow, as far as the API reports. Only an explicit id can be
