@@ -17,7 +17,7 @@ use super::ends::Ends;
 use super::undecodable;
 use crate::answer_memory::Held;
 use crate::api::conditions::Progress;
-use crate::api::{self, WorkflowExecution};
+use crate::api::{WorkflowExecution, WorkflowExecutionStatus};
 use crate::execution::claim::reservations::Reservations;
 use crate::execution::claim::unlisted::UnlistedClaims;
 use crate::execution::effects::mistral_calls;
@@ -227,14 +227,7 @@ impl Reconcile for Reconciliation<'_> {
             Ok(Outcome::Written(settled, version)) => (settled, version),
             Ok(Outcome::Refused(settled)) => return Ok(self.untold(&settled, now)),
             Err(error) => {
-                if let (Some(orphaned_run), Some(live)) = (OrphanedRun::new(&self.state), &self.connection) {
-                    let (client, object) = (live.waiting(Priority::Stop, &self.key), apiserver::reference(self.object));
-                    let known = error.is_not_found().then_some(true);
-                    let (kubernetes, term) = (self.context.shared.client.clone(), self.context.shared.term.clone());
-                    self.context
-                        .orphaned_runs
-                        .spawn(orphaned_run.stop_if_gone(known, kubernetes, object, client, term).in_current_span());
-                }
+                self.stop_run_if_orphaned(&error);
                 // What was asked for is still to be looked at.
                 self.store_memory(true);
                 return Err(error);
@@ -253,16 +246,7 @@ impl Reconcile for Reconciliation<'_> {
         self.state.settled(requeue, Timestamp::now());
         let refresh = !matches!(requeue, Requeue::OnChange | Requeue::AtLatest(_));
         if is_finished(&status) {
-            let length = status.duration_ms.and_then(|ms| u64::try_from(ms).ok());
-            if let Some(length) = length.filter(|_| !is_finished(&self.state.status)) {
-                self.context.run_durations.took(
-                    &self.key,
-                    mistral_calls::target(&self.state).name(),
-                    Duration::from_millis(length),
-                );
-            }
-            self.ended = self.ended.or_else(|| Some((Instant::now(), true)));
-            self.state.memory.ended();
+            self.remember_end(&status);
         }
         self.store_memory(refresh && !is_finished(&status));
         Ok(requeue.action())
@@ -372,6 +356,27 @@ impl<'a> Reconciliation<'a> {
         Ok(Outcome::Refused(settled))
     }
 
+    /// The status could not be written. If that is because the resource is gone, nothing else knows of its run.
+    fn stop_run_if_orphaned(&self, error: &Error) {
+        let (Some(orphaned_run), Some(live)) = (OrphanedRun::new(&self.state), &self.connection) else { return };
+        let (client, object) = (live.waiting(Priority::Stop, &self.key), apiserver::reference(self.object));
+        let known = error.is_not_found().then_some(true);
+        let (kubernetes, term) = (self.context.shared.client.clone(), self.context.shared.term.clone());
+        let stopping = orphaned_run.stop_if_gone(known, kubernetes, object, client, term);
+        self.context.orphaned_runs.spawn(stopping.in_current_span());
+    }
+
+    /// The status says that the run has ended: keeps how long it took, and little else.
+    fn remember_end(&mut self, status: &WorkflowExecutionStatus) {
+        let length = status.duration_ms.and_then(|ms| u64::try_from(ms).ok());
+        if let Some(length) = length.filter(|_| !is_finished(&self.state.status)) {
+            let target = mistral_calls::target(&self.state);
+            self.context.run_durations.took(&self.key, target.name(), Duration::from_millis(length));
+        }
+        self.ended = self.ended.or_else(|| Some((Instant::now(), true)));
+        self.state.memory.ended();
+    }
+
     /// Ends the reconcile without its status, which the API server refuses.
     fn untold(&mut self, settled: &Settled, now: Timestamp) -> Action {
         let notices = self.state.untold(settled, now);
@@ -383,7 +388,7 @@ impl<'a> Reconciliation<'a> {
         left.map_or(settled.requeue, |left| settled.requeue.within(left)).action()
     }
 
-    fn track(&self, status: &api::WorkflowExecutionStatus) {
+    fn track(&self, status: &WorkflowExecutionStatus) {
         let object = reference(self.object);
         let deleted = self.state.deleted.is_some();
         let start = status.start_time.as_ref().map_or(self.state.created, |time| time.0);

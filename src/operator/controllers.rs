@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Config;
 use super::metrics::AllMetrics;
-use super::triggers::{Notifiers, Triggers, notify, receive, shards, triggers};
+use super::triggers::{
+    ExecutionTriggers, Notifiers, Triggers, WorkflowTriggers, WorkspaceTriggers, notify, receive, shards, triggers,
+};
 use crate::api::Workspace;
 use crate::execution::claim::unlisted::UnlistedClaims;
 use crate::execution::state::Instance;
@@ -81,39 +83,9 @@ impl Leader<'_> {
         let (controllers, stores, events) = self.build(&notifiers);
         controllers.measure(self.metrics.clone());
         let Triggers { workspaces, workflows, executions, sweeps } = triggers;
-        let shared = &controllers.shared;
-        let workspaces = controller(
-            shared,
-            &shared.workspaces,
-            workspaces.objects(),
-            &controllers.workspaces,
-            workspace::controller::reconcile,
-        );
-        let reconciled = notifiers.workflow_reconciled.clone();
-        let workflows = controller(
-            shared,
-            &shared.workflows,
-            workflows.objects(shared.workflows.clone()),
-            &controllers.workflows,
-            move |object, context| {
-                notify(&reconciled, watch::reference(object.as_ref()));
-                workflow::controller::reconcile(object, context)
-            },
-        );
-        let (distributing, shards) = shards(executions.objects(shared.executions.clone()));
-        let executions = stream::select_all(shards.into_iter().map(|mut shard| {
-            let objects = stream::poll_fn(move |context| shard.poll_recv(context));
-            let reconcile = execution::controller::reconcile;
-            controller(shared, &shared.executions, objects, &controllers.executions, reconcile)
-        }));
-        let executions = async {
-            // Each reconcile may be about a run that another execution has claimed: see `Reservations`.
-            stop.run_until_cancelled(join_all(self.scopes.iter().map(Scope::is_tried))).await;
-            tracing::info!("watching");
-            futures::join!(stop.run_until_cancelled(distributing), executions.collect::<()>());
-            controllers.executions.orphaned_runs.close();
-            controllers.executions.orphaned_runs.wait().await;
-        };
+        let workspaces = controllers.reconcile_workspaces(workspaces);
+        let workflows = controllers.reconcile_workflows(workflows, &notifiers);
+        let executions = controllers.reconcile_executions(executions, self.scopes);
         let discovering = receive(sweeps).take_until(stop.cancelled()).for_each(|news| {
             controllers.discovery.take_up(news);
             std::future::ready(())
@@ -133,14 +105,9 @@ impl Leader<'_> {
             ended.cancel();
         };
         let all = async { futures::join!(reconciles, events.run(ended.cancelled())) };
-        let limit = async {
-            stop.cancelled().await;
-            tracing::info!("stopping; reconciles in flight finish first");
-            tokio::time::sleep(SHUTDOWN_LIMIT).await;
-        };
         tokio::select! {
             _ = all => tracing::info!("stopped"),
-            () = limit => tracing::info!("stopped without waiting any longer; claims tell the next operator which calls were in flight"),
+            () = shutdown_limit(&stop) => tracing::info!("stopped without waiting any longer; claims tell the next operator which calls were in flight"),
         }
     }
 
@@ -240,7 +207,52 @@ impl Leader<'_> {
     }
 }
 
+/// Ends when reconciles in flight have had their time to finish.
+async fn shutdown_limit(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tracing::info!("stopping; reconciles in flight finish first");
+    tokio::time::sleep(SHUTDOWN_LIMIT).await;
+}
+
 impl Controllers {
+    fn reconcile_workspaces(&self, triggers: WorkspaceTriggers) -> BoxStream<'static, ()> {
+        let (shared, reconcile) = (&self.shared, workspace::controller::reconcile);
+        controller(shared, &shared.workspaces, triggers.objects(), &self.workspaces, reconcile)
+    }
+
+    fn reconcile_workflows(&self, triggers: WorkflowTriggers, notifiers: &Notifiers) -> BoxStream<'static, ()> {
+        let shared = &self.shared;
+        let (objects, reconciled) = (triggers.objects(shared.workflows.clone()), notifiers.workflow_reconciled.clone());
+        controller(shared, &shared.workflows, objects, &self.workflows, move |object, context| {
+            notify(&reconciled, watch::reference(object.as_ref()));
+            workflow::controller::reconcile(object, context)
+        })
+    }
+
+    /// Reconciles executions once all namespaces have been listed or tried. In the end, waits for orphaned runs.
+    fn reconcile_executions<'a>(
+        &'a self,
+        triggers: ExecutionTriggers,
+        scopes: &'a [Scope],
+    ) -> impl Future<Output = ()> + 'a {
+        let shared = &self.shared;
+        let (distributing, shards) = shards(triggers.objects(shared.executions.clone()));
+        let controllers = stream::select_all(shards.into_iter().map(|mut shard| {
+            let objects = stream::poll_fn(move |context| shard.poll_recv(context));
+            let reconcile = execution::controller::reconcile;
+            controller(shared, &shared.executions, objects, &self.executions, reconcile)
+        }));
+        let (stop, orphaned_runs) = (&shared.term.stop, &self.executions.orphaned_runs);
+        async move {
+            // Each reconcile may be about a run that another execution has claimed: see `Reservations`.
+            stop.run_until_cancelled(join_all(scopes.iter().map(Scope::is_tried))).await;
+            tracing::info!("watching");
+            futures::join!(stop.run_until_cancelled(distributing), controllers.collect::<()>());
+            orphaned_runs.close();
+            orphaned_runs.wait().await;
+        }
+    }
+
     /// Has the metrics read what is known at each scrape.
     fn measure(&self, metrics: AllMetrics) {
         let AllMetrics { all, workspaces, workflows, executions } = metrics;
