@@ -10,7 +10,7 @@ use crate::execution::plan::backoff::{backoff, blocked_retry};
 use crate::execution::plan::blocked::{
     blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
 };
-use crate::execution::state::input::{self};
+use crate::execution::state::input;
 use crate::execution::state::ownership::{Ownership, ownership};
 use crate::execution::state::{ExecutionState, Remote, Sent, Target, WorkflowRefState};
 use crate::execution::status::{self, reason};

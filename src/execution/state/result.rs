@@ -14,7 +14,7 @@ use crate::api::{WorkflowExecution, WorkflowExecutionStatus as Status};
 use crate::clock::later;
 use crate::execution::plan::backoff::backoff;
 use crate::execution::plan::{ClusterStep, Decision, settle};
-use crate::execution::state::input::{Redaction, hiding};
+use crate::execution::state::input::{Redaction, redaction};
 use crate::execution::state::{ExecutionState, Remote, Sent};
 use crate::execution::status::{self, reason};
 use crate::json::{self, Json, Rows};
@@ -68,7 +68,7 @@ pub struct ResultObject {
 /// Leaves out the result.
 impl std::fmt::Debug for ResultObject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wanted").field("kind", &self.kind).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ResultObject").field("kind", &self.kind).field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -99,7 +99,7 @@ enum ResultDestination {
 
 /// What has to happen before the status reports completion: clients that wait for that must find the result.
 pub(crate) fn next(state: &ExecutionState, run: &Execution, now: Timestamp) -> Option<Decision> {
-    match disposal(state, run) {
+    match destination(state, run) {
         ResultDestination::NotRead => Some(Decision::Act(ClusterStep::ReadInput.into())),
         ResultDestination::Object(wanted) if wanted.text.len() <= MAX_OBJECT => match &state.outcomes.stored {
             ResultWrite::NotTried => Some(Decision::Act(ClusterStep::WriteResult.into())),
@@ -141,7 +141,7 @@ pub fn wanted(state: &ExecutionState) -> Option<ResultObject> {
         (Remote::Found(run), _) | (_, Sent::Accepted(run)) => run,
         _ => return None,
     };
-    match disposal(state, run) {
+    match destination(state, run) {
         ResultDestination::Object(wanted) => Some(wanted),
         ResultDestination::None
         | ResultDestination::NotRead
@@ -165,7 +165,7 @@ pub(crate) fn keep(status: &mut Status, state: &ExecutionState, run: &Execution,
     let encoded = encoding(&result).map_or_else(String::new, |how| {
         format!(" The API has encoded it ({how}), and it was not decoded; the holder of the key can.")
     });
-    match place(status, state, disposal(state, run), bytes, &encoded) {
+    match place(status, state, destination(state, run), bytes, &encoded) {
         Ok(message) => message,
         Err((reason, problem)) => {
             let message =
@@ -195,10 +195,10 @@ fn place(
             let problem = format!("it {why}; spec.result.to takes results as they are");
             Err((reason::RESULT_NOT_KEEPABLE, problem))
         }
-        ResultDestination::Status(shown, masked) => {
+        ResultDestination::Status(shown, redacted) => {
             status.result = Some(shown);
-            let masked = if masked { ", where values of Secrets read [redacted]" } else { "" };
-            Ok(format!("The run completed; its result is in status.result{masked}.{encoded}"))
+            let redacted = if redacted { ", where values of Secrets read [redacted]" } else { "" };
+            Ok(format!("The run completed; its result is in status.result{redacted}.{encoded}"))
         }
         ResultDestination::Object(wanted) if wanted.text.len() > MAX_OBJECT => {
             let problem = format!("a {} holds {MAX_OBJECT} bytes at most", wanted.kind);
@@ -276,12 +276,12 @@ pub fn changed(kind: Kind, name: &str) -> String {
     )
 }
 
-fn disposal(state: &ExecutionState, run: &Execution) -> ResultDestination {
+fn destination(state: &ExecutionState, run: &Execution) -> ResultDestination {
     let Some(result) = result(run) else { return ResultDestination::None };
     let to = state.spec.result.to.as_ref().and_then(|to| to.object());
     let shown = match to {
         Some((Kind::Secret, _)) => None,
-        Some((Kind::ConfigMap, _)) | None => match hiding(state) {
+        Some((Kind::ConfigMap, _)) | None => match redaction(state) {
             Redaction::Nothing => None,
             Redaction::NotRead => return ResultDestination::NotRead,
             Redaction::Unknown(why) => return ResultDestination::Withheld(why),
@@ -289,10 +289,10 @@ fn disposal(state: &ExecutionState, run: &Execution) -> ResultDestination {
             Redaction::These(_) if encoding(result).is_some_and(|how| !how.split(',').any(|it| it == "encrypted")) => {
                 return ResultDestination::Withheld("the API has encoded it".into());
             }
-            Redaction::These(mask) => Some(mask.json(result)).filter(|shown| shown != result),
+            Redaction::These(redactor) => Some(redactor.json(result)).filter(|shown| shown != result),
         },
     };
-    let masked = shown.is_some();
+    let redacted = shown.is_some();
     let shown = shown.as_ref().unwrap_or(result).compact();
     match to {
         Some((kind, name)) => ResultDestination::Object(ResultObject {
@@ -301,7 +301,7 @@ fn disposal(state: &ExecutionState, run: &Execution) -> ResultDestination {
             text: shown.text().to_owned(),
             encoding: encoding(result),
         }),
-        None => ResultDestination::Status(shown, masked),
+        None => ResultDestination::Status(shown, redacted),
     }
 }
 
