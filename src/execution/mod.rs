@@ -18,7 +18,7 @@
 //! 7. If the workflow is not known for long runs, the reconcile waits up to three seconds for the end
 //!    (`run_durations`). One write of the [`status`] then reports both start and end.
 //! 8. The [`tracker`] polls all other runs, by Workspace, and wakes a resource whose run may have ended. The reconcile
-//!    gets the run, writes the result where the spec wants it ([`effects::objects`]), and sets `Complete` or `Failed`.
+//!    gets the run, writes the result where the spec wants it ([`effects::result_object`]), and sets `Complete` or `Failed`.
 //! 9. A finished run is never polled again. Its finalizer goes about two minutes later, and its resource once
 //!    `spec.ttlSecondsAfterFinished` has passed.
 //!

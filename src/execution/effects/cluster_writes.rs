@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::answer_memory::Room;
 use crate::api::WorkflowExecution;
 use crate::execution::claim::{CLAIM, Claim, FINALIZER, SEND_WITHIN, TAKE_OVER};
-use crate::execution::effects::objects;
+use crate::execution::effects::{input_objects, result_object};
 use crate::execution::metrics;
 use crate::execution::plan::ClusterStep;
 use crate::execution::plan::refused_writes::{self, Write};
@@ -170,7 +170,7 @@ impl Reconciliation<'_> {
         let client = &self.context.shared.client;
         let room = self.connection.as_ref().map_or_else(Room::default, |live| live.room().clone());
         if self.state.spec.left_out.is_some() && !is_started(&self.state.status) {
-            let Some((spec, room)) = objects::read_spec(client, &room, self.object).await? else {
+            let Some((spec, room)) = input_objects::read_spec(client, &room, self.object).await? else {
                 // The resource is gone, or another one has its name and is woken by its own change.
                 return Ok(Flow::End(Action::await_change()));
             };
@@ -178,7 +178,8 @@ impl Reconciliation<'_> {
             self.held.push(room);
         }
         let admission = self.admission();
-        let (sources, room) = objects::read(client, &room, &self.key.namespace, &self.state.spec, &admission).await?;
+        let (sources, room) =
+            input_objects::read(client, &room, &self.key.namespace, &self.state.spec, &admission).await?;
         self.held.extend(room);
         self.state.outcomes.input = Input::Read(Arc::new(sources));
         Ok(Flow::PlanAgain)
@@ -200,7 +201,7 @@ impl Reconciliation<'_> {
             return Ok(Flow::End(Action::requeue(permit::RECHECK_AFTER)));
         };
         self.state.outcomes.stored =
-            objects::write(&self.context.shared.client, self.object, &wanted, &self.context.shared.term).await;
+            result_object::write(&self.context.shared.client, self.object, &wanted, &self.context.shared.term).await;
         failpoint::reach!("failpoint-result-written");
         // Nothing was tried only if the term of this process is over.
         let tried = self.state.outcomes.stored != ResultWrite::NotTried;

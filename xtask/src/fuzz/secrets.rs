@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use mistral_workflows_operator::api::WorkflowExecutionSpec;
 use mistral_workflows_operator::api::values::Kind;
 use mistral_workflows_operator::api::workspace::SecretKeyRef;
-use mistral_workflows_operator::execution::effects::objects::Holder;
+use mistral_workflows_operator::execution::effects::input_objects::Holder;
 use mistral_workflows_operator::execution::state::input::{Source, Sources, compose, redactor};
 use mistral_workflows_operator::json::Json;
 use mistral_workflows_operator::mistral::Redactor;
