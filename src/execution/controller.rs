@@ -35,7 +35,6 @@ use crate::execution::tracker::{ApiAnswer, Tracker};
 use crate::mistral::{self};
 use crate::platform::apiserver::{self, Error, Written, write_status};
 use crate::platform::events::Notice;
-use crate::platform::leader::lease::Term;
 use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::Requeue;
@@ -165,7 +164,9 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         }
     };
     match context.states.of(object) {
-        Ok(state) => reconcile::run(&mut Reconciliation::new(&context, object, is_stand_in, state)).await,
+        Ok(state) => {
+            reconcile::run(&mut Reconciliation::new(&context, object, is_stand_in, state), &context.shared.term).await
+        }
         Err(later) => Ok(later),
     }
 }
@@ -181,10 +182,6 @@ enum Outcome {
 impl Reconcile for Reconciliation<'_> {
     type Step = Step;
     type Settled = Settled;
-
-    fn term(&self) -> &Term {
-        &self.context.shared.term
-    }
 
     fn plan(&self, now: Timestamp) -> Decision {
         plan(&self.state, now)

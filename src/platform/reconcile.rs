@@ -47,9 +47,6 @@ pub trait Reconcile: Sized + Send {
     /// How the plan ends.
     type Settled: Send;
 
-    /// For how long this process may act.
-    fn term(&self) -> &Term;
-
     /// The next step, from the state alone.
     fn plan(&self, now: Timestamp) -> Decision<Self::Step, Self::Settled>;
 
@@ -59,8 +56,8 @@ pub trait Reconcile: Sized + Send {
     /// When the Kubernetes API cannot be used, or somebody else changed the object first.
     fn act(&mut self, step: Self::Step) -> impl Future<Output = Result<Flow, Error>> + Send;
 
-    /// A step failed: keeps what the next reconcile has to know.
-    fn failed(&self);
+    /// A step failed: keeps what the next reconcile has to know, if anything.
+    fn failed(&self) {}
 
     /// Writes the status if it differs, and says when to come back.
     ///
@@ -69,14 +66,15 @@ pub trait Reconcile: Sized + Send {
     fn settle(&mut self, settled: Self::Settled) -> impl Future<Output = Result<Action, Error>> + Send;
 }
 
-/// Runs one reconcile to its end. It stays where it is: a future that owned it would hold it twice.
+/// Runs one reconcile to its end, or until the term is over. It stays where it is: a future that owned it would hold it
+/// twice.
 ///
 /// # Errors
 /// Those of its steps.
-pub async fn run<R: Reconcile>(reconcile: &mut R) -> Result<Action, Error> {
+pub async fn run<R: Reconcile>(reconcile: &mut R, term: &Term) -> Result<Action, Error> {
     for _ in 0..MAX_STEPS {
         let decision = reconcile.plan(Timestamp::now());
-        if reconcile.term().is_over() {
+        if term.is_over() {
             return Ok(Action::await_change());
         }
         match decision {
@@ -160,7 +158,6 @@ mod tests {
 
     /// Plans as many steps as it is told to, and then settles.
     struct Counting<'a> {
-        term: Term,
         steps: usize,
         fails: bool,
         seen: &'a Mutex<Vec<&'static str>>,
@@ -169,10 +166,6 @@ mod tests {
     impl Reconcile for Counting<'_> {
         type Step = ();
         type Settled = ();
-
-        fn term(&self) -> &Term {
-            &self.term
-        }
 
         fn plan(&self, _: Timestamp) -> Decision<(), ()> {
             if self.steps > 0 { Decision::Act(()) } else { Decision::Settle(Box::new(())) }
@@ -200,7 +193,7 @@ mod tests {
         if stopped {
             term.end();
         }
-        let _ = run(&mut Counting { term, steps, fails, seen: &seen }).await;
+        let _ = run(&mut Counting { steps, fails, seen: &seen }, &term).await;
         seen.into_inner().unwrap()
     }
 

@@ -23,7 +23,6 @@ use crate::api::{Workflow, WorkflowStatus};
 use crate::mistral::wire::{Id, Registration};
 use crate::mistral::{self, Gap, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
 use crate::platform::apiserver::{self, Error, Written, write_status};
-use crate::platform::leader::lease::Term;
 use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::{self, Refusal, Requeue};
@@ -90,7 +89,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         }
     };
     match context.states.of(object) {
-        Ok(state) => reconcile::run(&mut Reconciliation::new(&context, object, state)).await,
+        Ok(state) => reconcile::run(&mut Reconciliation::new(&context, object, state), &context.shared.term).await,
         Err(later) => Ok(later),
     }
 }
@@ -98,10 +97,6 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
 impl Reconcile for Reconciliation<'_> {
     type Step = Step;
     type Settled = Settled;
-
-    fn term(&self) -> &Term {
-        &self.context.shared.term
-    }
 
     fn plan(&self, now: Timestamp) -> Decision {
         plan(&self.state, now)

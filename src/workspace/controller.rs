@@ -28,7 +28,6 @@ use crate::mistral::call_metrics::Calls;
 use crate::mistral::{self, wire::WhoAmI};
 use crate::platform::apiserver::{self, Error, call, write_status};
 use crate::platform::decoded::Decoded;
-use crate::platform::leader::lease::Term;
 use crate::platform::reconcile::{self, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::Refusal;
@@ -121,16 +120,12 @@ pub async fn reconcile(object: Arc<Decoded<Workspace>>, context: Arc<Context>) -
     if workspace.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    reconcile::run(&mut Reconciliation::new(&context, workspace)).await
+    reconcile::run(&mut Reconciliation::new(&context, workspace), &context.shared.term).await
 }
 
 impl Reconcile for Reconciliation<'_> {
     type Step = Step;
     type Settled = Settled;
-
-    fn term(&self) -> &Term {
-        &self.context.shared.term
-    }
 
     fn plan(&self, now: Timestamp) -> Decision {
         plan(&self.state, now)
@@ -143,8 +138,6 @@ impl Reconcile for Reconciliation<'_> {
         }
         Ok(Flow::PlanAgain)
     }
-
-    fn failed(&self) {}
 
     async fn settle(&mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { outcome, wait } = settled;
