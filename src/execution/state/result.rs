@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use serde::Deserialize;
 
-use crate::api::conditions::{self, ConditionStatus, READY, RESULT_NOT_WRITTEN, Writer};
+use crate::api::conditions::{self, ConditionStatus, READY, RESULT_NOT_WRITTEN};
 use crate::api::values::{Kind, ResultRef};
 use crate::api::{WorkflowExecution, WorkflowExecutionStatus as Status};
 use crate::clock::later;
@@ -228,8 +228,8 @@ fn place(
 
 /// Reports that the result is not where the spec wants it. Returns the message.
 fn not_written(status: &mut Status, state: &ExecutionState, reason: &str, message: String, now: Timestamp) -> String {
-    let writer = Writer { generation: state.generation, now };
-    writer.set(&mut status.conditions, RESULT_NOT_WRITTEN, ConditionStatus::True, reason, &message);
+    let conditions = &mut status.conditions;
+    status::writer(state, now).set(conditions, RESULT_NOT_WRITTEN, ConditionStatus::True, reason, &message);
     message
 }
 
