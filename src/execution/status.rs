@@ -215,7 +215,7 @@ pub fn known_end(status: &Status) -> Option<Timestamp> {
 }
 
 fn stopped_for(state: &ExecutionState) -> Option<StopFor> {
-    match &state.note {
+    match &state.annotation {
         ClaimAnnotation::Claim(claim) if !state.is_reading() => claim.stop_for,
         ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => None,
     }

@@ -117,7 +117,7 @@ impl Reconciliation<'_> {
             return Ok(Flow::PlanAgain);
         }
         tracing::debug!(execution_id = claim.execution_id, attempt = claim.attempt, send, "claimed");
-        metrics::claimed(&self.context.settings.metrics, &self.state.note, &claim, send);
+        metrics::claimed(&self.context.settings.metrics, &self.state.annotation, &claim, send);
         if claim.refused {
             self.context.reservations.release(&self.state.uid, &claim);
         }

@@ -77,7 +77,7 @@ impl Reconciliation<'_> {
         };
         failpoint::reach!("failpoint-claimed");
         let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
-            && matches!(&self.state.note, ClaimAnnotation::Claim(claim) if Timestamp::now() < claim.send_before);
+            && matches!(&self.state.annotation, ClaimAnnotation::Claim(claim) if Timestamp::now() < claim.send_before);
         if !in_time || self.context.shared.term.is_over() {
             tracing::warn!("the claim grew too old before the call could be sent; nothing was sent");
             self.state.too_late();

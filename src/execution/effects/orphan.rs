@@ -67,7 +67,7 @@ impl OrphanedRun {
         };
         let grace =
             SignedDuration::from_secs(i64::from(state.spec.termination_grace_period_seconds.min(LONGEST_GRACE)));
-        let ClaimAnnotation::Claim(claim) = &state.note else { return None };
+        let ClaimAnnotation::Claim(claim) = &state.annotation else { return None };
         let outcome_known_by = claim.outcome_known_by();
         // Once a 404 proves that there is no run, another resource with the same explicit id may start its own.
         let ours_until = match &state.outcomes.sent {

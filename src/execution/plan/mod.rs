@@ -146,7 +146,7 @@ pub(crate) fn write(state: &ExecutionState, claim: Claim, send: bool) -> Decisio
     let finalizer = state.deleted.is_some() || (state.wants_finalizer() && !claim.read_only);
     // The new revision is above all that were written on this resource. Claims of another resource of this name count
     // as older, whatever their revision.
-    let there = match &state.note {
+    let there = match &state.annotation {
         ClaimAnnotation::Claim(claim) if !state.is_of_another_life(claim) => claim.revision,
         ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => 0,
     };

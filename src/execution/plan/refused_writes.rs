@@ -72,7 +72,7 @@ pub enum Write {
 
 impl Refusals {
     /// The claim that this process acts on: the unrecorded one, unless the annotation has changed since.
-    pub(crate) fn note(&self, recorded: &ClaimAnnotation) -> ClaimAnnotation {
+    pub(crate) fn annotation(&self, recorded: &ClaimAnnotation) -> ClaimAnnotation {
         match self.unrecorded.as_deref() {
             Some((claim, over)) if over == recorded => ClaimAnnotation::Claim(Box::new(claim.clone())),
             Some(_) | None => recorded.clone(),
@@ -115,7 +115,7 @@ impl ExecutionState {
         if !send {
             self.memory.claim = Some(Box::new(self.known(&claim)));
             self.memory.refusals.unrecorded = Some(Box::new((claim.clone(), self.recorded.clone())));
-            self.note = ClaimAnnotation::Claim(Box::new(claim));
+            self.annotation = ClaimAnnotation::Claim(Box::new(claim));
         }
     }
 
@@ -159,7 +159,7 @@ impl ExecutionState {
                 Some(_) => status::end_pending(self, &settled.status, now),
                 None => settled.status.clone(),
             };
-            let (over, generation) = (self.note.clone(), self.generation);
+            let (over, generation) = (self.annotation.clone(), self.generation);
             self.memory.refusals.end = Some(Box::new(End { status: end, over, generation }));
         }
         let Some(refused) = self.memory.refusals.status.as_ref().map(|it| it.refused.clone()) else {
@@ -189,7 +189,7 @@ pub(crate) fn unrecorded(refused: &Refused) -> Notice {
 /// Writes the claim that could not be recorded, once that is due. Until then, reports the refusal if the execution waits
 /// for the claim; none if the plan goes on.
 pub(crate) fn claim_pending(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
-    match &state.note {
+    match &state.annotation {
         ClaimAnnotation::Claim(claim) if state.is_unrecorded() && state.refusal(Write::Claim, now).is_none() => {
             Some(write(state, Claim::clone(claim), false))
         }
@@ -232,7 +232,8 @@ fn advice(refused: &Refused) -> &'static str {
 pub(crate) fn status_refused(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
     // Without a claim, the plan finds the end again from the resource alone; and the claim may have been lost since.
     let end = state.memory.refusals.end.as_deref().filter(|_| state.claim_exists());
-    let end = end.filter(|end| end.over == state.note && end.generation == state.generation).map(|end| &end.status);
+    let end =
+        end.filter(|end| end.over == state.annotation && end.generation == state.generation).map(|end| &end.status);
     if let Some((_, left)) = state.refusal(Write::Status, now)
         && (end.is_some() || (state.may_have_started() && !stop::is_due(state, now)))
     {

@@ -45,7 +45,7 @@ pub struct ExecutionState {
     /// Whether the operator's finalizer is on the resource.
     pub finalizer: bool,
     /// The claim that this process goes by: the one on the resource, or one that the API server refuses to record.
-    pub note: ClaimAnnotation,
+    pub annotation: ClaimAnnotation,
     /// The claim on the resource.
     pub recorded: ClaimAnnotation,
     /// The resource version on which the next write depends.
@@ -200,7 +200,7 @@ impl ExecutionState {
             deleted: meta.deletion_timestamp.as_ref().map(|time| time.0),
             finalizer: object.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
             copied: false,
-            note: memory.refusals.note(&recorded),
+            annotation: memory.refusals.annotation(&recorded),
             recorded,
             version: object.resource_version().unwrap_or_default(),
             take_over: object.annotations().get(TAKE_OVER).cloned(),
@@ -226,7 +226,7 @@ impl ExecutionState {
 
     /// Remembers the claim on the resource. If an older claim comes back, this process knows the newer one.
     fn learn(&mut self) {
-        if let ClaimAnnotation::Claim(claim) = &self.note
+        if let ClaimAnnotation::Claim(claim) = &self.annotation
             && claim.owner == self.owner
             && !self.is_of_another_life(claim)
             && !self.is_void(claim)

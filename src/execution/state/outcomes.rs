@@ -29,7 +29,7 @@ impl ExecutionState {
         self.memory.retries.hold = None;
         (self.memory.refusals.claim, self.memory.refusals.unrecorded) = (None, None);
         self.recorded = ClaimAnnotation::Claim(Box::new(claim.clone()));
-        self.note = ClaimAnnotation::Claim(Box::new(claim));
+        self.annotation = ClaimAnnotation::Claim(Box::new(claim));
         self.outcomes.claimed_this_reconcile = claimed_this_reconcile;
     }
 

@@ -119,7 +119,7 @@ fn the_last_change_of_a_resource_comes_after_the_doubt_of_its_claim() {
     state.status.end_time = Some(Time(at(0)));
     state.status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Time(at(0)));
     (state.finalizer, state.spec.ttl_seconds_after_finished) = (true, None);
-    let ClaimAnnotation::Claim(claim) = &state.note else { panic!("not claimed") };
+    let ClaimAnnotation::Claim(claim) = &state.annotation else { panic!("not claimed") };
     let last = (6..)
         .map(at)
         .find(|now| matches!(plan(&state, *now), Decision::Act(Step::Cluster(ClusterStep::SetFinalizer(false)))))

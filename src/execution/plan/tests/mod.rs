@@ -81,14 +81,14 @@ fn claimed() -> ExecutionState {
     let claim = state.claim(&connection(), 1, at(0));
     state.memory.claim = Some(Box::new(state.known(&claim)));
     assert!(state.memory.claim.as_ref().unwrap().own);
-    state.note = ClaimAnnotation::Claim(Box::new(claim));
+    state.annotation = ClaimAnnotation::Claim(Box::new(claim));
     state.finalizer = true;
     state
 }
 
 fn with_claim(change: impl FnOnce(&mut Claim)) -> ExecutionState {
     let mut state = claimed();
-    let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
+    let ClaimAnnotation::Claim(claim) = &mut state.annotation else { unreachable!() };
     change(claim);
     let known =
         ClaimBackup { own: true, refused: claim.refused, ..ClaimBackup::of(&claim.clone(), &state.derived_id()) };
@@ -508,7 +508,7 @@ fn a_claim_that_cannot_be_read_stops_everything_but_deletion() {
 
 #[test]
 fn a_claim_that_vanished_is_put_back_with_a_doubt() {
-    let mut state = ExecutionState { note: ClaimAnnotation::Absent, ..started() };
+    let mut state = ExecutionState { annotation: ClaimAnnotation::Absent, ..started() };
     let (claim, _, send) = claim_of(step(&state, at(500)));
     assert_eq!((claim.execution_id.as_str(), send), ("run-u-1", false));
     // Another operator may have claimed after this one last did.
@@ -530,7 +530,7 @@ fn a_run_that_has_ended_does_not_look_new_when_the_cluster_is_restored_to_a_time
     let mut restored = ExecutionState { memory: state.memory, ..new() };
     let (claim, _, send) = claim_of(step(&restored, at(500)));
     assert_eq!((claim.attempt, send), (2, false));
-    restored.note = ClaimAnnotation::Claim(Box::new(claim));
+    restored.annotation = ClaimAnnotation::Claim(Box::new(claim));
     restored.fetched(Err(not_found()));
     assert!(is_true(&settled(&restored, at(1000)).status.conditions, MISSING), "the API has forgotten it");
 }

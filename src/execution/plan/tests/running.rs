@@ -102,7 +102,7 @@ fn a_start_in_doubt_of_a_resource_that_is_gone_is_not_stopped_once_another_may_h
         state.outcomes.sent = sent;
         OrphanedRun::new(&state).unwrap()
     };
-    let ClaimAnnotation::Claim(claim) = claimed().note else { panic!("not claimed") };
+    let ClaimAnnotation::Claim(claim) = claimed().annotation else { panic!("not claimed") };
     let over = claim.outcome_known_by();
     let unknown = orphaned_run(true, Sent::Unknown(trouble()));
     assert!(!unknown.may_be_anothers(at(1)) && unknown.may_be_anothers(over));
@@ -144,7 +144,7 @@ fn the_deletion_of_a_run_that_cannot_be_read_does_not_wait_for_an_answer() {
     let deleting = |mut state: ExecutionState| {
         state.deleted = Some(at(20));
         state.finalizer = true;
-        if let ClaimAnnotation::Claim(claim) = &mut state.note {
+        if let ClaimAnnotation::Claim(claim) = &mut state.annotation {
             claim.stop_since = Some(at(20));
         }
         state

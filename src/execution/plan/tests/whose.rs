@@ -9,12 +9,12 @@ fn second_attempt() -> ExecutionState {
 
 /// The claim as it was in an export from before the second attempt.
 fn exported(state: &ExecutionState) -> Claim {
-    let ClaimAnnotation::Claim(claim) = &state.note else { unreachable!() };
+    let ClaimAnnotation::Claim(claim) = &state.annotation else { unreachable!() };
     Claim { attempt: 1, revision: 3, refused: true, send_before: at(-100), ..claim.as_ref().clone() }
 }
 
 fn noted(state: &ExecutionState, claim: Claim) -> ExecutionState {
-    ExecutionState { note: ClaimAnnotation::Claim(Box::new(claim)), ..state.clone() }
+    ExecutionState { annotation: ClaimAnnotation::Claim(Box::new(claim)), ..state.clone() }
 }
 
 /// Claims that replace the present one: a description, and the resource with that claim.
@@ -53,9 +53,9 @@ fn a_doubt_ends_with_the_age_of_the_claim_in_whichever_process_unless_somebody_e
     // A process that has just begun finds the claim.
     let found = |age: Option<u64>, refused: bool| {
         let mut state = with_claim(|claim| (claim.refused, claim.claimant) = (refused, "earlier".into()));
-        let ClaimAnnotation::Claim(claim) = &state.note else { unreachable!() };
+        let ClaimAnnotation::Claim(claim) = &state.annotation else { unreachable!() };
         state.memory.claim = Some(Box::new(ClaimBackup::of(claim, "run-u-1")));
-        state.recorded = state.note.clone();
+        state.recorded = state.annotation.clone();
         state.claim_age = age.map(Duration::from_secs);
         state.began = at(91);
         state.fetched(Err(not_found()));
@@ -81,7 +81,7 @@ fn a_doubt_ends_with_the_age_of_the_claim_in_whichever_process_unless_somebody_e
 fn a_claim_has_an_age_only_on_the_resource_that_it_was_written_on() {
     let aged = |change: fn(&mut Claim)| {
         let mut state = with_claim(change);
-        state.recorded = state.note.clone();
+        state.recorded = state.annotation.clone();
         state.instance.api_server_time = Some(at(100));
         state
     };
@@ -104,9 +104,9 @@ fn a_claim_has_an_age_only_on_the_resource_that_it_was_written_on() {
 fn a_refusal_that_this_process_has_not_seen_is_not_believed() {
     // The call of this process is in flight, and somebody writes that it was refused.
     let mut state = claimed();
-    let ClaimAnnotation::Claim(claim) = &state.note else { unreachable!() };
+    let ClaimAnnotation::Claim(claim) = &state.annotation else { unreachable!() };
     let claim = Claim { refused: true, ..claim.as_ref().clone() };
-    state.note = ClaimAnnotation::Claim(Box::new(claim.clone()));
+    state.annotation = ClaimAnnotation::Claim(Box::new(claim.clone()));
     state.fetched(Err(not_found()));
     assert!(!state.is_refused(&claim) && !state.doubt(&claim).is_zero());
     state.sent(Err(not_found()));
@@ -300,7 +300,7 @@ fn the_active_deadline_trusts_the_apis_clock_no_further_than_ours() {
 #[test]
 fn a_stop_that_a_backup_brings_back_shortens_no_grace() {
     let mut state = ExecutionState { deleted: Some(at(5000)), ..started() };
-    let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
+    let ClaimAnnotation::Claim(claim) = &mut state.annotation else { unreachable!() };
     claim.stop_since = Some(at(100));
     assert_eq!(claim_of(step(&state, at(5000))).0.stop_since, Some(at(5000)));
 }
