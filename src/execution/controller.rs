@@ -210,7 +210,7 @@ impl Reconcile for Reconciliation<'_> {
         self.ticket.give_back();
         let old = self.object.status.as_ref();
         let ends = is_finished(&settled.status) && !old.is_some_and(is_finished);
-        let _turn = if ends { self.context.ends.give_way().await } else { None };
+        let _permit = if ends { self.context.ends.give_way().await } else { None };
         // Another may lead since.
         if self.context.shared.term.is_over() {
             return Ok(Action::await_change());
@@ -391,14 +391,14 @@ impl<'a> Reconciliation<'a> {
         let start = status.start_time.as_ref().map_or(self.state.created, |time| time.0);
         match &status.execution_id {
             Some(id) if is_started(status) && !is_finished(status) && !deleted => {
-                let word = match self.state.outcomes.remote {
+                let answer = match self.state.outcomes.remote {
                     Remote::Found(_) => ApiAnswer::Exists,
                     Remote::Absent => ApiAnswer::NotFound,
                     // The API has just accepted the run.
                     _ if !is_started(&self.state.status) => ApiAnswer::Exists,
                     Remote::NotFetched | Remote::Unknown(_) => ApiAnswer::None,
                 };
-                self.context.tracker.track(&self.key, &object, id, start, word);
+                self.context.tracker.track(&self.key, &object, id, start, answer);
             }
             _ => self.context.tracker.untrack(&self.key, &object),
         }
