@@ -16,7 +16,7 @@ use crate::mistral::{Trouble, TroubleKind};
 use crate::platform::requeue::Requeue;
 
 /// How long the resources of one manifest may take to arrive.
-pub(crate) const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
+const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
 
 /// Reports why the Workflow that the spec names is unknown or cannot be run; none if it can be run.
 pub(crate) fn unresolved(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
@@ -25,10 +25,6 @@ pub(crate) fn unresolved(state: &ExecutionState, now: Timestamp) -> Option<Decis
     let requeue = Requeue::After(Duration::from_secs(300));
     match &state.workflow_ref {
         WorkflowRefState::NotNamed | WorkflowRefState::Ready { .. } => None,
-        // A manifest may list the execution before its Workflow.
-        WorkflowRefState::NotFound if now < later(state.created, APPLIED_TOGETHER) => {
-            Some(settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1))))
-        }
         WorkflowRefState::NotFound => {
             let message = format!("There is no Workflow \"{name}\" in this namespace; create it.");
             Some(missing(state, reason::WORKFLOW_NOT_FOUND, message, requeue, now))
@@ -206,9 +202,18 @@ pub(crate) fn missing(
     requeue: Requeue,
     now: Timestamp,
 ) -> Decision {
+    if let Some(decision) = arriving(state, now) {
+        return decision;
+    }
     let (wait, left) =
         if was_complete(state) { (Progress::Stalled, None) } else { Progress::for_missing(state.created, now) };
     waiting(state, wait, reason, message, left.map_or(requeue, Requeue::After), now)
+}
+
+/// Waits for what the spec names, since a manifest may list the execution first; none once that has taken too long.
+pub(crate) fn arriving(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
+    let may_arrive = now < later(state.created, APPLIED_TOGETHER);
+    may_arrive.then(|| settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1))))
 }
 
 /// Whether everything that the spec names existed before, so that what is missing now was deleted.

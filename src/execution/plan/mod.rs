@@ -24,17 +24,12 @@ mod reference_tests;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, READY, RESULT_NOT_WRITTEN, STALLED, STARTED};
-use crate::clock::later;
 use crate::execution::claim::{CLAIM, Claim, ClaimAnnotation};
-use crate::execution::plan::blocked::{
-    APPLIED_TOGETHER, claim_unreadable, missing, suspended, waiting, workspace_changed,
-};
+use crate::execution::plan::blocked::{claim_unreadable, missing, suspended, waiting, workspace_changed};
 use crate::execution::plan::refused_writes::Write;
 use crate::execution::state::ExecutionState;
 use crate::execution::state::ownership::{Ownership, ownership};
@@ -127,10 +122,6 @@ fn without_workspace(state: &ExecutionState, now: Timestamp) -> Decision {
     let name = &state.spec.workspace_ref.name;
     match &state.workspace {
         Workspace::Ready(_) | Workspace::Pending => settle(state, state.status.clone(), Requeue::OnChange),
-        // A manifest may list the execution before its Workspace.
-        Workspace::NotFound if now < later(state.created, APPLIED_TOGETHER) => {
-            settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1)))
-        }
         Workspace::NotFound => {
             let message = format!("There is no Workspace \"{name}\" in this namespace; create it.");
             missing(state, reason::WORKSPACE_NOT_FOUND, message, Requeue::OnChange, now)

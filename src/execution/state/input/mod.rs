@@ -7,16 +7,14 @@ mod sources;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::WorkflowExecutionSpec;
 use crate::api::values::InputFrom;
-use crate::clock::later;
 use crate::execution::claim::{InputVersion, TAKE_OVER};
 use crate::execution::plan::backoff::blocked_retry;
-use crate::execution::plan::blocked::{APPLIED_TOGETHER, blocked};
+use crate::execution::plan::blocked::{arriving, blocked};
 use crate::execution::plan::start::is_consent;
 use crate::execution::plan::{ClusterStep, Decision, settle};
 use crate::execution::state::ExecutionState;
@@ -70,9 +68,10 @@ pub(crate) fn ready(state: &ExecutionState, now: Timestamp) -> Result<Vec<InputV
         return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into())));
     };
     if let Err(InputError { reason, message }) = compose(&state.spec, sources) {
-        // A manifest may well create the execution before its ConfigMap.
-        if reason == reason::INPUT_NOT_FOUND && now < later(state.created, APPLIED_TOGETHER) {
-            return Err(Box::new(settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1)))));
+        if reason == reason::INPUT_NOT_FOUND
+            && let Some(decision) = arriving(state, now)
+        {
+            return Err(Box::new(decision));
         }
         return Err(Box::new(blocked(state, reason, message, blocked_retry(state), now)));
     }
