@@ -219,47 +219,8 @@ impl World {
     }
 
     fn happen(&mut self, moment: Moment, n: usize, happens: Happens) {
-        let now = self.clock(n, moment);
         match happens {
-            Happens::Round => {
-                // A leader that is told to stop releases the Lease.
-                let stops = self.draw().is_multiple_of(20) && self.leads(n, moment);
-                let process = &mut self.processes[n];
-                process.round += 1;
-                let round = process.round;
-                match process.candidate.next(now) {
-                    Next::Look => {
-                        let arrives = moment + self.delay();
-                        self.at(arrives, n, Happens::Asked);
-                    }
-                    Next::Write if stops => {
-                        if process.candidate.record.version == Some(self.lease.0.to_string()) {
-                            self.versions += 1;
-                            self.lease = (self.versions, String::new());
-                        }
-                        self.restart(moment, n);
-                    }
-                    Next::Write => {
-                        let (arrives, on) = (moment + self.delay(), self.processes[n].candidate.record.version.clone());
-                        let on = on.map_or(0, |version| version.parse().unwrap());
-                        let by = self.processes[n].number;
-                        self.at(arrives, n, Happens::Written { sent: moment, round, on, by });
-                        let limit = u64::try_from(CALL.as_millis()).unwrap();
-                        self.at(moment + limit, n, Happens::Timeout { round });
-                    }
-                    Next::Create => {
-                        process.candidate.forget();
-                        let arrives = moment + self.delay();
-                        self.at(arrives, n, Happens::Created);
-                    }
-                    Next::Wait => {
-                        process.candidate.forget();
-                        let later = moment + 500 + self.delay();
-                        self.at(later, n, Happens::Round);
-                    }
-                    Next::End(_) => self.restart(moment, n),
-                }
-            }
+            Happens::Round => self.round(moment, n),
             Happens::Asked => {
                 let answered = moment + self.delay();
                 let (version, holder) = self.lease.clone();
@@ -271,31 +232,16 @@ impl World {
             Happens::Written { sent, round, on, by } => {
                 let takes = self.lease.0 == on;
                 if takes {
-                    self.versions += 1;
-                    self.lease = (self.versions, format!("{n}-{by}"));
+                    self.set_holder(format!("{n}-{by}"));
                 }
                 let lost = self.draw().is_multiple_of(8);
-                if self.processes[n].round != round || lost {
-                    return;
-                }
-                let sent = self.clock(n, sent);
-                let process = &mut self.processes[n];
-                process.round += 1;
-                if takes {
-                    let led = process.candidate.until.is_some();
-                    process.candidate.wrote(record(self.versions, &process.candidate.name.clone()), sent);
-                    self.leaders += u64::from(!led);
-                    let rest = if self.draw().is_multiple_of(12) { self.delay() } else { 0 };
-                    self.at(moment + 2_000 + rest, n, Happens::Round);
-                } else {
-                    process.candidate.forget();
-                    self.at(moment + 500, n, Happens::Round);
+                if self.processes[n].round == round && !lost {
+                    self.write_answered(moment, n, sent, takes);
                 }
             }
             Happens::Created => {
                 if self.lease.0 == 0 {
-                    self.versions += 1;
-                    self.lease = (self.versions, NOBODY.into());
+                    self.set_holder(NOBODY.into());
                 }
                 self.at(moment, n, Happens::Round);
             }
@@ -311,6 +257,69 @@ impl World {
                 }
             }
         }
+    }
+
+    fn set_holder(&mut self, holder: String) {
+        self.versions += 1;
+        self.lease = (self.versions, holder);
+    }
+
+    /// The process takes its next step.
+    fn round(&mut self, moment: Moment, n: usize) {
+        let now = self.clock(n, moment);
+        // A leader that is told to stop releases the Lease.
+        let stops = self.draw().is_multiple_of(20) && self.leads(n, moment);
+        let process = &mut self.processes[n];
+        process.round += 1;
+        let round = process.round;
+        match process.candidate.next(now) {
+            Next::Look => {
+                let arrives = moment + self.delay();
+                self.at(arrives, n, Happens::Asked);
+            }
+            Next::Write if stops => {
+                if process.candidate.record.version == Some(self.lease.0.to_string()) {
+                    self.set_holder(String::new());
+                }
+                self.restart(moment, n);
+            }
+            Next::Write => {
+                let (arrives, on) = (moment + self.delay(), self.processes[n].candidate.record.version.clone());
+                let on = on.map_or(0, |version| version.parse().unwrap());
+                let by = self.processes[n].number;
+                self.at(arrives, n, Happens::Written { sent: moment, round, on, by });
+                let limit = u64::try_from(CALL.as_millis()).unwrap();
+                self.at(moment + limit, n, Happens::Timeout { round });
+            }
+            Next::Create => {
+                process.candidate.forget();
+                let arrives = moment + self.delay();
+                self.at(arrives, n, Happens::Created);
+            }
+            Next::Wait => {
+                process.candidate.forget();
+                let later = moment + 500 + self.delay();
+                self.at(later, n, Happens::Round);
+            }
+            Next::End(_) => self.restart(moment, n),
+        }
+    }
+
+    /// The response to a write arrives in time.
+    fn write_answered(&mut self, moment: Moment, n: usize, sent: Moment, took_effect: bool) {
+        let sent = self.clock(n, sent);
+        let process = &mut self.processes[n];
+        process.round += 1;
+        if !took_effect {
+            process.candidate.forget();
+            self.at(moment + 500, n, Happens::Round);
+            return;
+        }
+        let led = process.candidate.until.is_some();
+        process.candidate.wrote(record(self.versions, &process.candidate.name.clone()), sent);
+        self.leaders += u64::from(!led);
+        let rest = if self.draw().is_multiple_of(12) { self.delay() } else { 0 };
+        self.at(moment + 2_000 + rest, n, Happens::Round);
     }
 
     /// The process ends, and another one with another name takes its place.

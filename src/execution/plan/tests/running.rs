@@ -184,3 +184,26 @@ fn a_run_that_is_there_and_cannot_be_read_counts_as_started() {
     }
     assert!(is_true(&settled(&state, at(20)).status.conditions, STARTED));
 }
+
+#[test]
+fn an_edit_after_the_end_is_acknowledged() {
+    let mut state = ExecutionState { refresh: true, ..started() };
+    state.fetched(Ok(run("COMPLETED")));
+    let status = settled(&state, at(6)).status;
+    let edited = ExecutionState { generation: Some(2), finalizer: false, status, ..claimed() };
+    let acknowledged = settled(&edited, at(1000)).status;
+    assert_eq!(acknowledged.observed_generation, Some(2));
+    assert!(acknowledged.conditions.iter().all(|condition| condition.observed_generation == Some(2)));
+}
+
+#[test]
+fn a_run_whose_state_cannot_be_read_for_long_says_so() {
+    let mut state = ExecutionState { refresh: true, ..started() };
+    for _ in 0..4 {
+        state.fetched(Err(transient()));
+        assert_eq!(ready(&settled(&state, at(50)).status), reason::RUNNING);
+    }
+    state.fetched(Err(transient()));
+    assert_eq!(ready(&settled(&state, at(50)).status), reason::API_UNAVAILABLE);
+    assert!(is_true(&settled(&state, at(50)).status.conditions, STARTED));
+}
