@@ -17,7 +17,7 @@ use crate::mistral::{ApiError, Error};
 use crate::platform::requeue::Requeue;
 use crate::workflow::fields::Field;
 use crate::workflow::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
-use crate::workflow::state::{Address, Change, FINALIZER, Memory, Remote, WorkflowState};
+use crate::workflow::state::{Address, Change, FINALIZER, Memory, Registrations, Remote, WorkflowState};
 use crate::workflow::status::reason;
 use crate::workflow::versions::{Gathering, Versions};
 use crate::workspace::access::{ConnectionInfo, Workspace};
@@ -96,7 +96,7 @@ fn next(state: &WorkflowState, now: Timestamp) -> WorkflowState {
     WorkflowState {
         status,
         remote: Remote::NotFetched,
-        registrations: crate::workflow::state::Registrations::NotFetched,
+        registrations: Registrations::NotFetched,
         change: Change::None,
         ..last
     }
