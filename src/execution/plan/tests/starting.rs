@@ -1,6 +1,7 @@
 //! How a run is started: what is asked first, and what follows from each answer.
 
 use super::*;
+use crate::api::conditions::{EDITED, RECONCILING, STALLED};
 
 #[test]
 fn a_new_resource_is_claimed_and_its_call_sent_without_asking() {
@@ -235,4 +236,31 @@ fn backoff_doubles_to_a_limit_and_differs_by_resource() {
     };
     assert!(wait(1, "a") > wait(0, "a") && wait(60, "a") <= SignedDuration::from_secs(66));
     assert_ne!(wait(0, "a"), wait(0, "b"));
+}
+
+/// Tools that compare two statuses as text, and people who read one, find each condition at its place.
+#[test]
+fn the_conditions_of_a_first_status_stand_in_one_order() {
+    let first = |change: &dyn Fn(&mut ExecutionState)| {
+        let mut state = claimed();
+        assert!(state.status.conditions.is_empty());
+        change(&mut state);
+        let conditions = settled(&state, at(100)).status.conditions;
+        conditions.into_iter().map(|condition| condition.type_).collect::<Vec<_>>()
+    };
+    assert_eq!(first(&|state| state.workspace = Workspace::NotFound), [STARTED, READY, STALLED]);
+    assert_eq!(first(&|state| state.fetched(Err(transient()))), [STARTED, READY, RECONCILING]);
+    assert_eq!(first(&|state| state.fetched(Ok(run("RUNNING")))), [STARTED, READY, RECONCILING]);
+    assert_eq!(first(&|state| state.fetched(Ok(run("COMPLETED")))), [STARTED, COMPLETE, READY]);
+    assert_eq!(first(&|state| state.fetched(Ok(run("TERMINATED")))), [STARTED, FAILED, READY, STALLED]);
+    let forgotten = |state: &mut ExecutionState| {
+        state.memory.seen = true;
+        state.fetched(Err(not_found()));
+    };
+    assert_eq!(first(&forgotten), [STARTED, MISSING, READY, RECONCILING]);
+    let edited = |state: &mut ExecutionState| {
+        state.spec.input = Some(Json::from(&json!({ "c": 2 })));
+        state.fetched(Ok(run("RUNNING")));
+    };
+    assert_eq!(first(&edited), [EDITED, STARTED, READY, RECONCILING]);
 }

@@ -350,3 +350,53 @@ fn a_refused_claim_says_nothing_once_the_api_has_told_of_a_run() {
     state.memory.seen = true;
     assert_eq!(step(&state, at(50)), Call::GetRun);
 }
+
+/// The claim of another namespace came with a restore, and its run goes on.
+fn restored_elsewhere(more: Value) -> ExecutionState {
+    let claim = Claim { uid: Some("u-0".into()), ..claimed_elsewhere("run", "another-namespace") };
+    let mut state = of_resource(json!({ "annotations": annotation(&claim) }), more);
+    state.fetched(Ok(run("RUNNING")));
+    state
+}
+
+#[test]
+fn a_run_that_goes_on_under_a_foreign_claim_is_only_read_until_a_person_consents() {
+    let mut state = restored_elsewhere(json!({ "shutdown": "Terminate", "activeDeadlineSeconds": 1 }));
+    let read = settled(&state, at(1000));
+    assert_eq!(ready(&read.status), reason::RUNNING);
+    assert_eq!(find(&read.status.conditions, STARTED).unwrap().reason, reason::ADOPTED);
+    state.status = read.status;
+    assert_eq!(ready(&settled(&state, at(1000)).status), reason::RUNNING, "neither a shutdown nor a deadline stops it");
+    let mut gone = state.clone();
+    gone.fetched(Err(not_found()));
+    assert!(is_true(&settled(&gone, at(1000)).status.conditions, MISSING), "it is not started here");
+    // The restore may have brought the finalizer.
+    (state.deleted, state.finalizer) = (Some(at(1000)), true);
+    assert_eq!(step(&state, at(1000)), ClusterStep::Release { abandoned: false }, "a deletion does not stop it");
+}
+
+#[test]
+fn after_a_consent_the_run_of_a_foreign_claim_is_owned_and_not_started_again() {
+    let unread = ExecutionState { outcomes: Outcomes::default(), ..restored_elsewhere(json!({})) };
+    let read = ExecutionState { status: settled(&restored_elsewhere(json!({})), at(1000)).status, ..unread.clone() };
+    for (what, state) in [("before its run was read", unread), ("after it", read)] {
+        let mut state = ExecutionState { take_over: Some("run-u-1".into()), refresh: true, ..state };
+        let Step::Cluster(ClusterStep::WriteClaim { claim, finalizer, send, consent }) = step(&state, at(1000)) else {
+            panic!("{what}: no claim");
+        };
+        assert_eq!((claim.owner == state.owner, claim.read_only), (true, false), "{what}");
+        assert_eq!((finalizer, send, consent), (true, false, true), "{what}");
+        state.claimed(*claim, false);
+        (state.finalizer, state.take_over) = (finalizer, None);
+        assert_eq!(step(&state, at(1000)), Call::GetRun, "{what}");
+        state.fetched(Ok(run("RUNNING")));
+        let running = settled(&state, at(1000)).status;
+        assert_eq!(ready(&running), reason::RUNNING, "{what}");
+        // It is this resource's to stop.
+        state = ExecutionState { status: running, deleted: Some(at(1001)), ..state };
+        let (stop, _, send) = claim_of(step(&state, at(1001)));
+        assert_eq!((stop.stop_since, send), (Some(at(1001)), false), "{what}");
+        state.claimed(stop, false);
+        assert_eq!(step(&state, at(1001)), Call::Stop(StopCall::Cancel), "{what}");
+    }
+}
