@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimePrinter};
+use mistral_workflows_operator::mistral::REQUEST_TIMEOUT;
 use mistral_workflows_operator::mistral::call_metrics::Calls;
 use mistral_workflows_operator::mistral::wire::{Event, Execution};
-use mistral_workflows_operator::mistral::{REQUEST_TIMEOUT, RegistrationFilter};
 use proptest::prelude::*;
 
 use super::*;
