@@ -193,7 +193,9 @@ async fn the_charts_rights_are_enough_for_results_in_secrets_where_it_allows_the
     world.secret("theirs", "result", KEY).await;
     let process = operator_with_rights(&world, tools, "results: { secrets: true, configMaps: false }").await;
     // The state after a process that ended between writing the result and writing the status.
-    let made = world.execute("half", json!({ "workflowIdentifier": "echo", "input": { "n": 1 }, "suspend": true, "result": { "to": { "secret": { "name": "half" } } } })).await;
+    let to = json!({ "to": { "secret": { "name": "half" } } });
+    let spec = json!({ "workflowIdentifier": "echo", "input": { "n": 1 }, "suspend": true, "result": to });
+    let made = world.execute("half", spec).await;
     let owner = json!({
         "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution", "name": "half",
         "uid": made.metadata.uid, "controller": true,

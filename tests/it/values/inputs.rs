@@ -163,7 +163,8 @@ async fn where_inputs_need_a_label_no_other_secret_is_one() {
 async fn a_spec_whose_values_have_no_place_of_their_own_is_refused_in_words() {
     let world = World::new("values-spec").await;
     let entry = |path: &str| from_config_map("c", "k", path);
-    let both = json!({ "configMapKeyRef": { "name": "c", "key": "k" }, "secretKeyRef": { "name": "s", "key": "k" }, "path": "/a" });
+    let key = |name: &str| json!({ "name": name, "key": "k" });
+    let both = json!({ "configMapKeyRef": key("c"), "secretKeyRef": key("s"), "path": "/a" });
     let many: Vec<Value> = (0..33).map(|n| entry(&format!("/{n}"))).collect();
     let to = json!({ "to": { "configMap": { "name": "c" }, "secret": { "name": "s" } } });
     for (case, field, value, words) in [
@@ -201,7 +202,8 @@ async fn a_spec_whose_values_have_no_place_of_their_own_is_refused_in_words() {
     }
     // Paths that share a prefix or a parent do not conflict.
     let neighbours = json!([entry("/a"), entry("/ab"), entry("/a~1b"), entry("/b/a"), entry("/b/c")]);
-    let spec = json!({ "workflowIdentifier": "echo", "suspend": true, "inputFrom": neighbours, "result": result_to("configMap", "r") });
+    let to = result_to("configMap", "r");
+    let spec = json!({ "workflowIdentifier": "echo", "suspend": true, "inputFrom": neighbours, "result": to });
     world.execute("run", spec).await;
     for (patch, words) in [
         (json!({ "inputFrom": null }), "inputFrom is immutable"),

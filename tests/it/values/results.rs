@@ -14,7 +14,8 @@ async fn a_result_is_where_the_spec_wants_it_when_the_run_completes() {
     // Larger than the limit of status.result.
     let input = json!({ "rows": vec!["x".repeat(1000); 500], "none": null });
     for (name, kind) in [("map", "configMap"), ("secret", "secret")] {
-        let spec = json!({ "workflowIdentifier": "echo", "input": input, "result": result_to(kind, &format!("{name}-result")) });
+        let to = result_to(kind, &format!("{name}-result"));
+        let spec = json!({ "workflowIdentifier": "echo", "input": input, "result": to });
         let created = world.execute(name, spec).await;
         let done = world.wait_for_reason(name, "Completed").await;
         let (metadata, result, kind) = if kind == "secret" {
@@ -35,7 +36,8 @@ async fn a_result_is_where_the_spec_wants_it_when_the_run_completes() {
     // The object is deleted with its resource, and the next execution of that name creates it again.
     world.delete("map").await;
     world.wait_until_gone("map", SOON).await;
-    let spec = json!({ "workflowIdentifier": "echo", "input": { "second": true }, "result": result_to("configMap", "map-result") });
+    let to = result_to("configMap", "map-result");
+    let spec = json!({ "workflowIdentifier": "echo", "input": { "second": true }, "result": to });
     world.execute("map", spec).await;
     let done = world.wait_for_reason("map", "Completed").await;
     assert_eq!(condition(&done, "ResultNotWritten"), None, "{:#?}", done.status);
@@ -180,8 +182,10 @@ async fn an_api_server_in_trouble_delays_the_end_and_loses_nothing() {
     webhooks.create(&PostParams::default(), &serde_json::from_value(webhook).unwrap()).await.unwrap();
     // The API server learns of the webhook a moment later.
     until(SOON, "the webhook to work", async || {
-        let probe = ConfigMap { metadata: kube::core::ObjectMeta { generate_name: Some("probe-".into()), ..Default::default() }, ..Default::default() };
-        matches!(config_maps(&world).create(&PostParams::default(), &probe).await, Err(kube::Error::Api(status)) if status.code == 500).then_some(())
+        let metadata = kube::core::ObjectMeta { generate_name: Some("probe-".into()), ..Default::default() };
+        let probe = ConfigMap { metadata, ..ConfigMap::default() };
+        let outcome = config_maps(&world).create(&PostParams::default(), &probe).await;
+        matches!(outcome, Err(kube::Error::Api(status)) if status.code == 500).then_some(())
     })
     .await;
     let operator = world.process(&[]);
