@@ -21,15 +21,6 @@ const LAYERS: [&[&str]; 8] = [
     &["cli"],
 ];
 
-/// Uses that still go up or across: the file, and the module that it names. The list may only get shorter.
-const EXCEPTIONS: [(&str, &str); 5] = [
-    ("platform/events/mod.rs", "api"),
-    ("platform/refused.rs", "api"),
-    ("api/workspace.rs", "platform"),
-    ("platform/decoded.rs", "api"),
-    ("platform/watch/mod.rs", "api"),
-];
-
 fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|modules| modules.contains(&module))
 }
@@ -61,29 +52,45 @@ fn used(source: &str) -> BTreeSet<String> {
     modules
 }
 
+/// The sources in this folder: their paths in it, and their texts.
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    files(folder, &mut all);
+    let read = |path: PathBuf| {
+        let file = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+        (file, fs::read_to_string(path).unwrap())
+    };
+    all.into_iter().map(read).collect()
+}
+
 #[test]
 fn each_module_uses_only_what_is_below_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut all = Vec::new();
-    files(&root, &mut all);
+    let all = sources(&root);
     assert!(all.len() > 50, "the sources are not where they are looked for");
-    let mut exceptions: BTreeSet<(String, String)> =
-        EXCEPTIONS.iter().map(|(file, module)| ((*file).to_owned(), (*module).to_owned())).collect();
     let mut wrong = Vec::new();
-    for path in all {
-        let file = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+    for (file, text) in all {
         let module = file.split(['/', '.']).next().unwrap();
         if ["lib", "main", "layers_tests"].contains(&module) {
             continue;
         }
         let own = layer(module).unwrap_or_else(|| panic!("{module} has no layer"));
-        for name in used(&fs::read_to_string(&path).unwrap()) {
+        for name in used(&text) {
             let is_below = layer(&name).is_none_or(|theirs| theirs < own);
-            if name != module && !is_below && !exceptions.remove(&(file.clone(), name.clone())) {
+            if name != module && !is_below {
                 wrong.push(format!("{file} uses crate::{name}"));
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(exceptions.is_empty(), "these are no exceptions any more: {exceptions:?}");
+}
+
+#[test]
+fn another_operator_that_takes_the_platform_changes_only_its_names() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/platform");
+    for (file, text) in sources(&folder).into_iter().filter(|(file, _)| file != "names.rs") {
+        for word in ["mistral", "workspace", "workflow"] {
+            assert!(!text.to_lowercase().contains(word), "platform/{file} says \"{word}\"");
+        }
+    }
 }

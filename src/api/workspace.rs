@@ -180,7 +180,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::platform::decoded::Decoded;
 
     #[test]
     fn no_interval_ends_the_operator() {
@@ -188,7 +187,7 @@ mod tests {
             let auth = r#"{"apiKeySecretRef":{"name":"s","key":"k"}}"#;
             let object =
                 format!(r#"{{"metadata":{{"name":"w"}},"spec":{{"auth":{auth},"resyncInterval":"{interval}"}}}}"#);
-            Decoded::<Workspace>::from_text(&object).0.ok().map(|workspace| workspace.spec.resync())
+            serde_json::from_str::<Workspace>(&object).ok().map(|workspace| workspace.spec.resync())
         };
         for odd in ["99999999999999999999h", "1s-5s", "-1h", "NaN", "1e400s", "infh", &"999999999999999h".repeat(6)] {
             assert_eq!(read(odd), None, "{odd}");

@@ -13,11 +13,11 @@ use kube::{Resource, ResourceExt};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::ends::Ends;
+use super::finished::left::Left;
 use super::undecodable;
 use crate::answer_memory::Held;
 use crate::api::conditions::Progress;
-use crate::api::{self, WorkflowExecution};
+use crate::api::{WorkflowExecution, WorkflowExecutionStatus};
 use crate::execution::claim::reservations::Reservations;
 use crate::execution::claim::unlisted::UnlistedClaims;
 use crate::execution::effects::mistral_calls;
@@ -30,12 +30,11 @@ use crate::execution::plan::stop;
 use crate::execution::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
 use crate::execution::run_durations::RunDurationHistory;
 use crate::execution::state::{ExecutionState, Instance, Memory, References, Remote, WorkflowRefState};
-use crate::execution::status::{is_finished, is_started};
+use crate::execution::status::{is_finished, is_started, reason};
 use crate::execution::tracker::{ApiAnswer, Tracker};
 use crate::mistral::{self};
 use crate::platform::apiserver::{self, Error, Written, write_status};
 use crate::platform::events::Notice;
-use crate::platform::leader::lease::Term;
 use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::Requeue;
@@ -50,7 +49,7 @@ use crate::workspace::shared::Shared;
 pub type Guarded = Decoded<WorkflowExecution>;
 
 /// Writes per second to finished executions. After a long downtime there may be thousands, and nobody waits for them.
-const HOUSEKEEPING: NonZeroU32 = NonZeroU32::new(20).unwrap();
+const HOUSEKEEPING: u32 = 50;
 
 /// What reconciles of executions share.
 pub struct Context {
@@ -62,8 +61,9 @@ pub struct Context {
     states: CachedStates<Cached>,
     pub(super) reservations: Reservations,
     pub(super) run_durations: RunDurationHistory,
-    pub(super) ends: Ends,
     pub(super) housekeeping: DefaultDirectRateLimiter,
+    /// Finished executions that have left the watch.
+    pub left: Left,
 }
 
 /// What executions go by, for as long as this process leads.
@@ -119,14 +119,22 @@ impl Context {
             states: CachedStates::default(),
             reservations: Reservations::default(),
             run_durations: RunDurationHistory::default(),
-            ends: Ends::default(),
-            housekeeping: RateLimiter::direct(Quota::per_second(HOUSEKEEPING)),
+            housekeeping: RateLimiter::direct(Quota::per_second(
+                NonZeroU32::new(HOUSEKEEPING).unwrap_or(NonZeroU32::MIN),
+            )),
+            left: Left::default(),
         }
+    }
+
+    /// The watch has delivered this resource, or shows that it is gone.
+    pub fn watched(&self, object: &ObjectRef<Guarded>) {
+        self.reservations.watched(object, self.shared.executions.get(object).as_deref());
     }
 
     /// Forgets all resources whose UID no longer exists.
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
-        self.states.forget_all_but(exists);
+        self.states.forget_all_but(&exists);
+        self.left.forget_all_but(|uid| exists(&uid.to_string()));
         self.reservations.forget();
     }
 
@@ -156,7 +164,7 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     let (object, is_stand_in) = match &object.0 {
         Ok(object) => (object, false),
         Err(invalid) => {
-            context.shared.publisher.undecodable(object.as_ref(), &invalid.error);
+            context.shared.publisher.undecodable(reason::UNDECODABLE, object.as_ref(), &invalid.error);
             match undecodable::being_deleted(&invalid.metadata, &context.shared.connections) {
                 Some(it) => stand_in = it,
                 None => return Ok(Action::await_change()),
@@ -165,7 +173,9 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         }
     };
     match context.states.of(object) {
-        Ok(state) => reconcile::run(&mut Reconciliation::new(&context, object, is_stand_in, state)).await,
+        Ok(state) => {
+            reconcile::run(&mut Reconciliation::new(&context, object, is_stand_in, state), &context.shared.term).await
+        }
         Err(later) => Ok(later),
     }
 }
@@ -181,10 +191,6 @@ enum Outcome {
 impl Reconcile for Reconciliation<'_> {
     type Step = Step;
     type Settled = Settled;
-
-    fn term(&self) -> &Term {
-        &self.context.shared.term
-    }
 
     fn plan(&self, now: Timestamp) -> Decision {
         plan(&self.state, now)
@@ -211,9 +217,6 @@ impl Reconcile for Reconciliation<'_> {
         }
         // Nothing is called any more, and the API server may be slow.
         self.ticket.give_back();
-        let old = self.object.status.as_ref();
-        let ends = is_finished(&settled.status) && !old.is_some_and(is_finished);
-        let _turn = if ends { self.context.ends.give_way().await } else { None };
         // Another may lead since.
         if self.context.shared.term.is_over() {
             return Ok(Action::await_change());
@@ -227,14 +230,7 @@ impl Reconcile for Reconciliation<'_> {
             Ok(Outcome::Written(settled, version)) => (settled, version),
             Ok(Outcome::Refused(settled)) => return Ok(self.untold(&settled, now)),
             Err(error) => {
-                if let (Some(orphaned_run), Some(live)) = (OrphanedRun::new(&self.state), &self.connection) {
-                    let (client, object) = (live.waiting(Priority::Stop, &self.key), apiserver::reference(self.object));
-                    let known = error.is_not_found().then_some(true);
-                    let (kubernetes, term) = (self.context.shared.client.clone(), self.context.shared.term.clone());
-                    self.context
-                        .orphaned_runs
-                        .spawn(orphaned_run.stop_if_gone(known, kubernetes, object, client, term).in_current_span());
-                }
+                self.stop_run_if_orphaned(&error);
                 // What was asked for is still to be looked at.
                 self.store_memory(true);
                 return Err(error);
@@ -253,16 +249,7 @@ impl Reconcile for Reconciliation<'_> {
         self.state.settled(requeue, Timestamp::now());
         let refresh = !matches!(requeue, Requeue::OnChange | Requeue::AtLatest(_));
         if is_finished(&status) {
-            let length = status.duration_ms.and_then(|ms| u64::try_from(ms).ok());
-            if let Some(length) = length.filter(|_| !is_finished(&self.state.status)) {
-                self.context.run_durations.took(
-                    &self.key,
-                    mistral_calls::target(&self.state).name(),
-                    Duration::from_millis(length),
-                );
-            }
-            self.ended = self.ended.or_else(|| Some((Instant::now(), true)));
-            self.state.memory.ended();
+            self.remember_end(&status);
         }
         self.store_memory(refresh && !is_finished(&status));
         Ok(requeue.action())
@@ -274,6 +261,11 @@ impl<'a> Reconciliation<'a> {
         let namespace = object.namespace().unwrap_or_default();
         let key = WorkspaceKey { namespace, name: object.spec.workspace_ref.name.clone() };
         let CachedState { memory: Cached { mut memory, mut ended }, mut refresh, written } = state;
+        if let Some(left) = object.uid().and_then(|uid| context.left.returned(uid.parse().ok()?)) {
+            memory.seen |= left.had_run;
+            memory.left = Some(left);
+            ended = ended.or(left.end);
+        }
         if object.status.as_ref().is_some_and(is_finished) {
             ended = ended.or_else(|| Some((Instant::now(), false)));
         }
@@ -372,6 +364,27 @@ impl<'a> Reconciliation<'a> {
         Ok(Outcome::Refused(settled))
     }
 
+    /// The status could not be written. If that is because the resource is gone, nothing else knows of its run.
+    fn stop_run_if_orphaned(&self, error: &Error) {
+        let (Some(orphaned_run), Some(live)) = (OrphanedRun::new(&self.state), &self.connection) else { return };
+        let (client, object) = (live.waiting(Priority::Stop, &self.key), apiserver::reference(self.object));
+        let known = error.is_not_found().then_some(true);
+        let (kubernetes, term) = (self.context.shared.client.clone(), self.context.shared.term.clone());
+        let stopping = orphaned_run.stop_if_gone(known, kubernetes, object, client, term);
+        self.context.orphaned_runs.spawn(stopping.in_current_span());
+    }
+
+    /// The status says that the run has ended: keeps how long it took, and little else.
+    fn remember_end(&mut self, status: &WorkflowExecutionStatus) {
+        let length = status.duration_ms.and_then(|ms| u64::try_from(ms).ok());
+        if let Some(length) = length.filter(|_| !is_finished(&self.state.status)) {
+            let target = mistral_calls::target(&self.state);
+            self.context.run_durations.took(&self.key, target.name(), Duration::from_millis(length));
+        }
+        self.ended = self.ended.or_else(|| Some((Instant::now(), true)));
+        self.state.memory.ended();
+    }
+
     /// Ends the reconcile without its status, which the API server refuses.
     fn untold(&mut self, settled: &Settled, now: Timestamp) -> Action {
         let notices = self.state.untold(settled, now);
@@ -383,20 +396,20 @@ impl<'a> Reconciliation<'a> {
         left.map_or(settled.requeue, |left| settled.requeue.within(left)).action()
     }
 
-    fn track(&self, status: &api::WorkflowExecutionStatus) {
+    fn track(&self, status: &WorkflowExecutionStatus) {
         let object = reference(self.object);
         let deleted = self.state.deleted.is_some();
         let start = status.start_time.as_ref().map_or(self.state.created, |time| time.0);
         match &status.execution_id {
             Some(id) if is_started(status) && !is_finished(status) && !deleted => {
-                let word = match self.state.outcomes.remote {
+                let answer = match self.state.outcomes.remote {
                     Remote::Found(_) => ApiAnswer::Exists,
                     Remote::Absent => ApiAnswer::NotFound,
                     // The API has just accepted the run.
                     _ if !is_started(&self.state.status) => ApiAnswer::Exists,
                     Remote::NotFetched | Remote::Unknown(_) => ApiAnswer::None,
                 };
-                self.context.tracker.track(&self.key, &object, id, start, word);
+                self.context.tracker.track(&self.key, &object, id, start, answer);
             }
             _ => self.context.tracker.untrack(&self.key, &object),
         }
@@ -428,6 +441,7 @@ fn step_name(step: &Step) -> &'static str {
     match step {
         Step::Cluster(ClusterStep::WriteClaim { .. }) => "WriteClaim",
         Step::Cluster(ClusterStep::SetFinalizer(_)) => "SetFinalizer",
+        Step::Cluster(ClusterStep::Leave { .. }) => "Leave",
         Step::Cluster(ClusterStep::Release { .. }) => "Release",
         Step::Cluster(ClusterStep::ReadInput) => "ReadInput",
         Step::Cluster(ClusterStep::Linger) => "Linger",

@@ -31,8 +31,8 @@ pub fn is_started(status: &Status) -> bool {
 pub fn not_started(state: &ExecutionState, wait: Progress, reason: &str, message: String, now: Timestamp) -> Status {
     let started = if state.may_have_started() { ConditionStatus::Unknown } else { ConditionStatus::False };
     let mut status = base(state);
-    set(&mut status, state, STARTED, started, reason, &message, now);
-    unready(&mut status, state, wait, reason, &message, now);
+    writer(state, now).set(&mut status.conditions, STARTED, started, reason, &message);
+    writer(state, now).unready(&mut status.conditions, wait, reason, &message);
     status
 }
 
@@ -45,7 +45,7 @@ pub fn state_unreadable(
     now: Timestamp,
 ) -> Status {
     let mut status = base(state);
-    unready(&mut status, state, wait, reason, &message, now);
+    writer(state, now).unready(&mut status.conditions, wait, reason, &message);
     status
 }
 
@@ -63,7 +63,7 @@ pub fn running(state: &ExecutionState, run: &Execution, now: Timestamp) -> Statu
         }
         _ => "The run goes on.",
     };
-    unready(&mut status, state, Progress::Working, reason::RUNNING, message, now);
+    writer(state, now).unready(&mut status.conditions, Progress::Working, reason::RUNNING, message);
     status
 }
 
@@ -78,7 +78,7 @@ pub fn result_pending(state: &ExecutionState, run: &Execution, message: &str, no
     // A different message about the same trouble is no news.
     let old = conditions::find(&state.status.conditions, READY).filter(|ready| ready.reason == reason::RESULT_PENDING);
     let message = old.map_or(message, |ready| &ready.message);
-    unready(&mut status, state, Progress::Working, reason::RESULT_PENDING, message, now);
+    writer(state, now).unready(&mut status.conditions, Progress::Working, reason::RESULT_PENDING, message);
     status
 }
 
@@ -97,8 +97,8 @@ pub fn ended(state: &ExecutionState, run: &Execution, failure_text: Option<&str>
             message = format!("{message} {}", adopted.message);
         }
         let reason = reason::COMPLETED;
-        set(&mut status, state, COMPLETE, ConditionStatus::True, reason, &message, now);
-        Writer { generation: state.generation, now }.ready(&mut status.conditions, reason, &message);
+        writer(state, now).set(&mut status.conditions, COMPLETE, ConditionStatus::True, reason, &message);
+        writer(state, now).ready(&mut status.conditions, reason, &message);
         return status;
     }
     let (reason, what) = match run.status.as_deref() {
@@ -132,7 +132,7 @@ pub fn end_pending(state: &ExecutionState, ended: &Status, now: Timestamp) -> St
     started(&mut status, state, now);
     conditions::remove(&mut status.conditions, MISSING);
     let message = "The run has ended; the operator writes its end and its result next.";
-    unready(&mut status, state, Progress::Working, reason::RESULT_PENDING, message, now);
+    writer(state, now).unready(&mut status.conditions, Progress::Working, reason::RESULT_PENDING, message);
     status
 }
 
@@ -147,9 +147,9 @@ pub fn result_left_out(status: &mut Status, state: &ExecutionState, refused: &Re
         "The run completed; its result of {bytes} bytes stays at the API: {why} ({}); spec.result.to writes results into an object of their own.",
         refused.said
     );
-    set(status, state, RESULT_NOT_WRITTEN, ConditionStatus::True, reason, &message, now);
-    set(status, state, COMPLETE, ConditionStatus::True, reason::COMPLETED, &message, now);
-    Writer { generation: state.generation, now }.ready(&mut status.conditions, reason::COMPLETED, &message);
+    writer(state, now).set(&mut status.conditions, RESULT_NOT_WRITTEN, ConditionStatus::True, reason, &message);
+    writer(state, now).set(&mut status.conditions, COMPLETE, ConditionStatus::True, reason::COMPLETED, &message);
+    writer(state, now).ready(&mut status.conditions, reason::COMPLETED, &message);
 }
 
 /// The execution ended without a run that could be read: nothing ran, or the outcome is unknown.
@@ -157,7 +157,7 @@ pub fn ended_without_run(state: &ExecutionState, reason: &str, message: &str, no
     let mut status = base(state);
     status.end_time = Some(Time(now));
     if !is_started(&state.status) {
-        set(&mut status, state, STARTED, ConditionStatus::False, reason, message, now);
+        writer(state, now).set(&mut status.conditions, STARTED, ConditionStatus::False, reason, message);
     }
     failed(status, state, reason, message, now)
 }
@@ -167,15 +167,15 @@ pub fn missing(state: &ExecutionState, now: Timestamp) -> Status {
     let mut status = base(state);
     started(&mut status, state, now);
     let message = "The API no longer knows this run. It is never started again; if the API does not find it within a day, the execution fails as Lost.";
-    set(&mut status, state, MISSING, ConditionStatus::True, reason::MISSING, message, now);
-    unready(&mut status, state, Progress::Working, reason::MISSING, message, now);
+    writer(state, now).set(&mut status.conditions, MISSING, ConditionStatus::True, reason::MISSING, message);
+    writer(state, now).unready(&mut status.conditions, Progress::Working, reason::MISSING, message);
     status
 }
 
 /// The run is being stopped, and the resource stays.
 pub fn stopping(state: &ExecutionState, running: Status, message: &str, now: Timestamp) -> Status {
     let mut status = running;
-    unready(&mut status, state, Progress::Working, reason::STOPPING, message, now);
+    writer(state, now).unready(&mut status.conditions, Progress::Working, reason::STOPPING, message);
     status
 }
 
@@ -185,7 +185,7 @@ pub fn expired(state: &ExecutionState, who: &str, now: Timestamp) -> Status {
     let message = format!(
         "spec.ttlSecondsAfterFinished has passed, but the resource is kept: {who} tracks it and would create it again, so it would run again. Remove it there."
     );
-    set(&mut status, state, EXPIRED, ConditionStatus::True, reason::TRACKED, &message, now);
+    writer(state, now).set(&mut status.conditions, EXPIRED, ConditionStatus::True, reason::TRACKED, &message);
     status
 }
 
@@ -196,7 +196,7 @@ pub fn deletion_refused(state: &ExecutionState, refused: &Refused, now: Timestam
         "spec.ttlSecondsAfterFinished has passed, but the API server does not let the operator delete the resource; change the policy, webhook or right that refuses it. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
         refused.said
     );
-    set(&mut status, state, EXPIRED, ConditionStatus::True, reason::DELETION_REFUSED, &message, now);
+    writer(state, now).set(&mut status.conditions, EXPIRED, ConditionStatus::True, reason::DELETION_REFUSED, &message);
     status
 }
 
@@ -215,7 +215,7 @@ pub fn known_end(status: &Status) -> Option<Timestamp> {
 }
 
 fn stopped_for(state: &ExecutionState) -> Option<StopFor> {
-    match &state.note {
+    match &state.annotation {
         ClaimAnnotation::Claim(claim) if !state.is_reading() => claim.stop_for,
         ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => None,
     }
@@ -225,7 +225,7 @@ fn stopped_for(state: &ExecutionState) -> Option<StopFor> {
 pub fn deleting(state: &ExecutionState, now: Timestamp) -> Status {
     let mut status = base(state);
     let message = "The resource is being deleted; its run is being stopped first.";
-    unready(&mut status, state, Progress::Working, reason::STOPPING, message, now);
+    writer(state, now).unready(&mut status.conditions, Progress::Working, reason::STOPPING, message);
     status
 }
 
@@ -256,7 +256,7 @@ fn of_run(state: &ExecutionState, run: &Execution, now: Timestamp) -> Status {
     }
     if state.is_edited() {
         let message = "The spec was edited after the run was claimed. The run follows the claim, not the present spec.";
-        set(&mut status, state, EDITED, ConditionStatus::True, reason::EDITED, message, now);
+        writer(state, now).set(&mut status.conditions, EDITED, ConditionStatus::True, reason::EDITED, message);
     }
     status
 }
@@ -269,20 +269,18 @@ pub fn withheld_failure(why: &str) -> String {
 }
 
 fn started(status: &mut Status, state: &ExecutionState, now: Timestamp) {
-    // A restart must not turn an adopted run into a started one, nor the other way round.
+    let owned = |status: &mut Status, message: &str| {
+        writer(state, now).set(&mut status.conditions, STARTED, ConditionStatus::True, reason::STARTED, message);
+    };
     if is_started(status) {
+        // Only a consent turns an adopted run into one of this resource; a restart must not, nor the other way round.
+        if state.memory.consented && !state.is_reading() {
+            owned(status, "The run was found under this id, and a person has let this resource own it.");
+        }
         return;
     }
     if !state.is_reading() {
-        return set(
-            status,
-            state,
-            STARTED,
-            ConditionStatus::True,
-            reason::STARTED,
-            "The API has accepted the run.",
-            now,
-        );
+        return owned(status, "The API has accepted the run.");
     }
     let input = match &state.outcomes.comparison {
         Comparison::Same => "; it was started with the same input".to_owned(),
@@ -292,30 +290,18 @@ fn started(status: &mut Status, state: &ExecutionState, now: Timestamp) {
     let message = format!(
         "The run was found under this id, not started by this resource{input}. Deleting the resource does not stop the run."
     );
-    set(status, state, STARTED, ConditionStatus::True, reason::ADOPTED, &message, now);
+    writer(state, now).set(&mut status.conditions, STARTED, ConditionStatus::True, reason::ADOPTED, &message);
 }
 
 fn failed(mut status: Status, state: &ExecutionState, reason: &str, message: &str, now: Timestamp) -> Status {
     let mut message = message.to_owned();
     crate::text::truncate(&mut message, 4096);
-    set(&mut status, state, FAILED, ConditionStatus::True, reason, &message, now);
-    unready(&mut status, state, Progress::Stalled, reason, &message, now);
+    writer(state, now).set(&mut status.conditions, FAILED, ConditionStatus::True, reason, &message);
+    writer(state, now).unready(&mut status.conditions, Progress::Stalled, reason, &message);
     status.failure = Some(Failure { reason: reason.into(), message });
     status
 }
 
-fn unready(status: &mut Status, state: &ExecutionState, wait: Progress, reason: &str, message: &str, now: Timestamp) {
-    Writer { generation: state.generation, now }.unready(&mut status.conditions, wait, reason, message);
-}
-
-fn set(
-    status: &mut Status,
-    state: &ExecutionState,
-    type_: &str,
-    is: ConditionStatus,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) {
-    Writer { generation: state.generation, now }.set(&mut status.conditions, type_, is, reason, message);
+pub(crate) fn writer(state: &ExecutionState, now: Timestamp) -> Writer {
+    Writer { generation: state.generation, now }
 }

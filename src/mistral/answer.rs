@@ -203,11 +203,11 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// Redacts the key, also in the forms that `own` finds, and the values of `mask`.
-pub fn clean(text: &str, key: &str, own: &Redactor, mask: &Redactor) -> String {
-    // `own` ignores short values, so the key is replaced here whatever its length.
+/// Redacts the key, also in the forms that `of_key` finds, and the values that `of_values` finds.
+pub fn clean(text: &str, key: &str, of_key: &Redactor, of_values: &Redactor) -> String {
+    // `of_key` ignores short values, so the key is replaced here whatever its length.
     let text = text.replace(key, "[redacted]");
-    mask.text(&own.text(&text)).into_owned()
+    of_values.text(&of_key.text(&text)).into_owned()
 }
 
 /// Redacts each text of an error: the API could echo a header, and its texts end up where everyone can read them.

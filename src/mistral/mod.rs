@@ -6,14 +6,17 @@
 pub mod answer;
 pub mod call_metrics;
 mod client;
+mod endpoints;
 mod error;
 mod filter;
 mod pages;
 mod redactor;
+mod transport;
 mod unescape;
 pub mod wire;
 
-pub use client::{Client, ExecuteTarget, REQUEST_TIMEOUT};
+pub use client::{Client, REQUEST_TIMEOUT};
+pub use endpoints::ExecuteTarget;
 pub use error::{ApiError, Error, Trouble, TroubleKind};
 pub use filter::{RegistrationFilter, RunFilter, WorkflowFilter};
 pub use pages::{Gap, Pages};

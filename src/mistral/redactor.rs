@@ -52,7 +52,7 @@ struct Searches {
 /// Does not show the values.
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Mask")
+        f.write_str("Redactor")
     }
 }
 
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_value_is_hidden_wherever_it_stands_in_a_text() {
-        let mask = Redactor::new(["s3cret-one", " s3cret-two\n", "pass\"w'o\nrd", "schlüssel"]);
+        let redactor = Redactor::new(["s3cret-one", " s3cret-two\n", "pass\"w'o\nrd", "schlüssel"]);
         for (text, shown) in [
             ("nothing to see", "nothing to see"),
             ("s3cret-one", "[redacted]"),
@@ -260,13 +260,13 @@ mod tests {
             (r#"'pass"w\'o\nrd' is not valid"#, "'[redacted]' is not valid"),
             (r"schl\u00fcssel", "[redacted]"),
         ] {
-            assert_eq!(mask.text(text), shown);
+            assert_eq!(redactor.text(text), shown);
         }
     }
 
     #[test]
     fn a_value_is_hidden_whichever_of_its_characters_a_language_escapes() {
-        let mask = Redactor::new(["p<a>s&s/w+o'rd\"ü😀\\n\u{1b}!"]);
+        let redactor = Redactor::new(["p<a>s&s/w+o'rd\"ü😀\\n\u{1b}!"]);
         for (language, text) in [
             ("as it is", "p<a>s&s/w+o'rd\"ü😀\\n\u{1b}!"),
             ("Go", r#"p\u003ca\u003es\u0026s/w+o'rd\"ü😀\\n\u001b!"#),
@@ -281,16 +281,16 @@ mod tests {
             ("Java", r"p\u003ca\u003es\u0026s\/w+o\u0027rd\u0022\u00FC\uD83D\uDE00\u005cn\u001B!"),
             ("Rust", r#"p<a>s&s/w+o'rd\"ü😀\\n\u{1b}!"#),
         ] {
-            assert_eq!(mask.text(&format!("it's \"{text}\"é.")), "it's \"[redacted]\"é.", "{language}");
+            assert_eq!(redactor.text(&format!("it's \"{text}\"é.")), "it's \"[redacted]\"é.", "{language}");
         }
     }
 
     #[test]
     fn a_value_is_hidden_in_a_quotation_within_a_quotation() {
-        let mask = Redactor::new(["pass\"w'o\\rdü"]);
+        let redactor = Redactor::new(["pass\"w'o\\rdü"]);
         let mut text = "pass\"w'o\\rdü".to_owned();
         for _ in 0..=QUOTED {
-            assert_eq!(mask.text(&format!("<{text}>")), "<[redacted]>", "{text}");
+            assert_eq!(redactor.text(&format!("<{text}>")), "<[redacted]>", "{text}");
             text = serde_json::Value::from(text).to_string();
             text = text[1..text.len() - 1].replace('ü', "\\u00FC");
         }
@@ -298,39 +298,39 @@ mod tests {
 
     #[test]
     fn the_base64_of_a_value_is_hidden_in_both_alphabets_and_without_padding() {
-        let mask = Redactor::new(["pass>>>???word"]);
+        let redactor = Redactor::new(["pass>>>???word"]);
         for (text, shown) in [
             ("cGFzcz4+Pj8/P3dvcmQ=", "[redacted]="),
             ("'cGFzcz4-Pj8_P3dvcmQ'", "'[redacted]'"),
             (r"cGFzcz4\u002BPj8\/P3dvcmQ=", "[redacted]="),
         ] {
-            assert_eq!(mask.text(text), shown);
+            assert_eq!(redactor.text(text), shown);
         }
     }
 
     #[test]
     fn what_only_looks_like_an_escape_is_left_as_it_is() {
-        let mask = Redactor::new(["nowhere", r"C:\new\u12"]);
+        let redactor = Redactor::new(["nowhere", r"C:\new\u12"]);
         for text in [r"\u12", r"\", r"a\q \x \xg \ud83d \U00110000 \u{} \u{110000} \\\", "\\é"] {
-            assert_eq!(mask.text(text), text);
+            assert_eq!(redactor.text(text), text);
         }
         assert_eq!(
-            mask.text(r"\ud83dnowhere C:\new\u12 \q\u006eowhere\"),
+            redactor.text(r"\ud83dnowhere C:\new\u12 \q\u006eowhere\"),
             r"\ud83d[redacted] [redacted] \q[redacted]\"
         );
     }
 
     #[test]
     fn of_values_that_overlap_nothing_is_left() {
-        let mask = Redactor::new(["abcdef", "efghij", "cdefgh", "zzzzzz"]);
-        assert_eq!(mask.text("-abcdefghij-"), "-[redacted]-");
-        assert_eq!(mask.text("zzzzzzzzz abcdefabcdef"), "[redacted] [redacted][redacted]");
-        assert_eq!(mask.text("éabcdefé"), "é[redacted]é");
+        let redactor = Redactor::new(["abcdef", "efghij", "cdefgh", "zzzzzz"]);
+        assert_eq!(redactor.text("-abcdefghij-"), "-[redacted]-");
+        assert_eq!(redactor.text("zzzzzzzzz abcdefabcdef"), "[redacted] [redacted][redacted]");
+        assert_eq!(redactor.text("éabcdefé"), "é[redacted]é");
     }
 
     #[test]
     fn a_value_that_was_shortened_is_hidden_as_well() {
-        let mask =
+        let redactor =
             Redactor::new(["sk-live-0123456789abcdefghijklmnopqrstuvwxyz", "schlüssel-für-alles", "abcdef.ghijkl"]);
         for (text, shown) in [
             (
@@ -350,20 +350,20 @@ mod tests {
             ("sk-li...vwxyz", "sk-li...vwxyz"),
             ("sk-live-0123456789abcdefghijklmnopqrstuvwxyz...", "[redacted]..."),
         ] {
-            assert_eq!(mask.text(text), shown);
+            assert_eq!(redactor.text(text), shown);
         }
     }
 
     #[test]
     fn a_text_that_is_made_to_be_slow_to_search_is_hidden_as_a_whole() {
         let nested: Vec<String> = (6..256).map(|length| "a".repeat(length)).collect();
-        let mask = Redactor::new(nested.iter().map(String::as_str));
-        assert_eq!(mask.text(&"a".repeat(1 << 20)), "[redacted]");
-        assert_eq!(mask.text(&"aaaaab...".repeat(10_000)).len(), 90_000);
+        let redactor = Redactor::new(nested.iter().map(String::as_str));
+        assert_eq!(redactor.text(&"a".repeat(1 << 20)), "[redacted]");
+        assert_eq!(redactor.text(&"aaaaab...".repeat(10_000)).len(), 90_000);
         let long = "a".repeat(60_000);
-        let mask = Redactor::new([long.as_str()]);
-        assert_eq!(mask.text(&"a...".repeat(100_000)).len(), 400_000);
-        let slow = mask.text(&format!("{}...", "a".repeat(250)).repeat(4_000)).into_owned();
+        let redactor = Redactor::new([long.as_str()]);
+        assert_eq!(redactor.text(&"a...".repeat(100_000)).len(), 400_000);
+        let slow = redactor.text(&format!("{}...", "a".repeat(250)).repeat(4_000)).into_owned();
         assert!(!slow.contains("aaaaaa"));
     }
 
@@ -376,11 +376,11 @@ mod tests {
 
     #[test]
     fn a_result_keeps_its_shape() {
-        let mask = Redactor::new(["123456", "s3cret"]);
+        let redactor = Redactor::new(["123456", "s3cret"]);
         let result = json!({ "a": ["s3cret!", 123456, 1.5, null, true], "s3cret": { "b": 12 }, "c": "x" });
         let shown = json!({ "a": ["[redacted]!", "[redacted]", 1.5, null, true], "[redacted]": { "b": 12 }, "c": "x" });
-        let masked = mask.json(&Json::from(&result));
-        assert_eq!(serde_json::from_str::<Value>(masked.text()).unwrap(), shown);
+        let redacted = redactor.json(&Json::from(&result));
+        assert_eq!(serde_json::from_str::<Value>(redacted.text()).unwrap(), shown);
         let everything = Redactor::new(["x".repeat(Redactor::MOST + 1).as_str()]);
         let hidden = json!({ "[redacted]": ["[redacted]", "[redacted]", null] });
         assert_eq!(everything.json(&Json::from(&json!({ "a": ["b", 1, null] }))), Json::from(&hidden));
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_says_nothing_about_what_it_hides() {
-        assert_eq!(format!("{:?}", Redactor::new(["s3cret"])), "Mask");
+    fn a_redactor_says_nothing_about_what_it_hides() {
+        assert_eq!(format!("{:?}", Redactor::new(["s3cret"])), "Redactor");
     }
 }

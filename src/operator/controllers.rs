@@ -17,21 +17,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::Config;
 use super::metrics::AllMetrics;
-use super::triggers::{Notifiers, Triggers, notify, receive, shards, triggers};
+use super::scopes::Scope;
+use super::triggers::{
+    ExecutionTriggers, Notifiers, Triggers, WorkflowTriggers, WorkspaceTriggers, notify, receive, shards, triggers,
+};
 use crate::api::Workspace;
 use crate::execution::claim::unlisted::UnlistedClaims;
+use crate::execution::finished::{self, mark::FINISHED};
 use crate::execution::state::Instance;
 use crate::execution::tracker::Tracker;
 use crate::platform::apiserver;
 use crate::platform::decoded::Decoded;
 use crate::platform::events::{self, Writer};
 use crate::platform::health::Health;
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 use crate::platform::requeue::Failures;
-use crate::platform::watch::{self, Scope};
+use crate::platform::watch;
 use crate::workflow::discovery::Discovery;
+use crate::workflow::drift::DriftDetector;
 use crate::workflow::findings::Sweeps;
-use crate::workflow::inventory::Inventory;
 use crate::workspace::connections::{Connections, WorkspaceKey};
 use crate::workspace::shared::Shared;
 use crate::{execution, workflow, workspace};
@@ -62,14 +66,14 @@ struct Controllers {
     workflows: Arc<workflow::controller::Context>,
     executions: Arc<execution::controller::Context>,
     tracker: Arc<Tracker>,
-    inventory: Arc<Inventory>,
+    drift_detector: Arc<DriftDetector>,
     discovery: Arc<Discovery>,
 }
 
 /// Where the watches write what they see.
 struct Stores {
     workspaces: StoreWriter<Decoded<Workspace>>,
-    workflows: StoreWriter<workflow::inventory::Guarded>,
+    workflows: StoreWriter<workflow::drift::Guarded>,
     executions: StoreWriter<execution::controller::Guarded>,
 }
 
@@ -81,39 +85,9 @@ impl Leader<'_> {
         let (controllers, stores, events) = self.build(&notifiers);
         controllers.measure(self.metrics.clone());
         let Triggers { workspaces, workflows, executions, sweeps } = triggers;
-        let shared = &controllers.shared;
-        let workspaces = controller(
-            shared,
-            &shared.workspaces,
-            workspaces.objects(),
-            &controllers.workspaces,
-            workspace::controller::reconcile,
-        );
-        let reconciled = notifiers.workflow_reconciled.clone();
-        let workflows = controller(
-            shared,
-            &shared.workflows,
-            workflows.objects(shared.workflows.clone()),
-            &controllers.workflows,
-            move |object, context| {
-                notify(&reconciled, watch::reference(object.as_ref()));
-                workflow::controller::reconcile(object, context)
-            },
-        );
-        let (distributing, shards) = shards(executions.objects(shared.executions.clone()));
-        let executions = stream::select_all(shards.into_iter().map(|mut shard| {
-            let objects = stream::poll_fn(move |context| shard.poll_recv(context));
-            let reconcile = execution::controller::reconcile;
-            controller(shared, &shared.executions, objects, &controllers.executions, reconcile)
-        }));
-        let executions = async {
-            // Each reconcile may be about a run that another execution has claimed: see `Reservations`.
-            stop.run_until_cancelled(join_all(self.scopes.iter().map(Scope::is_tried))).await;
-            tracing::info!("watching");
-            futures::join!(stop.run_until_cancelled(distributing), executions.collect::<()>());
-            controllers.executions.orphaned_runs.close();
-            controllers.executions.orphaned_runs.wait().await;
-        };
+        let workspaces = controllers.reconcile_workspaces(workspaces);
+        let workflows = controllers.reconcile_workflows(workflows, &notifiers);
+        let executions = controllers.reconcile_executions(executions, self.scopes);
         let discovering = receive(sweeps).take_until(stop.cancelled()).for_each(|news| {
             controllers.discovery.take_up(news);
             std::future::ready(())
@@ -121,7 +95,7 @@ impl Leader<'_> {
         let ended = CancellationToken::new();
         let reconciles = async {
             futures::join!(
-                stop.run_until_cancelled(self.watch(stores, &notifiers)),
+                stop.run_until_cancelled(self.watch(stores, &notifiers, &controllers.executions)),
                 workspaces.collect::<()>(),
                 workflows.collect::<()>(),
                 executions,
@@ -129,18 +103,16 @@ impl Leader<'_> {
                 controllers.sweep_workflows(),
                 discovering,
                 controllers.forget(),
+                stop.run_until_cancelled(finished::watch::follow(&controllers.executions, self.scopes, |at| &at
+                    .listed
+                    .executions)),
             );
             ended.cancel();
         };
         let all = async { futures::join!(reconciles, events.run(ended.cancelled())) };
-        let limit = async {
-            stop.cancelled().await;
-            tracing::info!("stopping; reconciles in flight finish first");
-            tokio::time::sleep(SHUTDOWN_LIMIT).await;
-        };
         tokio::select! {
             _ = all => tracing::info!("stopped"),
-            () = limit => tracing::info!("stopped without waiting any longer; claims tell the next operator which calls were in flight"),
+            () = shutdown_limit(&stop) => tracing::info!("stopped without waiting any longer; claims tell the next operator which calls were in flight"),
         }
     }
 
@@ -164,13 +136,15 @@ impl Leader<'_> {
             failures: Arc::new(Failures::default()),
         };
         let tracker = Arc::new(Tracker::new(notifiers.execution_woken.clone()));
-        let inventory = Arc::new(Inventory::new(notifiers.workflow_woken.clone(), notifiers.swept.clone()));
+        let drift_detector = Arc::new(DriftDetector::new(notifiers.workflow_woken.clone(), notifiers.swept.clone()));
         let discovery = Arc::new(Discovery::new(shared.clone()));
-        let sweeps = Sweeps { inventory: Arc::clone(&inventory), discovery: Arc::clone(&discovery) };
+        let sweeps = Sweeps { drift_detector: Arc::clone(&drift_detector), discovery: Arc::clone(&discovery) };
         let settings = execution::controller::Settings {
             cluster: self.cluster.clone(),
             instance,
-            unlisted: UnlistedClaims::from_now_on(self.scopes.iter().map(|scope| scope.executions.clone()).collect()),
+            unlisted: UnlistedClaims::from_now_on(
+                self.scopes.iter().map(|scope| scope.listed.executions.clone()).collect(),
+            ),
             labelled_inputs: self.config.input_secrets_need_label,
             metrics: self.metrics.executions.clone(),
         };
@@ -184,13 +158,13 @@ impl Leader<'_> {
             )),
             workflows: Arc::new(workflow::controller::Context::new(
                 shared.clone(),
-                Arc::clone(&inventory),
+                Arc::clone(&drift_detector),
                 self.metrics.workflows.clone(),
             )),
             executions: Arc::new(execution::controller::Context::new(shared.clone(), Arc::clone(&tracker), settings)),
             shared,
             tracker,
-            inventory,
+            drift_detector,
             discovery,
         };
         let stores = Stores { workspaces: workspace_writer, workflows: workflow_writer, executions: execution_writer };
@@ -199,7 +173,7 @@ impl Leader<'_> {
 
     /// Keeps the stores as the API server has the objects, and wakes the controllers. Each kind is listed after the one
     /// that it refers to.
-    async fn watch(&self, stores: Stores, notifiers: &Notifiers) {
+    async fn watch(&self, stores: Stores, notifiers: &Notifiers, executions: &execution::controller::Context) {
         let workspace_changed = |workspace: ObjectRef<Decoded<Workspace>>| {
             let key = WorkspaceKey {
                 namespace: workspace.namespace.clone().unwrap_or_default(),
@@ -211,42 +185,95 @@ impl Leader<'_> {
             notify(&notifiers.workspace, workspace);
         };
         let api_server = (&self.client, self.scopes, self.health);
+        let unfinished = format!("!{FINISHED}");
         futures::join!(
-            watch::keep(
+            watch::run(
                 api_server,
+                None,
                 |at| &at.served,
-                |at| &at.workspaces,
+                |at| &at.listed.workspaces,
                 |it| watch::trim_for_cache(it, |_| None, |_| false),
                 stores.workspaces,
                 workspace_changed,
             ),
-            watch::keep(
+            watch::run(
                 api_server,
-                |at| &at.workspaces,
-                |at| &at.workflows,
+                None,
+                |at| &at.listed.workspaces,
+                |at| &at.listed.workflows,
                 |it| watch::trim_for_cache(it, |_| None, |_| false),
                 stores.workflows,
                 |workflow| notify(&notifiers.workflow, workflow),
             ),
-            watch::keep(
+            watch::run(
                 api_server,
-                |at| &at.workflows,
-                |at| &at.executions,
+                Some(&unfinished),
+                |at| &at.listed.workflows,
+                |at| &at.listed.executions,
                 execution::cache::trim_for_cache,
                 stores.executions,
-                |execution| notify(&notifiers.execution, execution),
+                |execution| {
+                    executions.watched(&execution);
+                    notify(&notifiers.execution, execution);
+                },
             ),
         );
     }
 }
 
+/// Ends when reconciles in flight have had their time to finish.
+async fn shutdown_limit(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tracing::info!("stopping; reconciles in flight finish first");
+    tokio::time::sleep(SHUTDOWN_LIMIT).await;
+}
+
 impl Controllers {
+    fn reconcile_workspaces(&self, triggers: WorkspaceTriggers) -> BoxStream<'static, ()> {
+        let (shared, reconcile) = (&self.shared, workspace::controller::reconcile);
+        controller(shared, &shared.workspaces, triggers.objects(), &self.workspaces, reconcile)
+    }
+
+    fn reconcile_workflows(&self, triggers: WorkflowTriggers, notifiers: &Notifiers) -> BoxStream<'static, ()> {
+        let shared = &self.shared;
+        let (objects, reconciled) = (triggers.objects(shared.workflows.clone()), notifiers.workflow_reconciled.clone());
+        controller(shared, &shared.workflows, objects, &self.workflows, move |object, context| {
+            notify(&reconciled, watch::reference(object.as_ref()));
+            workflow::controller::reconcile(object, context)
+        })
+    }
+
+    /// Reconciles executions once all namespaces have been listed or tried. In the end, waits for orphaned runs.
+    fn reconcile_executions<'a>(
+        &'a self,
+        triggers: ExecutionTriggers,
+        scopes: &'a [Scope],
+    ) -> impl Future<Output = ()> + 'a {
+        let shared = &self.shared;
+        let (distributing, shards) = shards(triggers.objects(shared.executions.clone()));
+        let controllers = stream::select_all(shards.into_iter().map(|mut shard| {
+            let objects = stream::poll_fn(move |context| shard.poll_recv(context));
+            let reconcile = execution::controller::reconcile;
+            controller(shared, &shared.executions, objects, &self.executions, reconcile)
+        }));
+        let (stop, orphaned_runs) = (&shared.term.stop, &self.executions.orphaned_runs);
+        async move {
+            // Each reconcile may be about a run that another execution has claimed: see `Reservations`.
+            stop.run_until_cancelled(join_all(scopes.iter().map(|scope| scope.is_tried(&scope.listed.executions))))
+                .await;
+            tracing::info!("watching");
+            futures::join!(stop.run_until_cancelled(distributing), controllers.collect::<()>());
+            orphaned_runs.close();
+            orphaned_runs.wait().await;
+        }
+    }
+
     /// Has the metrics read what is known at each scrape.
     fn measure(&self, metrics: AllMetrics) {
         let AllMetrics { all, workspaces, workflows, executions } = metrics;
         let (executions_now, workspaces_now) = (self.shared.executions.clone(), self.shared.workspaces.clone());
-        let (tracker, inventory, term) =
-            (Arc::clone(&self.tracker), Arc::clone(&self.inventory), self.shared.term.clone());
+        let (tracker, drift_detector, term) =
+            (Arc::clone(&self.tracker), Arc::clone(&self.drift_detector), self.shared.term.clone());
         all.at_each_scrape(move |all| {
             executions.set_executions(executions_now.state().iter().map(|object| execution::metrics::labels(object)));
             let of_workspace = |object: &Decoded<Workspace>| match &object.0 {
@@ -255,8 +282,8 @@ impl Controllers {
             };
             workspaces.set_workspaces(workspaces_now.state().iter().map(|object| of_workspace(object)));
             workspaces.set_sweep_age("runs", tracker.longest_unseen());
-            workspaces.set_sweep_age("workflows", inventory.age());
-            workflows.set_overdue(inventory.overdue());
+            workspaces.set_sweep_age("workflows", drift_detector.age());
+            workflows.set_overdue(drift_detector.overdue());
             all.set_leader(!term.is_over());
         });
     }
@@ -273,7 +300,7 @@ impl Controllers {
         let (workflows, discovery) = (self.shared.workflows.clone(), Arc::clone(&self.discovery));
         let exists = move |object: &ObjectRef<_>| workflows.get(object).is_some();
         let (connections, stop) = (Arc::clone(&self.shared.connections), self.shared.term.stop.clone());
-        Arc::clone(&self.inventory).run(connections, exists, move || discovery.wanted(), stop)
+        Arc::clone(&self.drift_detector).run(connections, exists, move || discovery.wanted(), stop)
     }
 
     /// Drops what is remembered about deleted resources, from time to time.

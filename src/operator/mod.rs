@@ -3,6 +3,7 @@
 pub mod controllers;
 pub mod metrics;
 pub mod release_finalizers;
+pub mod scopes;
 pub mod triggers;
 
 use std::net::SocketAddr;
@@ -19,11 +20,12 @@ use uuid::Uuid;
 
 use self::controllers::Leader;
 use self::metrics::AllMetrics;
+use self::scopes::Scope;
 use crate::platform::apiserver;
 use crate::platform::health::{self, Health};
 use crate::platform::leader::elector::{self, Election, LeaseConfig};
-use crate::platform::leader::lease::Term;
-use crate::platform::watch::{self, Scope};
+use crate::platform::leader::term::Term;
+use crate::platform::watch;
 
 /// What readiness waits for first.
 const KUBERNETES: &str = "the Kubernetes API";
@@ -83,20 +85,9 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     }
     let (name, since) = (format!("{}-{}", host_name(), Uuid::new_v4().simple()), Timestamp::now());
     tracing::info!(instance = name, version = env!("CARGO_PKG_VERSION"), namespaces = ?config.namespaces, "starting");
-    let scopes = watch::scopes(&config.namespaces);
-    let prepare = async {
-        let cluster = cluster_id(&client, &health).await;
-        health.wait_for(scopes.iter().map(Scope::name));
-        health.done(KUBERNETES);
-        for scope in scopes.clone() {
-            let (client, health, stop) = (client.clone(), Arc::clone(&health), stop.clone());
-            tokio::spawn(async move { stop.run_until_cancelled(scope.prepare(client, &health)).await });
-        }
-        // Namespaces that cannot be watched yet join when they can.
-        select_all(scopes.iter().map(|scope| Box::pin(scope.served.cancelled()))).await;
-        cluster
-    };
-    let Some(cluster) = stop.run_until_cancelled(prepare).await else { return Ok(()) };
+    let scopes: Vec<Scope> = watch::scopes(&config.namespaces);
+    let prepared = stop.run_until_cancelled(prepare(&client, &scopes, &health, &stop)).await;
+    let Some(cluster) = prepared else { return Ok(()) };
 
     let leader_name = name.clone();
     let lead = |term: Term| {
@@ -115,6 +106,35 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     };
     let mut election = Election::new(lease.clone(), name);
     let Some(term) = election.win(&stop, &health).await else { return Ok(()) };
+    lead_while_elected(election, term, lead).await.map_err(|reason| {
+        let error = Error::Lost { lease: format!("{}/{}", lease.namespace, lease.name), reason };
+        tracing::error!("{error}");
+        error
+    })
+}
+
+/// Waits until the operator can watch something. Returns the UID that identifies the cluster.
+async fn prepare(client: &Client, scopes: &[Scope], health: &Arc<Health>, stop: &CancellationToken) -> String {
+    let cluster = cluster_id(client, health).await;
+    health.wait_for(scopes.iter().map(Scope::name));
+    health.done(KUBERNETES);
+    for scope in scopes.iter().cloned() {
+        let (client, health, stop) = (client.clone(), Arc::clone(health), stop.clone());
+        tokio::spawn(async move { stop.run_until_cancelled(scopes::prepare(scope, client, &health)).await });
+    }
+    // Namespaces that cannot be watched yet join when they can.
+    select_all(scopes.iter().map(|scope| Box::pin(scope.served.cancelled()))).await;
+    cluster
+}
+
+/// Leads for as long as this process holds the Lease.
+///
+/// # Errors
+/// Why the process no longer holds the Lease.
+async fn lead_while_elected<F>(election: Election, term: Term, lead: impl FnOnce(Term) -> F) -> Result<(), String>
+where
+    F: Future<Output = ()>,
+{
     // Renewals have a task of their own: work on many resources must not delay them. If the task ends, for any reason,
     // all work stops at once, unfinished.
     let ended = CancellationToken::new();
@@ -126,14 +146,10 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
             keeping.await
         }
     };
-    let reason = match kept {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(lost)) => lost.to_string(),
-        Err(panic) => panic.to_string(),
-    };
-    let error = Error::Lost { lease: format!("{}/{}", lease.namespace, lease.name), reason };
-    tracing::error!("{error}");
-    Err(error)
+    match kept {
+        Ok(kept) => kept.map_err(|lost| lost.to_string()),
+        Err(panic) => Err(panic.to_string()),
+    }
 }
 
 /// The UID of the namespace `kube-system`, which identifies the cluster. Waits until it can be read.

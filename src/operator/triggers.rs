@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, u
 use crate::api::{Workflow, WorkflowExecution, Workspace};
 use crate::platform::decoded::Decoded;
 use crate::platform::watch;
-use crate::workflow::inventory::News;
+use crate::workflow::drift::News;
 use crate::workspace::connections::WorkspaceKey;
 use crate::{execution, workflow};
 

@@ -213,40 +213,40 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::WorkflowExecution;
 
     fn nested(levels: usize, inside: &str) -> String {
         format!("{}{inside}{}", r#"{"a":"#.repeat(levels), "}".repeat(levels))
     }
 
-    /// An execution whose input is nested `input` levels deep, its managedFields `fields`, and its result `result`.
-    fn execution(name: &str, input: usize, fields: usize, result: usize) -> String {
+    /// A ConfigMap with fields that no ConfigMap has, nested `spec` and `status` levels deep, and its managedFields nested
+    /// `fields` levels deep.
+    fn object(name: &str, spec: usize, fields: usize, status: usize) -> String {
         format!(
-            r#"{{"apiVersion":"workflows.mistral.ai/v1alpha1","kind":"WorkflowExecution",
+            r#"{{"apiVersion":"v1","kind":"ConfigMap",
             "metadata":{{"name":"{name}","namespace":"team","uid":"u","resourceVersion":"7","finalizers":["f"],
             "managedFields":[{{"manager":"kubectl","operation":"Update","fieldsV1":{}}}]}},
-            "spec":{{"workflowIdentifier":"echo","input":{}}},"status":{{"result":{}}}}}"#,
+            "spec":{},"status":{},"data":{{"a":"b"}}}}"#,
             nested(fields, "{}"),
-            nested(input, "1"),
-            nested(result, "1"),
+            nested(spec, "1"),
+            nested(status, "1"),
         )
     }
 
     #[test]
     fn no_depth_of_an_object_keeps_it_or_another_one_from_being_read() {
         let deep = 100_000;
-        for (input, fields, result) in [(120, 120, 1), (deep, deep, 1), (deep, 1, deep), (1, deep, 1)] {
-            let (line, next) = (execution("deep", input, fields, result), execution("next", 1, 1, 1));
+        for (spec, fields, status) in [(120, 120, 1), (deep, deep, 1), (deep, 1, deep), (1, deep, 1)] {
+            let (line, next) = (object("deep", spec, fields, status), object("next", 1, 1, 1));
             let list = format!(
                 r#"{{"apiVersion":"v1","kind":"List","metadata":{{"resourceVersion":"9"}},"items":[{line},{next}]}}"#
             );
-            let list: ObjectList<Decoded<WorkflowExecution>> = serde_json::from_str(&list).unwrap();
+            let list: ObjectList<Decoded<ConfigMap>> = serde_json::from_str(&list).unwrap();
             let [Decoded(Ok(read)), Decoded(Ok(next))] = &list.items[..] else { panic!("{:?}", list.items) };
             assert_eq!((read.name_any(), next.name_any()), ("deep".into(), "next".into()));
-            assert_eq!(read.spec.input.as_ref().unwrap().depth(), input);
+            assert_eq!(read.data.as_ref().unwrap()["a"], "b");
             let event = format!(r#"{{"type":"ADDED","object":{line}}}"#);
-            let WatchEvent::Added(Decoded(Ok(read))) = serde_json::from_str(&event).unwrap() else { panic!("{input}") };
-            let read: WorkflowExecution = read;
+            let WatchEvent::Added(Decoded(Ok(read))) = serde_json::from_str(&event).unwrap() else { panic!("{spec}") };
+            let read: ConfigMap = read;
             assert_eq!(read.finalizers(), ["f"]);
         }
     }
@@ -254,19 +254,9 @@ mod tests {
     #[test]
     fn what_cannot_be_decoded_has_a_stand_in_that_can_be_named_and_let_go() {
         let deep = nested(100_000, "1");
-        for spec in [
-            r#"{"suspend":"perhaps"}"#.to_owned(),
-            format!(r#"{{"workflowRef":[{deep}]}}"#),
-            format!("[{deep}]"),
-            "7".into(),
-        ] {
-            let text = execution("odd", 1, 5000, 1);
-            let (before, after) = text.split_once(r#""spec":"#).unwrap();
-            let (_, after) = after.split_once(r#","status""#).unwrap();
-            let text = format!(r#"{before}"spec":{spec},"status"{after}"#);
-            let Decoded(Err(undecodable)) = Decoded::<WorkflowExecution>::from_text(&text) else {
-                panic!("{spec:.40}")
-            };
+        for data in [r#"{"a":7}"#.to_owned(), format!(r#"{{"a":[{deep}]}}"#), format!("[{deep}]"), "7".into()] {
+            let text = object("odd", 1, 5000, 1).replace(r#""data":{"a":"b"}"#, &format!(r#""data":{data}"#));
+            let Decoded(Err(undecodable)) = Decoded::<ConfigMap>::from_text(&text) else { panic!("{data:.40}") };
             let metadata = &undecodable.metadata;
             assert_eq!((metadata.name.as_deref(), metadata.uid.as_deref()), (Some("odd"), Some("u")));
             assert_eq!(metadata.resource_version.as_deref(), Some("7"));
@@ -282,13 +272,13 @@ mod tests {
     fn of_the_fields_of_a_manager_the_annotations_are_kept_however_deep_the_others_are() {
         let deep = nested(100_000, "{}");
         let fields = format!(r#"{{"f:metadata":{{"f:annotations":{{".":{{}},"f:x":{{}}}}}},"f:spec":{deep}}}"#);
-        let text = execution("deep", 1, 1, 1).replace(r#""fieldsV1":{"a":{}}"#, &format!(r#""fieldsV1":{fields}"#));
+        let text = object("deep", 1, 1, 1).replace(r#""fieldsV1":{"a":{}}"#, &format!(r#""fieldsV1":{fields}"#));
         let Metadata { metadata } = serde_json::from_str(&text).unwrap();
         let kept = metadata.managed_fields.unwrap().remove(0).fields_v1.unwrap().0;
         assert_eq!(kept, json!({ "f:metadata": { "f:annotations": { ".": {}, "f:x": {} } } }));
         // Malformed fields count as none.
         for odd in ["7", r#"{"f:metadata":7}"#, r#"{"f:metadata":{"f:annotations":[]}}"#, "null"] {
-            let text = execution("odd", 1, 1, 1).replace(r#"{"a":{}}}]"#, &format!("{odd}}}]"));
+            let text = object("odd", 1, 1, 1).replace(r#"{"a":{}}}]"#, &format!("{odd}}}]"));
             let Metadata { metadata } = serde_json::from_str(&text).unwrap();
             assert_eq!(metadata.managed_fields.unwrap()[0].fields_v1, None, "{odd}");
         }
@@ -296,7 +286,7 @@ mod tests {
 
     #[test]
     fn metadata_is_read_beside_what_is_too_deep() {
-        let text = execution("deep", 100_000, 100_000, 100_000);
+        let text = object("deep", 100_000, 100_000, 100_000);
         let list = format!(r#"{{"metadata":{{"continue":"c"}},"items":[{text},{text}]}}"#);
         let list: MetadataList = serde_json::from_str(&list).unwrap();
         assert_eq!(list.metadata.continue_.as_deref(), Some("c"));

@@ -1,9 +1,9 @@
 //! The log, which never holds the bodies of responses.
 //!
-//! A response of the API server may be a Secret, and one of Mistral a customer's data. Some libraries log whole bodies:
-//! kube at `WARN` if it cannot decode one, and at lower levels if it is an error. The level is no protection: people
-//! raise it to find a fault. So a filter behind the directives of `--log` silences these targets, and the directives
-//! cannot open them again. Failed connections, status codes and URLs come from other targets and are kept.
+//! A response of the API server may be a Secret, and one of another server a customer's data. Some libraries log whole
+//! bodies: kube at `WARN` if it cannot decode one, and at lower levels if it is an error. The level is no protection:
+//! people raise it to find a fault. So a filter behind the directives of `--log` silences these targets, and the
+//! directives cannot open them again. Failed connections, status codes and URLs come from other targets and are kept.
 
 use std::io::{self, IsTerminal};
 

@@ -21,7 +21,8 @@ use prometheus_client::registry::{Metric, Registry};
 use tokio::task::{JoinError, spawn_blocking};
 use tracing::Instrument;
 
-use crate::platform::apiserver::{Error, contained};
+use crate::platform::apiserver::Error;
+use crate::platform::reconcile::contained;
 
 /// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

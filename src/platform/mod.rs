@@ -9,6 +9,7 @@ pub mod health;
 pub mod leader;
 pub mod logs;
 pub mod metrics;
+pub mod names;
 pub mod open_files;
 pub mod reconcile;
 pub mod refused;

@@ -4,15 +4,17 @@
 //! forget: it does nothing once the term is over, and a plan that never settles cannot spin.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::runtime::controller::Action;
 
 use crate::platform::apiserver::{Error, Written};
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 use crate::sync::lock;
 
 /// More steps than any reconcile needs.
@@ -47,9 +49,6 @@ pub trait Reconcile: Sized + Send {
     /// How the plan ends.
     type Settled: Send;
 
-    /// For how long this process may act.
-    fn term(&self) -> &Term;
-
     /// The next step, from the state alone.
     fn plan(&self, now: Timestamp) -> Decision<Self::Step, Self::Settled>;
 
@@ -59,8 +58,8 @@ pub trait Reconcile: Sized + Send {
     /// When the Kubernetes API cannot be used, or somebody else changed the object first.
     fn act(&mut self, step: Self::Step) -> impl Future<Output = Result<Flow, Error>> + Send;
 
-    /// A step failed: keeps what the next reconcile has to know.
-    fn failed(&self);
+    /// A step failed: keeps what the next reconcile has to know, if anything.
+    fn failed(&self) {}
 
     /// Writes the status if it differs, and says when to come back.
     ///
@@ -69,14 +68,15 @@ pub trait Reconcile: Sized + Send {
     fn settle(&mut self, settled: Self::Settled) -> impl Future<Output = Result<Action, Error>> + Send;
 }
 
-/// Runs one reconcile to its end. It stays where it is: a future that owned it would hold it twice.
+/// Runs one reconcile to its end, or until the term is over. It stays where it is: a future that owned it would hold it
+/// twice.
 ///
 /// # Errors
 /// Those of its steps.
-pub async fn run<R: Reconcile>(reconcile: &mut R) -> Result<Action, Error> {
+pub async fn run<R: Reconcile>(reconcile: &mut R, term: &Term) -> Result<Action, Error> {
     for _ in 0..MAX_STEPS {
         let decision = reconcile.plan(Timestamp::now());
-        if reconcile.term().is_over() {
+        if term.is_over() {
             return Ok(Action::await_change());
         }
         match decision {
@@ -152,6 +152,14 @@ impl<M: Clone + Default + PartialEq> CachedStates<M> {
     }
 }
 
+/// Keeps a panic in a reconcile from ending the process: a new process would only meet the same object again.
+///
+/// # Errors
+/// Those of the reconcile, and [`Error::Panicked`].
+pub async fn contained(reconcile: impl Future<Output = Result<Action, Error>>) -> Result<Action, Error> {
+    AssertUnwindSafe(reconcile).catch_unwind().await.unwrap_or(Err(Error::Panicked))
+}
+
 #[cfg(test)]
 mod tests {
     use tokio_util::sync::CancellationToken;
@@ -160,7 +168,6 @@ mod tests {
 
     /// Plans as many steps as it is told to, and then settles.
     struct Counting<'a> {
-        term: Term,
         steps: usize,
         fails: bool,
         seen: &'a Mutex<Vec<&'static str>>,
@@ -169,10 +176,6 @@ mod tests {
     impl Reconcile for Counting<'_> {
         type Step = ();
         type Settled = ();
-
-        fn term(&self) -> &Term {
-            &self.term
-        }
 
         fn plan(&self, _: Timestamp) -> Decision<(), ()> {
             if self.steps > 0 { Decision::Act(()) } else { Decision::Settle(Box::new(())) }
@@ -200,7 +203,7 @@ mod tests {
         if stopped {
             term.end();
         }
-        let _ = run(&mut Counting { term, steps, fails, seen: &seen }).await;
+        let _ = run(&mut Counting { steps, fails, seen: &seen }, &term).await;
         seen.into_inner().unwrap()
     }
 
@@ -210,5 +213,11 @@ mod tests {
         assert_eq!(seen(false, 2, true).await, ["step", "failed"]);
         assert_eq!(seen(true, 2, false).await, Vec::<&str>::new());
         assert_eq!(seen(false, 1000, false).await.len(), MAX_STEPS, "a plan that does not settle spins");
+    }
+
+    #[tokio::test]
+    async fn a_reconcile_that_panics_is_repeated_later_and_ends_nothing_else() {
+        let outcome = contained(async { panic!("a bug") }).await;
+        assert!(matches!(outcome, Err(Error::Panicked)));
     }
 }

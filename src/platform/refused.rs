@@ -6,8 +6,6 @@ use crate::platform::apiserver::{Error, RECONSTRUCTED};
 use crate::platform::events::Notice;
 use crate::text::truncate;
 
-pub use crate::api::reasons::any::{FINALIZER_REFUSED, STATUS_REFUSED};
-
 /// Limit of the API server's message in a report, in bytes.
 const MAX_SAID: usize = 400;
 
@@ -54,26 +52,26 @@ impl Refused {
         Some(Self { cause, said })
     }
 
-    /// The first Event about a refused finalizer. `so` says what follows from the refusal.
-    pub fn finalizer(&self, present: bool, so: &str) -> Notice {
+    /// The first Event about a refused finalizer, with this reason. `so` says what follows from the refusal.
+    pub fn finalizer(&self, reason: &str, present: bool, so: &str) -> Notice {
         let what =
             if present { "add its finalizer to this resource" } else { "remove its finalizer from this resource" };
         let note = format!(
             "The API server does not let the operator {what}; {so} The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
             self.said
         );
-        Notice::warning(FINALIZER_REFUSED, note)
+        Notice::warning(reason, note)
     }
 
-    /// The first Event about a refused status. `unsaid` is what the status would have said.
-    pub fn status(&self, unsaid: Option<&Condition>) -> Notice {
+    /// The first Event about a refused status, with this reason. `unsaid` is what the status would have said.
+    pub fn status(&self, reason: &str, unsaid: Option<&Condition>) -> Notice {
         let unsaid =
             unsaid.map(|it| format!(" The status would say: {}: {}", it.reason, it.message)).unwrap_or_default();
         let note = format!(
             "The API server refuses the status of this resource, so the status is out of date; remove the cause. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}{unsaid}",
             self.said
         );
-        Notice::warning(STATUS_REFUSED, note)
+        Notice::warning(reason, note)
     }
 }
 
@@ -99,7 +97,7 @@ mod tests {
             (403, "is forbidden: ValidatingAdmissionPolicy", Some(Cause::Rule)),
             (422, "is invalid: spec.input", Some(Cause::Rule)),
             (400, "admission webhook denied the request", Some(Cause::Rule)),
-            (403, "workflowexecutions \"run\" is forbidden: not yet ready to handle request", None),
+            (403, "configmaps \"a\" is forbidden: not yet ready to handle request", None),
             (422, "the server rejected our request due to an error in our request", None),
             (500, "failed calling webhook", None),
             (409, "the object has been modified", None),

@@ -30,7 +30,7 @@ const REMEMBERED: Duration = Duration::from_secs(900);
 /// When the next reconcile is due, if no change triggers one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requeue {
-    /// Something will trigger it: a change, the Workspace, or a poll of the API.
+    /// Something will trigger it: a change of this or another object, or a poll.
     OnChange,
     /// Something will trigger it. Otherwise this time does, and then the API need not be polled.
     AtLatest(Duration),

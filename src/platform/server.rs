@@ -1,9 +1,9 @@
 //! The server of health checks and metrics, which no client in the cluster can exhaust.
 //!
 //! Any client that reaches the port may open connections and leave them idle. Each takes a file descriptor and memory,
-//! and a process without descriptors reaches neither the cluster nor Mistral. So connections are few and short, and
-//! there is always room for another: the oldest is closed. A probe sends its request as soon as it is connected, and is
-//! answered at once.
+//! and a process without descriptors reaches neither the cluster nor other servers. So connections are few and short,
+//! and there is always room for another: the oldest is closed. A probe sends its request as soon as it is connected, and
+//! is answered at once.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};

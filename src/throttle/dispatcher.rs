@@ -11,7 +11,7 @@ pub const PERMITS: usize = 128;
 /// Permits that only stops may use: slow calls of other kinds must not hold all of them.
 const FOR_STOPS: usize = 8;
 /// The most permits of any one priority level except stops: runs are polled even while a thousand starts wait.
-pub(super) const OF_A_CLASS: usize = 96;
+pub(super) const PER_LEVEL: usize = 96;
 /// How long a granted permit is kept for the notified requester.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(10);
 /// A request that waits longer than this waits long.
@@ -60,7 +60,7 @@ pub(super) struct Dispatcher<W> {
     /// Until when a granted permit is kept for which object, in this order. Some objects may have taken theirs already.
     kept: VecDeque<(Instant, String)>,
     /// Permits that are held or kept for an object, by priority level.
-    turns: [usize; Priority::ALL.len()],
+    permits: [usize; Priority::ALL.len()],
     /// When requests first and last waited long.
     long: Option<(Instant, Instant)>,
     /// When the API's refusals first and last slowed the bucket.
@@ -69,7 +69,7 @@ pub(super) struct Dispatcher<W> {
 
 #[derive(Debug)]
 struct Entry<W> {
-    spot: QueuePosition,
+    position: QueuePosition,
     since: Instant,
     kept_until: Option<Instant>,
     waiter: W,
@@ -83,7 +83,7 @@ impl<W> Dispatcher<W> {
             queue: Queue::default(),
             entries: HashMap::new(),
             kept: VecDeque::new(),
-            turns: [0; Priority::ALL.len()],
+            permits: [0; Priority::ALL.len()],
             long: None,
             refused: None,
         }
@@ -99,8 +99,8 @@ impl<W> Dispatcher<W> {
     }
 
     /// The number of permits that are held or kept for an object.
-    pub fn turns(&self) -> usize {
-        self.turns.iter().sum()
+    pub fn permits(&self) -> usize {
+        self.permits.iter().sum()
     }
 
     /// Requests a permit, and returns one if it is free. If not, the caller is queued at the highest priority level
@@ -117,14 +117,14 @@ impl<W> Dispatcher<W> {
             if entry.kept_until.is_some() {
                 let entry = self.entries.remove(&requester.object)?;
                 return Some(Asked {
-                    priority: entry.spot.priority,
+                    priority: entry.position.priority,
                     waited: now.duration_since(entry.since),
                     waiter: Some(entry.waiter),
                 });
             }
-            if priority < entry.spot.priority {
-                self.queue.remove(&entry.spot);
-                entry.spot = self.queue.push(priority, &requester.flow, requester.object.clone());
+            if priority < entry.position.priority {
+                self.queue.remove(&entry.position);
+                entry.position = self.queue.push(priority, &requester.flow, requester.object.clone());
                 entry.waiter = waiter();
             }
             return None;
@@ -132,11 +132,11 @@ impl<W> Dispatcher<W> {
         // Requests whose priority level has no permit left do not block the others.
         let nobody_before = !self.queue.has(|priority| self.has_room_for(priority));
         if nobody_before && self.has_room_for(priority) && self.bucket.take(now).is_ok() {
-            self.turns[priority as usize] += 1;
+            self.permits[priority as usize] += 1;
             return Some(Asked { priority, waited: Duration::ZERO, waiter: None });
         }
-        let spot = self.queue.push(priority, &requester.flow, requester.object.clone());
-        let entry = Entry { spot, since: now, kept_until: None, waiter: waiter() };
+        let position = self.queue.push(priority, &requester.flow, requester.object.clone());
+        let entry = Entry { position, since: now, kept_until: None, waiter: waiter() };
         self.entries.insert(requester.object.clone(), entry);
         None
     }
@@ -158,7 +158,7 @@ impl<W> Dispatcher<W> {
         let next = self.queue.pop(may);
         match next.and_then(|object| self.entries.get_mut(&object).map(|entry| (object, entry))) {
             Some((object, entry)) => {
-                self.turns[entry.spot.priority as usize] += 1;
+                self.permits[entry.position.priority as usize] += 1;
                 let until = now + KEPT_FOR;
                 entry.kept_until = Some(until);
                 self.kept.push_back((until, object.clone()));
@@ -179,15 +179,15 @@ impl<W> Dispatcher<W> {
     /// Withdraws a request, and gives back the permit if one is kept for it.
     pub fn leave(&mut self, object: &str, now: Instant) {
         match self.entries.remove(object) {
-            Some(Entry { kept_until: Some(_), spot, .. }) => self.ended(spot.priority, true, now),
-            Some(entry) => self.queue.remove(&entry.spot),
+            Some(Entry { kept_until: Some(_), position, .. }) => self.ended(position.priority, true, now),
+            Some(entry) => self.queue.remove(&entry.position),
             None => {}
         }
     }
 
     /// Returns a permit of this priority level. `unused` if its token was not needed.
     pub fn ended(&mut self, priority: Priority, unused: bool, now: Instant) {
-        self.turns[priority as usize] -= 1;
+        self.permits[priority as usize] -= 1;
         if unused {
             self.bucket.put_back(now);
         }
@@ -200,8 +200,8 @@ impl<W> Dispatcher<W> {
         for (until, object) in std::mem::take(&mut self.kept) {
             if let Some(entry) = self.entries.get_mut(&object).filter(|entry| entry.kept_until == Some(until)) {
                 entry.kept_until = None;
-                entry.spot = self.queue.push_front(&entry.spot, object);
-                let priority = entry.spot.priority;
+                entry.position = self.queue.push_front(&entry.position, object);
+                let priority = entry.position.priority;
                 self.ended(priority, true, now);
             }
         }
@@ -219,14 +219,14 @@ impl<W> Dispatcher<W> {
             self.refused = Some((self.refused.map_or(since, |(first, _)| first), now));
         }
         self.refused = self.refused.filter(|(_, last)| now.duration_since(*last) < CALM);
-        let told = |saturation, spell: Option<(Instant, Instant)>| spell.map(|(since, _)| (saturation, since));
-        told(Saturation::Refused, self.refused).or(told(Saturation::Queued, self.long))
+        let lasting = |saturation, spell: Option<(Instant, Instant)>| spell.map(|(since, _)| (saturation, since));
+        lasting(Saturation::Refused, self.refused).or(lasting(Saturation::Queued, self.long))
     }
 
     fn has_room_for(&self, priority: Priority) -> bool {
         match priority {
-            Priority::Stop => self.turns() < PERMITS,
-            _ => self.turns() < PERMITS - FOR_STOPS && self.turns[priority as usize] < OF_A_CLASS,
+            Priority::Stop => self.permits() < PERMITS,
+            _ => self.permits() < PERMITS - FOR_STOPS && self.permits[priority as usize] < PER_LEVEL,
         }
     }
 

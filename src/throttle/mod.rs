@@ -32,15 +32,15 @@ pub struct Budget {
     state: Mutex<State>,
     changed: Notify,
     waits: Waits,
-    strained: Box<dyn Fn() + Send + Sync>,
+    saturation_changed: Box<dyn Fn() + Send + Sync>,
 }
 
 struct State {
-    book: Dispatcher<Waiter>,
+    dispatcher: Dispatcher<Waiter>,
     /// A task is granting permits as they become free.
-    pumping: bool,
+    granting: bool,
     /// The saturation that was last reported.
-    told: Option<Saturation>,
+    reported: Option<Saturation>,
 }
 
 struct Waiter {
@@ -55,17 +55,18 @@ impl std::fmt::Debug for Budget {
 }
 
 impl Budget {
-    /// Allows `limit` calls per second and counts them in `waits`. `strained` is called each time the reason why calls
-    /// wait changes.
-    pub fn new(limit: u32, waits: Waits, strained: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+    /// Allows `limit` calls per second and counts them in `waits`. `saturation_changed` is called each time the reason
+    /// why calls wait changes.
+    pub fn new(limit: u32, waits: Waits, saturation_changed: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let state = State { book: Dispatcher::new(f64::from(limit), Instant::now()), pumping: false, told: None };
+        let state =
+            State { dispatcher: Dispatcher::new(f64::from(limit), Instant::now()), granting: false, reported: None };
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             state: Mutex::new(state),
             changed: Notify::new(),
             waits,
-            strained: Box::new(strained),
+            saturation_changed: Box::new(saturation_changed),
         })
     }
 
@@ -78,8 +79,8 @@ impl Budget {
     pub fn set_limit(&self, limit: u32) {
         let mut state = self.lock();
         let limit = f64::from(limit);
-        if (state.book.bucket().limit() - limit).abs() > f64::EPSILON {
-            state.book.bucket().set_limit(limit, Instant::now());
+        if (state.dispatcher.bucket().limit() - limit).abs() > f64::EPSILON {
+            state.dispatcher.bucket().set_limit(limit, Instant::now());
             self.changed.notify_one();
         }
     }
@@ -94,10 +95,10 @@ impl Budget {
     ) -> Option<Permit> {
         let mut state = self.lock();
         let waiter = || Waiter { wake: wake(), _waits: InFlightGuard::of(&self.waits.waiting(priority)) };
-        let asked = state.book.ask(priority, requester, Instant::now(), waiter);
+        let asked = state.dispatcher.ask(priority, requester, Instant::now(), waiter);
         let Some(Asked { priority, waited, .. }) = asked else {
-            if !std::mem::replace(&mut state.pumping, true) {
-                tokio::spawn(Arc::clone(self).pump());
+            if !std::mem::replace(&mut state.granting, true) {
+                tokio::spawn(Arc::clone(self).grant_permits());
             }
             drop(state);
             self.changed.notify_one();
@@ -110,7 +111,7 @@ impl Budget {
 
     /// Withdraws the caller's request: it does not want to call any more, or not now.
     pub fn leave(&self, object: &str) {
-        self.lock().book.leave(object, Instant::now());
+        self.lock().dispatcher.leave(object, Instant::now());
         self.changed.notify_one();
     }
 
@@ -120,12 +121,12 @@ impl Budget {
         let object = format!("task {}", NEXT.fetch_add(1, Ordering::Relaxed));
         let requester = Requester { flow: flow.to_owned(), object };
         let here = Here { budget: self, object: &requester.object };
-        let told = Arc::new(Notify::new());
+        let granted = Arc::new(Notify::new());
         loop {
             let wake = || -> Wake {
-                let told = Arc::clone(&told);
+                let granted = Arc::clone(&granted);
                 Box::new(move || {
-                    told.notify_one();
+                    granted.notify_one();
                     true
                 })
             };
@@ -133,33 +134,33 @@ impl Budget {
                 drop(here);
                 return permit;
             }
-            told.notified().await;
+            granted.notified().await;
         }
     }
 
     /// Why calls wait, for how long they have, and how many wait. `None` if nothing keeps calls waiting for long.
     pub fn saturation(&self) -> Option<(Saturation, Duration, usize)> {
         let (mut state, now) = (self.lock(), Instant::now());
-        let saturation = state.book.saturation(now);
+        let saturation = state.dispatcher.saturation(now);
         if saturation.is_none() {
             // The next saturation is news again.
-            state.told = None;
+            state.reported = None;
         }
         let (saturation, since) = saturation?;
-        Some((saturation, now.duration_since(since), state.book.waiting()))
+        Some((saturation, now.duration_since(since), state.dispatcher.waiting()))
     }
 
     /// How much longer nothing may be sent, because the API has asked for a pause.
     pub fn pause_left(&self) -> Option<Duration> {
-        self.lock().book.bucket().pause_left(Instant::now())
+        self.lock().dispatcher.bucket().pause_left(Instant::now())
     }
 
     /// Grants permits as long as requests are queued.
-    async fn pump(self: Arc<Self>) {
+    async fn grant_permits(self: Arc<Self>) {
         loop {
-            let (next, strained) = self.permit();
-            if strained {
-                (self.strained)();
+            let (next, is_news) = self.permit();
+            if is_news {
+                (self.saturation_changed)();
             }
             match next {
                 Next::Permit(_) => {}
@@ -177,17 +178,17 @@ impl Budget {
     fn permit(&self) -> (Next, bool) {
         let mut state = self.lock();
         let now = Instant::now();
-        let next = state.book.next(now);
+        let next = state.dispatcher.next(now);
         match &next {
             Next::Permit(object) => {
-                if !state.book.waiter(object).is_some_and(|waiter| (waiter.wake)()) {
-                    state.book.leave(object, now);
+                if !state.dispatcher.waiter(object).is_some_and(|waiter| (waiter.wake)()) {
+                    state.dispatcher.leave(object, now);
                 }
             }
-            Next::Idle => state.pumping = false,
+            Next::Idle => state.granting = false,
             Next::At(_) | Next::Full => {}
         }
-        (next, state.is_strained_otherwise(now))
+        (next, state.saturation_has_changed(now))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -196,9 +197,9 @@ impl Budget {
 }
 
 impl State {
-    fn is_strained_otherwise(&mut self, now: Instant) -> bool {
-        let saturation = self.book.saturation(now).map(|(saturation, _)| saturation);
-        std::mem::replace(&mut self.told, saturation) != saturation
+    fn saturation_has_changed(&mut self, now: Instant) -> bool {
+        let saturation = self.dispatcher.saturation(now).map(|(saturation, _)| saturation);
+        std::mem::replace(&mut self.reported, saturation) != saturation
     }
 }
 
@@ -231,11 +232,11 @@ impl Permit {
     /// If the API has asked for a pause, with the time that is left of it.
     pub(crate) fn spend(&self) -> Result<(), Duration> {
         let (mut state, now) = (self.budget.lock(), Instant::now());
-        if let Some(left) = state.book.bucket().pause_left(now) {
+        if let Some(left) = state.dispatcher.bucket().pause_left(now) {
             return Err(left);
         }
         if !self.unused.swap(false, Ordering::Relaxed) {
-            state.book.bucket().borrow(now);
+            state.dispatcher.bucket().borrow(now);
         }
         Ok(())
     }
@@ -243,11 +244,11 @@ impl Permit {
     /// Records that the API refused a call because there were too many.
     pub(crate) fn refused(&self, retry_after: Option<Duration>) {
         let (mut state, now) = (self.budget.lock(), Instant::now());
-        state.book.refused(retry_after, now);
-        let strained = state.is_strained_otherwise(now);
+        state.dispatcher.refused(retry_after, now);
+        let is_news = state.saturation_has_changed(now);
         drop(state);
-        if strained {
-            (self.budget.strained)();
+        if is_news {
+            (self.budget.saturation_changed)();
         }
     }
 }
@@ -255,7 +256,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let unused = self.unused.load(Ordering::Relaxed);
-        self.budget.lock().book.ended(self.priority, unused, Instant::now());
+        self.budget.lock().dispatcher.ended(self.priority, unused, Instant::now());
         self.budget.changed.notify_one();
     }
 }

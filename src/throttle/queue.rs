@@ -28,7 +28,7 @@ const PASSED_OVER: u32 = 9;
 /// Queued requests, each with a unique key.
 #[derive(Debug)]
 pub(super) struct Queue<K> {
-    classes: [Waiting<K>; Priority::ALL.len()],
+    levels: [Waiting<K>; Priority::ALL.len()],
     /// The last number that was given to a request. The numbers order the requests of a flow.
     next: i64,
 }
@@ -52,13 +52,13 @@ pub(super) struct QueuePosition {
 
 impl<K> Default for Queue<K> {
     fn default() -> Self {
-        Self { classes: std::array::from_fn(|_| Waiting { flows: VecDeque::new(), passed_over: 0 }), next: 0 }
+        Self { levels: std::array::from_fn(|_| Waiting { flows: VecDeque::new(), passed_over: 0 }), next: 0 }
     }
 }
 
 impl<K> Queue<K> {
     pub fn is_empty(&self) -> bool {
-        self.classes.iter().all(|waiting| waiting.flows.is_empty())
+        self.levels.iter().all(|waiting| waiting.flows.is_empty())
     }
 
     /// Adds a request, behind the others of its flow.
@@ -68,33 +68,33 @@ impl<K> Queue<K> {
     }
 
     /// Puts a request back, before all others of its priority level.
-    pub fn push_front(&mut self, spot: &QueuePosition, key: K) -> QueuePosition {
+    pub fn push_front(&mut self, position: &QueuePosition, key: K) -> QueuePosition {
         self.next += 1;
-        let spot = self.put(QueuePosition { number: -self.next, ..spot.clone() }, key);
-        let flows = &mut self.classes[spot.priority as usize].flows;
-        if let Some(flow) = flows.iter().position(|(flow, _)| *flow == spot.flow).and_then(|at| flows.remove(at)) {
+        let position = self.put(QueuePosition { number: -self.next, ..position.clone() }, key);
+        let flows = &mut self.levels[position.priority as usize].flows;
+        if let Some(flow) = flows.iter().position(|(flow, _)| *flow == position.flow).and_then(|at| flows.remove(at)) {
             flows.push_front(flow);
         }
-        spot
+        position
     }
 
-    pub fn remove(&mut self, spot: &QueuePosition) {
-        let waiting = &mut self.classes[spot.priority as usize];
-        if let Some((_, flow)) = waiting.flows.iter_mut().find(|(flow, _)| *flow == spot.flow) {
-            flow.remove(&spot.number);
+    pub fn remove(&mut self, position: &QueuePosition) {
+        let waiting = &mut self.levels[position.priority as usize];
+        if let Some((_, flow)) = waiting.flows.iter_mut().find(|(flow, _)| *flow == position.flow) {
+            flow.remove(&position.number);
         }
         waiting.tidy();
     }
 
     /// Takes the next request of those priority levels that `may` have a permit.
     pub fn pop(&mut self, may: impl Fn(Priority) -> bool) -> Option<K> {
-        let priority = self.next_class(may)?;
+        let priority = self.next_level(may)?;
         for other in Priority::ALL {
-            let waiting = &mut self.classes[other as usize];
+            let waiting = &mut self.levels[other as usize];
             waiting.passed_over =
                 if other == priority || waiting.flows.is_empty() { 0 } else { waiting.passed_over + 1 };
         }
-        let waiting = &mut self.classes[priority as usize];
+        let waiting = &mut self.levels[priority as usize];
         let (name, mut flow) = waiting.flows.pop_front()?;
         let first = flow.pop_first();
         waiting.flows.push_back((name, flow));
@@ -104,29 +104,29 @@ impl<K> Queue<K> {
 
     /// Whether a request waits whose priority level `may` have a permit.
     pub fn has(&self, may: impl Fn(Priority) -> bool) -> bool {
-        self.next_class(may).is_some()
+        self.next_level(may).is_some()
     }
 
     /// The first request of each flow. The request that has waited longest is one of them.
     pub fn firsts(&self) -> impl Iterator<Item = &K> {
-        self.classes.iter().flat_map(|waiting| &waiting.flows).filter_map(|(_, flow)| flow.values().next())
+        self.levels.iter().flat_map(|waiting| &waiting.flows).filter_map(|(_, flow)| flow.values().next())
     }
 
-    fn put(&mut self, spot: QueuePosition, key: K) -> QueuePosition {
-        let flows = &mut self.classes[spot.priority as usize].flows;
-        match flows.iter_mut().find(|(flow, _)| *flow == spot.flow) {
+    fn put(&mut self, position: QueuePosition, key: K) -> QueuePosition {
+        let flows = &mut self.levels[position.priority as usize].flows;
+        match flows.iter_mut().find(|(flow, _)| *flow == position.flow) {
             Some((_, flow)) => {
-                flow.insert(spot.number, key);
+                flow.insert(position.number, key);
             }
-            None => flows.push_back((spot.flow.clone(), BTreeMap::from([(spot.number, key)]))),
+            None => flows.push_back((position.flow.clone(), BTreeMap::from([(position.number, key)]))),
         }
-        spot
+        position
     }
 
-    fn next_class(&self, may: impl Fn(Priority) -> bool) -> Option<Priority> {
-        let waits = |priority: &Priority| may(*priority) && !self.classes[*priority as usize].flows.is_empty();
+    fn next_level(&self, may: impl Fn(Priority) -> bool) -> Option<Priority> {
+        let waits = |priority: &Priority| may(*priority) && !self.levels[*priority as usize].flows.is_empty();
         let waiting = || Priority::ALL.into_iter().filter(waits);
-        let passed_over = |priority: &Priority| self.classes[*priority as usize].passed_over;
+        let passed_over = |priority: &Priority| self.levels[*priority as usize].passed_over;
         let starved = waiting().filter(|priority| passed_over(priority) >= PASSED_OVER).max_by_key(passed_over);
         starved.or_else(|| waiting().next())
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::dispatcher::{Asked, Dispatcher, KEPT_FOR, Next, OF_A_CLASS, PERMITS, Requester, Saturation};
+use super::dispatcher::{Asked, Dispatcher, KEPT_FOR, Next, PER_LEVEL, PERMITS, Requester, Saturation};
 use super::{Budget, Permit, Priority, Wake};
 use crate::throttle::metrics::Waits;
 
@@ -15,43 +15,43 @@ fn requester(flow: &str, object: &str) -> Requester {
     Requester { flow: flow.into(), object: object.into() }
 }
 
-/// A `Dispatcher` and its simulated clock.
-struct Desk {
-    book: Dispatcher<()>,
+/// The calls of one key, at a time that the test sets.
+struct Calls {
+    dispatcher: Dispatcher<()>,
     now: Instant,
 }
 
-impl Desk {
+impl Calls {
     fn new(limit: f64) -> Self {
         let now = Instant::now();
-        Self { book: Dispatcher::new(limit, now), now }
+        Self { dispatcher: Dispatcher::new(limit, now), now }
     }
 
     fn ask(&mut self, priority: Priority, flow: &str, object: &str) -> bool {
-        self.book.ask(priority, &requester(flow, object), self.now, || ()).is_some()
+        self.dispatcher.ask(priority, &requester(flow, object), self.now, || ()).is_some()
     }
 
     /// Requests a permit, and makes one call if it is granted now.
     fn call(&mut self, priority: Priority, flow: &str, object: &str) -> bool {
-        let asked = self.book.ask(priority, &requester(flow, object), self.now, || ());
+        let asked = self.dispatcher.ask(priority, &requester(flow, object), self.now, || ());
         asked.is_some_and(|Asked { priority, .. }| {
-            self.book.ended(priority, false, self.now);
+            self.dispatcher.ended(priority, false, self.now);
             true
         })
     }
 
-    /// A desk with no token left: calls have used them all.
+    /// A key with no token left: calls have used them all.
     fn exhausted(limit: f64) -> Self {
-        let mut desk = Self::new(limit);
-        while desk.call(Priority::Start, "", "first") {}
-        desk.book.leave("first", desk.now);
-        desk
+        let mut calls = Self::new(limit);
+        while calls.call(Priority::Start, "", "first") {}
+        calls.dispatcher.leave("first", calls.now);
+        calls
     }
 
     /// Advances the clock until a permit is granted. Its object then requests it again and makes one call.
     fn next(&mut self) -> Option<String> {
         loop {
-            match self.book.next(self.now) {
+            match self.dispatcher.next(self.now) {
                 Next::Permit(object) => {
                     assert!(self.call(Priority::Drift, "", &object));
                     return Some(object);
@@ -65,130 +65,130 @@ impl Desk {
 
 #[test]
 fn a_stop_comes_next_while_ten_thousand_starts_wait_and_none_of_them_is_lost() {
-    let mut desk = Desk::exhausted(50.0);
-    let start = desk.now;
+    let mut calls = Calls::exhausted(50.0);
+    let start = calls.now;
     for n in 0..10_000 {
-        assert!(!desk.ask(Priority::Start, &format!("team-{}", n % 7), &format!("start {n}")));
+        assert!(!calls.ask(Priority::Start, &format!("team-{}", n % 7), &format!("start {n}")));
     }
     let mut seen = BTreeSet::new();
     for round in 0..100 {
         for _ in 0..20 {
-            seen.insert(desk.next().unwrap());
+            seen.insert(calls.next().unwrap());
         }
-        let (asked, stop) = (desk.now, format!("stop {round}"));
-        assert!(!desk.ask(Priority::Stop, "team-0", &stop));
-        assert_eq!(desk.next(), Some(stop));
-        assert!(desk.now - asked < Duration::from_millis(21), "waited {:?}", desk.now - asked);
+        let (asked, stop) = (calls.now, format!("stop {round}"));
+        assert!(!calls.ask(Priority::Stop, "team-0", &stop));
+        assert_eq!(calls.next(), Some(stop));
+        assert!(calls.now - asked < Duration::from_millis(21), "waited {:?}", calls.now - asked);
     }
-    seen.extend(std::iter::from_fn(|| desk.next()));
+    seen.extend(std::iter::from_fn(|| calls.next()));
     assert_eq!(seen.len(), 10_000);
-    assert_eq!((desk.book.waiting(), desk.book.turns()), (0, 0));
-    let took = (desk.now - start).as_secs_f64();
+    assert_eq!((calls.dispatcher.waiting(), calls.dispatcher.permits()), (0, 0));
+    let took = (calls.now - start).as_secs_f64();
     assert!((201.0..203.0).contains(&took), "10,100 calls at 50 a second took {took} s");
 }
 
 #[test]
-fn lanes_take_turns_within_a_class() {
-    let mut desk = Desk::exhausted(50.0);
+fn flows_take_turns_within_a_priority_level() {
+    let mut calls = Calls::exhausted(50.0);
     for n in 0..1000 {
-        desk.ask(Priority::Start, "many", &format!("many {n}"));
+        calls.ask(Priority::Start, "many", &format!("many {n}"));
     }
     for n in 0..3 {
-        desk.ask(Priority::Start, "few", &format!("few {n}"));
+        calls.ask(Priority::Start, "few", &format!("few {n}"));
     }
-    let first: Vec<_> = (0..7).map(|_| desk.next().unwrap()).collect();
+    let first: Vec<_> = (0..7).map(|_| calls.next().unwrap()).collect();
     assert_eq!(first, ["many 0", "few 0", "many 1", "few 1", "many 2", "few 2", "many 3"]);
 }
 
 #[test]
 fn who_asks_again_stands_in_the_queue_once_and_may_move_up_but_not_down() {
-    let mut desk = Desk::exhausted(50.0);
-    desk.ask(Priority::Start, "team", "start");
-    desk.ask(Priority::Watch, "team", "a");
-    desk.ask(Priority::Watch, "team", "a");
-    desk.ask(Priority::Stop, "team", "a");
-    desk.ask(Priority::Drift, "team", "a");
-    assert_eq!(desk.book.waiting(), 2);
-    assert_eq!(std::iter::from_fn(|| desk.next()).collect::<Vec<_>>(), ["a", "start"]);
+    let mut calls = Calls::exhausted(50.0);
+    calls.ask(Priority::Start, "team", "start");
+    calls.ask(Priority::Watch, "team", "a");
+    calls.ask(Priority::Watch, "team", "a");
+    calls.ask(Priority::Stop, "team", "a");
+    calls.ask(Priority::Drift, "team", "a");
+    assert_eq!(calls.dispatcher.waiting(), 2);
+    assert_eq!(std::iter::from_fn(|| calls.next()).collect::<Vec<_>>(), ["a", "start"]);
 }
 
 #[test]
 fn a_turn_that_nobody_takes_up_comes_back() {
-    let mut desk = Desk::exhausted(1.0);
-    desk.ask(Priority::Start, "team", "late");
-    desk.ask(Priority::Start, "team", "next");
-    desk.now += Duration::from_secs(1);
-    assert_eq!(desk.book.next(desk.now), Next::Permit("late".into()));
-    assert!(matches!(desk.book.next(desk.now), Next::At(_)));
-    assert_eq!(desk.book.turns(), 1);
-    desk.now += KEPT_FOR;
-    assert_eq!(desk.book.next(desk.now), Next::Permit("next".into()));
-    assert_eq!((desk.book.turns(), desk.book.waiting()), (1, 1));
-    assert!(!desk.ask(Priority::Start, "team", "late"), "it had come too late, and stands behind");
+    let mut calls = Calls::exhausted(1.0);
+    calls.ask(Priority::Start, "team", "late");
+    calls.ask(Priority::Start, "team", "next");
+    calls.now += Duration::from_secs(1);
+    assert_eq!(calls.dispatcher.next(calls.now), Next::Permit("late".into()));
+    assert!(matches!(calls.dispatcher.next(calls.now), Next::At(_)));
+    assert_eq!(calls.dispatcher.permits(), 1);
+    calls.now += KEPT_FOR;
+    assert_eq!(calls.dispatcher.next(calls.now), Next::Permit("next".into()));
+    assert_eq!((calls.dispatcher.permits(), calls.dispatcher.waiting()), (1, 1));
+    assert!(!calls.ask(Priority::Start, "team", "late"), "it had come too late, and stands behind");
 }
 
 #[test]
-fn slow_calls_of_one_class_leave_turns_for_the_others_and_no_more_than_128_are_had() {
-    let mut desk = Desk::new(1000.0);
+fn slow_calls_of_one_level_leave_permits_for_the_others_and_no_more_than_128_are_granted() {
+    let mut calls = Calls::new(1000.0);
     let mut had = |priority: Priority| {
         let asked: Vec<_> = (0..100).map(|n| format!("{priority:?} {n}")).collect();
-        let had = asked.iter().filter(|object| desk.ask(priority, "team", object)).count();
-        desk.now += Duration::from_secs(1);
+        let had = asked.iter().filter(|object| calls.ask(priority, "team", object)).count();
+        calls.now += Duration::from_secs(1);
         had
     };
     assert_eq!(
         [Priority::Start, Priority::Watch, Priority::Drift].map(&mut had),
-        [OF_A_CLASS, PERMITS - 8 - OF_A_CLASS, 0]
+        [PER_LEVEL, PERMITS - 8 - PER_LEVEL, 0]
     );
-    assert_eq!((had(Priority::Stop), desk.book.turns()), (8, PERMITS));
-    assert_eq!(desk.book.next(desk.now), Next::Full);
-    desk.book.ended(Priority::Start, false, desk.now);
-    assert!(matches!(desk.book.next(desk.now), Next::Permit(object) if object.starts_with("Stop")));
-    desk.book.ended(Priority::Start, false, desk.now);
-    assert!(matches!(desk.book.next(desk.now), Next::Permit(object) if object.starts_with("Stop")));
+    assert_eq!((had(Priority::Stop), calls.dispatcher.permits()), (8, PERMITS));
+    assert_eq!(calls.dispatcher.next(calls.now), Next::Full);
+    calls.dispatcher.ended(Priority::Start, false, calls.now);
+    assert!(matches!(calls.dispatcher.next(calls.now), Next::Permit(object) if object.starts_with("Stop")));
+    calls.dispatcher.ended(Priority::Start, false, calls.now);
+    assert!(matches!(calls.dispatcher.next(calls.now), Next::Permit(object) if object.starts_with("Stop")));
 }
 
 #[test]
-fn turns_that_were_given_out_are_put_off_when_the_api_refuses() {
-    let mut desk = Desk::exhausted(50.0);
+fn permits_that_were_granted_are_put_off_when_the_api_refuses() {
+    let mut calls = Calls::exhausted(50.0);
     for n in 0..5 {
-        desk.ask(Priority::Start, "team", &format!("start {n}"));
+        calls.ask(Priority::Start, "team", &format!("start {n}"));
     }
-    desk.now += Duration::from_secs(1);
-    assert_eq!(desk.book.next(desk.now), Next::Permit("start 0".into()));
-    assert_eq!(desk.book.next(desk.now), Next::Permit("start 1".into()));
-    desk.book.refused(Some(Duration::from_secs(30)), desk.now);
-    assert!(!desk.ask(Priority::Start, "team", "start 0"));
-    assert_eq!(desk.book.turns(), 0);
-    let until = desk.now + Duration::from_secs(30);
-    assert_eq!(desk.book.next(desk.now), Next::At(until));
-    let order: Vec<_> = std::iter::from_fn(|| desk.next()).collect();
-    assert!(desk.now >= until);
+    calls.now += Duration::from_secs(1);
+    assert_eq!(calls.dispatcher.next(calls.now), Next::Permit("start 0".into()));
+    assert_eq!(calls.dispatcher.next(calls.now), Next::Permit("start 1".into()));
+    calls.dispatcher.refused(Some(Duration::from_secs(30)), calls.now);
+    assert!(!calls.ask(Priority::Start, "team", "start 0"));
+    assert_eq!(calls.dispatcher.permits(), 0);
+    let until = calls.now + Duration::from_secs(30);
+    assert_eq!(calls.dispatcher.next(calls.now), Next::At(until));
+    let order: Vec<_> = std::iter::from_fn(|| calls.next()).collect();
+    assert!(calls.now >= until);
     assert_eq!(order.len(), 5);
     assert!(order[..2].iter().all(|object| ["start 0", "start 1"].contains(&object.as_str())), "{order:?}");
 }
 
 #[test]
 fn what_keeps_calls_waiting_is_told_once_it_lasts_and_for_as_long_as_it_does() {
-    let mut desk = Desk::exhausted(1.0);
-    let start = desk.now;
+    let mut calls = Calls::exhausted(1.0);
+    let start = calls.now;
     for n in 0..30 {
-        desk.ask(Priority::Start, "team", &format!("start {n}"));
+        calls.ask(Priority::Start, "team", &format!("start {n}"));
     }
-    assert_eq!(desk.book.saturation(start + Duration::from_secs(9)), None);
-    assert_eq!(desk.book.saturation(start + Duration::from_secs(10)), Some((Saturation::Queued, start)));
-    while desk.next().is_some() {}
-    let end = desk.now;
-    assert_eq!(desk.book.saturation(end + Duration::from_secs(60)), Some((Saturation::Queued, start)));
-    assert_eq!(desk.book.saturation(end + Duration::from_secs(121)), None);
+    assert_eq!(calls.dispatcher.saturation(start + Duration::from_secs(9)), None);
+    assert_eq!(calls.dispatcher.saturation(start + Duration::from_secs(10)), Some((Saturation::Queued, start)));
+    while calls.next().is_some() {}
+    let end = calls.now;
+    assert_eq!(calls.dispatcher.saturation(end + Duration::from_secs(60)), Some((Saturation::Queued, start)));
+    assert_eq!(calls.dispatcher.saturation(end + Duration::from_secs(121)), None);
     let refused = end + Duration::from_secs(200);
-    desk.book.refused(None, refused);
-    assert_eq!(desk.book.saturation(refused), Some((Saturation::Refused, refused)));
+    calls.dispatcher.refused(None, refused);
+    assert_eq!(calls.dispatcher.saturation(refused), Some((Saturation::Refused, refused)));
     // Single refusals with a full recovery between them are one saturation, not one each.
     let again = refused + Duration::from_secs(60);
-    desk.book.refused(None, again);
-    assert_eq!(desk.book.saturation(again), Some((Saturation::Refused, refused)));
-    assert_eq!(desk.book.saturation(refused + Duration::from_secs(400)), None);
+    calls.dispatcher.refused(None, again);
+    assert_eq!(calls.dispatcher.saturation(again), Some((Saturation::Refused, refused)));
+    assert_eq!(calls.dispatcher.saturation(refused + Duration::from_secs(400)), None);
 }
 
 #[derive(Clone, Debug)]
@@ -217,66 +217,66 @@ proptest! {
     /// is granted during a pause that the API asked for. In the end, no request waits and no permit is kept.
     #[test]
     fn never_too_many_calls_and_nothing_is_left_behind(limit in 1..60_u32, acts in proptest::collection::vec(act(), 1..300)) {
-        let mut desk = Desk::new(f64::from(limit));
-        let start = desk.now;
+        let mut calls = Calls::new(f64::from(limit));
+        let start = calls.now;
         let burst = (f64::from(limit) / 5.0).max(1.0);
-        let (mut calls, mut paused_until) = (0.0, start);
+        let (mut sent, mut paused_until) = (0.0, start);
         let allowed = |now: Instant| burst + f64::from(limit) * (now - start).as_secs_f64() + 0.01;
         for act in acts {
             match act {
                 Act::Ask { priority, flow, object } => {
                     let object = object.to_string();
-                    if desk.call(Priority::ALL[priority], &flow.to_string(), &object) {
-                        calls += 1.0;
-                        prop_assert!(desk.now >= paused_until, "in a pause");
-                        prop_assert!(calls <= allowed(desk.now), "{calls} calls");
+                    if calls.call(Priority::ALL[priority], &flow.to_string(), &object) {
+                        sent += 1.0;
+                        prop_assert!(calls.now >= paused_until, "in a pause");
+                        prop_assert!(sent <= allowed(calls.now), "{sent} calls");
                     }
                 }
-                Act::Leave(object) => desk.book.leave(&object.to_string(), desk.now),
+                Act::Leave(object) => calls.dispatcher.leave(&object.to_string(), calls.now),
                 Act::Borrow => {
-                    desk.book.bucket().borrow(desk.now);
-                    calls += 1.0;
+                    calls.dispatcher.bucket().borrow(calls.now);
+                    sent += 1.0;
                 }
                 Act::Refused(seconds) => {
                     let wait = Duration::from_secs(seconds.into());
-                    desk.book.refused(Some(wait), desk.now);
-                    paused_until = paused_until.max(desk.now + wait.max(Duration::from_secs(1)));
+                    calls.dispatcher.refused(Some(wait), calls.now);
+                    paused_until = paused_until.max(calls.now + wait.max(Duration::from_secs(1)));
                 }
                 Act::Rest(milliseconds) => {
-                    let until = desk.now + Duration::from_millis(milliseconds.into());
+                    let until = calls.now + Duration::from_millis(milliseconds.into());
                     loop {
-                        match desk.book.next(desk.now) {
+                        match calls.dispatcher.next(calls.now) {
                             Next::Permit(object) => {
-                                prop_assert!(desk.call(Priority::Drift, "0", &object));
-                                calls += 1.0;
-                                prop_assert!(desk.now >= paused_until, "in a pause");
-                                prop_assert!(calls <= allowed(desk.now), "{calls} calls");
+                                prop_assert!(calls.call(Priority::Drift, "0", &object));
+                                sent += 1.0;
+                                prop_assert!(calls.now >= paused_until, "in a pause");
+                                prop_assert!(sent <= allowed(calls.now), "{sent} calls");
                             }
-                            Next::At(at) if at < until => desk.now = at.max(desk.now + Duration::from_micros(1)),
+                            Next::At(at) if at < until => calls.now = at.max(calls.now + Duration::from_micros(1)),
                             _ => break,
                         }
                     }
-                    desk.now = until;
+                    calls.now = until;
                 }
             }
-            prop_assert!(desk.book.waiting() <= 40);
+            prop_assert!(calls.dispatcher.waiting() <= 40);
         }
-        while desk.next().is_some() {}
-        prop_assert_eq!((desk.book.waiting(), desk.book.turns()), (0, 0));
+        while calls.next().is_some() {}
+        prop_assert_eq!((calls.dispatcher.waiting(), calls.dispatcher.permits()), (0, 0));
     }
 
     /// Of the priority levels that always wait, each gets a tenth, and the highest of them gets the rest.
     #[test]
     fn none_is_starved(waiting in proptest::sample::subsequence(Priority::ALL.to_vec(), 1..=4)) {
-        let mut desk = Desk::exhausted(1000.0);
+        let mut calls = Calls::exhausted(1000.0);
         let mut turns: BTreeMap<String, usize> = BTreeMap::new();
         for n in 0..1000 {
             for priority in &waiting {
                 for spare in n..n + 2 {
-                    desk.ask(*priority, "team", &format!("{priority:?} {spare}"));
+                    calls.ask(*priority, "team", &format!("{priority:?} {spare}"));
                 }
             }
-            let object = desk.next().unwrap();
+            let object = calls.next().unwrap();
             *turns.entry(object.split(' ').next().unwrap().to_owned()).or_default() += 1;
         }
         for (place, priority) in waiting.iter().enumerate() {
@@ -332,7 +332,7 @@ async fn who_is_gone_when_its_turn_comes_holds_up_nobody() {
     assert!(begun.elapsed() < Duration::from_secs(5), "a thousand that are gone were waited for");
     drop((spent, permit));
     // The task gets its tenth of the permits before the last requester that is gone has been skipped.
-    while budget.lock().book.waiting() > 0 {
+    while budget.lock().dispatcher.waiting() > 0 {
         assert!(begun.elapsed() < Duration::from_secs(10), "some that are gone still wait");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -344,9 +344,9 @@ async fn a_task_that_is_given_up_while_it_waits_leaves_nothing_behind() {
     let first = take_all(&budget);
     first.iter().for_each(|permit| permit.spend().unwrap());
     assert!(tokio::time::timeout(Duration::from_millis(50), budget.take(Priority::Start, "team")).await.is_err());
-    assert_eq!(budget.lock().book.waiting(), 0);
+    assert_eq!(budget.lock().dispatcher.waiting(), 0);
     drop(first);
-    assert_eq!(budget.lock().book.turns(), 0);
+    assert_eq!(budget.lock().dispatcher.permits(), 0);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::mistral::wire::{BulkOutcome, Workflow};
 use crate::mistral::{ApiError, Error};
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 use crate::sync;
 use crate::throttle::Priority;
 use crate::workspace::connections::Connection;

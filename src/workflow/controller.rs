@@ -10,8 +10,8 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use super::archiving::Archiving;
+use super::drift::{DriftDetector, Guarded, RefreshOutcome};
 use super::fields;
-use super::inventory::{Guarded, Inventory, RefreshOutcome};
 use super::lists::{read_registrations, read_workflows};
 use super::metrics::WorkflowMetrics;
 use super::plan::{self, Call, ClusterStep, Decision, Settled, Step, plan};
@@ -23,7 +23,6 @@ use crate::api::{Workflow, WorkflowStatus};
 use crate::mistral::wire::{Id, Registration};
 use crate::mistral::{self, Gap, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
 use crate::platform::apiserver::{self, Error, Written, write_status};
-use crate::platform::leader::lease::Term;
 use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::{self, Refusal, Requeue};
@@ -38,7 +37,7 @@ use crate::workspace::shared::Shared;
 pub struct Context {
     pub shared: Shared,
     /// Finds changes at the API.
-    pub inventory: Arc<Inventory>,
+    pub drift_detector: Arc<DriftDetector>,
     pub metrics: WorkflowMetrics,
     states: CachedStates<Memory>,
     archiving: Arc<Archiving>,
@@ -62,9 +61,9 @@ struct Reconciliation<'a> {
 
 impl Context {
     /// Nothing remembered yet.
-    pub fn new(shared: Shared, inventory: Arc<Inventory>, metrics: WorkflowMetrics) -> Self {
+    pub fn new(shared: Shared, drift_detector: Arc<DriftDetector>, metrics: WorkflowMetrics) -> Self {
         let archiving = Arc::new(Archiving::new(shared.term.clone()));
-        Self { shared, inventory, metrics, states: CachedStates::default(), archiving }
+        Self { shared, drift_detector, metrics, states: CachedStates::default(), archiving }
     }
 
     /// Forgets all resources but those with these UIDs.
@@ -84,13 +83,13 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {
-            context.shared.publisher.undecodable(object.as_ref(), &invalid.error);
+            context.shared.publisher.undecodable(reason::UNDECODABLE, object.as_ref(), &invalid.error);
             return apiserver::let_go_of_undecodable::<Workflow>(&context.shared.client, &invalid.metadata, FINALIZER)
                 .await;
         }
     };
     match context.states.of(object) {
-        Ok(state) => reconcile::run(&mut Reconciliation::new(&context, object, state)).await,
+        Ok(state) => reconcile::run(&mut Reconciliation::new(&context, object, state), &context.shared.term).await,
         Err(later) => Ok(later),
     }
 }
@@ -98,10 +97,6 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
 impl Reconcile for Reconciliation<'_> {
     type Step = Step;
     type Settled = Settled;
-
-    fn term(&self) -> &Term {
-        &self.context.shared.term
-    }
 
     fn plan(&self, now: Timestamp) -> Decision {
         plan(&self.state, now)
@@ -157,7 +152,7 @@ impl Reconcile for Reconciliation<'_> {
                 let last = self.state.memory.status_refused.take();
                 if last.is_none() {
                     let unsaid = conditions::find(&status.conditions, READY);
-                    self.context.shared.publisher.publish(&about, vec![refused.status(unsaid)]);
+                    self.context.shared.publisher.publish(&about, vec![refused.status(reason::STATUS_REFUSED, unsaid)]);
                 }
                 let next = self.refused(last.as_deref(), refused);
                 let left = next.left(&self.resource_version, Timestamp::now()).unwrap_or_default();
@@ -177,7 +172,7 @@ impl<'a> Reconciliation<'a> {
         let namespace = object.namespace().unwrap_or_default();
         let key = WorkspaceKey { namespace, name: object.spec.workspace_ref.name.clone() };
         let CachedState { memory, refresh, written } = state;
-        let refresh = context.inventory.take_refresh(&reference(object)) || refresh;
+        let refresh = context.drift_detector.take_refresh(&reference(object)) || refresh;
         let (workspace, live) = access::resolve(&context.shared.workspaces, &context.shared.connections, &key);
         let stopper = context.shared.connections.for_stopping(&key);
         let state = WorkflowState::new(object, memory, workspace, stopper.as_ref().map(ConnectionInfo::from), refresh);
@@ -215,7 +210,7 @@ impl<'a> Reconciliation<'a> {
                     return Ok(Flow::PlanAgain);
                 }
                 self.context.states.remove(&self.state.uid);
-                self.context.inventory.untrack(&self.key, &reference(self.object));
+                self.context.drift_detector.untrack(&self.key, &reference(self.object));
                 Ok(Flow::End(Action::await_change()))
             }
         }
@@ -285,12 +280,12 @@ impl<'a> Reconciliation<'a> {
         let live = self.connection.clone()?;
         let priority = priority(&self.state);
         self.ticket.take(&live, priority, || {
-            let (inventory, connections) =
-                (Arc::clone(&self.context.inventory), Arc::clone(&self.context.shared.connections));
+            let (drift_detector, connections) =
+                (Arc::clone(&self.context.drift_detector), Arc::clone(&self.context.shared.connections));
             let (workflows, object) = (self.context.shared.workflows.clone(), reference(self.object));
             let (key, budget) = (self.key.clone(), live.budget.id());
             let wake = move || {
-                workflows.get(&object).is_some() && connections.calls_from(&key, budget) && inventory.wake(&object)
+                workflows.get(&object).is_some() && connections.calls_from(&key, budget) && drift_detector.wake(&object)
             };
             Box::new(wake) as Wake
         })
@@ -304,18 +299,18 @@ impl<'a> Reconciliation<'a> {
         requeue.within(left).action()
     }
 
-    /// The inventory compares the lists with the status. A workflow in trouble is left to its retries.
+    /// The detector compares the lists with the status. A workflow in trouble is left to its retries.
     fn track(&self, status: &WorkflowStatus) {
         let object = reference(self.object);
         let reason = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str());
-        let inventory = &self.context.inventory;
+        let drift_detector = &self.context.drift_detector;
         let refresh = RefreshOutcome { asked: self.asked, changed: self.state.change != Change::None };
         if self.state.deleted.is_some() || self.state.spec.suspend {
-            inventory.untrack(&self.key, &object);
+            drift_detector.untrack(&self.key, &object);
         } else if reason == Some(reason::WORKFLOW_NOT_FOUND) {
-            inventory.track(&self.key, &object, status, Some(&self.state.identifier), refresh);
+            drift_detector.track(&self.key, &object, status, Some(&self.state.identifier), refresh);
         } else if status.workflow_id.is_some() {
-            inventory.track(&self.key, &object, status, None, refresh);
+            drift_detector.track(&self.key, &object, status, None, refresh);
         }
     }
 
@@ -343,10 +338,10 @@ impl<'a> Reconciliation<'a> {
             } else {
                 "only a deletion waits for that."
             };
-            self.context
-                .shared
-                .publisher
-                .publish(&apiserver::reference(self.object), vec![refused.finalizer(present, so)]);
+            self.context.shared.publisher.publish(
+                &apiserver::reference(self.object),
+                vec![refused.finalizer(reason::FINALIZER_REFUSED, present, so)],
+            );
         }
         let next = self.refused(last.as_deref(), refused);
         self.state.memory.finalizer_refused = Some(next);

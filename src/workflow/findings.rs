@@ -3,23 +3,23 @@
 use std::sync::Arc;
 
 use super::discovery::Discovery;
-use super::inventory::Inventory;
+use super::drift::DriftDetector;
 use crate::workspace::connections::WorkspaceKey;
 use crate::workspace::findings::{Discovered, Drift, Findings};
 
 /// The sweeps of all Workspaces.
 pub struct Sweeps {
-    pub inventory: Arc<Inventory>,
+    pub drift_detector: Arc<DriftDetector>,
     pub discovery: Arc<Discovery>,
 }
 
 impl Findings for Sweeps {
     fn drift(&self, key: &WorkspaceKey) -> Drift {
-        self.inventory.drift(key)
+        self.drift_detector.drift(key)
     }
 
     fn count(&self, key: &WorkspaceKey) -> Option<usize> {
-        self.inventory.count(key)
+        self.drift_detector.count(key)
     }
 
     fn discovered(&self, key: &WorkspaceKey) -> Discovered {

@@ -19,7 +19,7 @@ pub use crate::api::reasons::workflow as reason;
 /// The workflow matches the spec, or is only read.
 pub fn ready(state: &WorkflowState, workflow: &Workflow, reason: &str, message: &str, now: Timestamp) -> Status {
     let mut status = seen(state, workflow, now);
-    Writer { generation: state.generation, now }.ready(&mut status.conditions, reason, message);
+    writer(state, now).ready(&mut status.conditions, reason, message);
     status
 }
 
@@ -30,7 +30,7 @@ pub fn unready(state: &WorkflowState, wait: Progress, reason: &str, message: &st
         Remote::Absent => absent(state, now),
         Remote::NotFetched | Remote::Unknown(_) => base(state),
     };
-    Writer { generation: state.generation, now }.unready(&mut status.conditions, wait, reason, message);
+    writer(state, now).unready(&mut status.conditions, wait, reason, message);
     status
 }
 
@@ -42,7 +42,7 @@ pub fn contested(status: &mut Status, state: &WorkflowState, fields: &[Field], n
         return;
     }
     let message = contested_message(fields);
-    set(status, state, CONTESTED, ConditionStatus::True, reason::CONTESTED, &message, now);
+    writer(state, now).set(&mut status.conditions, CONTESTED, ConditionStatus::True, reason::CONTESTED, &message);
 }
 
 /// What to do about contested fields.
@@ -87,10 +87,16 @@ fn seen(state: &WorkflowState, workflow: &Workflow, now: Timestamp) -> Status {
             "The API does not say whether a live worker serves the workflow.",
         ),
     };
-    set(&mut status, state, ACTIVE, is, reason, message, now);
+    writer(state, now).set(&mut status.conditions, ACTIVE, is, reason, message);
     if status.definition.as_ref().is_some_and(|definition| definition.on_behalf_of) {
         let message = "A run of this workflow acts on behalf of a user, and the Workspace's API key is not a user. Executions from the cluster may fail; start them where a user is signed in.";
-        set(&mut status, state, NEEDS_USER, ConditionStatus::True, reason::ON_BEHALF_OF, message, now);
+        writer(state, now).set(
+            &mut status.conditions,
+            NEEDS_USER,
+            ConditionStatus::True,
+            reason::ON_BEHALF_OF,
+            message,
+        );
     } else {
         conditions::remove(&mut status.conditions, NEEDS_USER);
     }
@@ -110,7 +116,13 @@ fn ambiguous(status: &mut Status, state: &WorkflowState, deployments: &BTreeSet<
         "Several active deployments serve the workflow ({}{more}), so the API refuses an execution that names none: set spec.deploymentName in executions, or stop all but one.",
         named.join(", ")
     );
-    set(status, state, AMBIGUOUS, ConditionStatus::True, reason::SEVERAL_DEPLOYMENTS, &message, now);
+    writer(state, now).set(
+        &mut status.conditions,
+        AMBIGUOUS,
+        ConditionStatus::True,
+        reason::SEVERAL_DEPLOYMENTS,
+        &message,
+    );
 }
 
 /// What was known stays readable; no worker serves the workflow.
@@ -118,7 +130,7 @@ fn absent(state: &WorkflowState, now: Timestamp) -> Status {
     let mut status = base(state);
     status.active = Some(false);
     let message = "The API does not know the workflow.";
-    set(&mut status, state, ACTIVE, ConditionStatus::False, reason::WORKFLOW_NOT_FOUND, message, now);
+    writer(state, now).set(&mut status.conditions, ACTIVE, ConditionStatus::False, reason::WORKFLOW_NOT_FOUND, message);
     status
 }
 
@@ -135,14 +147,6 @@ fn base(state: &WorkflowState) -> Status {
     status
 }
 
-fn set(
-    status: &mut Status,
-    state: &WorkflowState,
-    type_: &str,
-    is: ConditionStatus,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) {
-    Writer { generation: state.generation, now }.set(&mut status.conditions, type_, is, reason, message);
+fn writer(state: &WorkflowState, now: Timestamp) -> Writer {
+    Writer { generation: state.generation, now }
 }

@@ -28,7 +28,6 @@ use crate::mistral::call_metrics::Calls;
 use crate::mistral::{self, wire::WhoAmI};
 use crate::platform::apiserver::{self, Error, call, write_status};
 use crate::platform::decoded::Decoded;
-use crate::platform::leader::lease::Term;
 use crate::platform::reconcile::{self, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::Refusal;
@@ -114,23 +113,19 @@ pub async fn reconcile(object: Arc<Decoded<Workspace>>, context: Arc<Context>) -
     let workspace = match &object.0 {
         Ok(workspace) => workspace,
         Err(invalid) => {
-            context.shared.publisher.undecodable(object.as_ref(), &invalid.error);
+            context.shared.publisher.undecodable(reason::UNDECODABLE, object.as_ref(), &invalid.error);
             return Ok(Action::await_change());
         }
     };
     if workspace.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    reconcile::run(&mut Reconciliation::new(&context, workspace)).await
+    reconcile::run(&mut Reconciliation::new(&context, workspace), &context.shared.term).await
 }
 
 impl Reconcile for Reconciliation<'_> {
     type Step = Step;
     type Settled = Settled;
-
-    fn term(&self) -> &Term {
-        &self.context.shared.term
-    }
 
     fn plan(&self, now: Timestamp) -> Decision {
         plan(&self.state, now)
@@ -143,8 +138,6 @@ impl Reconcile for Reconciliation<'_> {
         }
         Ok(Flow::PlanAgain)
     }
-
-    fn failed(&self) {}
 
     async fn settle(&mut self, settled: Settled) -> Result<Action, Error> {
         let Settled { outcome, wait } = settled;
@@ -248,7 +241,10 @@ impl<'a> Reconciliation<'a> {
                     let refused = Refused::of(&error).ok_or(error)?;
                     if self.refusal.is_none() {
                         let unsaid = conditions::find(&status.conditions, READY);
-                        publisher.publish(&apiserver::reference(object), vec![refused.status(unsaid)]);
+                        publisher.publish(
+                            &apiserver::reference(object),
+                            vec![refused.status(reason::STATUS_REFUSED, unsaid)],
+                        );
                     }
                     let uid = object.uid().unwrap_or_default();
                     let next = Refusal::once_more(self.refusal.as_deref(), refused, &version, &uid, now);

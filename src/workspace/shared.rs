@@ -9,7 +9,7 @@ use super::connections::Connections;
 use crate::api::{Workflow, WorkflowExecution, Workspace};
 use crate::platform::decoded::Decoded;
 use crate::platform::events::Publisher;
-use crate::platform::leader::lease::Term;
+use crate::platform::leader::term::Term;
 use crate::platform::metrics::Metrics;
 use crate::platform::requeue::Failures;
 

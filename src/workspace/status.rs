@@ -73,62 +73,95 @@ pub fn report(
 ) -> (WorkspaceStatus, Vec<Notice>) {
     let mut status = old.clone();
     status.observed_generation = generation;
-    let (all, conditions) = (&mut status.conditions, Writer { generation, now });
-    let (reason, message) = match outcome {
+    let writer = Writer { generation, now };
+    let notices = [
+        report_connection(&mut status, writer, outcome),
+        report_saturation(&mut status, writer, saturated),
+        report_discovery(&mut status, writer, discovered),
+        report_drift(&mut status, writer, drift),
+    ];
+    (status, notices.into_iter().flatten().collect())
+}
+
+fn report_connection(
+    status: &mut WorkspaceStatus,
+    writer: Writer,
+    outcome: &Result<Accepted, Problem>,
+) -> Option<Notice> {
+    let old = conditions::find(&status.conditions, READY).map(|ready| ready.reason.clone());
+    let notice = match outcome {
         Ok(Accepted { workspace_id, customer_id }) => {
             status.workspace_id.clone_from(workspace_id);
             status.customer_id.clone_from(customer_id);
             let (reason, message) = (reason::CONNECTED, "The API accepts the key.");
-            conditions.ready(all, reason, message);
-            (reason, message)
+            writer.ready(&mut status.conditions, reason, message);
+            Notice::normal(reason, message)
         }
         Err(problem) => {
-            conditions.unready(all, problem.wait(), problem.reason, &problem.message);
-            (problem.reason, problem.message.as_str())
+            writer.unready(&mut status.conditions, problem.wait(), problem.reason, &problem.message);
+            Notice::warning(problem.reason, &problem.message)
         }
     };
-    let changed = conditions::find(&old.conditions, READY).is_none_or(|ready| ready.reason != reason);
-    let notice = changed.then(|| match outcome {
-        Ok(_) => Notice::normal(reason, message),
-        Err(_) => Notice::warning(reason, message),
-    });
-    let mut notices: Vec<Notice> = notice.into_iter().collect();
-    match saturated.map(|saturated| (saturated.reason(), saturated)) {
-        Some((reason, saturated)) => {
-            // The message has numbers that change all the time, so the first message stays.
-            let old = conditions::find(&old.conditions, THROTTLED).filter(|old| old.reason == reason);
-            let message = old.map_or_else(|| saturated.message(), |old| old.message.clone());
-            if old.is_none() {
-                notices.push(Notice::warning(reason, &message));
-            }
-            conditions.set(all, THROTTLED, ConditionStatus::True, reason, message);
-        }
-        None => conditions::remove(all, THROTTLED),
-    }
+    Some(notice).filter(|notice| old.as_ref() != Some(&notice.reason))
+}
+
+fn report_saturation(status: &mut WorkspaceStatus, writer: Writer, saturated: Option<&Saturated>) -> Option<Notice> {
+    let Some(saturated) = saturated else {
+        conditions::remove(&mut status.conditions, THROTTLED);
+        return None;
+    };
+    let reason = saturated.reason();
+    // The message has numbers that change all the time, so the first message stays.
+    let message = first_message(status, THROTTLED, reason, || saturated.message());
+    report_trouble(status, writer, THROTTLED, reason, &message)
+}
+
+fn report_discovery(status: &mut WorkspaceStatus, writer: Writer, discovered: &Discovered) -> Option<Notice> {
     match discovered {
-        Discovered::Unknown => {}
-        Discovered::Complete => conditions::remove(all, DISCOVERY_INCOMPLETE),
+        Discovered::Unknown => None,
+        Discovered::Complete => {
+            conditions::remove(&mut status.conditions, DISCOVERY_INCOMPLETE);
+            None
+        }
         Discovered::Incomplete { reason, message } => {
-            if conditions::find(&old.conditions, DISCOVERY_INCOMPLETE).is_none_or(|old| old.reason != *reason) {
-                notices.push(Notice::warning(reason, message));
-            }
-            conditions.set(all, DISCOVERY_INCOMPLETE, ConditionStatus::True, reason, message);
+            report_trouble(status, writer, DISCOVERY_INCOMPLETE, reason, message)
         }
     }
+}
+
+fn report_drift(status: &mut WorkspaceStatus, writer: Writer, drift: &Drift) -> Option<Notice> {
     match drift {
-        Drift::Unknown => {}
-        Drift::Seen => conditions::remove(all, DRIFT_UNSEEN),
+        Drift::Unknown => None,
+        Drift::Seen => {
+            conditions::remove(&mut status.conditions, DRIFT_UNSEEN);
+            None
+        }
         Drift::Unseen { since, why } => {
+            let reason = reason::LISTS_FAILED;
             // The API's error may change with each attempt, so the first message stays.
-            let old = conditions::find(&old.conditions, DRIFT_UNSEEN).map(|old| old.message.clone());
-            let message = old.clone().unwrap_or_else(|| unseen(*since, why));
-            if old.is_none() {
-                notices.push(Notice::warning(reason::LISTS_FAILED, &message));
-            }
-            conditions.set(all, DRIFT_UNSEEN, ConditionStatus::True, reason::LISTS_FAILED, message);
+            let message = first_message(status, DRIFT_UNSEEN, reason, || unseen(*since, why));
+            report_trouble(status, writer, DRIFT_UNSEEN, reason, &message)
         }
     }
-    (status, notices)
+}
+
+/// The message that the condition has for this reason; a new one if it has none.
+fn first_message(status: &WorkspaceStatus, type_: &str, reason: &str, new: impl FnOnce() -> String) -> String {
+    let old = conditions::find(&status.conditions, type_).filter(|old| old.reason == reason);
+    old.map_or_else(new, |old| old.message.clone())
+}
+
+/// Sets a condition whose mere presence means trouble. Returns a notice if that reason is new.
+fn report_trouble(
+    status: &mut WorkspaceStatus,
+    writer: Writer,
+    type_: &str,
+    reason: &str,
+    message: &str,
+) -> Option<Notice> {
+    let is_new = conditions::find(&status.conditions, type_).is_none_or(|old| old.reason != reason);
+    writer.set(&mut status.conditions, type_, ConditionStatus::True, reason, message);
+    is_new.then(|| Notice::warning(reason, message))
 }
 
 fn unseen(since: Timestamp, why: &str) -> String {

@@ -13,6 +13,7 @@ mod execution;
 mod expiry;
 mod exposed;
 mod figures;
+mod finished;
 mod gitops;
 mod idle;
 mod intruder;

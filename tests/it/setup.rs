@@ -91,8 +91,8 @@ async fn an_api_server_that_sends_no_lists_as_streams_is_asked_for_pages() {
     world.execute("after", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("after", "Completed").await;
     let log = process.log();
-    // Once for each kind, and without errors.
-    assert_eq!(log.matches("requests pages from now on").count(), 3, "{log}");
+    // Once for each kind and for the finished executions, and without errors.
+    assert_eq!(log.matches("requests pages from now on").count(), 4, "{log}");
     assert!(log.contains("sendInitialEvents is forbidden for watch"), "{log}");
     assert!(!log.contains("the watch of"), "{log}");
     drop(process);

@@ -147,7 +147,7 @@ async fn a_run_is_stopped_while_the_api_cannot_tell_of_it() {
 async fn what_is_applied_at_once_is_never_stalled_on_the_way() {
     let world = World::bare("at-once").await;
     let _operator = world.operator();
-    let execution = world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
+    world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
     tokio::time::sleep(Duration::from_secs(7)).await;
     let waiting = world.executions().get("run").await.unwrap();
     assert_eq!(ready_reason(&waiting), Some("WorkspaceNotFound"));
@@ -158,5 +158,4 @@ async fn what_is_applied_at_once_is_never_stalled_on_the_way() {
     assert!(conditions.iter().all(|condition| condition.type_ != "Stalled"), "{conditions:?}");
     world.secret("mistral", "api-key", KEY).await;
     world.wait_for_reason("run", "Completed").await;
-    let _ = execution;
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::controller::Action;
@@ -13,17 +14,18 @@ use serde_json::json;
 use crate::answer_memory::Room;
 use crate::api::WorkflowExecution;
 use crate::execution::claim::{CLAIM, Claim, FINALIZER, SEND_WITHIN, TAKE_OVER};
-use crate::execution::effects::objects;
+use crate::execution::effects::{input_objects, result_object};
+use crate::execution::finished::mark::{FINISHED, Mark, Returns};
 use crate::execution::metrics;
 use crate::execution::plan::ClusterStep;
 use crate::execution::plan::refused_writes::{self, Write};
 use crate::execution::state::input::{Admission, Input};
 use crate::execution::state::result::{self, ResultWrite};
-use crate::execution::status::{is_finished, is_started};
+use crate::execution::status::{is_finished, is_started, reason};
 use crate::platform::apiserver::{self, Error, call};
 use crate::platform::failpoint;
 use crate::platform::reconcile::Flow;
-use crate::platform::refused::Refused;
+use crate::platform::refused::{Cause, Refused};
 use crate::platform::requeue::jitter;
 use crate::throttle::Priority;
 use crate::workspace::access::{self};
@@ -38,7 +40,7 @@ impl Reconciliation<'_> {
             ClusterStep::WriteClaim { claim, finalizer, send, consent } => {
                 return Box::pin(self.write_claim(*claim, finalizer, send, consent)).await;
             }
-            ClusterStep::SetFinalizer(_) | ClusterStep::Delete
+            ClusterStep::SetFinalizer(_) | ClusterStep::Leave { .. } | ClusterStep::Delete
                 if is_finished(&self.state.status) && self.context.housekeeping.check().is_err() =>
             {
                 self.store_memory(false);
@@ -58,6 +60,7 @@ impl Reconciliation<'_> {
                     self.state.finalizer_set(present);
                 }
             }
+            ClusterStep::Leave { returns } => return Box::pin(self.leave(returns)).await,
             ClusterStep::Release { abandoned } => {
                 if abandoned {
                     tracing::warn!(
@@ -95,7 +98,6 @@ impl Reconciliation<'_> {
                 && let Err(until) = self.context.reservations.reserve(
                     &self.state.uid,
                     &claim,
-                    &self.context.shared.executions,
                     self.context.settings.unlisted.until(),
                     self.state.began,
                 )
@@ -117,12 +119,13 @@ impl Reconciliation<'_> {
             return Ok(Flow::PlanAgain);
         }
         tracing::debug!(execution_id = claim.execution_id, attempt = claim.attempt, send, "claimed");
-        metrics::claimed(&self.context.settings.metrics, &self.state.note, &claim, send);
+        metrics::claimed(&self.context.settings.metrics, &self.state.annotation, &claim, send);
         if claim.refused {
             self.context.reservations.release(&self.state.uid, &claim);
         }
         self.state.finalizer = finalizer;
         self.state.take_over = self.state.take_over.take().filter(|_| !consent);
+        self.state.memory.consented |= consent;
         self.state.claimed(claim, send);
         // The claim is remembered from now on, even if the rest of the reconcile fails.
         self.store_memory(false);
@@ -147,7 +150,8 @@ impl Reconciliation<'_> {
 
     /// Sets or removes the finalizer. Returns whether the API server accepted that; a refusal is remembered.
     async fn set_finalizer(&mut self, present: bool) -> Result<bool, Error> {
-        let Err(error) = self.patch(json!({ "finalizers": self.finalizers(present) })).await else { return Ok(true) };
+        let metadata = json!({ "finalizers": self.finalizers(present) });
+        let Err(error) = self.patch(metadata).await else { return Ok(true) };
         let refused = Refused::of(&error).ok_or(error)?;
         let deleted = self.state.deleted.is_some();
         // If a condition reports the refusal, that condition has its own Event.
@@ -158,11 +162,45 @@ impl Reconciliation<'_> {
                 (false, true) => "the deletion of the resource waits only for that.",
                 (false, false) => "only a deletion waits for that.",
             };
-            self.publish(vec![refused.finalizer(present, so)]);
+            self.publish(vec![refused.finalizer(reason::FINALIZER_REFUSED, present, so)]);
         }
         self.state.refused(Write::Finalizer, refused, Timestamp::now());
         self.store_memory(self.state.refresh);
         Ok(false)
+    }
+
+    /// Takes the finished resource out of the watch, and its finalizer off.
+    async fn leave(&mut self, returns: Returns) -> Result<Flow, Error> {
+        let (Ok(uid), Some(generation)) = (self.state.uid.parse(), self.state.generation) else {
+            self.set_finalizer(false).await?;
+            return Ok(Flow::End(Action::await_change()));
+        };
+        let label = Mark { uid, generation, returns }.to_label();
+        // The resource leaves before the answer arrives.
+        self.context.left.leaves(uid, is_started(&self.state.status), self.ended);
+        let metadata = json!({ "finalizers": self.finalizers(false), "labels": { FINISHED: label } });
+        let refused = match self.patch(metadata).await {
+            Ok(written) if written.labels.as_ref().is_some_and(|labels| labels.get(FINISHED) == Some(&label)) => {
+                self.store_memory(false);
+                return Ok(Flow::End(Action::await_change()));
+            }
+            Ok(_) => {
+                self.state.finalizer_set(false);
+                Refused { cause: Cause::Rule, said: format!("the label {FINISHED} was dropped") }
+            }
+            Err(error) => {
+                if error.refusal().is_some() {
+                    self.context.left.is_unmarked(uid);
+                }
+                Refused::of(&error).ok_or(error)?
+            }
+        };
+        // Nobody misses the label. The finalizer goes without it.
+        self.context.left.is_unmarked(uid);
+        tracing::debug!(refused.said, "the resource stays in the watch");
+        self.state.refused(Write::Label, refused, Timestamp::now());
+        self.store_memory(self.state.refresh);
+        Ok(Flow::PlanAgain)
     }
 
     /// Reads the parts of the input that are not known yet: fields that the cache leaves out, ConfigMaps and Secrets.
@@ -170,7 +208,7 @@ impl Reconciliation<'_> {
         let client = &self.context.shared.client;
         let room = self.connection.as_ref().map_or_else(Room::default, |live| live.room().clone());
         if self.state.spec.left_out.is_some() && !is_started(&self.state.status) {
-            let Some((spec, room)) = objects::read_spec(client, &room, self.object).await? else {
+            let Some((spec, room)) = input_objects::read_spec(client, &room, self.object).await? else {
                 // The resource is gone, or another one has its name and is woken by its own change.
                 return Ok(Flow::End(Action::await_change()));
             };
@@ -178,7 +216,8 @@ impl Reconciliation<'_> {
             self.held.push(room);
         }
         let admission = self.admission();
-        let (sources, room) = objects::read(client, &room, &self.key.namespace, &self.state.spec, &admission).await?;
+        let (sources, room) =
+            input_objects::read(client, &room, &self.key.namespace, &self.state.spec, &admission).await?;
         self.held.extend(room);
         self.state.outcomes.input = Input::Read(Arc::new(sources));
         Ok(Flow::PlanAgain)
@@ -200,7 +239,7 @@ impl Reconciliation<'_> {
             return Ok(Flow::End(Action::requeue(permit::RECHECK_AFTER)));
         };
         self.state.outcomes.stored =
-            objects::write(&self.context.shared.client, self.object, &wanted, &self.context.shared.term).await;
+            result_object::write(&self.context.shared.client, self.object, &wanted, &self.context.shared.term).await;
         failpoint::reach!("failpoint-result-written");
         // Nothing was tried only if the term of this process is over.
         let tried = self.state.outcomes.stored != ResultWrite::NotTried;
@@ -208,14 +247,14 @@ impl Reconciliation<'_> {
     }
 
     /// Patches the metadata, provided that nobody has changed the object meanwhile.
-    async fn patch(&mut self, mut metadata: serde_json::Value) -> Result<(), Error> {
+    async fn patch(&mut self, mut metadata: serde_json::Value) -> Result<ObjectMeta, Error> {
         if !failpoint::active!("failpoint-unconditional-claim") {
             metadata["resourceVersion"] = json!(self.resource_version);
         }
         let (client, namespace, name) = (&self.context.shared.client, &self.key.namespace, self.object.name_any());
         let patched = apiserver::patch_metadata::<WorkflowExecution>(client, namespace, &name, metadata).await?;
-        self.wrote(patched.resource_version.unwrap_or_default());
-        Ok(())
+        self.wrote(patched.resource_version.clone().unwrap_or_default());
+        Ok(patched)
     }
 
     /// Deletes the resource, provided that it has not changed since the plan saw it.

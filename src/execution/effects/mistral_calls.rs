@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::execution::claim::ClaimAnnotation;
 use crate::execution::plan::Call;
 use crate::execution::run_durations::LINGER;
-use crate::execution::state::input::{self};
+use crate::execution::state::input;
 use crate::execution::state::{ExecutionState, Remote, Sent, StopCall, Target, WorkflowRefState};
 use crate::execution::status::is_started;
 use crate::execution::tracker::ApiAnswer;
@@ -33,7 +33,7 @@ const EVENTS_PAGE: u16 = 1000;
 impl Reconciliation<'_> {
     /// Makes one call to the API and adds its outcome to what is known.
     pub(crate) async fn call(&mut self, client: &mistral::Client, call: Call) {
-        let client = &input::hidden_from(client, &self.state);
+        let client = &input::redacting(client, &self.state);
         let id = self.state.execution_id();
         match call {
             Call::GetTarget => {
@@ -77,7 +77,7 @@ impl Reconciliation<'_> {
         };
         failpoint::reach!("failpoint-claimed");
         let in_time = self.send_before.is_some_and(|before| Instant::now() < before)
-            && matches!(&self.state.note, ClaimAnnotation::Claim(claim) if Timestamp::now() < claim.send_before);
+            && matches!(&self.state.annotation, ClaimAnnotation::Claim(claim) if Timestamp::now() < claim.send_before);
         if !in_time || self.context.shared.term.is_over() {
             tracing::warn!("the claim grew too old before the call could be sent; nothing was sent");
             self.state.too_late();

@@ -17,13 +17,32 @@ use crate::execution::claim::{CALL, ClaimAnnotation};
 use crate::execution::plan::delete::LONGEST_GRACE;
 use crate::execution::state::{ExecutionState, Sent, StopCall};
 use crate::mistral::{Client, Error};
-use crate::platform::apiserver::list_metadata;
-use crate::platform::leader::lease::Term;
+use crate::platform::apiserver::{self, list_metadata};
+use crate::platform::leader::term::Term;
 
-/// How long to try: as long as a deletion would.
+/// How long to try in all: as long as a deletion would.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Wait before the next attempt.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// The end of the time for one orphaned run: to find out whether its resource is gone, and to stop the run.
+#[derive(Clone, Copy, Debug)]
+struct Deadline(Instant);
+
+impl Deadline {
+    fn after(limit: Duration) -> Self {
+        Self(Instant::now() + limit)
+    }
+
+    fn has_passed(self) -> bool {
+        Instant::now() >= self.0
+    }
+
+    /// Waits, but no longer than until the deadline.
+    async fn sleep(self, wait: Duration) {
+        tokio::time::sleep_until((Instant::now() + wait).min(self.0)).await;
+    }
+}
 
 /// How to stop an orphaned run: its resource was gone when its start was to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +67,7 @@ impl OrphanedRun {
         };
         let grace =
             SignedDuration::from_secs(i64::from(state.spec.termination_grace_period_seconds.min(LONGEST_GRACE)));
-        let ClaimAnnotation::Claim(claim) = &state.note else { return None };
+        let ClaimAnnotation::Claim(claim) = &state.annotation else { return None };
         let outcome_known_by = claim.outcome_known_by();
         // Once a 404 proves that there is no run, another resource with the same explicit id may start its own.
         let ours_until = match &state.outcomes.sent {
@@ -73,26 +92,45 @@ impl OrphanedRun {
         client: Client,
         term: Term,
     ) {
-        let namespace = object.namespace.as_deref();
         // A list of one: nothing else needs the right to get single executions.
-        let this = ListParams::default().fields(&format!("metadata.name={}", object.name.unwrap_or_default()));
-        let began = Instant::now();
+        let this =
+            ListParams::default().fields(&format!("metadata.name={}", object.name.as_deref().unwrap_or_default()));
+        let (kubernetes, object, this, client, id) = (&kubernetes, &object, &this, &client, self.id.as_str());
+        let is_gone = || async move {
+            let there = list_metadata::<WorkflowExecution>(kubernetes, object.namespace.as_deref(), this).await;
+            // Another resource may have its name by now.
+            there.map(|there| !there.items.iter().any(|it| it.metadata.uid == object.uid))
+        };
+        self.act_if_gone(known, is_gone, |call| send(client, id, call), &term).await;
+    }
+
+    /// Finds out whether the resource is gone, and stops the run if so, all before one deadline.
+    async fn act_if_gone<G, S>(
+        &self,
+        known: Option<bool>,
+        is_gone: impl Fn() -> G,
+        send: impl Fn(StopCall) -> S,
+        term: &Term,
+    ) where
+        G: Future<Output = Result<bool, apiserver::Error>>,
+        S: Future<Output = Result<(), Error>>,
+    {
+        let deadline = Deadline::after(LIMIT);
         let mut gone = known;
         let mut trouble = None;
-        while gone.is_none() && began.elapsed() < LIMIT && !term.is_over() {
-            match list_metadata::<WorkflowExecution>(&kubernetes, namespace, &this).await {
-                // Another resource may have its name by now.
-                Ok(present) => gone = Some(!present.items.iter().any(|it| it.metadata.uid == object.uid)),
+        while gone.is_none() && !deadline.has_passed() && !term.is_over() {
+            match is_gone().await {
+                Ok(answer) => gone = Some(answer),
                 Err(error) => {
                     trouble = Some(error);
-                    tokio::time::sleep(AGAIN).await;
+                    deadline.sleep(AGAIN).await;
                 }
             }
         }
-        match (gone, trouble) {
-            (Some(true), _) => self.stop(client, &term).await,
-            (Some(false), _) => {}
-            (None, trouble) => {
+        match gone {
+            Some(true) => self.stop(send, deadline, term).await,
+            Some(false) => {}
+            None => {
                 let error = trouble.map(|error| error.to_string());
                 tracing::warn!(
                     execution_id = self.id,
@@ -109,15 +147,19 @@ impl OrphanedRun {
     }
 
     /// Cancels the run, and terminates it if it has not stopped. A run that the API does not know may appear later.
-    async fn stop(self, client: Client, term: &Term) {
-        let Self { id: execution_id, calls, grace, outcome_known_by, .. } = &self;
+    /// Each call is tried at least once, also where the deadline leaves no time for a retry or for the grace period.
+    async fn stop<S>(&self, send: impl Fn(StopCall) -> S, deadline: Deadline, term: &Term)
+    where
+        S: Future<Output = Result<(), Error>>,
+    {
+        let Self { id: execution_id, calls, grace, outcome_known_by, .. } = self;
         tracing::warn!(execution_id, "the resource was deleted while its run was starting; the operator stops the run");
-        let began = Instant::now();
+        let mut failed = None;
         for (n, call) in calls.iter().enumerate() {
             if n > 0 {
-                tokio::time::sleep(*grace).await;
+                deadline.sleep(*grace).await;
             }
-            loop {
+            failed = loop {
                 // Another process may lead by now, and may have started a run with this id for a new resource.
                 if term.is_over() {
                     tracing::warn!(
@@ -134,34 +176,49 @@ impl OrphanedRun {
                     return;
                 }
                 let sent = Timestamp::now();
-                let outcome = match call {
-                    StopCall::Cancel => client.cancel(execution_id).await,
-                    StopCall::Terminate => client.terminate(execution_id).await,
-                };
-                match outcome {
-                    Ok(()) => break,
+                match send(*call).await {
+                    Ok(()) => break None,
                     // The run has already ended.
                     Err(Error::Conflict(_)) => return,
                     // There is no such run.
                     Err(Error::NotFound(said)) if said.is_no_execution() && sent >= *outcome_known_by => return,
-                    Err(_) if began.elapsed() < LIMIT => tokio::time::sleep(AGAIN).await,
-                    Err(error) => {
-                        tracing::warn!(execution_id, %error, "the run could not be stopped; stop it in Mistral's console");
-                        return;
-                    }
+                    Err(_) if !deadline.has_passed() => deadline.sleep(AGAIN).await,
+                    Err(error) => break Some(error),
                 }
-            }
+            };
         }
+        if let Some(error) = failed {
+            tracing::warn!(execution_id, %error, "the run could not be stopped; stop it in Mistral's console");
+        }
+    }
+}
+
+async fn send(client: &Client, execution_id: &str, call: StopCall) -> Result<(), Error> {
+    match call {
+        StopCall::Cancel => client.cancel(execution_id).await,
+        StopCall::Terminate => client.terminate(execution_id).await,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use secrecy::SecretString;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
+
+    fn orphaned_run(grace: Duration) -> OrphanedRun {
+        OrphanedRun {
+            id: "run".into(),
+            calls: vec![StopCall::Cancel, StopCall::Terminate],
+            grace,
+            outcome_known_by: Timestamp::MAX,
+            ours_until: Timestamp::MAX,
+        }
+    }
 
     /// Counts the calls that reach the API while a process stops a run and its term ends after `calls` of them.
     async fn calls_in_a_term_of(calls: usize) -> usize {
@@ -170,13 +227,7 @@ mod tests {
         let url = format!("http://{}", api.local_addr().unwrap());
         let client = Client::new(url.parse().unwrap(), SecretString::from("key")).unwrap();
         let term = Term::unlimited(CancellationToken::new(), Timestamp::now());
-        let orphaned_run = OrphanedRun {
-            id: "run".into(),
-            calls: vec![StopCall::Cancel, StopCall::Terminate],
-            grace: Duration::from_millis(10),
-            outcome_known_by: Timestamp::MAX,
-            ours_until: Timestamp::MAX,
-        };
+        let orphaned_run = orphaned_run(Duration::from_millis(10));
         let mut arrived = 0;
         if calls == 0 {
             term.end();
@@ -195,7 +246,7 @@ mod tests {
         };
         tokio::select! {
             never = serve => never,
-            () = orphaned_run.stop(client, &term) => {}
+            () = orphaned_run.stop(|call| send(&client, "run", call), Deadline::after(LIMIT), &term) => {}
         }
         arrived
     }
@@ -205,5 +256,58 @@ mod tests {
         assert_eq!(calls_in_a_term_of(usize::MAX).await, 2);
         assert_eq!(calls_in_a_term_of(1).await, 1);
         assert_eq!(calls_in_a_term_of(0).await, 0);
+    }
+
+    /// The calls that are made if the API server tells after `found_out` that the resource is gone, and the API
+    /// answers as `accepts` says: each with the time since the attempts began.
+    async fn calls(
+        found_out: Duration,
+        grace: Duration,
+        accepts: impl Fn(StopCall) -> bool,
+    ) -> Vec<(StopCall, Duration)> {
+        let (began, made) = (Instant::now(), Mutex::new(Vec::new()));
+        let is_gone = || async { if began.elapsed() < found_out { Err(apiserver::Error::Panicked) } else { Ok(true) } };
+        let send = |call| {
+            made.lock().unwrap().push((call, began.elapsed()));
+            let away = Error::Transient { message: "away".into(), retry_after: None };
+            let answer = if accepts(call) { Ok(()) } else { Err(away) };
+            async { answer }
+        };
+        let term = Term::unlimited(CancellationToken::new(), Timestamp::now());
+        orphaned_run(grace).act_if_gone(None, is_gone, send, &term).await;
+        made.into_inner().unwrap()
+    }
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn finding_out_and_stopping_together_take_no_longer_than_a_deletion() {
+        for found_out in [0, 200, 290] {
+            let calls = calls(seconds(found_out), seconds(30), |_| false).await;
+            let (last, at) = calls.last().unwrap();
+            assert_eq!(
+                (*last, *at),
+                (StopCall::Terminate, LIMIT),
+                "the resource was known to be gone at {found_out} s"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grace_period_that_ends_after_the_deadline_still_ends_with_a_terminate() {
+        let (cancel, terminate) = (StopCall::Cancel, StopCall::Terminate);
+        let longest = seconds(u64::from(LONGEST_GRACE));
+        assert_eq!(calls(seconds(0), longest, |_| true).await, [(cancel, seconds(0)), (terminate, longest)]);
+        assert_eq!(calls(seconds(200), longest, |_| true).await, [(cancel, seconds(200)), (terminate, LIMIT)]);
+        assert!(calls(LIMIT, longest, |_| true).await.is_empty(), "nobody knows that the resource is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_whose_cancel_the_api_does_not_take_is_terminated_at_the_deadline() {
+        let calls = calls(seconds(0), seconds(30), |call| call == StopCall::Terminate).await;
+        let terminates: Vec<_> = calls.iter().filter(|(call, _)| *call == StopCall::Terminate).collect();
+        assert_eq!(terminates, [&(StopCall::Terminate, LIMIT)]);
     }
 }

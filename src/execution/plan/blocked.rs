@@ -6,7 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{self, Progress, READY, STALLED};
 use crate::clock::later;
-use crate::execution::claim::TAKE_OVER;
+use crate::execution::claim::{CLAIM, Claim, TAKE_OVER};
 use crate::execution::plan::backoff::{asked_to_wait, backoff, blocked_retry};
 use crate::execution::plan::{Decision, settle};
 use crate::execution::state::{ExecutionState, Refusal, WorkflowRefState};
@@ -16,7 +16,7 @@ use crate::mistral::{Trouble, TroubleKind};
 use crate::platform::requeue::Requeue;
 
 /// How long the resources of one manifest may take to arrive.
-pub(crate) const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
+const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
 
 /// Reports why the Workflow that the spec names is unknown or cannot be run; none if it can be run.
 pub(crate) fn unresolved(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
@@ -25,10 +25,6 @@ pub(crate) fn unresolved(state: &ExecutionState, now: Timestamp) -> Option<Decis
     let requeue = Requeue::After(Duration::from_secs(300));
     match &state.workflow_ref {
         WorkflowRefState::NotNamed | WorkflowRefState::Ready { .. } => None,
-        // A manifest may list the execution before its Workflow.
-        WorkflowRefState::NotFound if now < later(state.created, APPLIED_TOGETHER) => {
-            Some(settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1))))
-        }
         WorkflowRefState::NotFound => {
             let message = format!("There is no Workflow \"{name}\" in this namespace; create it.");
             Some(missing(state, reason::WORKFLOW_NOT_FOUND, message, requeue, now))
@@ -66,24 +62,22 @@ pub(crate) fn in_doubt(state: &ExecutionState, left: Duration, trouble: Option<&
 /// A call failed and leaves no start in doubt.
 pub(crate) fn troubled(state: &ExecutionState, trouble: &Trouble, now: Timestamp) -> Decision {
     let Trouble { kind, message, retry_after: _ } = trouble;
-    match kind {
+    let (reason, message) = match kind {
         TroubleKind::Unavailable => {
             let message = format!("The API cannot be used now; the operator tries again: {message}");
             let status = status::not_started(state, Progress::Working, reason::API_UNAVAILABLE, message, now);
-            settle(state, status, Requeue::Retry(backoff(state, 2, 60).max(asked_to_wait(Some(trouble)))))
+            return settle(state, status, Requeue::Retry(backoff(state, 2, 60).max(asked_to_wait(Some(trouble)))));
         }
         TroubleKind::Unauthorized => {
             let message = format!(
                 "The API refused the key of Workspace \"{}\"; correct its Secret: {message}",
                 state.spec.workspace_ref.name
             );
-            blocked(state, reason::CREDENTIAL_REFUSED, message, blocked_retry(state), now)
+            (reason::CREDENTIAL_REFUSED, message)
         }
-        TroubleKind::Refused => {
-            let message = format!("The API refused: {message}");
-            blocked(state, reason::REQUEST_REFUSED, message, blocked_retry(state), now)
-        }
-    }
+        TroubleKind::Refused => (reason::REQUEST_REFUSED, format!("The API refused: {message}")),
+    };
+    blocked(state, reason, message, blocked_retry(state), now)
 }
 
 /// The API refused the start and definitely started nothing.
@@ -93,31 +87,30 @@ pub(crate) fn refused(state: &ExecutionState, refusal: &Refusal, now: Timestamp)
         (_, Some(name), _) => format!("workflow \"{name}\""),
         (_, None, id) => format!("registration \"{}\"", id.as_deref().unwrap_or_default()),
     };
-    match refusal {
+    let (reason, message) = match refusal {
         Refusal::TargetNotFound(said) => {
             let message = format!(
                 "The API does not know {target}; register it by starting its worker, or correct the name in a new WorkflowExecution: {said}"
             );
-            blocked(state, reason::TARGET_NOT_FOUND, message, blocked_retry(state), now)
+            (reason::TARGET_NOT_FOUND, message)
         }
         Refusal::Ambiguous(said) => {
             let message = format!(
                 "Several active deployments own {target} ({}); name one of them as spec.deploymentName in a new WorkflowExecution, or stop the others: {said}",
                 said.deployments.join(", ")
             );
-            blocked(state, reason::AMBIGUOUS_DEPLOYMENT, message, blocked_retry(state), now)
+            (reason::AMBIGUOUS_DEPLOYMENT, message)
         }
         Refusal::Input(said) => {
             let message = format!(
                 "The API refused the input for good, and nothing was started; correct it in a new WorkflowExecution: {said}"
             );
-            settle(state, status::ended_without_run(state, reason::INPUT_REJECTED, &message, now), Requeue::OnChange)
+            let status = status::ended_without_run(state, reason::INPUT_REJECTED, &message, now);
+            return settle(state, status, Requeue::OnChange);
         }
-        Refusal::Other(said) => {
-            let message = format!("The API refused to start {target}: {said}");
-            blocked(state, reason::REQUEST_REFUSED, message, blocked_retry(state), now)
-        }
-    }
+        Refusal::Other(said) => (reason::REQUEST_REFUSED, format!("The API refused to start {target}: {said}")),
+    };
+    blocked(state, reason, message, blocked_retry(state), now)
 }
 
 /// Whether the run with this id belongs to another workflow, as far as the API reports. Only an explicit id can be
@@ -166,6 +159,25 @@ pub(crate) fn taken_with_other_input(state: &ExecutionState, how: &str, now: Tim
     blocked(state, reason::EXECUTION_ID_TAKEN, message, Requeue::OnChange, now)
 }
 
+/// The Workspace leads to another API or Mistral workspace than the one that the run was claimed in.
+pub(crate) fn workspace_changed(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Decision {
+    let message = format!(
+        "The run was claimed at {} in Mistral workspace {}, but Workspace \"{}\" now points elsewhere. Point it back, or create another WorkflowExecution for a new run.",
+        claim.origin,
+        claim.workspace_id.as_deref().unwrap_or("(unknown)"),
+        state.spec.workspace_ref.name,
+    );
+    blocked(state, reason::WORKSPACE_CHANGED, message, Requeue::OnChange, now)
+}
+
+/// Nobody knows whether there is a run: its claim cannot be read.
+pub(crate) fn claim_unreadable(state: &ExecutionState, now: Timestamp) -> Decision {
+    let message = format!(
+        "The operator cannot read the annotation {CLAIM}: a newer operator or a person wrote it. A run may exist. Upgrade the operator, or remove the annotation once you are sure that no run exists."
+    );
+    blocked(state, reason::CLAIM_UNREADABLE, message, Requeue::OnChange, now)
+}
+
 pub(crate) fn suspended(state: &ExecutionState, now: Timestamp) -> Decision {
     let message = "spec.suspend is true, so nothing is started; set it to false to start the run.".to_owned();
     settle(state, status::not_started(state, Progress::Working, reason::SUSPENDED, message, now), Requeue::OnChange)
@@ -190,9 +202,18 @@ pub(crate) fn missing(
     requeue: Requeue,
     now: Timestamp,
 ) -> Decision {
+    if let Some(decision) = arriving(state, now) {
+        return decision;
+    }
     let (wait, left) =
         if was_complete(state) { (Progress::Stalled, None) } else { Progress::for_missing(state.created, now) };
     waiting(state, wait, reason, message, left.map_or(requeue, Requeue::After), now)
+}
+
+/// Waits for what the spec names, since a manifest may list the execution first; none once that has taken too long.
+pub(crate) fn arriving(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
+    let may_arrive = now < later(state.created, APPLIED_TOGETHER);
+    may_arrive.then(|| settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1))))
 }
 
 /// Whether everything that the spec names existed before, so that what is missing now was deleted.

@@ -2,6 +2,7 @@
 
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::execution::claim::Claim;
+use crate::execution::finished::mark::Returns;
 use crate::execution::state::StopCall;
 use crate::platform::events::Notice;
 use crate::platform::reconcile;
@@ -34,6 +35,11 @@ pub enum ClusterStep {
     },
     /// Put the operator's finalizer on the resource, or take it off.
     SetFinalizer(bool),
+    /// Mark the finished resource, so that the watch leaves it out, and take the operator's finalizer off.
+    Leave {
+        /// When the resource comes back.
+        returns: Returns,
+    },
     /// Take the operator's finalizer off a resource that is being deleted.
     Release {
         /// The run may go on, which is to be reported.

@@ -67,6 +67,12 @@ pub(crate) fn delete(state: &ExecutionState, since: Timestamp, now: Timestamp) -
     let Some(stop_since) = stop::began(claim, now).filter(asked_for) else {
         return write(state, Claim { stop_since: Some(now), ..claim.clone() }, false);
     };
+    stop_run(state, claim, stop_since, now)
+}
+
+/// Stops the run of this claim, and releases the resource once the run has ended or no run can exist.
+fn stop_run(state: &ExecutionState, claim: &Claim, stop_since: Timestamp, now: Timestamp) -> Decision {
+    let free = Decision::Act(ClusterStep::Release { abandoned: false }.into());
     let is_unknown = match (&state.outcomes.stopped, &state.outcomes.remote) {
         (Some(Err(Error::NotFound(said))), _) => said.is_no_execution(),
         (None, Remote::Absent) => true,

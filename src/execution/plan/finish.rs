@@ -1,4 +1,5 @@
-//! What remains once a run has ended: removing the finalizer, and deleting the resource when it expires.
+//! What remains once a run has ended: removing the finalizer, leaving the watch, and deleting the resource when it
+//! expires.
 
 use std::time::Duration;
 
@@ -6,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::clock::later;
+use crate::execution::finished::mark::Returns;
 use crate::execution::plan::refused_writes::Write;
 use crate::execution::plan::{ClusterStep, Decision, settle};
 use crate::execution::state::ExecutionState;
@@ -15,6 +17,10 @@ use crate::platform::requeue::{Requeue, jitter};
 /// How long a finished execution keeps its finalizer: removing it costs a write that nobody waits for. The doubt of its
 /// claim is over by then, 90 s after the claim, so the claim leaves the operator's memory with this last change.
 const FINALIZER_LINGERS: SignedDuration = SignedDuration::from_secs(95);
+/// A resource that expires sooner stays in the watch: coming back for its deletion would cost a write.
+const EXPIRES_SOON: Duration = Duration::from_secs(3600);
+/// How long to wait at most before looking at a finished resource again.
+const LONGEST_WAIT: Duration = Duration::from_secs(125);
 
 /// What this process has seen of a run's end, by the monotonic clock: the wall clock may be set meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,17 +43,47 @@ pub(crate) fn finished(state: &ExecutionState, now: Timestamp) -> Decision {
         (Some(left), _) => (status::not_expired(state), Requeue::AtLatest(left)),
         (None, _) => (status::not_expired(state), Requeue::OnChange),
     };
-    if !state.finalizer || state.refusal(Write::Finalizer, now).is_some() {
+    if state.refusal(Write::Finalizer, now).is_some() {
+        return settle(state, status, requeue);
+    }
+    let leaves = leaves(state, expires, now);
+    if leaves.is_none() && !state.finalizer {
         return settle(state, status, requeue);
     }
     let due = later(
         status::known_end(&state.status).unwrap_or(now),
         FINALIZER_LINGERS + SignedDuration::from_secs(i64::from(jitter(&state.uid) % 30)),
     );
-    match Duration::try_from(due.duration_since(now)) {
+    let stays = state.memory.left.map_or(Duration::ZERO, |left| left.stays);
+    match Duration::try_from(due.duration_since(now)).unwrap_or_default().max(stays) {
+        Duration::ZERO => match settle(state, status, requeue) {
+            // Outside the watch nobody would repeat a write that failed, so the status comes first.
+            Decision::Settle(settled) if settled.status == state.status && leaves.is_some() => {
+                let returns = leaves.unwrap_or(Returns::Never);
+                Decision::Act(ClusterStep::Leave { returns }.into())
+            }
+            _ if state.finalizer => Decision::Act(ClusterStep::SetFinalizer(false).into()),
+            settled => settled,
+        },
         // An end in the future, after a clock was set back, must not delay this for long.
-        Ok(wait) if !wait.is_zero() => settle(state, status, requeue.within(wait.min(Duration::from_secs(125)))),
-        _ => Decision::Act(ClusterStep::SetFinalizer(false).into()),
+        wait => settle(state, status, requeue.within(wait.min(LONGEST_WAIT))),
+    }
+}
+
+/// When the resource would come back if it left the watch now; none if it is to stay.
+fn leaves(state: &ExecutionState, expires: Option<Duration>, now: Timestamp) -> Option<Returns> {
+    if state.refusal(Write::Label, now).is_some() {
+        return None;
+    }
+    match expires {
+        None => Some(Returns::Never),
+        // To be deleted, or kept because a tool would create it again.
+        Some(Duration::ZERO) => state.tracked_by.is_some().then_some(Returns::WhenUntracked),
+        Some(left) if left > EXPIRES_SOON => {
+            let left = SignedDuration::try_from(left).unwrap_or(SignedDuration::MAX);
+            Some(Returns::At(later(now, left)))
+        }
+        Some(_) => None,
     }
 }
 

@@ -142,9 +142,9 @@ pub(crate) fn observe(state: &ExecutionState, run: &Execution, now: Timestamp) -
             settle(state, status::ending(state, run, now), Requeue::Retry(Duration::from_secs(2)))
         }
         FailureText::Read(text) => {
-            let text = match (text, input::hiding(state)) {
+            let text = match (text, input::redaction(state)) {
                 (Some(_), Redaction::NotRead) => return Decision::Act(ClusterStep::ReadInput.into()),
-                (Some(text), Redaction::These(mask)) => Some(mask.text(text).into_owned()),
+                (Some(text), Redaction::These(redactor)) => Some(redactor.text(text).into_owned()),
                 (Some(_), Redaction::Unknown(why)) => Some(status::withheld_failure(&why)),
                 (text, _) => text.clone(),
             };

@@ -24,22 +24,19 @@ mod reference_tests;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, READY, RESULT_NOT_WRITTEN, STALLED, STARTED};
-use crate::clock::later;
 use crate::execution::claim::{CLAIM, Claim, ClaimAnnotation};
-use crate::execution::plan::blocked::{APPLIED_TOGETHER, blocked, missing, suspended, waiting};
+use crate::execution::plan::blocked::{claim_unreadable, missing, suspended, waiting, workspace_changed};
 use crate::execution::plan::refused_writes::Write;
 use crate::execution::state::ExecutionState;
 use crate::execution::state::ownership::{Ownership, ownership};
 use crate::execution::status::{is_finished, is_started, reason};
 use crate::platform::events::Notice;
 use crate::platform::requeue::Requeue;
-use crate::workspace::access::Workspace;
+use crate::workspace::access::{ConnectionInfo, Workspace};
 pub use decision::{Call, ClusterStep, Decision, Settled, Step};
 use follow::{read, running};
 use start::{begin, consented, is_consent, of_which_life, resume, take_over};
@@ -60,6 +57,7 @@ pub fn plan(state: &ExecutionState, now: Timestamp) -> Decision {
     }
 }
 
+/// The order of these decisions is part of the promise that a run starts once: each is made only if none above holds.
 fn decide(state: &ExecutionState, now: Timestamp) -> Decision {
     if let Some(since) = state.deleted {
         return refused_writes::release_refused(state, now).unwrap_or_else(|| delete::delete(state, since, now));
@@ -78,28 +76,15 @@ fn decide(state: &ExecutionState, now: Timestamp) -> Decision {
     if state.spec.suspend && !state.may_have_started() {
         return suspended(state, now);
     }
-    let connection = match (&state.workspace, &state.stop_with) {
-        (Workspace::Ready(connection), _) => connection,
-        // A run that has started is stopped with a key that worked until recently.
-        (_, Some(connection)) if is_started(&state.status) && stop::is_due(state, now) => connection,
-        (workspace, _) => return without_workspace(state, workspace, now),
-    };
+    let Some(connection) = usable_connection(state, now) else { return without_workspace(state, now) };
     if let Some(claim) = consented(state) {
         return take_over(state, claim);
     }
     if let Some(wait) = state.memory.retries.held(state.generation, connection, now) {
         return settle(state, state.status.clone(), Requeue::Hold(wait));
     }
-    match &state.note {
-        ClaimAnnotation::Claim(claim) if state.is_unrecorded() && state.refusal(Write::Claim, now).is_none() => {
-            return write(state, Claim::clone(claim), false);
-        }
-        _ if refused_writes::waits_for_claim(state) => {
-            if let Some(decision) = refused_writes::claim_refused(state, now) {
-                return decision;
-            }
-        }
-        _ => {}
+    if let Some(decision) = refused_writes::claim_pending(state, now) {
+        return decision;
     }
     if let Some(claim) = state.claimed_by().filter(|claim| state.is_elder(claim)) {
         return of_which_life(state, connection, claim, now);
@@ -109,13 +94,7 @@ fn decide(state: &ExecutionState, now: Timestamp) -> Decision {
         Ownership::Ours(claim) | Ownership::ReadOnly(claim) | Ownership::Foreign(claim)
             if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), is_started(&state.status)) =>
         {
-            let message = format!(
-                "The run was claimed at {} in Mistral workspace {}, but Workspace \"{}\" now points elsewhere. Point it back, or create another WorkflowExecution for a new run.",
-                claim.origin,
-                claim.workspace_id.as_deref().unwrap_or("(unknown)"),
-                state.spec.workspace_ref.name,
-            );
-            blocked(state, reason::WORKSPACE_CHANGED, message, Requeue::OnChange, now)
+            workspace_changed(state, claim, now)
         }
         Ownership::Ours(_) if is_started(&state.status) => running(state, now),
         // As after a restore: writing the claim again records when it was seen on this resource.
@@ -125,23 +104,24 @@ fn decide(state: &ExecutionState, now: Timestamp) -> Decision {
         Ownership::Ours(claim) => resume(state, connection, claim, now),
         Ownership::ReadOnly(claim) => read(state, claim, false, now),
         Ownership::Foreign(claim) => read(state, claim, true, now),
-        Ownership::Unreadable => {
-            let message = format!(
-                "The operator cannot read the annotation {CLAIM}: a newer operator or a person wrote it. A run may exist. Upgrade the operator, or remove the annotation once you are sure that no run exists."
-            );
-            blocked(state, reason::CLAIM_UNREADABLE, message, Requeue::OnChange, now)
-        }
+        Ownership::Unreadable => claim_unreadable(state, now),
     }
 }
 
-fn without_workspace(state: &ExecutionState, workspace: &Workspace, now: Timestamp) -> Decision {
+/// The connection to call the API with; none if the Workspace has none.
+fn usable_connection(state: &ExecutionState, now: Timestamp) -> Option<&ConnectionInfo> {
+    match (&state.workspace, &state.stop_with) {
+        (Workspace::Ready(connection), _) => Some(connection),
+        // A run that has started is stopped with a key that worked until recently.
+        (_, Some(connection)) if is_started(&state.status) && stop::is_due(state, now) => Some(connection),
+        _ => None,
+    }
+}
+
+fn without_workspace(state: &ExecutionState, now: Timestamp) -> Decision {
     let name = &state.spec.workspace_ref.name;
-    match workspace {
+    match &state.workspace {
         Workspace::Ready(_) | Workspace::Pending => settle(state, state.status.clone(), Requeue::OnChange),
-        // A manifest may list the execution before its Workspace.
-        Workspace::NotFound if now < later(state.created, APPLIED_TOGETHER) => {
-            settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1)))
-        }
         Workspace::NotFound => {
             let message = format!("There is no Workspace \"{name}\" in this namespace; create it.");
             missing(state, reason::WORKSPACE_NOT_FOUND, message, Requeue::OnChange, now)
@@ -157,7 +137,7 @@ pub(crate) fn write(state: &ExecutionState, claim: Claim, send: bool) -> Decisio
     let finalizer = state.deleted.is_some() || (state.wants_finalizer() && !claim.read_only);
     // The new revision is above all that were written on this resource. Claims of another resource of this name count
     // as older, whatever their revision.
-    let there = match &state.note {
+    let there = match &state.annotation {
         ClaimAnnotation::Claim(claim) if !state.is_of_another_life(claim) => claim.revision,
         ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => 0,
     };

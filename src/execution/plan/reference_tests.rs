@@ -63,7 +63,7 @@ fn run(id: &str, workflow_id: Option<&str>, workflow_name: &str, status: &str) -
 
 fn claimed(mut state: ExecutionState) -> ExecutionState {
     let claim = state.claim(&connection(), 1, at(0));
-    state.note = ClaimAnnotation::Claim(Box::new(claim));
+    state.annotation = ClaimAnnotation::Claim(Box::new(claim));
     state.finalizer = true;
     state
 }
@@ -118,7 +118,7 @@ fn a_run_under_an_explicit_id_is_adopted_only_if_it_is_known_to_be_of_this_workf
 fn a_restored_claim_adopts_nothing_of_which_it_cannot_tell_what_it_is() {
     let foreign = |workflow_ref| {
         let mut state = claimed(state(json!({ "executionId": "id" }), workflow_ref));
-        let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
+        let ClaimAnnotation::Claim(claim) = &mut state.annotation else { unreachable!() };
         claim.owner.cluster = "another".into();
         state.fetched(Ok(run("id", Some(NEW), "other", "COMPLETED")));
         state
@@ -134,7 +134,7 @@ fn a_run_of_ours_is_stopped_though_its_workflow_now_leads_elsewhere() {
     let Decision::Settle(settled) = plan(&state, at(1)) else { panic!() };
     let stopping = |claim: &mut Claim| claim.stop_since = Some(at(10));
     let mut state = ExecutionState { status: settled.status, deleted: Some(at(10)), ..state };
-    let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
+    let ClaimAnnotation::Claim(claim) = &mut state.annotation else { unreachable!() };
     stopping(claim);
     assert_eq!(plan(&state, at(11)), Decision::Act(Call::Stop(StopCall::Cancel).into()));
 }

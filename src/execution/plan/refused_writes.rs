@@ -23,7 +23,7 @@ use crate::api::conditions::{self, Progress, READY};
 use crate::execution::claim::{Claim, ClaimAnnotation};
 use crate::execution::plan::blocked::blocked;
 use crate::execution::plan::stop;
-use crate::execution::plan::{Decision, Settled, settle};
+use crate::execution::plan::{Decision, Settled, settle, write};
 use crate::execution::state::ExecutionState;
 use crate::execution::status::{self, is_finished, is_started, reason};
 use crate::platform::events::Notice;
@@ -41,6 +41,7 @@ pub struct Refusals {
     pub finalizer: Option<Box<Refusal>>,
     pub status: Option<Box<Refusal>>,
     pub deletion: Option<Box<Refusal>>,
+    pub label: Option<Box<Refusal>>,
     /// The claim that could not be recorded, and the annotation at that time.
     pub unrecorded: Option<Box<(Claim, ClaimAnnotation)>>,
     /// The end that the status could not report.
@@ -68,11 +69,13 @@ pub enum Write {
     Status,
     /// The deletion of an expired resource.
     Deletion,
+    /// The label of a finished resource.
+    Label,
 }
 
 impl Refusals {
     /// The claim that this process acts on: the unrecorded one, unless the annotation has changed since.
-    pub(crate) fn note(&self, recorded: &ClaimAnnotation) -> ClaimAnnotation {
+    pub(crate) fn annotation(&self, recorded: &ClaimAnnotation) -> ClaimAnnotation {
         match self.unrecorded.as_deref() {
             Some((claim, over)) if over == recorded => ClaimAnnotation::Claim(Box::new(claim.clone())),
             Some(_) | None => recorded.clone(),
@@ -85,6 +88,7 @@ impl Refusals {
             Write::Finalizer => &mut self.finalizer,
             Write::Status => &mut self.status,
             Write::Deletion => &mut self.deletion,
+            Write::Label => &mut self.label,
         }
     }
 }
@@ -98,6 +102,7 @@ impl ExecutionState {
             Write::Finalizer => refusals.finalizer.as_deref(),
             Write::Status => refusals.status.as_deref(),
             Write::Deletion => refusals.deletion.as_deref(),
+            Write::Label => refusals.label.as_deref(),
         }?;
         Some((refusal, refusal.left(&self.version, now)?))
     }
@@ -115,7 +120,7 @@ impl ExecutionState {
         if !send {
             self.memory.claim = Some(Box::new(self.known(&claim)));
             self.memory.refusals.unrecorded = Some(Box::new((claim.clone(), self.recorded.clone())));
-            self.note = ClaimAnnotation::Claim(Box::new(claim));
+            self.annotation = ClaimAnnotation::Claim(Box::new(claim));
         }
     }
 
@@ -126,7 +131,7 @@ impl ExecutionState {
 
     /// The operator has written to the resource, which has this version now.
     pub fn wrote(&mut self, version: &str) {
-        for write in [Write::Claim, Write::Finalizer, Write::Status, Write::Deletion] {
+        for write in [Write::Claim, Write::Finalizer, Write::Status, Write::Deletion, Write::Label] {
             if let Some(refusal) = self.memory.refusals.of(write) {
                 refusal.follow(&self.version, version);
             }
@@ -159,7 +164,7 @@ impl ExecutionState {
                 Some(_) => status::end_pending(self, &settled.status, now),
                 None => settled.status.clone(),
             };
-            let (over, generation) = (self.note.clone(), self.generation);
+            let (over, generation) = (self.annotation.clone(), self.generation);
             self.memory.refusals.end = Some(Box::new(End { status: end, over, generation }));
         }
         let Some(refused) = self.memory.refusals.status.as_ref().map(|it| it.refused.clone()) else {
@@ -171,7 +176,7 @@ impl ExecutionState {
         if self.memory.refusals.told.replace(word.clone()).is_some_and(|told| told == word) {
             return Vec::new();
         }
-        let refusal = first.then(|| refused.status(unsaid));
+        let refusal = first.then(|| refused.status(reason::STATUS_REFUSED, unsaid));
         refusal.into_iter().chain(settled.notices.iter().cloned()).collect()
     }
 }
@@ -184,6 +189,18 @@ pub(crate) fn unrecorded(refused: &Refused) -> Notice {
         refused.said
     );
     Notice::warning(reason::CLAIM_REFUSED, note)
+}
+
+/// Writes the claim that could not be recorded, once that is due. Until then, reports the refusal if the execution waits
+/// for the claim; none if the plan goes on.
+pub(crate) fn claim_pending(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
+    match &state.annotation {
+        ClaimAnnotation::Claim(claim) if state.is_unrecorded() && state.refusal(Write::Claim, now).is_none() => {
+            Some(write(state, Claim::clone(claim), false))
+        }
+        _ if waits_for_claim(state) => claim_refused(state, now),
+        _ => None,
+    }
 }
 
 /// Reports that nothing is started because the API server refuses the claim; none if the claim may be written.
@@ -220,7 +237,8 @@ fn advice(refused: &Refused) -> &'static str {
 pub(crate) fn status_refused(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
     // Without a claim, the plan finds the end again from the resource alone; and the claim may have been lost since.
     let end = state.memory.refusals.end.as_deref().filter(|_| state.claim_exists());
-    let end = end.filter(|end| end.over == state.note && end.generation == state.generation).map(|end| &end.status);
+    let end =
+        end.filter(|end| end.over == state.annotation && end.generation == state.generation).map(|end| &end.status);
     if let Some((_, left)) = state.refusal(Write::Status, now)
         && (end.is_some() || (state.may_have_started() && !stop::is_due(state, now)))
     {
@@ -286,6 +304,6 @@ fn shorten(text: &mut String) {
 
 /// Whether the execution waits until the API server accepts the claim: for a start, or to report that somebody else's
 /// run was found.
-pub(crate) fn waits_for_claim(state: &ExecutionState) -> bool {
+fn waits_for_claim(state: &ExecutionState) -> bool {
     !is_started(&state.status) && (!state.is_unrecorded() || state.is_reading())
 }

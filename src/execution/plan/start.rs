@@ -10,7 +10,7 @@ use crate::execution::plan::backoff::{backoff, blocked_retry};
 use crate::execution::plan::blocked::{
     blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
 };
-use crate::execution::state::input::{self};
+use crate::execution::state::input;
 use crate::execution::state::ownership::{Ownership, ownership};
 use crate::execution::state::{ExecutionState, Remote, Sent, Target, WorkflowRefState};
 use crate::execution::status::{self, reason};
@@ -35,6 +35,8 @@ pub(crate) fn begin(state: &ExecutionState, connection: &ConnectionInfo, now: Ti
     match &state.outcomes.remote {
         Remote::NotFetched => Decision::Act(Call::GetRun.into()),
         Remote::Unknown(trouble) => troubled(state, trouble, now),
+        // Its run has ended in this term, so the claim is lost, not missing.
+        Remote::Absent if state.memory.seen => write(state, state.claim(connection, 1, now), false),
         Remote::Absent => claim_and_send(state, connection, 1, now),
         Remote::Found(_) if is_unresolved(state) => {
             unresolved(state, now).unwrap_or_else(|| settle(state, state.status.clone(), Requeue::OnChange))
@@ -123,31 +125,8 @@ pub(crate) fn of_which_life(
 
 /// The claim is ours, and the status does not report a start yet.
 pub(crate) fn resume(state: &ExecutionState, connection: &ConnectionInfo, claim: &Claim, now: Timestamp) -> Decision {
-    match &state.outcomes.sent {
-        Sent::Nothing if state.outcomes.claimed_this_reconcile => return Decision::Act(Call::Start.into()),
-        Sent::Nothing => {}
-        Sent::TooLate if !claim.refused => return write(state, Claim { refused: true, ..claim.clone() }, false),
-        Sent::TooLate => return settle(state, state.status.clone(), Requeue::After(Duration::ZERO)),
-        Sent::Accepted(run) => {
-            return match &state.outcomes.remote {
-                _ if !state.outcomes.lingered && !is_terminal(run.status.as_deref()) => {
-                    Decision::Act(ClusterStep::Linger.into())
-                }
-                Remote::Found(run) => observe(state, run, now),
-                Remote::NotFetched | Remote::Absent | Remote::Unknown(_) => observe(state, run, now),
-            };
-        }
-        // Our own earlier calls provably started nothing, so the run is somebody else's.
-        Sent::AlreadyStarted if state.spec.execution_id.is_some() => {
-            return write(state, Claim { read_only: true, ..claim.clone() }, false);
-        }
-        Sent::AlreadyStarted => {}
-        Sent::Unknown(_) => {}
-        Sent::Refused(_) | Sent::NotStarted(_) if !claim.refused => {
-            return write(state, Claim { refused: true, ..claim.clone() }, false);
-        }
-        Sent::NotStarted(trouble) => return troubled(state, trouble, now),
-        Sent::Refused(refusal) => return refused(state, refusal, now),
+    if let Some(decision) = answered(state, claim, now) {
+        return decision;
     }
     // An earlier process reported why nothing was started. Whether that is final is known once the doubt has ended.
     if claim.refused
@@ -157,17 +136,8 @@ pub(crate) fn resume(state: &ExecutionState, connection: &ConnectionInfo, claim:
     {
         return settle(state, state.status.clone(), Requeue::After(state.doubt(claim)));
     }
-    // One cheap request checks whether the missing workflow exists now, instead of another claim.
-    if ready_reason(&state.status) == Some(reason::TARGET_NOT_FOUND)
-        && state.is_refused(claim)
-        && matches!(state.workflow_ref, WorkflowRefState::NotNamed | WorkflowRefState::Ready { .. })
-    {
-        match &state.outcomes.target {
-            Target::NotFetched => return Decision::Act(Call::GetTarget.into()),
-            Target::Unknown(trouble) => return troubled(state, trouble, now),
-            Target::Absent => return settle(state, state.status.clone(), blocked_retry(state)),
-            Target::Exists => {}
-        }
+    if let Some(decision) = target_missing(state, claim, now) {
+        return decision;
     }
     match &state.outcomes.remote {
         Remote::NotFetched => Decision::Act(Call::GetRun.into()),
@@ -190,6 +160,48 @@ pub(crate) fn resume(state: &ExecutionState, connection: &ConnectionInfo, claim:
         // The API has reported this run before, so it has forgotten the run.
         Remote::Absent if state.memory.seen => settle(state, status::missing(state, now), Requeue::OnChange),
         Remote::Absent => start_again(state, connection, claim, now),
+    }
+}
+
+/// What follows from the start in this reconcile: the call itself, or its answer. None if no call is to be sent, or its
+/// answer leaves open whose run exists, if any.
+fn answered(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Option<Decision> {
+    let decision = match &state.outcomes.sent {
+        Sent::Nothing if state.outcomes.claimed_this_reconcile => Decision::Act(Call::Start.into()),
+        Sent::TooLate | Sent::Refused(_) | Sent::NotStarted(_) if !claim.refused => {
+            write(state, Claim { refused: true, ..claim.clone() }, false)
+        }
+        Sent::TooLate => settle(state, state.status.clone(), Requeue::After(Duration::ZERO)),
+        Sent::Accepted(run) => match &state.outcomes.remote {
+            _ if !state.outcomes.lingered && !is_terminal(run.status.as_deref()) => {
+                Decision::Act(ClusterStep::Linger.into())
+            }
+            Remote::Found(newer) => observe(state, newer, now),
+            Remote::NotFetched | Remote::Absent | Remote::Unknown(_) => observe(state, run, now),
+        },
+        // Our own earlier calls provably started nothing, so the run is somebody else's.
+        Sent::AlreadyStarted if state.spec.execution_id.is_some() => {
+            write(state, Claim { read_only: true, ..claim.clone() }, false)
+        }
+        Sent::NotStarted(trouble) => troubled(state, trouble, now),
+        Sent::Refused(refusal) => refused(state, refusal, now),
+        Sent::Nothing | Sent::AlreadyStarted | Sent::Unknown(_) => return None,
+    };
+    Some(decision)
+}
+
+/// The workflow was missing at the last start. One cheap request checks whether it exists now, instead of another claim.
+fn target_missing(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Option<Decision> {
+    let was_missing = ready_reason(&state.status) == Some(reason::TARGET_NOT_FOUND) && state.is_refused(claim);
+    let is_known = matches!(state.workflow_ref, WorkflowRefState::NotNamed | WorkflowRefState::Ready { .. });
+    if !was_missing || !is_known {
+        return None;
+    }
+    match &state.outcomes.target {
+        Target::NotFetched => Some(Decision::Act(Call::GetTarget.into())),
+        Target::Unknown(trouble) => Some(troubled(state, trouble, now)),
+        Target::Absent => Some(settle(state, state.status.clone(), blocked_retry(state))),
+        Target::Exists => None,
     }
 }
 

@@ -10,7 +10,7 @@ const MAX_PLACE: usize = 200;
 
 /// Whether another resource in this cluster has claimed the same run with the same digest.
 pub(crate) fn is_claimed_alike(state: &ExecutionState, other: &Guarded) -> bool {
-    let (ClaimAnnotation::Claim(ours), Ok(other)) = (&state.note, &other.0) else { return false };
+    let (ClaimAnnotation::Claim(ours), Ok(other)) = (&state.annotation, &other.0) else { return false };
     if other.metadata.uid.as_ref() == Some(&state.uid) {
         return false;
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock::later;
 use crate::execution::claim::ClaimBackup;
+use crate::execution::finished::left;
 use crate::execution::plan::refused_writes::Refusals;
 use crate::mistral::wire::Execution;
 use crate::platform::requeue::Retries;
@@ -24,6 +25,10 @@ pub struct Memory {
     pub stop: Option<(StopCall, Timestamp)>,
     /// The API has said that the run exists, even if the status does not say so yet.
     pub seen: bool,
+    /// This process has used a person's consent: the run of another resource is this resource's own from then on.
+    pub consented: bool,
+    /// The resource has finished and left the watch in this term, whatever it looks like now.
+    pub left: Option<left::Memory>,
     /// Consecutive gets of the run without an answer.
     pub unanswered: u32,
     /// How often the events of the failed run were read.
@@ -41,7 +46,7 @@ impl Memory {
     /// to an earlier time, the run must not look new.
     pub fn ended(&mut self) {
         let refusals = Refusals { unrecorded: None, end: None, ..std::mem::take(&mut self.refusals) };
-        *self = Self { claim: self.claim.take(), seen: self.seen, refusals, ..Self::default() };
+        *self = Self { claim: self.claim.take(), seen: self.seen, left: self.left, refusals, ..Self::default() };
     }
 
     /// Remembers the row in which the list of runs shows the end, if there is one, and its database id.

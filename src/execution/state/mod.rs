@@ -6,6 +6,7 @@ pub mod memory;
 pub mod outcomes;
 pub mod ownership;
 pub mod result;
+pub mod start_answer;
 pub mod workflow_ref;
 
 use std::time::Duration;
@@ -20,11 +21,12 @@ use crate::execution::state::input::Input;
 use crate::execution::state::result::ResultWrite;
 use crate::execution::status::is_finished;
 use crate::mistral::wire::Execution;
-use crate::mistral::{ApiError, Error, Trouble};
+use crate::mistral::{Error, Trouble};
 use crate::platform::apiserver::written_by_us;
 use crate::workspace::access::{ConnectionInfo, Workspace};
 pub use memory::{Instance, Memory};
 pub use outcomes::failure_text;
+pub use start_answer::{Refusal, Sent};
 pub use workflow_ref::{Named, WorkflowRefState};
 
 /// Everything that [`plan`](crate::execution::plan::plan) may use.
@@ -43,7 +45,7 @@ pub struct ExecutionState {
     /// Whether the operator's finalizer is on the resource.
     pub finalizer: bool,
     /// The claim that this process goes by: the one on the resource, or one that the API server refuses to record.
-    pub note: ClaimAnnotation,
+    pub annotation: ClaimAnnotation,
     /// The claim on the resource.
     pub recorded: ClaimAnnotation,
     /// The resource version on which the next write depends.
@@ -141,39 +143,6 @@ pub enum Target {
     Unknown(Trouble),
 }
 
-/// The outcome of the call that starts the run.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Sent {
-    /// Nothing was sent in this reconcile.
-    #[default]
-    Nothing,
-    /// The claim was too old to send its call.
-    TooLate,
-    /// The API accepted the call, and the run exists.
-    Accepted(Box<Execution>),
-    /// A run with this id exists and has not ended.
-    AlreadyStarted,
-    /// Nothing was started, and the same call will not succeed until something changes.
-    Refused(Refusal),
-    /// Nothing was started. A later attempt may succeed.
-    NotStarted(Trouble),
-    /// A run may have been started.
-    Unknown(Trouble),
-}
-
-/// Why the API refused to start a run.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Refusal {
-    /// No such workflow or registration.
-    TargetNotFound(ApiError),
-    /// Several deployments own the workflow.
-    Ambiguous(ApiError),
-    /// The input, or something else in the request, is permanently wrong (HTTP 422).
-    Input(ApiError),
-    /// Any other refusal.
-    Other(ApiError),
-}
-
 /// The text of a failure.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum FailureText {
@@ -231,7 +200,7 @@ impl ExecutionState {
             deleted: meta.deletion_timestamp.as_ref().map(|time| time.0),
             finalizer: object.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
             copied: false,
-            note: memory.refusals.note(&recorded),
+            annotation: memory.refusals.annotation(&recorded),
             recorded,
             version: object.resource_version().unwrap_or_default(),
             take_over: object.annotations().get(TAKE_OVER).cloned(),
@@ -257,7 +226,7 @@ impl ExecutionState {
 
     /// Remembers the claim on the resource. If an older claim comes back, this process knows the newer one.
     fn learn(&mut self) {
-        if let ClaimAnnotation::Claim(claim) = &self.note
+        if let ClaimAnnotation::Claim(claim) = &self.annotation
             && claim.owner == self.owner
             && !self.is_of_another_life(claim)
             && !self.is_void(claim)

@@ -29,34 +29,8 @@ impl ExecutionState {
         self.memory.retries.hold = None;
         (self.memory.refusals.claim, self.memory.refusals.unrecorded) = (None, None);
         self.recorded = ClaimAnnotation::Claim(Box::new(claim.clone()));
-        self.note = ClaimAnnotation::Claim(Box::new(claim));
+        self.annotation = ClaimAnnotation::Claim(Box::new(claim));
         self.outcomes.claimed_this_reconcile = claimed_this_reconcile;
-    }
-
-    /// The call that starts the run was made.
-    pub fn sent(&mut self, outcome: Result<Execution, Error>) {
-        self.outcomes.claimed_this_reconcile = false;
-        self.outcomes.sent = match outcome {
-            Ok(execution) => Sent::Accepted(Box::new(execution)),
-            Err(Error::Conflict(said)) if said.is_already_started() => Sent::AlreadyStarted,
-            Err(Error::Conflict(said)) if said.is_ambiguous_workflow() => Sent::Refused(Refusal::Ambiguous(said)),
-            Err(Error::NotFound(said)) => Sent::Refused(Refusal::TargetNotFound(said)),
-            Err(Error::Rejected(said)) if said.status == 422 => Sent::Refused(Refusal::Input(said)),
-            Err(Error::Rejected(said)) => Sent::Refused(Refusal::Other(said)),
-            // An unknown kind of conflict may mean that the run exists.
-            Err(error @ (Error::Conflict(_) | Error::UnknownOutcome { .. } | Error::Unreadable { .. })) => {
-                Sent::Unknown(Trouble::from(error))
-            }
-            Err(error @ (Error::Transient { .. } | Error::Unauthorized(_))) => Sent::NotStarted(Trouble::from(error)),
-        };
-        self.memory.seen |= matches!(self.outcomes.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
-        self.started_nothing(matches!(self.outcomes.sent, Sent::Refused(_) | Sent::NotStarted(_)));
-    }
-
-    fn started_nothing(&mut self, is_known: bool) {
-        if let Some(known) = &mut self.memory.claim {
-            known.refused = is_known;
-        }
     }
 
     /// The reconcile has waited for the run to end, and fetched it (`outcome`) if it seemed to have ended.
@@ -67,13 +41,6 @@ impl ExecutionState {
         if let Some(outcome) = outcome {
             self.fetched(outcome);
         }
-    }
-
-    /// The claim was too old to send its call.
-    pub fn too_late(&mut self) {
-        self.outcomes.claimed_this_reconcile = false;
-        self.outcomes.sent = Sent::TooLate;
-        self.started_nothing(true);
     }
 
     /// The run was fetched from the API.

@@ -26,7 +26,7 @@ pub(crate) enum Ownership<'a> {
 }
 
 pub(crate) fn ownership(state: &ExecutionState) -> Ownership<'_> {
-    match &state.note {
+    match &state.annotation {
         ClaimAnnotation::Absent => Ownership::Unclaimed,
         ClaimAnnotation::Unreadable => Ownership::Unreadable,
         ClaimAnnotation::Claim(claim) if state.is_void(claim) => Ownership::Unclaimed,
@@ -40,7 +40,8 @@ impl ExecutionState {
     /// What is remembered of a claim. For a call that is already known, the time of the first sighting stays.
     pub(crate) fn known(&self, claim: &Claim) -> ClaimBackup {
         let known = ClaimBackup::of(claim, &self.derived_id());
-        let is_there = matches!(&self.note, ClaimAnnotation::Claim(there) if there.send_before == claim.send_before);
+        let is_there =
+            matches!(&self.annotation, ClaimAnnotation::Claim(there) if there.send_before == claim.send_before);
         match &self.memory.claim {
             Some(before) if before.send_before == known.send_before => {
                 ClaimBackup { first: before.first, own: before.own, refused: before.refused, ..known }
@@ -121,7 +122,7 @@ impl ExecutionState {
 
     /// The claim, if it speaks of this resource.
     pub(crate) fn claimed_by(&self) -> Option<&Claim> {
-        match &self.note {
+        match &self.annotation {
             ClaimAnnotation::Claim(claim) => Some(claim.as_ref()).filter(|claim| !self.is_void(claim)),
             ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => None,
         }
@@ -201,9 +202,10 @@ impl ExecutionState {
     /// no run can exist.
     pub(crate) fn is_new_to_the_world(&self) -> bool {
         self.spec.execution_id.is_none()
-            && self.note == ClaimAnnotation::Absent
+            && self.annotation == ClaimAnnotation::Absent
             && self.status.execution_id.is_none()
             && self.memory.claim.is_none()
+            && self.memory.left.is_none()
             && self.created >= self.instance.since
     }
 

@@ -8,13 +8,13 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use serde::Deserialize;
 
-use crate::api::conditions::{self, ConditionStatus, READY, RESULT_NOT_WRITTEN, Writer};
+use crate::api::conditions::{self, ConditionStatus, READY, RESULT_NOT_WRITTEN};
 use crate::api::values::{Kind, ResultRef};
 use crate::api::{WorkflowExecution, WorkflowExecutionStatus as Status};
 use crate::clock::later;
 use crate::execution::plan::backoff::backoff;
 use crate::execution::plan::{ClusterStep, Decision, settle};
-use crate::execution::state::input::{Redaction, hiding};
+use crate::execution::state::input::{Redaction, redaction};
 use crate::execution::state::{ExecutionState, Remote, Sent};
 use crate::execution::status::{self, reason};
 use crate::json::{self, Json, Rows};
@@ -68,7 +68,7 @@ pub struct ResultObject {
 /// Leaves out the result.
 impl std::fmt::Debug for ResultObject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wanted").field("kind", &self.kind).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ResultObject").field("kind", &self.kind).field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -99,7 +99,7 @@ enum ResultDestination {
 
 /// What has to happen before the status reports completion: clients that wait for that must find the result.
 pub(crate) fn next(state: &ExecutionState, run: &Execution, now: Timestamp) -> Option<Decision> {
-    match disposal(state, run) {
+    match destination(state, run) {
         ResultDestination::NotRead => Some(Decision::Act(ClusterStep::ReadInput.into())),
         ResultDestination::Object(wanted) if wanted.text.len() <= MAX_OBJECT => match &state.outcomes.stored {
             ResultWrite::NotTried => Some(Decision::Act(ClusterStep::WriteResult.into())),
@@ -141,7 +141,7 @@ pub fn wanted(state: &ExecutionState) -> Option<ResultObject> {
         (Remote::Found(run), _) | (_, Sent::Accepted(run)) => run,
         _ => return None,
     };
-    match disposal(state, run) {
+    match destination(state, run) {
         ResultDestination::Object(wanted) => Some(wanted),
         ResultDestination::None
         | ResultDestination::NotRead
@@ -156,61 +156,80 @@ pub(crate) fn keep(status: &mut Status, state: &ExecutionState, run: &Execution,
         let message = format!(
             "The run completed, according to the list of runs. The API's answer about the run itself cannot be used, so its result, if any, stays at the API: {why}"
         );
-        let reason = reason::RESULT_UNREADABLE;
-        let writer = Writer { generation: state.generation, now };
-        writer.set(&mut status.conditions, RESULT_NOT_WRITTEN, ConditionStatus::True, reason, &message);
-        return message;
+        return not_written(status, state, reason::RESULT_UNREADABLE, message, now);
     }
     let Some(result) = result(run) else { return "The run completed; it has no result.".into() };
     let result = result.compact();
     let bytes = result.text().len();
     status.result_bytes = i64::try_from(bytes).ok();
-    let max_bytes = state.spec.result.max_bytes;
     let encoded = encoding(&result).map_or_else(String::new, |how| {
         format!(" The API has encoded it ({how}), and it was not decoded; the holder of the key can.")
     });
-    let (reason, problem) = match disposal(state, run) {
-        ResultDestination::Status(..) if bytes > max_bytes as usize => {
-            return format!(
-                "The run completed; its result of {bytes} bytes is longer than spec.result.maxBytes ({max_bytes}) and stays at the API.{encoded}"
-            );
+    match place(status, state, destination(state, run), bytes, &encoded) {
+        Ok(message) => message,
+        Err((reason, problem)) => {
+            let message =
+                format!("The run completed; its result of {bytes} bytes stays at the API: {problem}.{encoded}");
+            not_written(status, state, reason, message, now)
         }
+    }
+}
+
+/// Puts the result where it goes. Returns a message that says where it is.
+///
+/// # Errors
+/// The reason why the result stays at the API, and what to do.
+fn place(
+    status: &mut Status,
+    state: &ExecutionState,
+    destination: ResultDestination,
+    bytes: usize,
+    encoded: &str,
+) -> Result<String, (&'static str, String)> {
+    let max_bytes = state.spec.result.max_bytes;
+    match destination {
+        ResultDestination::Status(..) if bytes > max_bytes as usize => Ok(format!(
+            "The run completed; its result of {bytes} bytes is longer than spec.result.maxBytes ({max_bytes}) and stays at the API.{encoded}"
+        )),
         ResultDestination::Status(shown, _) if let Err(why) = shown.is_keepable() => {
-            let message = format!("it {why}; spec.result.to takes results as they are");
-            (reason::RESULT_NOT_KEEPABLE, message)
+            let problem = format!("it {why}; spec.result.to takes results as they are");
+            Err((reason::RESULT_NOT_KEEPABLE, problem))
         }
-        ResultDestination::Status(shown, masked) => {
+        ResultDestination::Status(shown, redacted) => {
             status.result = Some(shown);
-            let masked = if masked { ", where values of Secrets read [redacted]" } else { "" };
-            return format!("The run completed; its result is in status.result{masked}.{encoded}");
+            let redacted = if redacted { ", where values of Secrets read [redacted]" } else { "" };
+            Ok(format!("The run completed; its result is in status.result{redacted}.{encoded}"))
         }
         ResultDestination::Object(wanted) if wanted.text.len() > MAX_OBJECT => {
-            let message = format!("a {} holds {MAX_OBJECT} bytes at most", wanted.kind);
-            (reason::RESULT_TOO_LARGE, message)
+            let problem = format!("a {} holds {MAX_OBJECT} bytes at most", wanted.kind);
+            Err((reason::RESULT_TOO_LARGE, problem))
         }
         ResultDestination::Object(ResultObject { kind, name, .. }) => match &state.outcomes.stored {
             ResultWrite::Written => {
                 let message =
                     format!("The run completed; its result is in {kind} \"{name}\", under the key {KEY}.{encoded}");
                 status.result_ref = Some(ResultRef { kind, name });
-                return message;
+                Ok(message)
             }
-            ResultWrite::Refused { reason, message } => (*reason, message.clone()),
+            ResultWrite::Refused { reason, message } => Err((*reason, message.clone())),
             ResultWrite::Predecessors | ResultWrite::NotTried | ResultWrite::NotNow(_) => {
-                (reason::RESULT_NOT_OURS, not_ours(kind, &name))
+                Err((reason::RESULT_NOT_OURS, not_ours(kind, &name)))
             }
         },
         ResultDestination::Withheld(why) => {
-            let message = format!(
+            let problem = format!(
                 "it may hold values of a Secret, which cannot be redacted: {why}; spec.result.to.secret takes results as they are"
             );
-            (reason::RESULT_WITHHELD, message)
+            Err((reason::RESULT_WITHHELD, problem))
         }
-        ResultDestination::None | ResultDestination::NotRead => return "The run completed.".into(),
-    };
-    let message = format!("The run completed; its result of {bytes} bytes stays at the API: {problem}.{encoded}");
-    let writer = Writer { generation: state.generation, now };
-    writer.set(&mut status.conditions, RESULT_NOT_WRITTEN, ConditionStatus::True, reason, &message);
+        ResultDestination::None | ResultDestination::NotRead => Ok("The run completed.".into()),
+    }
+}
+
+/// Reports that the result is not where the spec wants it. Returns the message.
+fn not_written(status: &mut Status, state: &ExecutionState, reason: &str, message: String, now: Timestamp) -> String {
+    let conditions = &mut status.conditions;
+    status::writer(state, now).set(conditions, RESULT_NOT_WRITTEN, ConditionStatus::True, reason, &message);
     message
 }
 
@@ -257,12 +276,12 @@ pub fn changed(kind: Kind, name: &str) -> String {
     )
 }
 
-fn disposal(state: &ExecutionState, run: &Execution) -> ResultDestination {
+fn destination(state: &ExecutionState, run: &Execution) -> ResultDestination {
     let Some(result) = result(run) else { return ResultDestination::None };
     let to = state.spec.result.to.as_ref().and_then(|to| to.object());
     let shown = match to {
         Some((Kind::Secret, _)) => None,
-        Some((Kind::ConfigMap, _)) | None => match hiding(state) {
+        Some((Kind::ConfigMap, _)) | None => match redaction(state) {
             Redaction::Nothing => None,
             Redaction::NotRead => return ResultDestination::NotRead,
             Redaction::Unknown(why) => return ResultDestination::Withheld(why),
@@ -270,10 +289,10 @@ fn disposal(state: &ExecutionState, run: &Execution) -> ResultDestination {
             Redaction::These(_) if encoding(result).is_some_and(|how| !how.split(',').any(|it| it == "encrypted")) => {
                 return ResultDestination::Withheld("the API has encoded it".into());
             }
-            Redaction::These(mask) => Some(mask.json(result)).filter(|shown| shown != result),
+            Redaction::These(redactor) => Some(redactor.json(result)).filter(|shown| shown != result),
         },
     };
-    let masked = shown.is_some();
+    let redacted = shown.is_some();
     let shown = shown.as_ref().unwrap_or(result).compact();
     match to {
         Some((kind, name)) => ResultDestination::Object(ResultObject {
@@ -282,7 +301,7 @@ fn disposal(state: &ExecutionState, run: &Execution) -> ResultDestination {
             text: shown.text().to_owned(),
             encoding: encoding(result),
         }),
-        None => ResultDestination::Status(shown, masked),
+        None => ResultDestination::Status(shown, redacted),
     }
 }
 

@@ -18,18 +18,16 @@ use kube::{Api, Client, Resource};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
-pub use crate::api::reasons::any::UNDECODABLE;
 use crate::platform::apiserver::{call, reference};
 use crate::platform::events::limits::{Fact, Limits, Refusal};
 use crate::platform::fair_queue::FairQueue;
 use crate::platform::metrics::Metrics;
+use crate::platform::names::REPORTING_CONTROLLER;
 use crate::sync;
 use crate::text::truncate;
 
 /// The longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
-/// The reporting controller of the Events.
-const CONTROLLER: &str = "workflows.mistral.ai/operator";
 /// Events that may queue: this many warnings, and as many others. If a queue is full, an Event of the namespace with
 /// the most is dropped.
 const QUEUE: usize = 1000;
@@ -141,7 +139,7 @@ impl Publisher {
     /// Publishes notices about `about`. Each notice is logged, even if no Event can be written.
     pub fn publish(&self, about: &ObjectReference, notices: Vec<Notice>) {
         for notice in notices {
-            // A workflow's own text may have several lines, even some that look like the operator's.
+            // A quoted text may have several lines, even some that look like the operator's.
             let line = notice.note.replace(char::is_control, " ");
             if notice.type_ == "Normal" {
                 tracing::info!(reason = notice.reason, "{line}");
@@ -164,13 +162,13 @@ impl Publisher {
         }
     }
 
-    /// Reports that an object cannot be decoded.
-    pub fn undecodable<K: Resource<DynamicType = ()>>(&self, object: &K, error: &str) {
+    /// Reports, with this reason, that an object cannot be decoded.
+    pub fn undecodable<K: Resource<DynamicType = ()>>(&self, reason: &str, object: &K, error: &str) {
         let note = format!(
             "The operator cannot decode this {} and skips it. If a newer operator wrote it, upgrade this one; otherwise correct the resource: {error}",
             K::kind(&())
         );
-        self.publish(&reference(object), vec![Notice::warning(UNDECODABLE, note)]);
+        self.publish(&reference(object), vec![Notice::warning(reason, note)]);
     }
 
     fn event(&self, about: &ObjectReference, notice: Notice) -> Event {
@@ -192,7 +190,7 @@ impl Publisher {
             note: Some(note),
             reason: Some(reason),
             regarding: Some(about.clone()),
-            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_controller: Some(REPORTING_CONTROLLER.to_owned()),
             reporting_instance: Some(self.instance.clone()),
             type_: Some(type_.to_owned()),
             ..Event::default()
@@ -276,7 +274,7 @@ mod tests {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", silent.local_addr().unwrap());
         let client = Client::try_from(kube::Config::new(address.parse().unwrap())).unwrap();
-        let metrics = Arc::new(Metrics::new("mistral_workflows", "0", &[]));
+        let metrics = Arc::new(Metrics::new("operator", "0", &[]));
         let (publisher, writer) = publisher(client, "test".into(), Arc::clone(&metrics));
         let notices = (0..3).map(|n| Notice::normal("Well", format!("{n}"))).collect();
         publisher.publish(&ObjectReference::default(), notices);
@@ -299,7 +297,7 @@ mod tests {
 
     fn made() -> (Publisher, Writer, Arc<Metrics>) {
         let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-        let metrics = Arc::new(Metrics::new("mistral_workflows", "0", &[]));
+        let metrics = Arc::new(Metrics::new("operator", "0", &[]));
         let (publisher, writer) = publisher(client, "test".into(), Arc::clone(&metrics));
         (publisher, writer, metrics)
     }

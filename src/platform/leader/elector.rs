@@ -1,4 +1,4 @@
-//! Carries out what [`lease`](crate::platform::leader::lease) decides.
+//! Carries out what [`plan`](crate::platform::leader::plan) decides.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,13 @@ use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{CLOCK_SKEW, later};
-use crate::platform::apiserver::{Error, FIELD_MANAGER, call_within};
+use crate::platform::apiserver::{Error, call_within};
 use crate::platform::health::Health;
-use crate::platform::leader::lease::{
-    CALL, Candidate, LEASE_DURATION, Lost, NOBODY, Next, RENEW_EVERY, RETRY_PERIOD, Record, Term,
+use crate::platform::leader::plan::{
+    CALL, Candidate, LEASE_DURATION, Lost, NOBODY, Next, RENEW_EVERY, RETRY_PERIOD, Record,
 };
+use crate::platform::leader::term::Term;
+use crate::platform::names::FIELD_MANAGER;
 
 /// The name of the Lease in readiness.
 pub const LEASE: &str = "the Lease";
@@ -220,7 +222,7 @@ fn unless_late(written: Result<Lease, Error>) -> Result<Option<Lease>, Error> {
     }
 }
 
-/// The part of the Lease that [`lease`](crate::platform::leader::lease) judges; the default if there is no Lease.
+/// The part of the Lease that [`plan`](crate::platform::leader::plan) judges; the default if there is no Lease.
 pub fn record(lease: Option<&Lease>) -> Record {
     let Some(Lease { metadata, spec }) = lease else { return Record::default() };
     let spec = spec.clone().unwrap_or_default();

@@ -22,17 +22,19 @@ use crate::platform::watch::api;
 /// server may have no such stream: 1.33 has none by default. A stream that has broken off may do so again, while a page
 /// is short.
 ///
-/// `namespace` is none for all namespaces. `list` is the name of the list in the log.
+/// `namespace` is none for all namespaces, and `labels` is a selector. `list` is the name of the list in the log.
 pub fn watched<K>(
     client: &Client,
     namespace: Option<&str>,
+    labels: Option<&str>,
     list: String,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> + use<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut streamed = Streamed::Asked;
-    let stream = watcher(api(&of_now(client.clone()), namespace), apiserver::watching().streaming_lists());
+    let config = watcher::Config { label_selector: labels.map(str::to_owned), ..apiserver::watching() };
+    let stream = watcher(api(&of_now(client.clone()), namespace), config.clone().streaming_lists());
     let stream = stream.default_backoff().take_while(move |event| {
         let goes_on = streamed.goes_on(event);
         if !goes_on {
@@ -41,7 +43,7 @@ where
         }
         ready(goes_on)
     });
-    let pages = watcher(api(&in_short_pages(client.clone()), namespace), apiserver::watching());
+    let pages = watcher(api(&in_short_pages(client.clone()), namespace), config);
     // The start of a paged list does not mean that the trouble is over, so it must not reset the backoff.
     let pages = pages.filter(|event| ready(!matches!(event, Ok(Event::Init)))).default_backoff();
     // What the stream has brought is not part of the list that follows.
@@ -148,6 +150,7 @@ mod tests {
     use kube::core::Status;
     use serde_json::{Value, json};
     use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::platform::health::Health;
@@ -220,18 +223,18 @@ mod tests {
     /// Lists and watches until `api_server` has seen all requests that it expects. Returns whether the list was
     /// complete, and the names in the store.
     async fn kept(client: &Client, api_server: impl Future<Output = ()>) -> (bool, Vec<String>) {
-        let (scopes, health) = (watch::scopes(&[]), Health::default());
+        let (scopes, health) = (watch::scopes::<CancellationToken>(&[]), Health::default());
         let (store, writer) = watch::store::<ConfigMap>();
         scopes[0].served.cancel();
         let all = (client, &*scopes, &health);
-        let keeping = watch::keep(all, |at| &at.served, |at| &at.executions, |_| (), writer, |_| ());
+        let watching = watch::run(all, None, |at| &at.served, |at| &at.listed, |_| (), writer, |_| ());
         tokio::select! {
-            () = keeping => unreachable!("it watches for ever"),
+            () = watching => unreachable!("it watches for ever"),
             done = tokio::time::timeout(Duration::from_secs(60), api_server) => done.expect("all was asked for"),
         }
         let mut names: Vec<_> = store.state().iter().map(|object| object.name_any()).collect();
         names.sort();
-        (scopes[0].executions.is_cancelled(), names)
+        (scopes[0].listed.is_cancelled(), names)
     }
 
     const STREAM: &str = "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan HTTP";

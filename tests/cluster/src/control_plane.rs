@@ -1,3 +1,5 @@
+use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -118,6 +120,35 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Copies the data of etcd. Stops etcd and the API server meanwhile, and blocks until they serve again.
+    pub fn snapshot(&mut self) -> Result<TempDir, Error> {
+        let copied =
+            TempDir::with_prefix("mistral-workflows-snapshot-").map_err(Error::io("create a temporary folder"))?;
+        self.with_data_at_rest(|data| copy(data, copied.path()))?;
+        Ok(copied)
+    }
+
+    /// Replaces the data of etcd by a snapshot of it, as a restore from a backup does. Blocks until the API server
+    /// serves it.
+    pub fn restore(&mut self, snapshot: &TempDir) -> Result<(), Error> {
+        self.with_data_at_rest(|data| {
+            fs::remove_dir_all(data)?;
+            copy(snapshot.path(), data)
+        })
+    }
+
+    /// Does something with the data of etcd while neither etcd nor the API server runs.
+    fn with_data_at_rest(&mut self, act: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), Error> {
+        self.api_server.stop().map_err(Error::io("stop kube-apiserver"))?;
+        self.etcd.stop().map_err(Error::io("stop etcd"))?;
+        let folder = self.folder.path();
+        let without = self.without.as_deref();
+        let launch = Launch { binaries: &self.binaries, folder, ports: self.ports, address: self.address, without };
+        act(&launch.data()).map_err(Error::io("copy the data of etcd"))?;
+        self.etcd = launch.restart_etcd()?;
+        self.restart_api_server()
+    }
+
     /// The API server's process id. It changes with a restart.
     pub fn api_server_pid(&self) -> u32 {
         self.api_server.pid()
@@ -169,6 +200,21 @@ impl ControlPlane {
         let _ = rustls::crypto::ring::default_provider().install_default();
         kube::Client::try_from(self.config().await?).map_err(|error| Error::Client(Box::new(error)))
     }
+}
+
+/// Copies the files of a folder into another one, which may exist.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }
 
 fn is_port_taken(error: &Error) -> bool {

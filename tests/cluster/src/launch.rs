@@ -83,6 +83,16 @@ impl Launch<'_> {
         Ok(api_server)
     }
 
+    /// Starts etcd again, with the data that it finds.
+    pub(crate) fn restart_etcd(&self) -> Result<Supervised, Error> {
+        self.spawn("etcd", &self.etcd_command())
+    }
+
+    /// The folder with etcd's data.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("etcd")
+    }
+
     fn spawn(&self, name: &str, command: &Command) -> Result<Supervised, Error> {
         let log = self.folder.join(format!("{name}.log"));
         // Only etcd's watcher removes the folder: a running etcd would create files in it again.
@@ -95,7 +105,7 @@ impl Launch<'_> {
         let peer = format!("http://127.0.0.1:{}", self.ports.etcd_peer);
         let mut command = Command::new(&self.binaries.etcd);
         command
-            .arg(flag_path("data-dir", &self.folder.join("etcd")))
+            .arg(flag_path("data-dir", &self.data()))
             .arg(format!("--listen-client-urls={client}"))
             .arg(format!("--advertise-client-urls={client}"))
             .arg(format!("--listen-peer-urls={peer}"))

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimePrinter};
+use mistral_workflows_operator::mistral::REQUEST_TIMEOUT;
 use mistral_workflows_operator::mistral::call_metrics::Calls;
 use mistral_workflows_operator::mistral::wire::{Event, Execution};
-use mistral_workflows_operator::mistral::{REQUEST_TIMEOUT, RegistrationFilter};
 use proptest::prelude::*;
 
 use super::*;
@@ -204,9 +204,6 @@ async fn an_api_that_hangs_is_given_up_and_a_start_that_hung_may_have_happened()
     let mut remote = remote().await;
     let calls = Calls::default();
     remote.client = remote.client.counted_in(calls.clone());
-    for when in ["before_effect", "after_effect"] {
-        remote.api.faults(json!({ "faults": [{ "kind": { "hold": when }, "execution_id": when }] })).await;
-    }
     let holds =
         ["before", "after"].map(|when| json!({ "kind": { "hold": format!("{when}_effect") }, "execution_id": when }));
     let there = json!({ "kind": { "hold": "before_effect" }, "execution_id": "there" });

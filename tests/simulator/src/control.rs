@@ -32,6 +32,8 @@ enum Refusal {
     Missing(&'static str),
     #[error("the execution is not running")]
     NotRunning,
+    #[error("the body is too large")]
+    Oversized,
     #[error("body: {0}")]
     Body(#[from] serde_json::Error),
     #[error(transparent)]
@@ -43,10 +45,16 @@ impl From<Refusal> for Reply {
         let status = match refusal {
             Refusal::Unknown | Refusal::Missing(_) => StatusCode::NOT_FOUND,
             Refusal::NotRunning => StatusCode::CONFLICT,
+            Refusal::Oversized => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Body(_) | Refusal::Spec(_) => StatusCode::BAD_REQUEST,
         };
         Self::json(status, &json!({ "error": refusal.to_string() }))
     }
+}
+
+/// The answer to a control request whose body exceeds the server's limit.
+pub(crate) fn refuse_oversized() -> Reply {
+    Refusal::Oversized.into()
 }
 
 /// Serves a control request. `path` is the part after `/__sim`.

@@ -94,8 +94,8 @@
 //! resets, histories, traces, logs or managed deployments. A deployment exists because a workflow was registered with
 //! it, and has one worker.
 //!
-//! The limit of 2 MB of input is taken as 2 MiB of compact JSON; more is a `422`. A body above 4 MiB is a `413`. The
-//! size of results is not limited.
+//! The limit of 2 MB of input is taken as 2 MiB of compact JSON; more is a `422`. A body above 4 MiB is a `413`,
+//! also of a control. The size of results is not limited.
 
 mod api;
 mod books;

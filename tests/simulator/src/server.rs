@@ -73,7 +73,10 @@ type AnswerBody = UnsyncBoxBody<Bytes, io::Error>;
 async fn answer(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Result<Response<AnswerBody>, Closed> {
     let (parts, body) = request.into_parts();
     if let Some(path) = parts.uri.path().strip_prefix(CONTROL) {
-        let (body, _) = read(body).await?;
+        let (body, oversized) = read(body).await?;
+        if oversized {
+            return Ok(whole(control::refuse_oversized()));
+        }
         let query = parts.uri.query().unwrap_or_default();
         let reply = control::handle(&shared, parts.method.as_str(), path, query, &body);
         return Ok(whole(reply));

@@ -40,6 +40,8 @@ pub struct Shape {
     pub latency: Duration,
     /// Whether to wait until the finalizers are removed, at least a minute and a half after the end.
     pub to_the_end: bool,
+    /// Whether each execution has an `executionId`, whose claims are compared with all others.
+    pub explicit_ids: bool,
 }
 
 /// The measured program.
@@ -76,7 +78,7 @@ impl Running {
 
 /// Measures each of `baselines` and the operator in every round. Each round begins with another program.
 pub async fn rounds(environment: &mut Environment, shape: Shape, baselines: &[usize], rounds: usize) -> Result<Table> {
-    let warm_up = Shape { count: WARM_UP, window: WARM_UP, latency: Duration::ZERO, to_the_end: false };
+    let warm_up = Shape { count: WARM_UP, window: WARM_UP, latency: Duration::ZERO, to_the_end: false, ..shape };
     turn(environment, &Who::Baseline(32), warm_up).await?;
     let operators = environment.operators().into_iter().map(|(other, program)| Who::Operator(other, program));
     let everyone: Vec<Who> = baselines.iter().map(|at_once| Who::Baseline(*at_once)).chain(operators).collect();
@@ -152,7 +154,11 @@ async fn measure(environment: &Environment, stage: &Stage, running: &mut Running
 
     let spec = |index: usize| {
         let lasts = DURATIONS[index % DURATIONS.len()];
-        json!({ "workflowIdentifier": workflow(lasts), "input": { "n": index, DURATION: lasts } })
+        let mut spec = json!({ "workflowIdentifier": workflow(lasts), "input": { "n": index, DURATION: lasts } });
+        if shape.explicit_ids {
+            spec["executionId"] = json!(format!("{}-{index}", stage.namespace));
+        }
+        spec
     };
     let (created, ()) = tokio::try_join!(
         load::create(stage, &watch, count, window, spec),

@@ -116,10 +116,15 @@ impl Environment {
         Ok(Stage { client: self.client.clone(), namespace, simulated, url, simulator })
     }
 
+    /// The API server's process.
+    pub fn api_server(&self) -> Usage {
+        Usage(self.control_plane.api_server_pid())
+    }
+
     /// The processes that share the machine's processors with the measured program.
     pub fn others(&self, stage: &Stage) -> [(&'static str, Usage); 4] {
         [
-            ("kube-apiserver", Usage(self.control_plane.api_server_pid())),
+            ("kube-apiserver", self.api_server()),
             ("etcd", Usage(self.control_plane.etcd_pid())),
             ("simulator", Usage(stage.simulator.pid())),
             ("bench", Usage(std::process::id())),

@@ -62,6 +62,13 @@ pub struct Options {
     /// Measure one burst of this many executions instead of the usual ones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     executions: Option<u32>,
+    /// Give each execution of burst an executionId.
+    #[arg(long)]
+    explicit_ids: bool,
+    /// Number of finished executions in rest and restart; give several to see how the figures grow [default: 10000;
+    /// 500 with --quick]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    finished: Vec<u32>,
     /// Operator of another build to measure in turn with this one, in burst and restart; can be repeated. Burst then
     /// has no baseline, and waits for no finalizer.
     #[arg(long, value_name = "NAME=FILE")]
@@ -109,12 +116,13 @@ impl Options {
 
     fn burst(&self, count: usize) -> burst::Shape {
         let latency = Duration::from_millis(50);
-        burst::Shape { count, window: count, latency, to_the_end: !self.quick && self.against.is_empty() }
+        let (to_the_end, explicit_ids) = (!self.quick && self.against.is_empty(), self.explicit_ids);
+        burst::Shape { count, window: count, latency, to_the_end, explicit_ids }
     }
 
     fn slow(&self) -> burst::Shape {
         let (count, window) = if self.quick { (20, 20) } else { (400, 200) };
-        burst::Shape { count, window, latency: Duration::from_secs(2), to_the_end: false }
+        burst::Shape { count, window, latency: Duration::from_secs(2), to_the_end: false, explicit_ids: false }
     }
 
     fn workflows(&self) -> workflows::Shape {
@@ -124,8 +132,16 @@ impl Options {
 
     fn rest(&self) -> rest::Shape {
         let [settles, rest, restarted] = if self.quick { [2, 20, 10] } else { [180, 300, 60] }.map(Duration::from_secs);
-        let (finished, running) = if self.quick { (500, 50) } else { (10_000, 1000) };
-        rest::Shape { finished, running, settles, rest, restarted }
+        rest::Shape { running: if self.quick { 50 } else { 1000 }, settles, rest, restarted }
+    }
+
+    /// The numbers of finished executions, from the smallest to the largest.
+    fn finished(&self) -> Vec<usize> {
+        let usual = [if self.quick { 500 } else { 10_000 }];
+        let given = if self.finished.is_empty() { &usual[..] } else { &self.finished };
+        let mut all: Vec<usize> = given.iter().map(|count| usize::try_from(*count).unwrap_or(usize::MAX)).collect();
+        all.sort_unstable();
+        all
     }
 }
 
@@ -240,13 +256,17 @@ impl Course<'_> {
     async fn rest(&mut self, looks: bool, restarts: bool) -> Result<()> {
         let shape = self.options.rest();
         let mut scene = Scene::set(self.environment("rest").await?, shape).await?;
-        if looks && let Some(environment) = &self.environment {
-            let table = scene.rest(environment).await?;
-            self.add(table)?;
-        }
-        if restarts && let Some(environment) = &mut self.environment {
-            let table = scene.restarts(environment, self.options.restarts()).await?;
-            self.add(table)?;
+        for finished in self.options.finished() {
+            let Some(environment) = &mut self.environment else { return Ok(()) };
+            scene.grow(environment, finished).await?;
+            if looks {
+                let table = scene.rest(environment).await?;
+                self.add(table)?;
+            }
+            if restarts && let Some(environment) = &mut self.environment {
+                let table = scene.restarts(environment, self.options.restarts()).await?;
+                self.add(table)?;
+            }
         }
         Ok(())
     }
@@ -306,6 +326,12 @@ mod tests {
         assert_eq!(given.collect::<Vec<_>>(), [("before", "/tmp/one"), ("without", "/tmp/a=b")]);
         assert!(!options.burst(1000).to_the_end && parsed(&[]).burst(1000).to_the_end);
         assert!(Cli::try_parse_from(["bench", "--against", "/tmp/one"]).is_err());
+    }
+
+    #[test]
+    fn the_number_of_finished_executions_only_grows() {
+        assert_eq!((parsed(&[]).finished(), parsed(&["--quick"]).finished()), (vec![10_000], vec![500]));
+        assert_eq!(parsed(&["--finished", "1000,100000,10000"]).finished(), [1000, 10_000, 100_000]);
     }
 
     #[test]

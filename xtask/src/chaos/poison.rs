@@ -114,7 +114,7 @@ impl Poison {
     pub fn planned(self, number: usize, window: u64, dice: &mut Dice) -> Planned {
         let workflow = match self {
             Self::Spoiled => "hang",
-            Self::OddResult | Self::OddResultKept => dice.one_of(&ODD).0,
+            Self::OddResult | Self::OddResultKept => *dice.one_of(&ODD),
             _ => *dice.one_of(&ENDING),
         };
         let spec = json!({ "workflowIdentifier": workflow, "input": { "poison": number } });

@@ -51,7 +51,7 @@ fn generated(root: &Path) -> Result<Vec<(&'static str, String)>> {
     let chart_values = read(root, "charts/mistral-workflows-operator/values.yaml")?;
     Ok(vec![
         ("docs/reference/api.md", api::page(&read(root, "crds/workflows.mistral.ai.yaml")?)?),
-        ("docs/reference/reasons.md", reasons::page(&read(root, "src/api/reasons.rs")?)?),
+        ("docs/reference/reasons.md", reasons::page(&root.join("src/api/reasons"))?),
         ("docs/reference/flags.md", flags::page()),
         ("docs/reference/chart-values.md", values::page(&chart_values)),
         ("docs/images/overview.svg", picture::draw(&read(root, "docs/images/overview.txt")?)?),

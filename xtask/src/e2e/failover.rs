@@ -28,8 +28,7 @@ pub fn kill_the_leader(target: &Target, release: &str) -> Result<()> {
     let leader = leader(target, release)?;
     let pod = leader.get(..leader.len() - INSTANCE).ok_or_else(|| format!("{leader} names no pod."))?;
     println!("The pod {pod} leads.");
-    let container =
-        target.ask(&format!("-n {OPERATOR} get pod {pod} -o jsonpath={{.status.containerStatuses[0].containerID}}"))?;
+    let container = target.field(OPERATOR, &["pod", pod], "{.status.containerStatuses[0].containerID}")?;
     let mut creating = target.begin_to_create(&list)?;
     until("executions are started", Duration::from_secs(60), || Ok(count(target, "starts")? >= STARTED))?;
     // Kill the process first, then delete the pod: deletion alone would let the leader shut down gracefully.
@@ -37,7 +36,7 @@ pub fn kill_the_leader(target: &Target, release: &str) -> Result<()> {
         node.kill(id)?;
     }
     let killed = Instant::now();
-    target.kubectl(&format!("-n {OPERATOR} delete pod {pod} --force --grace-period=0"))?;
+    target.kubectl(&["-n", OPERATOR, "delete", "pod", pod, "--force", "--grace-period=0"])?;
     let started = count(target, "starts")?;
     target.simulator("replace", "faults", Some(&json!({ "faults": [] })))?;
     println!("{started} of {EXECUTIONS} had been started when the leader was killed.");
@@ -52,8 +51,7 @@ pub fn kill_the_leader(target: &Target, release: &str) -> Result<()> {
     }
     let mut last = 0;
     until("all executions are complete", COMPLETE_WITHIN, || {
-        let ended = target
-            .ask(&format!("-n {TEAM} get workflowexecutions -l batch=fifty -o jsonpath={{.items[*].status.status}}"))?;
+        let ended = target.field(TEAM, &["workflowexecutions", "-l", "batch=fifty"], "{.items[*].status.status}")?;
         let complete = ended.split_whitespace().filter(|status| *status == "COMPLETED").count();
         if complete != last {
             println!("{:>6.1} s  {complete} complete", killed.elapsed().as_secs_f64());
@@ -61,7 +59,8 @@ pub fn kill_the_leader(target: &Target, release: &str) -> Result<()> {
         }
         Ok(complete == EXECUTIONS)
     })?;
-    target.ask(&format!("-n {TEAM} wait --for=condition=Complete workflowexecutions -l batch=fifty --timeout=10s"))?;
+    let complete = ["-n", TEAM, "wait", "--for=condition=Complete", "--timeout=10s"];
+    target.ask(&[&complete[..], &["workflowexecutions", "-l", "batch=fifty"]].concat())?;
     if count(target, "starts")? != EXECUTIONS {
         return Err(format!("the simulator has {} starts of {EXECUTIONS} executions.", count(target, "starts")?).into());
     }
@@ -73,7 +72,7 @@ pub fn kill_the_leader(target: &Target, release: &str) -> Result<()> {
 const INSTANCE: usize = 33;
 
 fn leader(target: &Target, release: &str) -> Result<String> {
-    target.ask(&format!("-n {OPERATOR} get lease {release} -o jsonpath={{.spec.holderIdentity}}"))
+    target.field(OPERATOR, &["lease", release], "{.spec.holderIdentity}")
 }
 
 /// The sum of a count over all runs of the batch.

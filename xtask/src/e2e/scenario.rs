@@ -35,8 +35,8 @@ pub fn run(target: &Target, images: &Images) -> Result<()> {
 
     let url = timed("The simulated Mistral API, as a pod", || {
         for namespace in [OPERATOR, TEAM, SIMULATOR] {
-            target.kubectl(&format!("create namespace {namespace}"))?;
-            target.kubectl(&format!("label namespace {namespace} pod-security.kubernetes.io/enforce=restricted"))?;
+            target.kubectl(&["create", "namespace", namespace])?;
+            target.kubectl(&["label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"])?;
         }
         simulator::start(target, &images.simulator, &[first, second])
     })?;
@@ -61,11 +61,11 @@ fn install(target: &Target, image: &str, url: &str) -> Result<()> {
         "allowBaseURLs": [url],
     });
     let values = target.write("values.json", &values.to_string())?;
-    target.helm(&format!("install {RELEASE} {CHART} -n {OPERATOR} -f {}", values.display()))?;
-    target.kubectl(&format!("-n {OPERATOR} wait --for=condition=Available deployment/{RELEASE} --timeout=120s"))?;
-    target.kubectl(&format!("-n {OPERATOR} rollout status deployment/{RELEASE} --timeout=120s"))?;
-    target.kubectl(&format!("-n {OPERATOR} get pods -o wide"))?;
-    let accounts = target.ask(&format!("-n {OPERATOR} get pods -o jsonpath={{.items[*].spec.serviceAccountName}}"))?;
+    target.helm(&["install", RELEASE, CHART, "-n", OPERATOR, "-f", &values.display().to_string()])?;
+    target.wait(OPERATOR, "condition=Available", &[&format!("deployment/{RELEASE}")], 120)?;
+    target.kubectl(&["-n", OPERATOR, "rollout", "status", &format!("deployment/{RELEASE}"), "--timeout=120s"])?;
+    target.kubectl(&["-n", OPERATOR, "get", "pods", "-o", "wide"])?;
+    let accounts = target.field(OPERATOR, &["pods"], "{.items[*].spec.serviceAccountName}")?;
     if accounts.split_whitespace().any(|account| account != RELEASE) {
         return Err(format!("the pods' service accounts are {accounts}.").into());
     }
@@ -74,28 +74,25 @@ fn install(target: &Target, image: &str, url: &str) -> Result<()> {
 
 fn examples(target: &Target, url: &str, key: &str, token: &str) -> Result<()> {
     let connection = target.write("workspace.yaml", &simulator::connection(url, key)?)?;
-    target.kubectl(&format!("-n {TEAM} apply -f {}", connection.display()))?;
-    target.kubectl(&format!("-n {TEAM} wait --for=condition=Ready workspace/default --timeout=60s"))?;
-    for arguments in [
-        "apply -f examples/workflow.yaml",
-        "apply -f examples/execution.yaml",
-        "apply -f examples/execution-failing.yaml",
-        "create -f examples/execution-generate-name.yaml",
+    target.kubectl(&["-n", TEAM, "apply", "-f", &connection.display().to_string()])?;
+    target.wait(TEAM, "condition=Ready", &["workspace/default"], 60)?;
+    for [verb, file] in [
+        ["apply", "examples/workflow.yaml"],
+        ["apply", "examples/execution.yaml"],
+        ["apply", "examples/execution-failing.yaml"],
+        ["create", "examples/execution-generate-name.yaml"],
     ] {
-        target.kubectl(&format!("-n {TEAM} {arguments}"))?;
+        target.kubectl(&["-n", TEAM, verb, "-f", file])?;
     }
     let echo = execution("echo", "hello-world", &json!({ "token": token })).to_string();
-    target.kubectl_with("apply -f -", Some(&echo))?;
-    for arguments in [
-        "--for=condition=Complete workflowexecution/greet workflowexecution/echo",
-        "--for=condition=Failed workflowexecution/charge",
-        "--for=jsonpath={.status.endTime} workflowexecution --all",
-        "--for=condition=Ready workflow --all",
-    ] {
-        target.kubectl(&format!("-n {TEAM} wait {arguments} --timeout=60s"))?;
-    }
-    target.kubectl(&format!("-n {TEAM} get mistral"))?;
-    let result = target.kubectl(&format!("-n {TEAM} get workflowexecution greet -o jsonpath={{.status.result}}"))?;
+    target.kubectl_with(&["apply", "-f", "-"], Some(&echo))?;
+    target.wait(TEAM, "condition=Complete", &["workflowexecution/greet", "workflowexecution/echo"], 60)?;
+    target.wait(TEAM, "condition=Failed", &["workflowexecution/charge"], 60)?;
+    target.wait(TEAM, "jsonpath={.status.endTime}", &["workflowexecution", "--all"], 60)?;
+    target.wait(TEAM, "condition=Ready", &["workflow", "--all"], 60)?;
+    target.kubectl(&["-n", TEAM, "get", "mistral"])?;
+    let result =
+        target.kubectl(&["-n", TEAM, "get", "workflowexecution", "greet", "-o", "jsonpath={.status.result}"])?;
     println!();
     if serde_json::from_str::<Value>(&result)? != json!({ "name": "World" }) {
         return Err(format!("the result of greet is {result}.").into());
@@ -106,18 +103,15 @@ fn examples(target: &Target, url: &str, key: &str, token: &str) -> Result<()> {
 /// An upgrade replaces the pods while a run continues.
 fn upgrade(target: &Target) -> Result<()> {
     let across = execution("across-the-upgrade", SHORT, &json!({ "step": "value" })).to_string();
-    target.kubectl_with("create -f -", Some(&across))?;
-    target.helm(&format!("upgrade {RELEASE} {CHART} -n {OPERATOR} --reuse-values --set log.level={LOG_LEVEL}"))?;
-    target.kubectl(&format!("-n {OPERATOR} rollout status deployment/{RELEASE} --timeout=120s"))?;
-    let levels =
-        format!(r#"-n {OPERATOR} get deployment {RELEASE} -o jsonpath={{..env[?(@.name=="LOG_LEVEL")].value}}"#);
-    let level = target.ask(&levels)?;
+    target.kubectl_with(&["create", "-f", "-"], Some(&across))?;
+    let level = format!("log.level={LOG_LEVEL}");
+    target.helm(&["upgrade", RELEASE, CHART, "-n", OPERATOR, "--reuse-values", "--set", &level])?;
+    target.kubectl(&["-n", OPERATOR, "rollout", "status", &format!("deployment/{RELEASE}"), "--timeout=120s"])?;
+    let level = target.field(OPERATOR, &["deployment", RELEASE], r#"{..env[?(@.name=="LOG_LEVEL")].value}"#)?;
     if level != LOG_LEVEL {
         return Err(format!("the pods' log level is {level}.").into());
     }
-    target.kubectl(&format!(
-        "-n {TEAM} wait --for=condition=Complete workflowexecution/across-the-upgrade --timeout=120s"
-    ))?;
+    target.wait(TEAM, "condition=Complete", &["workflowexecution/across-the-upgrade"], 120)?;
     Ok(())
 }
 
@@ -138,21 +132,19 @@ fn upgrade_crd(target: &Target) -> Result<()> {
     let of_execution = format!("{}{added}{}", &of_execution[..line], &of_execution[line..]);
     fs::write(&crds, format!("{before}kind: WorkflowExecution\n{of_execution}"))?;
 
-    let count = || target.ask(&format!("-n {TEAM} get workflowexecutions -o name")).map(|names| names.lines().count());
+    let count =
+        || target.ask(&["-n", TEAM, "get", "workflowexecutions", "-o", "name"]).map(|names| names.lines().count());
     let before = count()?;
-    target.helm(&format!("upgrade {RELEASE} {} -n {OPERATOR} --reuse-values", chart.display()))?;
+    target.helm(&["upgrade", RELEASE, &chart.display().to_string(), "-n", OPERATOR, "--reuse-values"])?;
     until("the API server serves the new field", Duration::from_secs(30), || {
-        Ok(target.ask("explain workflowexecution.spec.addedLater").is_ok())
+        Ok(target.ask(&["explain", "workflowexecution.spec.addedLater"]).is_ok())
     })?;
-    target.kubectl("explain workflowexecution.spec.addedLater")?;
+    target.kubectl(&["explain", "workflowexecution.spec.addedLater"])?;
     let mut later = execution("with-the-new-field", SHORT, &json!({ "step": "crd" }));
     later["spec"]["addedLater"] = json!("kept");
-    target.kubectl_with("create -f -", Some(&later.to_string()))?;
-    target.kubectl(&format!(
-        "-n {TEAM} wait --for=condition=Complete workflowexecution/with-the-new-field --timeout=60s"
-    ))?;
-    let kept =
-        target.ask(&format!("-n {TEAM} get workflowexecution with-the-new-field -o jsonpath={{.spec.addedLater}}"))?;
+    target.kubectl_with(&["create", "-f", "-"], Some(&later.to_string()))?;
+    target.wait(TEAM, "condition=Complete", &["workflowexecution/with-the-new-field"], 60)?;
+    let kept = target.field(TEAM, &["workflowexecution", "with-the-new-field"], "{.spec.addedLater}")?;
     if kept != "kept" || count()? != before + 1 {
         return Err(format!("the field has {kept:?}, and of {before} executions {} are left.", count()?).into());
     }
@@ -162,19 +154,19 @@ fn upgrade_crd(target: &Target) -> Result<()> {
 /// The API refuses the old key, the operator uses the new one, and no pod restarts.
 fn rotate(target: &Target, old: &str, new: &str) -> Result<()> {
     let pods = "{.items[*].metadata.uid}{.items[*].status.containerStatuses[*].restartCount}";
-    let pods = format!("-n {OPERATOR} get pods -o jsonpath={pods}");
-    let before = target.ask(&pods)?;
+    let pods = || target.field(OPERATOR, &["pods"], pods);
+    let before = pods()?;
     target.simulator("delete", &format!("tokens/{old}"), None)?;
     let rotated = execution("rotated", SHORT, &json!({ "step": "rotation" })).to_string();
-    target.kubectl_with("create -f -", Some(&rotated))?;
-    target.kubectl(&format!("-n {TEAM} wait --for=condition=Ready=False workspace/default --timeout=90s"))?;
-    target.kubectl(&format!("-n {TEAM} get workspace/default workflowexecution/rotated"))?;
+    target.kubectl_with(&["create", "-f", "-"], Some(&rotated))?;
+    target.wait(TEAM, "condition=Ready=False", &["workspace/default"], 90)?;
+    target.kubectl(&["-n", TEAM, "get", "workspace/default", "workflowexecution/rotated"])?;
     let patch = json!({ "stringData": { "api-key": new } }).to_string();
-    target.ask(&format!("-n {TEAM} patch secret mistral -p {patch}"))?;
+    target.ask(&["-n", TEAM, "patch", "secret", "mistral", "-p", &patch])?;
     println!("The Secret has another key.");
-    target.kubectl(&format!("-n {TEAM} wait --for=condition=Complete workflowexecution/rotated --timeout=120s"))?;
-    target.kubectl(&format!("-n {TEAM} wait --for=condition=Ready workspace/default --timeout=60s"))?;
-    let after = target.ask(&pods)?;
+    target.wait(TEAM, "condition=Complete", &["workflowexecution/rotated"], 120)?;
+    target.wait(TEAM, "condition=Ready", &["workspace/default"], 60)?;
+    let after = pods()?;
     if after != before {
         return Err(format!("the pods changed for it: {before} before, {after} after.").into());
     }
@@ -184,36 +176,37 @@ fn rotate(target: &Target, old: &str, new: &str) -> Result<()> {
 /// The operator goes, the resources stay, and nothing that belongs to the operator blocks them.
 fn uninstall(target: &Target, token: &str) -> Result<()> {
     let long = execution("still-running", LONG, &json!({})).to_string();
-    target.kubectl_with("create -f -", Some(&long))?;
-    target.kubectl(&format!("-n {TEAM} wait --for=condition=Started workflowexecution/still-running --timeout=60s"))?;
-    let names = format!("-n {TEAM} get workspaces,workflows,workflowexecutions -o name");
+    target.kubectl_with(&["create", "-f", "-"], Some(&long))?;
+    target.wait(TEAM, "condition=Started", &["workflowexecution/still-running"], 60)?;
+    let names = ["-n", TEAM, "get", "workspaces,workflows,workflowexecutions", "-o", "name"];
     let before = target.ask(&names)?;
-    target.helm(&format!("uninstall {RELEASE} -n {OPERATOR} --wait --timeout 180s"))?;
-    target.kubectl(&format!("-n {OPERATOR} get deployments,pods,jobs,serviceaccounts"))?;
+    target.helm(&["uninstall", RELEASE, "-n", OPERATOR, "--wait", "--timeout", "180s"])?;
+    target.kubectl(&["-n", OPERATOR, "get", "deployments,pods,jobs,serviceaccounts"])?;
     let after = target.ask(&names)?;
     if after != before {
         return Err(format!("these resources were there before:\n{before}and these are left:\n{after}").into());
     }
     println!("All {} resources are still there.", after.lines().count());
-    let finalizers = target
-        .ask(&format!("-n {TEAM} get workflows,workflowexecutions -o jsonpath={{.items[*].metadata.finalizers}}"))?;
+    let finalizers = target.field(TEAM, &["workflows,workflowexecutions"], "{.items[*].metadata.finalizers}")?;
     if !finalizers.is_empty() {
         return Err(format!("finalizers are left: {finalizers}").into());
     }
 
-    let mut list: Value = serde_json::from_str(&target.ask(&format!("-n {TEAM} get workflowexecutions -o json"))?)?;
+    let mut list: Value =
+        serde_json::from_str(&target.ask(&["-n", TEAM, "get", "workflowexecutions", "-o", "json"])?)?;
     let executions: Vec<WorkflowExecution> = serde_json::from_value(list["items"].take())?;
     let entries = target.ledger()?;
     ledger::compare(&entries, &executions, token)?;
     println!("The simulator's ledger agrees: {} executions, each started exactly once.", entries.len());
-    target.kubectl(&format!("delete namespace {TEAM} --timeout=60s"))?;
+    target.kubectl(&["delete", "namespace", TEAM, "--timeout=60s"])?;
     Ok(())
 }
 
 /// An installed operator would act on these resources as well, and the CRDs would be replaced.
 pub fn refuse_foreign_crds(target: &Target) -> Result<()> {
     for kind in CRDS {
-        if !target.ask(&format!("get crd {kind}.workflows.mistral.ai --ignore-not-found -o name"))?.is_empty() {
+        let crd = format!("{kind}.workflows.mistral.ai");
+        if !target.ask(&["get", "crd", &crd, "--ignore-not-found", "-o", "name"])?.is_empty() {
             return Err(format!(
                 "the cluster has the CRD of {kind}. An operator that is installed there would act on the test's \
                  resources too; take another cluster, or remove the CRDs with all their resources."
@@ -227,13 +220,14 @@ pub fn refuse_foreign_crds(target: &Target) -> Result<()> {
 /// Removes everything that the test has created, also after an incomplete run.
 pub fn clean_up(target: &Target) -> Result<()> {
     let mut outcome =
-        target.helm(&format!("uninstall {RELEASE} -n {OPERATOR} --ignore-not-found --wait --timeout 120s"));
-    let crds = CRDS.map(|kind| format!("{kind}.workflows.mistral.ai")).join(" ");
+        target.helm(&["uninstall", RELEASE, "-n", OPERATOR, "--ignore-not-found", "--wait", "--timeout", "120s"]);
+    let crds = CRDS.map(|kind| format!("{kind}.workflows.mistral.ai"));
+    let crds = crds.each_ref().map(String::as_str);
     for arguments in [
-        format!("delete namespace {OPERATOR} {TEAM} {SIMULATOR} --ignore-not-found --timeout=120s"),
-        format!("delete crd {crds} --ignore-not-found --timeout=60s"),
+        &["delete", "namespace", OPERATOR, TEAM, SIMULATOR, "--ignore-not-found", "--timeout=120s"][..],
+        &[&["delete", "crd", "--ignore-not-found", "--timeout=60s"][..], &crds].concat(),
     ] {
-        outcome = outcome.and(target.kubectl(&arguments).map(|_| ()));
+        outcome = outcome.and(target.kubectl(arguments).map(|_| ()));
     }
     outcome
 }

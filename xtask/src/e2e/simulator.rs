@@ -16,11 +16,11 @@ pub const LONG: &str = "long";
 
 /// Starts the simulator in its namespace with these keys. Returns the address for other pods.
 pub fn start(target: &Target, image: &str, keys: &[&str]) -> Result<String> {
-    target.kubectl_with("apply -f -", Some(&manifest(image, keys)?.to_string()))?;
-    target.kubectl(&format!("-n {SIMULATOR} wait --for=condition=Ready pod/simulator --timeout=120s"))?;
+    target.kubectl_with(&["apply", "-f", "-"], Some(&manifest(image, keys)?.to_string()))?;
+    target.wait(SIMULATOR, "condition=Ready", &["pod/simulator"], 120)?;
     until("the simulator's Service leads to it", Duration::from_secs(30), || Ok(target.ledger().is_ok()))?;
     // The IP address, because not every cluster has DNS.
-    let address = target.ask(&format!("-n {SIMULATOR} get service simulator -o jsonpath={{.spec.clusterIP}}"))?;
+    let address = target.field(SIMULATOR, &["service", "simulator"], "{.spec.clusterIP}")?;
     Ok(format!("http://{address}"))
 }
 

@@ -35,33 +35,46 @@ pub struct Target {
 
 impl Target {
     /// Runs kubectl in the repository's folder. Prints the command and its output, and returns the output.
-    pub fn kubectl(&self, arguments: &str) -> Result<String> {
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_with(arguments, None)
     }
 
     /// Like [`kubectl`](Self::kubectl), with this standard input.
-    pub fn kubectl_with(&self, arguments: &str, input: Option<&str>) -> Result<String> {
-        println!("$ kubectl {arguments}");
+    pub fn kubectl_with(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
+        println!("$ kubectl {}", arguments.join(" "));
         let text = run(self.command(&self.kubectl, arguments), input)?;
         print!("{text}");
         Ok(text)
     }
 
+    /// Runs `kubectl wait` for these resources.
+    pub fn wait(&self, namespace: &str, condition: &str, resources: &[&str], seconds: u32) -> Result<()> {
+        let (condition, timeout) = (format!("--for={condition}"), format!("--timeout={seconds}s"));
+        let wait = ["-n", namespace, "wait", &condition, &timeout];
+        self.kubectl(&[&wait[..], resources].concat()).map(|_| ())
+    }
+
     /// Runs kubectl and prints nothing.
-    pub fn ask(&self, arguments: &str) -> Result<String> {
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
         run(self.command(&self.kubectl, arguments), None)
+    }
+
+    /// What these resources have at a JSONPath. Prints nothing.
+    pub fn field(&self, namespace: &str, resources: &[&str], path: &str) -> Result<String> {
+        let path = format!("jsonpath={path}");
+        self.ask(&[&["-n", namespace, "get", "-o", &path][..], resources].concat())
     }
 
     /// Starts to create the objects in a file.
     pub fn begin_to_create(&self, file: &Path) -> Result<std::process::Child> {
         println!("$ kubectl create -f {}", file.display());
-        let mut command = self.command(&self.kubectl, "create -f");
+        let mut command = self.command(&self.kubectl, &["create", "-f"]);
         Ok(command.arg(file).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?)
     }
 
     /// Runs Helm. Prints the command, and its output up to the notes.
-    pub fn helm(&self, arguments: &str) -> Result<()> {
-        println!("$ helm {arguments}");
+    pub fn helm(&self, arguments: &[&str]) -> Result<()> {
+        println!("$ helm {}", arguments.join(" "));
         let text = run(self.command(&self.helm, arguments), None)?;
         text.lines().take_while(|line| *line != "NOTES:").for_each(|line| println!("{line}"));
         Ok(())
@@ -70,7 +83,7 @@ impl Target {
     /// The simulator's answer to a request under `/__sim/`.
     pub fn simulator(&self, verb: &str, path: &str, body: Option<&Value>) -> Result<String> {
         let proxy = format!("/api/v1/namespaces/{SIMULATOR}/services/simulator:80/proxy/__sim/{path}");
-        let mut command = self.command(&self.kubectl, &format!("{verb} --raw {proxy}"));
+        let mut command = self.command(&self.kubectl, &[verb, "--raw", &proxy]);
         if let Some(body) = body {
             let file = self.write("body.json", &body.to_string())?;
             command.arg("-f").arg(file);
@@ -96,21 +109,22 @@ impl Target {
 
     /// Prints what a person would inspect first after a failure.
     pub fn show_the_trouble(&self) {
+        let pods = "app.kubernetes.io/component=operator";
         for arguments in [
-            format!("-n {OPERATOR} logs --prefix --tail=60 --all-containers -l app.kubernetes.io/component=operator"),
-            format!("-n {SIMULATOR} logs --tail=20 simulator"),
-            "get all,mistral --all-namespaces".to_owned(),
-            "get events --all-namespaces --sort-by=.metadata.creationTimestamp".to_owned(),
+            &["-n", OPERATOR, "logs", "--prefix", "--tail=60", "--all-containers", "-l", pods][..],
+            &["-n", SIMULATOR, "logs", "--tail=20", "simulator"],
+            &["get", "all,mistral", "--all-namespaces"],
+            &["get", "events", "--all-namespaces", "--sort-by=.metadata.creationTimestamp"],
         ] {
-            if let Err(error) = self.kubectl(&arguments) {
+            if let Err(error) = self.kubectl(arguments) {
                 println!("{error}");
             }
         }
     }
 
-    fn command(&self, program: &Path, arguments: &str) -> Command {
+    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.args(arguments.split_whitespace()).current_dir(workspace_folder());
+        command.args(arguments).current_dir(workspace_folder());
         command.env("KUBECONFIG", &self.kubeconfig);
         let home = self.folder.path();
         command.env("KUBECACHEDIR", home.join("kubectl"));

@@ -1,4 +1,4 @@
-//! Readers of any JSON and any text: `src/json.rs`, `src/mistral/mask.rs` and the header `Retry-After`.
+//! Readers of any JSON and any text: `src/json.rs`, `src/mistral/redactor.rs` and the header `Retry-After`.
 
 use std::str::FromStr;
 use std::time::Duration;

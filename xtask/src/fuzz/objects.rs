@@ -16,7 +16,7 @@ use mistral_workflows_operator::json;
 use mistral_workflows_operator::platform::apiserver::{Error, describe, finalizers, status_patch};
 use mistral_workflows_operator::platform::decoded::{Decoded, Metadata, MetadataList};
 use mistral_workflows_operator::platform::leader::elector;
-use mistral_workflows_operator::platform::leader::lease::Candidate;
+use mistral_workflows_operator::platform::leader::plan::Candidate;
 use mistral_workflows_operator::platform::refused::Refused;
 use mistral_workflows_operator::platform::watch;
 use mistral_workflows_operator::workspace::connections::Connections;

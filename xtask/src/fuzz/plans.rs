@@ -126,7 +126,9 @@ fn pass(mut state: ExecutionState, remote: &Remote, now: Timestamp, quotes: bool
                 state.claimed(*claim, send);
             }
             Step::Cluster(ClusterStep::SetFinalizer(present)) => state.finalizer = present,
-            Step::Cluster(ClusterStep::Release { .. } | ClusterStep::Delete) => return None,
+            Step::Cluster(ClusterStep::Leave { .. } | ClusterStep::Release { .. } | ClusterStep::Delete) => {
+                return None;
+            }
             Step::Call(Call::GetTarget) => state.target_fetched(Ok(())),
             Step::Call(Call::Compare) => state.compared(Comparison::Same),
             Step::Call(Call::GetRun) if exists => state.fetched(remote.run.clone()),

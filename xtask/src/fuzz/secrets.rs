@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::Secret;
 use mistral_workflows_operator::api::WorkflowExecutionSpec;
 use mistral_workflows_operator::api::values::Kind;
 use mistral_workflows_operator::api::workspace::SecretKeyRef;
-use mistral_workflows_operator::execution::effects::objects::Holder;
-use mistral_workflows_operator::execution::state::input::{Source, Sources, compose, mask};
+use mistral_workflows_operator::execution::effects::input_objects::Holder;
+use mistral_workflows_operator::execution::state::input::{Source, Sources, compose, redactor};
 use mistral_workflows_operator::json::Json;
 use mistral_workflows_operator::mistral::Redactor;
 use mistral_workflows_operator::workspace::credentials::api_key;
@@ -111,7 +111,7 @@ fn values(bytes: &[u8]) -> bool {
     let sources =
         Sources::from([((Kind::Secret, "s".to_owned()), source()), ((Kind::ConfigMap, "c".to_owned()), source())]);
     let spec = spec();
-    let mask = mask(&spec, &sources);
+    let mask = redactor(&spec, &sources);
     let valid = str::from_utf8(text).ok().zip(str::from_utf8(json).ok());
     let valid = valid.and_then(|(text, json)| Some((text, Json::from_text(json.to_owned())?)));
     match compose(&spec, &sources) {

@@ -15,7 +15,7 @@ fn a_run_of_another_workflow_is_not_stopped_by_a_deletion() {
 
 #[test]
 fn a_deletion_after_the_claim_was_dropped_stops_the_run_all_the_same() {
-    let state = ExecutionState { note: ClaimAnnotation::Absent, deleted: Some(at(50)), ..started() };
+    let state = ExecutionState { annotation: ClaimAnnotation::Absent, deleted: Some(at(50)), ..started() };
     assert_eq!(claim_of(step(&state, at(50))).0.execution_id, "run-u-1");
     let state_unreadable = ExecutionState { stop_with: None, ..state };
     assert!(matches!(settled(&state_unreadable, at(60)).requeue, Requeue::After(_)));

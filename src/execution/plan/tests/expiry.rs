@@ -6,8 +6,12 @@ use super::*;
 use crate::api::conditions::EXPIRED;
 use crate::execution::cache::trim_for_cache;
 use crate::execution::controller::Guarded;
+use crate::execution::finished::left;
+use crate::execution::finished::mark::Returns;
 use crate::execution::plan::finish::Ended;
+use crate::execution::plan::refused_writes::Write;
 use crate::platform::apiserver::status_patch;
+use crate::platform::refused::{Cause, Refused};
 
 /// Ended at second 5, reported at second 6, to be deleted an hour later. The finalizer is gone.
 fn finished() -> ExecutionState {
@@ -29,7 +33,7 @@ fn a_resource_is_deleted_when_its_time_is_over_and_not_before() {
     assert_eq!(settled(&state, at(1006)).requeue, Requeue::AtLatest(Duration::from_secs(2600)));
     assert_eq!(step(&state, at(3606)), ClusterStep::Delete);
     let never = ExecutionState { spec: new().spec, ..state };
-    assert_eq!(settled(&never, at(1_000_000)).requeue, Requeue::OnChange);
+    assert_eq!(step(&never, at(1_000_000)), ClusterStep::Leave { returns: Returns::Never });
 }
 
 #[test]
@@ -63,7 +67,7 @@ fn a_resource_that_would_be_created_again_is_kept_and_says_so_once() {
     assert!(expired.message.contains("Argo CD"), "{}", expired.message);
     assert_eq!(kept.requeue, Requeue::OnChange);
     let again = ExecutionState { status: kept.status.clone(), ..state };
-    assert_eq!(settled(&again, at(5000)).status, kept.status);
+    assert_eq!(step(&again, at(5000)), ClusterStep::Leave { returns: Returns::WhenUntracked });
     // The TTL was removed from the spec.
     let spec = new().spec;
     let without = settled(&ExecutionState { spec, ..again }, at(5000)).status;
@@ -119,23 +123,70 @@ fn the_last_change_of_a_resource_comes_after_the_doubt_of_its_claim() {
     state.status.end_time = Some(Time(at(0)));
     state.status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Time(at(0)));
     (state.finalizer, state.spec.ttl_seconds_after_finished) = (true, None);
-    let ClaimAnnotation::Claim(claim) = &state.note else { panic!("not claimed") };
+    let ClaimAnnotation::Claim(claim) = &state.annotation else { panic!("not claimed") };
     let last = (6..)
         .map(at)
-        .find(|now| matches!(plan(&state, *now), Decision::Act(Step::Cluster(ClusterStep::SetFinalizer(false)))))
+        .find(|now| matches!(plan(&state, *now), Decision::Act(Step::Cluster(ClusterStep::Leave { .. }))))
         .unwrap();
     assert!(claim.outcome_known_by() < last && last < at(130), "{last}");
 }
 
 #[test]
-fn what_is_kept_although_its_time_is_over_loses_its_finalizer_all_the_same() {
+fn what_is_kept_although_its_time_is_over_leaves_all_the_same() {
     let mut state =
         ExecutionState { finalizer: true, tracked_by: Some("Flux".into()), ended: seen(1, true), ..finished() };
     state.spec.ttl_seconds_after_finished = Some(0);
     let kept = settled(&state, at(7));
     assert!(is_true(&kept.status.conditions, EXPIRED));
     assert!(matches!(kept.requeue, Requeue::AtLatest(wait) if wait <= Duration::from_secs(125)), "{:?}", kept.requeue);
-    assert_eq!(step(&ExecutionState { status: kept.status, ..state }, at(200)), ClusterStep::SetFinalizer(false));
+    let kept = ExecutionState { status: kept.status, ..state };
+    assert_eq!(step(&kept, at(200)), ClusterStep::Leave { returns: Returns::WhenUntracked });
+}
+
+#[test]
+fn what_expires_soon_stays_in_the_watch_and_what_expires_later_says_when() {
+    let with = |ttl: u32| {
+        let mut state = ExecutionState { finalizer: true, ended: seen(200, true), ..finished() };
+        state.spec.ttl_seconds_after_finished = Some(ttl);
+        state
+    };
+    assert_eq!(step(&with(3000), at(200)), ClusterStep::SetFinalizer(false));
+    let released = ExecutionState { finalizer: false, ..with(3000) };
+    assert_eq!(settled(&released, at(200)).requeue, Requeue::AtLatest(Duration::from_secs(2800)));
+    let later = ClusterStep::Leave { returns: Returns::At(at(90_000)) };
+    assert_eq!(step(&with(90_000), at(200)), later);
+    // It comes back to say why it is not deleted.
+    assert_eq!(step(&ExecutionState { tracked_by: Some("Flux".into()), ..with(90_000) }, at(200)), later);
+}
+
+#[test]
+fn what_came_back_stays_for_a_while_and_what_may_not_be_marked_loses_its_finalizer_alone() {
+    let mut state = ExecutionState { finalizer: true, ended: seen(200, true), ..finished() };
+    state.spec.ttl_seconds_after_finished = None;
+    let mut back = state.clone();
+    let known = left::Memory { had_run: true, end: None, stays: Duration::from_secs(90) };
+    back.memory.left = Some(known);
+    assert_eq!(settled(&back, at(200)).requeue, Requeue::AtLatest(Duration::from_secs(90)));
+    back.memory.left = Some(left::Memory { stays: Duration::ZERO, ..known });
+    assert_eq!(step(&back, at(200)), ClusterStep::Leave { returns: Returns::Never });
+
+    let refused = Refused { cause: Cause::Rule, said: "no labels here".into() };
+    state.refused(Write::Label, refused, at(200));
+    assert_eq!(step(&state, at(200)), ClusterStep::SetFinalizer(false));
+    state.finalizer_set(false);
+    assert_eq!(settled(&state, at(200)).requeue, Requeue::OnChange);
+}
+
+#[test]
+fn an_edit_is_acknowledged_before_the_resource_leaves() {
+    let mut state = ExecutionState { finalizer: true, generation: Some(2), ..finished() };
+    state.spec.ttl_seconds_after_finished = None;
+    assert_eq!(step(&state, at(200)), ClusterStep::SetFinalizer(false));
+    state.finalizer = false;
+    let acknowledged = settled(&state, at(200));
+    assert_eq!(acknowledged.status.observed_generation, Some(2));
+    state.status = acknowledged.status;
+    assert_eq!(step(&state, at(200)), ClusterStep::Leave { returns: Returns::Never });
 }
 
 /// What a reconcile of a finished resource writes into its status, if the cache holds the trimmed resource.
@@ -164,6 +215,8 @@ fn written(change: fn(&mut Value), tracked_by: Option<&str>, now: Timestamp) -> 
             let patch = json!(status_patch(Some(&old), &settled.status).unwrap());
             patch.as_array().unwrap().clone()
         }
+        // There is nothing to be written into the status.
+        Decision::Act(Step::Cluster(ClusterStep::Leave { .. })) => Vec::new(),
         Decision::Act(step) => panic!("{step:?}"),
     }
 }

@@ -57,7 +57,7 @@ fn a_deadline_that_a_refused_claim_has_passed_names_the_refusal_even_where_no_st
 #[test]
 fn a_stop_that_cannot_be_recorded_is_sent_all_the_same() {
     let mut state = started();
-    state.recorded = state.note.clone();
+    state.recorded = state.annotation.clone();
     state.deleted = Some(at(10));
     let (claim, _, send) = claim_of(step(&state, at(10)));
     state.refused(Write::Claim, refused(Cause::Rule), at(10));
@@ -161,7 +161,7 @@ fn a_result_that_is_refused_is_left_out_and_the_run_is_complete() {
 #[test]
 fn a_start_does_not_wait_in_circles_for_a_claim_while_an_earlier_one_cannot_be_completed() {
     let mut state = claimed();
-    state.recorded = state.note.clone();
+    state.recorded = state.annotation.clone();
     state.sent(Err(not_found()));
     // There was room for the claim, but there is none for the outcome of its call.
     let (claim, _, send) = claim_of(step(&state, at(1)));
@@ -177,7 +177,7 @@ fn a_start_does_not_wait_in_circles_for_a_claim_while_an_earlier_one_cannot_be_c
 #[test]
 fn an_end_that_could_not_be_written_is_not_written_over_what_has_happened_since() {
     let mut state = with_claim(|claim| claim.refused = true);
-    state.recorded = state.note.clone();
+    state.recorded = state.annotation.clone();
     state.spec.shutdown = Some(Shutdown::Cancel);
     let end = settled(&state, at(1));
     assert_eq!(ready(&end.status), reason::CANCELED);
@@ -188,7 +188,7 @@ fn an_end_that_could_not_be_written_is_not_written_over_what_has_happened_since(
     // Another operator has started the run meanwhile.
     let theirs = state.claim(&connection(), 2, at(2));
     let mut started = ExecutionState { recorded: ClaimAnnotation::Claim(Box::new(theirs.clone())), ..state.clone() };
-    started.note = started.recorded.clone();
+    started.annotation = started.recorded.clone();
     assert_eq!(step(&started, at(8)), Call::GetRun);
     // The stop request was withdrawn, and nothing has started.
     let edited = ExecutionState { generation: Some(2), ..state };

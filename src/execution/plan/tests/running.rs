@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::execution::effects::orphan::OrphanedRun;
+use crate::execution::finished::mark::Returns;
 use crate::execution::state::Sent;
 use crate::mistral::{Trouble, TroubleKind};
 
@@ -82,15 +83,17 @@ fn a_run_that_the_api_forgot_is_missing_and_lost_after_a_day_but_never_started_a
 }
 
 #[test]
-fn a_finished_one_costs_nothing_but_the_finalizer_that_goes_late() {
+fn a_finished_one_costs_nothing_but_the_write_by_which_it_leaves() {
     let mut state = ExecutionState { refresh: true, ..started() };
     state.fetched(Ok(run("COMPLETED")));
     let status = settled(&state, at(6)).status;
     let finished = ExecutionState { refresh: true, status, ..claimed() };
     assert!(matches!(settled(&finished, at(6)).requeue, Requeue::AtLatest(_)));
-    assert_eq!(step(&finished, at(140)), ClusterStep::SetFinalizer(false));
-    let released = ExecutionState { finalizer: false, ..finished };
-    assert_eq!(settled(&released, at(1000)).requeue, Requeue::OnChange);
+    for finalizer in [true, false] {
+        let finished = ExecutionState { finalizer, ..finished.clone() };
+        assert!(matches!(settled(&finished, at(90)).requeue, Requeue::AtLatest(_)));
+        assert_eq!(step(&finished, at(140)), ClusterStep::Leave { returns: Returns::Never });
+    }
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn a_start_in_doubt_of_a_resource_that_is_gone_is_not_stopped_once_another_may_h
         state.outcomes.sent = sent;
         OrphanedRun::new(&state).unwrap()
     };
-    let ClaimAnnotation::Claim(claim) = claimed().note else { panic!("not claimed") };
+    let ClaimAnnotation::Claim(claim) = claimed().annotation else { panic!("not claimed") };
     let over = claim.outcome_known_by();
     let unknown = orphaned_run(true, Sent::Unknown(trouble()));
     assert!(!unknown.may_be_anothers(at(1)) && unknown.may_be_anothers(over));
@@ -144,7 +147,7 @@ fn the_deletion_of_a_run_that_cannot_be_read_does_not_wait_for_an_answer() {
     let deleting = |mut state: ExecutionState| {
         state.deleted = Some(at(20));
         state.finalizer = true;
-        if let ClaimAnnotation::Claim(claim) = &mut state.note {
+        if let ClaimAnnotation::Claim(claim) = &mut state.annotation {
             claim.stop_since = Some(at(20));
         }
         state
@@ -183,4 +186,27 @@ fn a_run_that_is_there_and_cannot_be_read_counts_as_started() {
         state.fetched(Err(Error::Unreadable { too_long: false, message: "not JSON".into() }));
     }
     assert!(is_true(&settled(&state, at(20)).status.conditions, STARTED));
+}
+
+#[test]
+fn an_edit_after_the_end_is_acknowledged() {
+    let mut state = ExecutionState { refresh: true, ..started() };
+    state.fetched(Ok(run("COMPLETED")));
+    let status = settled(&state, at(6)).status;
+    let edited = ExecutionState { generation: Some(2), finalizer: false, status, ..claimed() };
+    let acknowledged = settled(&edited, at(1000)).status;
+    assert_eq!(acknowledged.observed_generation, Some(2));
+    assert!(acknowledged.conditions.iter().all(|condition| condition.observed_generation == Some(2)));
+}
+
+#[test]
+fn a_run_whose_state_cannot_be_read_for_long_says_so() {
+    let mut state = ExecutionState { refresh: true, ..started() };
+    for _ in 0..4 {
+        state.fetched(Err(transient()));
+        assert_eq!(ready(&settled(&state, at(50)).status), reason::RUNNING);
+    }
+    state.fetched(Err(transient()));
+    assert_eq!(ready(&settled(&state, at(50)).status), reason::API_UNAVAILABLE);
+    assert!(is_true(&settled(&state, at(50)).status.conditions, STARTED));
 }

@@ -14,7 +14,7 @@ fn told(shutdown: Shutdown) -> ExecutionState {
 /// The same, recorded in the claim since second 50.
 fn recorded(shutdown: Shutdown) -> ExecutionState {
     let mut state = told(shutdown);
-    let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
+    let ClaimAnnotation::Claim(claim) = &mut state.annotation else { unreachable!() };
     (claim.stop_since, claim.stop_for) = (Some(at(50)), Some(StopFor::Shutdown));
     state
 }
@@ -68,7 +68,7 @@ fn every_end_of_a_stopped_run_is_told_as_what_it_is() {
         ("TIMED_OUT", StopFor::Shutdown, reason::TIMED_OUT),
     ] {
         let mut state = recorded(Shutdown::Cancel);
-        let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
+        let ClaimAnnotation::Claim(claim) = &mut state.annotation else { unreachable!() };
         claim.stop_for = Some(why);
         state.fetched(Ok(run(end)));
         state.outcomes.failure = FailureText::Read(Some("no".into()));
@@ -168,7 +168,7 @@ fn a_start_in_doubt_is_resolved_before_it_is_given_up() {
 
 #[test]
 fn a_claim_that_was_lost_is_no_proof_that_nothing_started() {
-    let mut state = ExecutionState { note: ClaimAnnotation::Absent, ..claimed() };
+    let mut state = ExecutionState { annotation: ClaimAnnotation::Absent, ..claimed() };
     state.status.execution_id = Some("run-u-1".into());
     state.spec.starting_deadline_seconds = Some(10);
     assert_eq!(claim_of(step(&state, at(20))).0.execution_id, "run-u-1");
@@ -220,10 +220,10 @@ fn a_run_that_was_past_its_deadline_when_it_was_found_is_first_told_to_have_star
 #[test]
 fn a_stop_that_is_recorded_goes_on_when_the_claim_is_lost() {
     let mut state = recorded(Shutdown::Cancel);
-    let ClaimAnnotation::Claim(claim) = &state.note else { unreachable!() };
+    let ClaimAnnotation::Claim(claim) = &state.annotation else { unreachable!() };
     state.memory.claim = Some(Box::new(ClaimBackup::of(claim.as_ref(), &state.derived_id())));
     // As after `kubectl replace` with a manifest that has neither.
-    (state.note, state.spec.shutdown) = (ClaimAnnotation::Absent, None);
+    (state.annotation, state.spec.shutdown) = (ClaimAnnotation::Absent, None);
     let (claim, ..) = claim_of(step(&state, at(60)));
     assert_eq!((claim.stop_since, claim.stop_for), (Some(at(50)), Some(StopFor::Shutdown)));
 }

@@ -40,7 +40,7 @@ fn claimed_with_secret(more: Value, change: impl FnOnce(&mut Claim)) -> Executio
     change(&mut claim);
     state.memory.claim = Some(Box::new(ClaimBackup { own: true, refused: claim.refused, ..state.known(&claim) }));
     state.outcomes.input = Input::NotRead;
-    state.note = ClaimAnnotation::Claim(Box::new(claim));
+    state.annotation = ClaimAnnotation::Claim(Box::new(claim));
     state.finalizer = true;
     state
 }
@@ -158,7 +158,7 @@ fn a_value_that_changed_between_two_attempts_starts_nothing_if_the_first_may_hav
 #[test]
 fn a_claim_that_was_lost_is_put_back_with_the_versions_that_are_remembered() {
     let mut state = claimed_with_secret(json!({}), |_| {});
-    let ClaimAnnotation::Claim(claim) = std::mem::replace(&mut state.note, ClaimAnnotation::Absent) else {
+    let ClaimAnnotation::Claim(claim) = std::mem::replace(&mut state.annotation, ClaimAnnotation::Absent) else {
         panic!("no claim")
     };
     state.memory.claim = Some(Box::new(ClaimBackup::of(claim.as_ref(), &state.derived_id())));
@@ -206,7 +206,7 @@ fn what_cannot_be_masked_is_withheld_and_the_run_has_ended_all_the_same() {
     let text = json!({ "echo": VALUE });
     let packed = json!({ "b64payload": "dDBwc2VjcmV0", "encoding_options": ["compressed"], "empty": false });
     let forget: fn(&mut ExecutionState) = |state| {
-        let ClaimAnnotation::Claim(claim) = &mut state.note else { return };
+        let ClaimAnnotation::Claim(claim) = &mut state.annotation else { return };
         claim.inputs.clear();
     };
     let keep: fn(&mut ExecutionState) = |_| {};

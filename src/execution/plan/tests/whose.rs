@@ -9,12 +9,12 @@ fn second_attempt() -> ExecutionState {
 
 /// The claim as it was in an export from before the second attempt.
 fn exported(state: &ExecutionState) -> Claim {
-    let ClaimAnnotation::Claim(claim) = &state.note else { unreachable!() };
+    let ClaimAnnotation::Claim(claim) = &state.annotation else { unreachable!() };
     Claim { attempt: 1, revision: 3, refused: true, send_before: at(-100), ..claim.as_ref().clone() }
 }
 
 fn noted(state: &ExecutionState, claim: Claim) -> ExecutionState {
-    ExecutionState { note: ClaimAnnotation::Claim(Box::new(claim)), ..state.clone() }
+    ExecutionState { annotation: ClaimAnnotation::Claim(Box::new(claim)), ..state.clone() }
 }
 
 /// Claims that replace the present one: a description, and the resource with that claim.
@@ -53,9 +53,9 @@ fn a_doubt_ends_with_the_age_of_the_claim_in_whichever_process_unless_somebody_e
     // A process that has just begun finds the claim.
     let found = |age: Option<u64>, refused: bool| {
         let mut state = with_claim(|claim| (claim.refused, claim.claimant) = (refused, "earlier".into()));
-        let ClaimAnnotation::Claim(claim) = &state.note else { unreachable!() };
+        let ClaimAnnotation::Claim(claim) = &state.annotation else { unreachable!() };
         state.memory.claim = Some(Box::new(ClaimBackup::of(claim, "run-u-1")));
-        state.recorded = state.note.clone();
+        state.recorded = state.annotation.clone();
         state.claim_age = age.map(Duration::from_secs);
         state.began = at(91);
         state.fetched(Err(not_found()));
@@ -81,7 +81,7 @@ fn a_doubt_ends_with_the_age_of_the_claim_in_whichever_process_unless_somebody_e
 fn a_claim_has_an_age_only_on_the_resource_that_it_was_written_on() {
     let aged = |change: fn(&mut Claim)| {
         let mut state = with_claim(change);
-        state.recorded = state.note.clone();
+        state.recorded = state.annotation.clone();
         state.instance.api_server_time = Some(at(100));
         state
     };
@@ -104,9 +104,9 @@ fn a_claim_has_an_age_only_on_the_resource_that_it_was_written_on() {
 fn a_refusal_that_this_process_has_not_seen_is_not_believed() {
     // The call of this process is in flight, and somebody writes that it was refused.
     let mut state = claimed();
-    let ClaimAnnotation::Claim(claim) = &state.note else { unreachable!() };
+    let ClaimAnnotation::Claim(claim) = &state.annotation else { unreachable!() };
     let claim = Claim { refused: true, ..claim.as_ref().clone() };
-    state.note = ClaimAnnotation::Claim(Box::new(claim.clone()));
+    state.annotation = ClaimAnnotation::Claim(Box::new(claim.clone()));
     state.fetched(Err(not_found()));
     assert!(!state.is_refused(&claim) && !state.doubt(&claim).is_zero());
     state.sent(Err(not_found()));
@@ -300,7 +300,7 @@ fn the_active_deadline_trusts_the_apis_clock_no_further_than_ours() {
 #[test]
 fn a_stop_that_a_backup_brings_back_shortens_no_grace() {
     let mut state = ExecutionState { deleted: Some(at(5000)), ..started() };
-    let ClaimAnnotation::Claim(claim) = &mut state.note else { unreachable!() };
+    let ClaimAnnotation::Claim(claim) = &mut state.annotation else { unreachable!() };
     claim.stop_since = Some(at(100));
     assert_eq!(claim_of(step(&state, at(5000))).0.stop_since, Some(at(5000)));
 }
@@ -349,4 +349,67 @@ fn a_refused_claim_says_nothing_once_the_api_has_told_of_a_run() {
     state.spec.shutdown = Some(Shutdown::Cancel);
     state.memory.seen = true;
     assert_eq!(step(&state, at(50)), Call::GetRun);
+}
+
+/// The claim of another namespace came with a restore, and its run goes on.
+fn restored_elsewhere(more: Value) -> ExecutionState {
+    let claim = Claim { uid: Some("u-0".into()), ..claimed_elsewhere("run", "another-namespace") };
+    let mut state = of_resource(json!({ "annotations": annotation(&claim) }), more);
+    state.fetched(Ok(run("RUNNING")));
+    state
+}
+
+#[test]
+fn a_run_that_goes_on_under_a_foreign_claim_is_only_read_until_a_person_consents() {
+    let mut state = restored_elsewhere(json!({ "shutdown": "Terminate", "activeDeadlineSeconds": 1 }));
+    let read = settled(&state, at(1000));
+    assert_eq!(ready(&read.status), reason::RUNNING);
+    assert_eq!(find(&read.status.conditions, STARTED).unwrap().reason, reason::ADOPTED);
+    state.status = read.status;
+    assert_eq!(ready(&settled(&state, at(1000)).status), reason::RUNNING, "neither a shutdown nor a deadline stops it");
+    let mut gone = state.clone();
+    gone.fetched(Err(not_found()));
+    assert!(is_true(&settled(&gone, at(1000)).status.conditions, MISSING), "it is not started here");
+    // The restore may have brought the finalizer.
+    (state.deleted, state.finalizer) = (Some(at(1000)), true);
+    assert_eq!(step(&state, at(1000)), ClusterStep::Release { abandoned: false }, "a deletion does not stop it");
+}
+
+#[test]
+fn after_a_consent_the_run_of_a_foreign_claim_is_owned_and_not_started_again() {
+    let unread = ExecutionState { outcomes: Outcomes::default(), ..restored_elsewhere(json!({})) };
+    let read = ExecutionState { status: settled(&restored_elsewhere(json!({})), at(1000)).status, ..unread.clone() };
+    for (what, state) in [("before its run was read", unread), ("after it", read)] {
+        let mut state = ExecutionState { take_over: Some("run-u-1".into()), refresh: true, ..state };
+        let Step::Cluster(ClusterStep::WriteClaim { claim, finalizer, send, consent }) = step(&state, at(1000)) else {
+            panic!("{what}: no claim");
+        };
+        assert_eq!((claim.owner == state.owner, claim.read_only), (true, false), "{what}");
+        assert_eq!((finalizer, send, consent), (true, false, true), "{what}");
+        state.claimed(*claim, false);
+        (state.finalizer, state.take_over, state.memory.consented) = (finalizer, None, true);
+        assert_eq!(step(&state, at(1000)), Call::GetRun, "{what}");
+        state.fetched(Ok(run("RUNNING")));
+        let running = settled(&state, at(1000)).status;
+        assert_eq!(ready(&running), reason::RUNNING, "{what}");
+        assert_eq!(find(&running.conditions, STARTED).unwrap().reason, reason::STARTED, "{what}");
+        // It stays so if the claim is lost, as by `kubectl replace`.
+        let lost = ExecutionState {
+            annotation: ClaimAnnotation::Absent,
+            recorded: ClaimAnnotation::Absent,
+            outcomes: Outcomes::default(),
+            status: running.clone(),
+            ..state.clone()
+        };
+        for memory in [state.memory.clone(), Memory::default()] {
+            let (restored, ..) = claim_of(step(&ExecutionState { memory, ..lost.clone() }, at(1001)));
+            assert!(!restored.read_only, "{what}");
+        }
+        // It is this resource's to stop.
+        state = ExecutionState { status: running, deleted: Some(at(1001)), ..state };
+        let (stop, _, send) = claim_of(step(&state, at(1001)));
+        assert_eq!((stop.stop_since, send), (Some(at(1001)), false), "{what}");
+        state.claimed(stop, false);
+        assert_eq!(step(&state, at(1001)), Call::Stop(StopCall::Cancel), "{what}");
+    }
 }

@@ -25,6 +25,11 @@ async fn a_body_above_4_mib_is_refused_with_413() {
     let body = json!({ "extensions": { "x": "x".repeat(4 * MIB) } });
     let (status, body) = sim.execute(body).await;
     assert_eq!((status, body), (413, json!({ "detail": "Request Entity Too Large" })));
+    // A control is refused as well, and has no effect.
+    let spec = json!({ "name": "large", "input_schema": { "description": "x".repeat(4 * MIB) } });
+    let (status, body) = sim.call("POST", "/__sim/workflows", Some(spec)).await;
+    assert_eq!((status, body), (413, json!({ "error": "the body is too large" })));
+    assert_eq!(sim.get("/v1/workflows/large").await.0, 404);
 }
 
 #[tokio::test]

@@ -1,0 +1,205 @@
+//! Decides the next step for a workflow from what is known. No I/O here.
+//!
+//! A reconcile calls [`plan`], carries out the step, folds its outcome into [`WorkflowState`] and calls [`plan`] again,
+//! until it settles. A reconcile changes at most one thing at the API.
+
+mod compare;
+mod delete;
+mod notices;
+mod trouble;
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+pub use notices::drifted;
+
+use compare::compare;
+use delete::delete;
+use notices::settle;
+use trouble::{change_failed, not_found, troubled};
+
+use super::fields::Field;
+use super::state::{Address, Change, Registrations, Remote, WorkflowState};
+use super::status::{self, reason};
+use crate::api::conditions::{self, Progress, READY};
+use crate::api::{WorkflowDeletionPolicy, WorkflowStatus as Status};
+use crate::clock::later;
+use crate::platform::events::Notice;
+use crate::platform::reconcile;
+use crate::platform::requeue::Requeue;
+use crate::workspace::access::{ConnectionInfo, Workspace};
+
+/// How long the resources of one manifest may take to arrive.
+const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
+/// Reasons that a Workflow has while its Workspace may still arrive.
+const ARRIVING: [&str; 3] = [reason::SUSPENDED, reason::WORKSPACE_NOT_FOUND, reason::WORKSPACE_NOT_READY];
+
+/// What a reconcile does next.
+pub type Decision = reconcile::Decision<Step, Settled>;
+
+/// One effect or request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Something in the cluster.
+    Cluster(ClusterStep),
+    /// A call to Mistral's API. It needs a permit.
+    Call(Call),
+    /// Archive the workflow with this UUID, or take it out of the archive: in one call with others, which has a permit of
+    /// its own.
+    SetArchived(String, bool),
+}
+
+/// A step that does not call Mistral's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterStep {
+    /// Put the operator's finalizer on the resource, or take it off.
+    SetFinalizer(bool),
+    /// Take the operator's finalizer off a resource that is being deleted.
+    Release {
+        /// The workflow may not be archived, which is to be reported.
+        abandoned: bool,
+    },
+}
+
+/// A call to Mistral's API, or the reading of one list.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    /// Find the UUID of the workflow with this name.
+    Find(String),
+    /// Get the workflow.
+    Get(String),
+    /// Read the versions of the workflow with this UUID.
+    ReadRegistrations(String),
+    /// Set these fields of the workflow with this UUID.
+    Update(String, Vec<Field>),
+}
+
+impl From<ClusterStep> for Step {
+    fn from(step: ClusterStep) -> Self {
+        Self::Cluster(step)
+    }
+}
+
+impl From<Call> for Step {
+    fn from(call: Call) -> Self {
+        Self::Call(call)
+    }
+}
+
+/// The end of a reconcile.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// Written if it differs from the current one.
+    pub status: Status,
+    /// What this reconcile has done: published whether or not the status can be written.
+    pub done: Vec<Notice>,
+    /// What is new in the status: published once the status is written.
+    pub news: Vec<Notice>,
+    pub requeue: Requeue,
+}
+
+/// The next step.
+pub fn plan(state: &WorkflowState, now: Timestamp) -> Decision {
+    let refused = state.memory.finalizer_refused.as_ref().and_then(|refusal| refusal.left(&state.version, now));
+    match (decide(state, refused, now), refused) {
+        (Decision::Settle(mut settled), Some(left)) => {
+            settled.requeue = settled.requeue.within(left);
+            Decision::Settle(settled)
+        }
+        (decision, _) => decision,
+    }
+}
+
+/// `refused` is how long the finalizer, which the API server refuses, is not tried again.
+fn decide(state: &WorkflowState, refused: Option<Duration>, now: Timestamp) -> Decision {
+    if let Some(since) = state.deleted {
+        return match refused {
+            Some(left) => settle(state, state.status.clone(), Requeue::After(left)),
+            None => delete(state, since, now),
+        };
+    }
+    let wants = state.spec.deletion_policy == WorkflowDeletionPolicy::Archive;
+    // Everything else goes on without the finalizer.
+    if state.finalizer != wants && refused.is_none() {
+        return Decision::Act(ClusterStep::SetFinalizer(wants).into());
+    }
+    if state.spec.suspend {
+        let message = "spec.suspend is true, so the operator leaves the workflow alone; set it to false to resume.";
+        return settle(
+            state,
+            status::unready(state, Progress::Working, reason::SUSPENDED, message, now),
+            Requeue::OnChange,
+        );
+    }
+    let connection = match &state.workspace {
+        Workspace::Ready(connection) => connection,
+        Workspace::Pending => return settle(state, state.status.clone(), Requeue::OnChange),
+        // A manifest may list the Workflow before its Workspace.
+        Workspace::NotFound if now < later(state.created, APPLIED_TOGETHER) => {
+            return settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1)));
+        }
+        Workspace::NotFound => {
+            let message =
+                format!("There is no Workspace \"{}\" in this namespace; create it.", state.spec.workspace_ref.name);
+            // A Workflow that got further before had its Workspace, which has been deleted.
+            let (wait, left) = match conditions::find(&state.status.conditions, READY) {
+                // What was reported as stalled stays stalled.
+                Some(_) if conditions::is_true(&state.status.conditions, conditions::STALLED) => {
+                    (Progress::Stalled, None)
+                }
+                Some(ready) if !ARRIVING.contains(&ready.reason.as_str()) => (Progress::Stalled, None),
+                Some(_) | None => Progress::for_missing(state.created, now),
+            };
+            let requeue = left.map_or(Requeue::OnChange, Requeue::After);
+            return settle(state, status::unready(state, wait, reason::WORKSPACE_NOT_FOUND, &message, now), requeue);
+        }
+        Workspace::NotReady(why, wait) => {
+            let message = format!("Workspace \"{}\" is not ready: {why}", state.spec.workspace_ref.name);
+            let status = status::unready(state, *wait, reason::WORKSPACE_NOT_READY, &message, now);
+            return settle(state, status, Requeue::OnChange);
+        }
+    };
+    if !state.refresh {
+        if let Some(wait) = state.memory.retries.held(state.generation, connection, now) {
+            return settle(state, state.status.clone(), Requeue::Hold(wait));
+        }
+        if is_up_to_date(state) && state.change == Change::None && state.remote == Remote::NotFetched {
+            return settle(state, state.status.clone(), Requeue::OnChange);
+        }
+    }
+    observe(state, connection, now)
+}
+
+/// Whether the status is about this spec and nothing is wrong: then drift detection reports changes.
+fn is_up_to_date(state: &WorkflowState) -> bool {
+    state.status.observed_generation == state.generation
+        && conditions::is_true(&state.status.conditions, READY)
+        && state.status.contested_fields.is_empty()
+        && !state.memory.incomplete
+}
+
+/// Reads until everything is known that the next decision needs.
+fn observe(state: &WorkflowState, connection: &ConnectionInfo, now: Timestamp) -> Decision {
+    if let Change::Failed { fields, trouble } = &state.change {
+        return change_failed(state, fields, trouble, now);
+    }
+    match (&state.remote, &state.address) {
+        (Remote::NotFetched, Address::NotFetched) => Decision::Act(Call::Find(state.identifier.clone()).into()),
+        (Remote::NotFetched, Address::Absent) | (Remote::Absent, _) => not_found(state, now),
+        (Remote::NotFetched, Address::Unknown(trouble)) | (Remote::Unknown(trouble), _) => {
+            troubled(state, trouble, now)
+        }
+        (Remote::NotFetched, Address::Direct(address)) => Decision::Act(Call::Get(address.clone()).into()),
+        (Remote::Found(workflow), _)
+            if state.registrations == Registrations::NotFetched && state.lacks_registrations(workflow) =>
+        {
+            Decision::Act(Call::ReadRegistrations(workflow.id.clone()).into())
+        }
+        (Remote::Found(workflow), _) => compare(state, connection, workflow, now),
+    }
+}
+
+fn blocked(state: &WorkflowState, reason: &str, message: &str, requeue: Requeue, now: Timestamp) -> Decision {
+    settle(state, status::unready(state, Progress::Stalled, reason, message, now), requeue)
+}

@@ -1,0 +1,95 @@
+//! A field that somebody else sets as well.
+
+use super::*;
+
+#[test]
+fn a_value_that_comes_back_is_set_three_times_and_then_hourly() {
+    let mut state = wanting(json!({ "tags": ["ours"] }));
+    let mut sets = Vec::new();
+    for minute in (0..130).step_by(5) {
+        let now = at(minute * 60);
+        let mut pass = answered(WorkflowState { refresh: true, ..state.clone() }, json!({ "tags": ["theirs"] }));
+        if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, now) {
+            sets.push(minute);
+            pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), now);
+        }
+        let end = settled(&pass, now);
+        assert_eq!(is_true(&end.status.conditions, CONTESTED), minute >= 10, "{minute}");
+        assert_eq!(end.news.iter().filter(|it| it.reason == reason::CONTESTED).count(), usize::from(minute == 10));
+        if minute >= 15 && !sets.contains(&minute) {
+            assert!(is_true(&end.status.conditions, STALLED));
+            assert_eq!(end.status.contested_fields, ["tags"]);
+        }
+        state = next(&pass, now);
+    }
+    assert_eq!(sets, [0, 5, 10, 70]);
+}
+
+#[test]
+fn a_restart_does_not_begin_the_fight_anew() {
+    let mut state = wanting(json!({ "tags": ["ours"] }));
+    for minute in 0..4 {
+        let mut pass = answered(WorkflowState { refresh: true, ..state.clone() }, json!({ "tags": ["theirs"] }));
+        if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, at(minute * 60)) {
+            pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(minute * 60));
+        }
+        state = next(&pass, at(minute * 60));
+    }
+    assert_eq!(ready(&state.status), reason::CONTESTED);
+    let restarted = WorkflowState { memory: Memory::default(), ..state };
+    let pass = |now| plan(&answered(restarted.clone(), json!({ "tags": ["theirs"] })), now);
+    assert!(matches!(pass(at(600)), Decision::Settle(_)));
+    assert!(matches!(pass(at(3900)), Decision::Act(Step::Call(Call::Update(..)))));
+    // Once the field is set again after the hour, the next reversal makes it contested at once.
+    let mut last = answered(restarted.clone(), json!({ "tags": ["theirs"] }));
+    last.changed(vec![Field::Tags], Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(3900));
+    let state = answered(WorkflowState { refresh: true, ..next(&last, at(3900)) }, json!({ "tags": ["theirs"] }));
+    assert_eq!(ready(&settled(&state, at(4000)).status), reason::CONTESTED);
+}
+
+#[test]
+fn a_value_that_the_api_keeps_otherwise_does_not_spin() {
+    let mut state = wanting(json!({ "displayName": "Invoices" }));
+    let mut sets = 0;
+    for second in (0..1000).step_by(10) {
+        let mut pass = answered(state.clone(), json!({ "display_name": "INVOICES" }));
+        if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, at(second)) {
+            sets += 1;
+            pass.changed(fields, Ok(Some(workflow(json!({ "display_name": "INVOICES" })))), at(second));
+        }
+        state = next(&pass, at(second));
+    }
+    assert_eq!(sets, 3);
+    assert_eq!(ready(&state.status), reason::CONTESTED);
+}
+
+/// A workflow with a contested field, at the time at which that is reported.
+fn contested() -> WorkflowState {
+    let mut state = wanting(json!({ "tags": ["ours"] }));
+    for minute in 0..4 {
+        let mut pass = answered(WorkflowState { refresh: true, ..state.clone() }, json!({ "tags": ["theirs"] }));
+        if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, at(minute * 60)) {
+            pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(minute * 60));
+        }
+        state = next(&pass, at(minute * 60));
+    }
+    assert_eq!(ready(&state.status), reason::CONTESTED);
+    state
+}
+
+#[test]
+fn an_edit_ends_the_contest_whichever_way_it_goes() {
+    for spec in [json!({}), json!({ "tags": ["theirs"] })] {
+        let agreed = WorkflowState { generation: Some(2), spec: wanting(spec.clone()).spec, ..contested() };
+        let end = settled(&answered(agreed, json!({ "tags": ["theirs"] })), at(300));
+        assert_eq!(ready(&end.status), reason::IN_SYNC, "{spec}");
+        assert!(find(&end.status.conditions, CONTESTED).is_none() && end.status.contested_fields.is_empty(), "{spec}");
+        assert_eq!(end.requeue, Requeue::OnChange);
+    }
+    // A new value is set at once, also by a process that remembers nothing, and after trouble.
+    let spec = wanting(json!({ "tags": ["new"] })).spec;
+    let mut edited = WorkflowState { generation: Some(2), spec, memory: Memory::default(), ..contested() };
+    edited.fetched(Err(Error::Transient { retry_after: None, message: "down".into() }));
+    let state = answered(next(&edited, at(300)), json!({ "tags": ["theirs"] }));
+    assert!(matches!(plan(&state, at(310)), Decision::Act(Step::Call(Call::Update(..)))));
+}
