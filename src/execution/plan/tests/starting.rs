@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::conditions::{EDITED, RECONCILING, STALLED};
+use crate::execution::finished::left;
 
 #[test]
 fn a_new_resource_is_claimed_and_its_call_sent_without_asking() {
@@ -263,4 +264,21 @@ fn the_conditions_of_a_first_status_stand_in_one_order() {
         state.fetched(Ok(run("RUNNING")));
     };
     assert_eq!(first(&edited), [EDITED, STARTED, READY, RECONCILING]);
+}
+
+#[test]
+fn what_has_left_the_watch_in_this_term_is_never_taken_for_new() {
+    let left = |had_run: bool| {
+        let mut state = new();
+        state.memory.left = Some(left::Memory { had_run, end: None, stays: Duration::ZERO });
+        state.memory.seen = had_run;
+        state
+    };
+    assert!(claim_of(step(&new(), at(1))).2, "a new one is started without a question");
+    for (had_run, starts) in [(true, false), (false, true)] {
+        let mut state = left(had_run);
+        assert_eq!(step(&state, at(1)), Call::GetRun);
+        state.fetched(Err(not_found()));
+        assert_eq!(claim_of(step(&state, at(1))).2, starts, "had a run: {had_run}");
+    }
 }
