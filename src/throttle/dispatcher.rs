@@ -1,4 +1,5 @@
-//! Decides who may call next. It looks at the bucket, the queue and the calls in flight, does no I/O and reads no clock.
+//! Decides which caller gets the next permit, from the bucket, the queue and the calls in flight. There is no I/O here, and
+//! callers pass in the time.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -20,8 +20,8 @@ pub const BASE_URL_NOT_ALLOWED: &str = "BaseURLNotAllowed";
 ///
 /// Do: create the Secret in the Workspace's namespace; the operator finds it within a minute.
 pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
-/// The Secret lacks the key that the spec names, or its value cannot be an API key. The message says what is wrong
-/// with the value: `Bearer`, quotation marks, a byte order mark, a line break.
+/// The Secret has no entry of the name that the spec gives, or the entry cannot be an API key. The message names what
+/// does not belong there, such as `Bearer`, quotation marks, a byte order mark or a line break.
 ///
 /// On: `Ready`, Event
 ///

@@ -101,8 +101,8 @@ impl Left {
 
     /// A watch shows a marked resource, which comes back at this time, if at all.
     ///
-    /// One of this term that this process has not marked is remembered, too: whoever marked it has hidden it, and it may
-    /// have had a run.
+    /// The process also remembers a resource that was created in this term and that somebody else has marked. Its run may
+    /// have started before the mark hid it.
     pub fn is_marked(&self, scope: usize, resource: Returning, of_this_term: bool, due: Option<Timestamp>) {
         let mut known = self.lock();
         let place = Place::Marked { scope: Some(scope), seen: Instant::now() };

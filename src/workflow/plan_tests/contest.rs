@@ -27,16 +27,7 @@ fn a_value_that_comes_back_is_set_three_times_and_then_hourly() {
 
 #[test]
 fn a_restart_does_not_begin_the_fight_anew() {
-    let mut state = wanting(json!({ "tags": ["ours"] }));
-    for minute in 0..4 {
-        let mut pass = answered(WorkflowState { refresh: true, ..state.clone() }, json!({ "tags": ["theirs"] }));
-        if let Decision::Act(Step::Call(Call::Update(_, fields))) = plan(&pass, at(minute * 60)) {
-            pass.changed(fields, Ok(Some(workflow(json!({ "tags": ["ours"] })))), at(minute * 60));
-        }
-        state = next(&pass, at(minute * 60));
-    }
-    assert_eq!(ready(&state.status), reason::CONTESTED);
-    let restarted = WorkflowState { memory: Memory::default(), ..state };
+    let restarted = WorkflowState { memory: Memory::default(), ..contested() };
     let pass = |now| plan(&answered(restarted.clone(), json!({ "tags": ["theirs"] })), now);
     assert!(matches!(pass(at(600)), Decision::Settle(_)));
     assert!(matches!(pass(at(3900)), Decision::Act(Step::Call(Call::Update(..)))));

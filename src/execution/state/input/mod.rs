@@ -1,4 +1,5 @@
-//! The input of a run, of which ConfigMaps and Secrets may hold parts: whether it is complete, and the call with it.
+//! The input of a run. ConfigMaps and Secrets may hold parts of it. This module decides whether the input is complete, and
+//! builds the call that carries it.
 
 mod compose;
 mod redaction;
