@@ -24,6 +24,7 @@ mod namespaces;
 mod observe;
 mod poison;
 mod process;
+mod recipes;
 mod refused;
 mod release;
 mod setup;
