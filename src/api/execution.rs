@@ -13,8 +13,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::WorkspaceRef;
+use super::schema::unchanged;
 use super::values::{InputFrom, ResultRef, ResultTo};
+use super::workspace::WorkspaceRef;
 use crate::json::{self, Json};
 
 /// One run of a workflow.
@@ -104,7 +105,7 @@ pub struct WorkflowExecutionSpec {
 
     /// The workflow's input: a JSON object of at most 2 MB, the limit of the API. Immutable.
     #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "super::object_schema")]
+    #[schemars(schema_with = "super::schema::object_schema")]
     pub input: Option<Json>,
 
     /// Parts of the input that come from ConfigMaps and Secrets of this namespace. The operator
@@ -131,7 +132,7 @@ pub struct WorkflowExecutionSpec {
 
     /// Plugin data, passed to the API unchanged. Immutable.
     #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "super::object_schema")]
+    #[schemars(schema_with = "super::schema::object_schema")]
     pub extensions: Option<Json>,
 
     /// If true, the run does not start. A run that has started is not affected.
@@ -203,12 +204,6 @@ pub struct WorkflowExecutionSpec {
 pub struct LeftOut {
     /// Fingerprint of everything that decides what a run does.
     pub digest: String,
-}
-
-/// A CEL rule under which an optional field may not change, appear or vanish. A null counts as an absent field. The
-/// value compared must not have optional fields itself, because a null in them would count as a value.
-pub(super) fn unchanged(field: &str) -> String {
-    format!("has(self.{field}) ? has(oldSelf.{field}) && self.{field} == oldSelf.{field} : !has(oldSelf.{field})")
 }
 
 /// The same rule for `inputFrom`, whose entries have optional fields.
@@ -303,7 +298,7 @@ pub struct WorkflowExecutionStatus {
     /// `Started`, `Complete`, `Failed`, `Ready`, `Reconciling` and `Stalled`. `Missing`, `Edited`,
     /// `Expired` and `ResultNotWritten` are present only while they apply.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "super::conditions_schema")]
+    #[schemars(schema_with = "super::schema::conditions_schema")]
     pub conditions: Vec<Condition>,
     /// Id of the run at the API.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -332,7 +327,7 @@ pub struct WorkflowExecutionStatus {
     pub duration_ms: Option<i64>,
     /// The run's result, if it has at most spec.result.maxBytes bytes.
     #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "super::any_schema")]
+    #[schemars(schema_with = "super::schema::any_schema")]
     pub result: Option<Json>,
     /// Size of the result in bytes of compact JSON.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -8,13 +8,13 @@
 pub mod conditions;
 pub mod execution;
 pub mod reasons;
+mod schema;
 pub mod values;
 pub mod workflow;
 pub mod workspace;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use schemars::{Schema, json_schema};
 use serde_json::Value;
 
 pub use execution::{DeletionPolicy, Shutdown, WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
@@ -51,25 +51,4 @@ fn as_the_api_server_wants_it(crd: CustomResourceDefinition) -> CustomResourceDe
     let mut value = serde_json::json!(crd);
     change(&mut value);
     serde_json::from_value(value).unwrap_or(crd)
-}
-
-/// Schema of `status.conditions`: a list keyed by type, so that several writers can merge into it.
-fn conditions_schema(generator: &mut schemars::SchemaGenerator) -> Schema {
-    let condition = generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>();
-    json_schema!({
-        "type": "array",
-        "items": condition,
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["type"],
-    })
-}
-
-/// Schema of a JSON object with any content. Null counts as absent.
-fn object_schema(_: &mut schemars::SchemaGenerator) -> Schema {
-    json_schema!({ "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true })
-}
-
-/// Schema of any JSON value.
-fn any_schema(_: &mut schemars::SchemaGenerator) -> Schema {
-    json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
 }

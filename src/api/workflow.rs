@@ -145,7 +145,7 @@ pub struct WorkflowStatus {
     /// `Ready`, `Reconciling` and `Stalled`. `Active`: a live worker serves the workflow.
     /// `Contested`, `Ambiguous` and `NeedsUser` are present only while they apply.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "super::conditions_schema")]
+    #[schemars(schema_with = "super::schema::conditions_schema")]
     pub conditions: Vec<Condition>,
     /// UUID of the workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,11 +216,11 @@ pub struct Definition {
     pub registration_id: String,
     /// JSON Schema of the input.
     #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "super::any_schema")]
+    #[schemars(schema_with = "super::schema::any_schema")]
     pub input_schema: Option<Json>,
     /// JSON Schema of the result.
     #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "super::any_schema")]
+    #[schemars(schema_with = "super::schema::any_schema")]
     pub output_schema: Option<Json>,
     /// Why the status does not show the schemas.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -110,7 +110,7 @@ pub struct WorkspaceStatus {
     /// `DiscoveryIncomplete` while discovery cannot create or delete a Workflow, or cannot read the
     /// list of workflows. `DriftUnseen` while the operator cannot see changes made in Mistral.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "super::conditions_schema")]
+    #[schemars(schema_with = "super::schema::conditions_schema")]
     pub conditions: Vec<Condition>,
     /// The Mistral workspace that the key belongs to, if the API reports it.
     #[serde(skip_serializing_if = "Option::is_none")]

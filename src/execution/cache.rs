@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use k8s_openapi::jiff::Timestamp;
 
-use super::controller::Guarded;
 use crate::api::WorkflowExecutionSpec;
 use crate::api::conditions::{self, EXPIRED};
 use crate::api::execution::LeftOut;
+use crate::execution::Guarded;
 use crate::execution::claim::{CLAIM, ClaimAnnotation, digest};
-use crate::execution::plan::finish::{MANAGERS, MARKS};
-use crate::execution::status::is_finished;
+use crate::execution::phase::is_finished;
+use crate::execution::state::tracked::{MANAGERS, MARKS};
 use crate::json::Json;
 use crate::platform::apiserver::written_by_us;
 use crate::platform::watch;
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::api::WorkflowExecution;
-    use crate::execution::plan::finish::tracked_by;
+    use crate::execution::state::tracked::tracked_by;
     use crate::platform::apiserver::status_patch;
 
     fn object(complete: &str) -> Value {

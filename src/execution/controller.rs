@@ -17,20 +17,21 @@ use super::finished::left::Left;
 use super::undecodable;
 use crate::answer_memory::Held;
 use crate::api::conditions::Progress;
+use crate::api::reasons::execution as reason;
 use crate::api::{WorkflowExecution, WorkflowExecutionStatus};
+use crate::execution::Guarded;
 use crate::execution::claim::reservations::Reservations;
 use crate::execution::claim::unlisted::UnlistedClaims;
-use crate::execution::effects::mistral_calls;
 use crate::execution::effects::orphan::OrphanedRun;
 use crate::execution::metrics;
-use crate::execution::plan::finish::Ended;
+use crate::execution::phase::{is_finished, is_started};
 use crate::execution::plan::priority::priority;
-use crate::execution::plan::refused_writes::{self, Write};
+use crate::execution::plan::refused_writes;
 use crate::execution::plan::stop;
 use crate::execution::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
 use crate::execution::run_durations::RunDurationHistory;
-use crate::execution::state::{ExecutionState, Instance, Memory, References, Remote, WorkflowRefState};
-use crate::execution::status::{is_finished, is_started, reason};
+use crate::execution::state::refusals::Write;
+use crate::execution::state::{Ended, ExecutionState, Instance, Memory, References, Remote, WorkflowRefState};
 use crate::execution::tracker::{ApiAnswer, Tracker};
 use crate::mistral::{self};
 use crate::platform::apiserver::{self, Error, Written, write_status};
@@ -44,9 +45,6 @@ use crate::workspace::access::{self, ConnectionInfo};
 use crate::workspace::connections::{Connection, WorkspaceKey};
 use crate::workspace::permit::{self, QueueTicket};
 use crate::workspace::shared::Shared;
-
-/// An execution from the watch. One that cannot be decoded must not block the others.
-pub type Guarded = Decoded<WorkflowExecution>;
 
 /// Writes per second to finished executions. After a long downtime there may be thousands, and nobody waits for them.
 const HOUSEKEEPING: u32 = 50;
@@ -378,7 +376,7 @@ impl<'a> Reconciliation<'a> {
     fn remember_end(&mut self, status: &WorkflowExecutionStatus) {
         let length = status.duration_ms.and_then(|ms| u64::try_from(ms).ok());
         if let Some(length) = length.filter(|_| !is_finished(&self.state.status)) {
-            let target = mistral_calls::target(&self.state);
+            let target = self.state.target();
             self.context.run_durations.took(&self.key, target.name(), Duration::from_millis(length));
         }
         self.ended = self.ended.or_else(|| Some((Instant::now(), true)));

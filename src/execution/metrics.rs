@@ -8,12 +8,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::controller::Guarded;
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, READY, STARTED};
+use crate::api::reasons::execution as reason;
+use crate::execution::Guarded;
 use crate::execution::claim::{Claim, ClaimAnnotation};
+use crate::execution::phase::{is_finished, is_started};
 use crate::execution::state::{ExecutionState, Sent};
-use crate::execution::status::{is_finished, is_started, reason};
 use crate::mistral::wire::TERMINAL;
 use crate::platform::metrics::{Metrics, OTHER};
 

@@ -33,9 +33,16 @@ pub mod controller;
 pub mod effects;
 pub mod finished;
 pub mod metrics;
+pub mod phase;
 pub mod plan;
 mod run_durations;
 pub mod state;
 pub mod status;
 pub mod tracker;
 pub mod undecodable;
+
+use crate::api::WorkflowExecution;
+use crate::platform::decoded::Decoded;
+
+/// An execution from the watch. One that cannot be decoded must not block the others.
+pub type Guarded = Decoded<WorkflowExecution>;

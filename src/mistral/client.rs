@@ -8,9 +8,9 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::call_metrics::Calls;
+use super::error::with_causes;
 use super::pages::Pages;
 use super::redactor::Redactor;
-use super::transport::with_causes;
 use crate::answer_memory::Room;
 use crate::throttle::{Budget, Permit, Priority};
 

@@ -234,6 +234,20 @@ impl ValidationError {
     }
 }
 
+/// The innermost cause: "connection refused" says more than "error sending request".
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// An error, and its innermost cause.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    format!("{error}: {}", root_cause(error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

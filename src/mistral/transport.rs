@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::answer::{self, Repeat};
 use super::call_metrics::Status;
 use super::client::Client;
-use super::error::Error;
+use super::error::{Error, root_cause};
 use crate::answer_memory::{Held, SHORT};
 use crate::throttle::metrics::InFlightGuard;
 
@@ -180,17 +180,4 @@ enum Unread {
 
 fn too_long() -> String {
     format!("the API's answer is longer than {MAX_ANSWER} bytes")
-}
-
-/// The innermost cause: "connection refused" says more than "error sending request".
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
-}
-
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    format!("{error}: {}", root_cause(error))
 }

@@ -15,7 +15,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use super::Config;
+use super::config::Config;
 use super::metrics::AllMetrics;
 use super::scopes::Scope;
 use super::triggers::{
@@ -73,8 +73,8 @@ struct Controllers {
 /// Where the watches write what they see.
 struct Stores {
     workspaces: StoreWriter<Decoded<Workspace>>,
-    workflows: StoreWriter<workflow::drift::Guarded>,
-    executions: StoreWriter<execution::controller::Guarded>,
+    workflows: StoreWriter<workflow::Guarded>,
+    executions: StoreWriter<execution::Guarded>,
 }
 
 impl Leader<'_> {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::KINDS;
+use super::scopes::KINDS;
 use crate::execution::metrics::ExecutionMetrics;
 use crate::platform::metrics::Metrics;
 use crate::workflow::metrics::WorkflowMetrics;

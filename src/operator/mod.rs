@@ -1,5 +1,6 @@
 //! The process around the controllers: wiring, leader election, health, Events, shutdown.
 
+mod config;
 pub mod controllers;
 pub mod metrics;
 pub mod release_finalizers;
@@ -15,15 +16,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 use uuid::Uuid;
 
+pub use self::config::Config;
 use self::controllers::Leader;
 use self::metrics::AllMetrics;
-use self::scopes::Scope;
+use self::scopes::{KINDS, Scope};
 use crate::platform::apiserver;
 use crate::platform::health::{self, Health};
-use crate::platform::leader::elector::{self, Election, LeaseConfig};
+use crate::platform::leader::elector::{self, Election};
 use crate::platform::leader::term::Term;
 use crate::platform::watch;
 
@@ -31,24 +32,6 @@ use crate::platform::watch;
 const KUBERNETES: &str = "the Kubernetes API";
 /// What readiness waits for if there is no election.
 const WATCHES: &str = "the watches";
-const KINDS: [&str; 3] = ["Workspace", "Workflow", "WorkflowExecution"];
-
-/// The settings of an operator process.
-#[derive(Clone)]
-pub struct Config {
-    /// The base URLs of the Mistral API that Workspaces may name.
-    pub allow_base_urls: Vec<Url>,
-    /// Limit of calls per second with one API key.
-    pub max_requests_per_second: u32,
-    /// Executions may take input only from Secrets that are labelled for it.
-    pub input_secrets_need_label: bool,
-    /// The namespaces to watch, each once; empty for all.
-    pub namespaces: Vec<String>,
-    /// The address of the health and metrics server; none for no server.
-    pub listen: Option<SocketAddr>,
-    /// The Lease by which one of several operators is elected; none for no election.
-    pub lease: Option<LeaseConfig>,
-}
 
 /// Why the operator could not run.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,9 @@ use crate::api::{Workflow, WorkflowExecution, Workspace};
 use crate::platform::health::Health;
 use crate::platform::watch;
 
+/// The kinds, each after those that it refers to.
+pub const KINDS: [&str; 3] = ["Workspace", "Workflow", "WorkflowExecution"];
+
 /// A namespace or all, and how far its watches are.
 pub type Scope = watch::Scope<Lists>;
 

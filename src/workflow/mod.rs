@@ -16,3 +16,9 @@ mod plan_tests;
 pub mod state;
 pub mod status;
 pub mod versions;
+
+use crate::api::Workflow;
+use crate::platform::decoded::Decoded;
+
+/// A Workflow from the watch. One that cannot be decoded must not hide the others.
+pub type Guarded = Decoded<Workflow>;

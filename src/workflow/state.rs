@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::contest::Contests;
 use super::fields::{self, Field};
-use super::status::reason;
 use super::versions::Versions;
 use crate::api::conditions::{self, READY};
+use crate::api::reasons::workflow as reason;
 use crate::api::{Workflow as Resource, WorkflowSpec, WorkflowStatus};
 use crate::mistral::wire::Workflow;
 use crate::mistral::{Error, Trouble, TroubleKind};

@@ -14,8 +14,7 @@ use crate::mistral::wire::{MAX_DESCRIPTION, Workflow};
 /// Names of deployments in a message, at most.
 const MAX_DEPLOYMENTS: usize = 10;
 
-pub use crate::api::reasons::workflow as reason;
-
+use crate::api::reasons::workflow as reason;
 /// The workflow matches the spec, or is only read.
 pub fn ready(state: &WorkflowState, workflow: &Workflow, reason: &str, message: &str, now: Timestamp) -> Status {
     let mut status = seen(state, workflow, now);

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Secret;
 use secrecy::SecretString;
 use url::Url;
 
-use super::state::Problem;
+use super::problem::Problem;
 use crate::api::WorkspaceSpec;
 use crate::api::reasons::workspace as reason;
 use crate::api::workspace::SecretKeyRef;

@@ -10,6 +10,7 @@ mod first_checks;
 pub mod metrics;
 pub mod permit;
 pub mod plan;
+pub mod problem;
 pub mod shared;
 pub mod state;
 pub mod status;

@@ -6,7 +6,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use url::Url;
 
-use super::state::{Accepted, ApiKey, Check, Checked, Problem, State};
+use super::problem::Problem;
+use super::state::{Accepted, ApiKey, Check, Checked, State};
 use crate::api::reasons::workspace as reason;
 use crate::mistral::Error;
 use crate::mistral::wire::WhoAmI;

@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::credentials;
-use crate::api::conditions::Progress;
+use super::problem::Problem;
 use crate::api::reasons::workspace as reason;
 use crate::api::{Workspace, WorkspaceSpec};
 
@@ -93,36 +93,6 @@ impl State {
     pub fn not_permitted(&mut self) {
         let message = "The key has not been checked yet: its calls wait in the queue. If that takes long, the condition Throttled reports it. The operator tries again.".into();
         self.checked = Checked::PutOff(Problem { reason: reason::API_UNAVAILABLE, message, passing: true });
-    }
-}
-
-/// Why a Workspace cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// One of [`reasons::workspace`](crate::api::reasons::workspace).
-    pub reason: &'static str,
-    /// What is wrong and what to do.
-    pub message: String,
-    /// The problem may pass without intervention.
-    pub passing: bool,
-}
-
-impl Problem {
-    pub(super) fn stalled(reason: &'static str, message: String) -> Self {
-        Self { reason, message, passing: false }
-    }
-
-    /// Adapts the problem to the age of the Workspace: in one manifest, the Workspace may well come before its Secret.
-    #[must_use]
-    pub fn of_a_workspace_from(self, created: Timestamp, now: Timestamp) -> Self {
-        let arrives =
-            self.reason == reason::SECRET_NOT_FOUND && Progress::for_missing(created, now).0 == Progress::Working;
-        Self { passing: self.passing || arrives, ..self }
-    }
-
-    /// Whether the problem may pass without intervention.
-    pub fn wait(&self) -> Progress {
-        if self.passing { Progress::Working } else { Progress::Stalled }
     }
 }
 

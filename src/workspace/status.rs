@@ -4,14 +4,14 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::call_limits::LimitOf;
 use super::findings::{Discovered, Drift};
-use super::state::{Accepted, Problem};
+use super::problem::Problem;
+use super::state::Accepted;
 use crate::api::WorkspaceStatus;
 use crate::api::conditions::{self, ConditionStatus, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, READY, THROTTLED, Writer};
 use crate::platform::events::Notice;
 use crate::throttle::{PERMITS, Saturation};
 
-pub use crate::api::reasons::workspace as reason;
-
+use crate::api::reasons::workspace as reason;
 /// Why the calls of a Workspace wait.
 #[derive(Clone, Debug)]
 pub struct Saturated {

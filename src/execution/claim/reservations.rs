@@ -9,8 +9,8 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
 use crate::clock::later;
+use crate::execution::Guarded;
 use crate::execution::claim::{Claim, ClaimAnnotation};
-use crate::execution::controller::Guarded;
 use crate::sync;
 
 /// How long a reservation is kept after it has ended: longer than any reconcile takes.

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::execution::claim::ClaimAnnotation;
+use crate::execution::phase::is_started;
 use crate::execution::plan::Call;
 use crate::execution::run_durations::LINGER;
 use crate::execution::state::input;
-use crate::execution::state::{ExecutionState, Remote, Sent, StopCall, Target, WorkflowRefState};
-use crate::execution::status::is_started;
+use crate::execution::state::{ExecutionState, Remote, Sent, StopCall, Target};
 use crate::execution::tracker::ApiAnswer;
 use crate::mistral::wire::{Event, is_terminal};
 use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
@@ -83,7 +83,7 @@ impl Reconciliation<'_> {
             self.state.too_late();
             return;
         }
-        let outcome = client.execute(target(&self.state), &request).await;
+        let outcome = client.execute(self.state.target(), &request).await;
         failpoint::reach!("failpoint-answered");
         match &outcome {
             // At debug level only: once the status has the start, an Event reports it.
@@ -105,7 +105,7 @@ impl Reconciliation<'_> {
     /// exists.
     pub(crate) async fn linger(&mut self) {
         let Sent::Accepted(run) = &self.state.outcomes.sent else { return self.state.lingered(None) };
-        let workflow = target(&self.state).name().to_owned();
+        let workflow = self.state.target().name().to_owned();
         let deadline = self.state.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
         let limit = self.context.run_durations.linger(&self.key, &workflow).min(deadline);
         if limit.is_zero() {
@@ -155,15 +155,6 @@ impl Reconciliation<'_> {
     }
 }
 
-/// The workflow or registration to run.
-pub(crate) fn target(state: &ExecutionState) -> ExecuteTarget<'_> {
-    match (&state.workflow_ref, &state.spec.workflow_identifier, &state.spec.registration_id) {
-        (WorkflowRefState::Ready { workflow, .. }, ..) => ExecuteTarget::Workflow(&workflow.id),
-        (_, Some(identifier), _) => ExecuteTarget::Workflow(identifier),
-        (_, None, id) => ExecuteTarget::Registration(id.as_deref().unwrap_or_default()),
-    }
-}
-
 impl Reconciliation<'_> {
     /// Whether the run found under an explicit id is what the spec asks for.
     async fn compare(&mut self, client: &mistral::Client) -> Comparison {
@@ -192,7 +183,7 @@ async fn other_workflow(
     state: &ExecutionState,
     run: &Execution,
 ) -> Result<Option<String>, mistral::Error> {
-    let ExecuteTarget::Registration(id) = target(state) else { return Ok(None) };
+    let ExecuteTarget::Registration(id) = state.target() else { return Ok(None) };
     let wanted = client.get_registration(id).await?.workflow_id;
     let name = run.workflow_name.clone().unwrap_or_else(|| "(unknown)".to_owned());
     let is_it = match (&run.workflow_id, &run.workflow_name) {
@@ -212,7 +203,7 @@ async fn read_arguments(client: &mistral::Client, execution_id: &str) -> Result<
 }
 
 async fn probe(client: &mistral::Client, state: &ExecutionState) -> Result<(), mistral::Error> {
-    match target(state) {
+    match state.target() {
         ExecuteTarget::Workflow(identifier) => client.get_workflow(identifier).await.map(|_| ()),
         ExecuteTarget::Registration(id) => client.get_registration(id).await.map(|_| ()),
     }

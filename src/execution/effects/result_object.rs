@@ -10,11 +10,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::WorkflowExecution;
+use crate::api::reasons::execution as reason;
 use crate::api::values::Kind;
-use crate::execution::state::result::{
-    ENCODING, KEY, ObjectOwner, ResultObject, ResultWrite, changed, not_ours, owner, whose,
-};
-use crate::execution::status::reason;
+use crate::execution::state::outcomes::ResultWrite;
+use crate::execution::state::result::{ENCODING, KEY, ObjectOwner, ResultObject, changed, not_ours, owner, whose};
 use crate::platform::apiserver::{Error, call};
 use crate::platform::leader::term::Term;
 use crate::text::truncate;

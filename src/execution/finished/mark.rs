@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::execution::claim::{ClaimAnnotation, FINALIZER};
-use crate::execution::plan::finish::tracked_by;
+use crate::execution::state::tracked::tracked_by;
 
 /// The label by which the watch leaves out a finished execution. Its value is a [`Mark`].
 pub const FINISHED: &str = "workflows.mistral.ai/finished";

@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::WorkflowExecution;
+use crate::api::reasons::execution as reason;
 use crate::clock::later;
 use crate::execution::controller::Context;
 use crate::execution::finished::left::Returning;
 use crate::execution::finished::mark::{FINISHED, Mark};
-use crate::execution::status::reason;
 use crate::platform::apiserver::{self, Error};
 use crate::platform::events::Notice;
 use crate::platform::refused::Refused;

@@ -5,12 +5,14 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{self, Progress, READY, STALLED};
+use crate::api::reasons::execution as reason;
 use crate::clock::later;
 use crate::execution::claim::{CLAIM, Claim, TAKE_OVER};
+use crate::execution::phase::is_started;
 use crate::execution::plan::backoff::{asked_to_wait, backoff, blocked_retry};
-use crate::execution::plan::{Decision, settle};
+use crate::execution::plan::decision::{Decision, settle};
 use crate::execution::state::{ExecutionState, Refusal, WorkflowRefState};
-use crate::execution::status::{self, is_started, reason};
+use crate::execution::status;
 use crate::mistral::wire::Execution;
 use crate::mistral::{Trouble, TroubleKind};
 use crate::platform::requeue::Requeue;

@@ -1,9 +1,12 @@
 //! What the plan answers: one step, or the end of the reconcile.
 
 use crate::api::WorkflowExecutionStatus as Status;
-use crate::execution::claim::Claim;
+use crate::api::conditions::{self, READY, RESULT_NOT_WRITTEN, STALLED, STARTED};
+use crate::api::reasons::execution as reason;
+use crate::execution::claim::{CLAIM, Claim};
 use crate::execution::finished::mark::Returns;
-use crate::execution::state::StopCall;
+use crate::execution::phase::is_started;
+use crate::execution::state::{ExecutionState, StopCall};
 use crate::platform::events::Notice;
 use crate::platform::reconcile;
 use crate::platform::requeue::Requeue;
@@ -90,4 +93,46 @@ pub struct Settled {
     pub status: Status,
     pub notices: Vec<Notice>,
     pub requeue: Requeue,
+}
+
+/// Ends the reconcile. People are notified of what changes in `Ready`.
+pub(crate) fn settle(state: &ExecutionState, mut status: Status, requeue: Requeue) -> Decision {
+    // An edit that changes nothing here is recorded as seen, too: tools that wait for that read these generations.
+    if !status.conditions.is_empty() && state.deleted.is_none() {
+        status.observed_generation = state.generation;
+        status.conditions.iter_mut().for_each(|condition| condition.observed_generation = state.generation);
+    }
+    let mut notices = Vec::new();
+    if state.copied && state.claim_exists() {
+        let note = format!(
+            "The annotation {CLAIM} belonged to another resource, or was older than the last one, as in a copied or exported manifest. The operator replaced it."
+        );
+        notices.push(Notice::warning(reason::CLAIM_IGNORED, note));
+    }
+    if is_started(&status)
+        && !is_started(&state.status)
+        && let Some(started) = conditions::find(&status.conditions, STARTED)
+    {
+        notices.push(Notice::normal(&started.reason, &started.message));
+    }
+    let old = conditions::find(&state.status.conditions, READY);
+    if let Some(new) = conditions::find(&status.conditions, READY)
+        && old.is_none_or(|old| old.reason != new.reason)
+        && new.reason != reason::RUNNING
+    {
+        let warning = conditions::is_true(&status.conditions, STALLED)
+            || conditions::is_true(&status.conditions, RESULT_NOT_WRITTEN)
+            || matches!(
+                new.reason.as_str(),
+                reason::API_UNAVAILABLE | reason::OUTCOME_UNKNOWN | reason::MISSING | reason::RESULT_PENDING
+            );
+        let notice = if warning { Notice::warning } else { Notice::normal };
+        notices.push(notice(&new.reason, &new.message));
+    }
+    Decision::Settle(Box::new(Settled { status, notices, requeue }))
+}
+
+/// The reason of `Ready`; none before the first reconcile.
+pub(crate) fn ready_reason(status: &Status) -> Option<&str> {
+    conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str())
 }

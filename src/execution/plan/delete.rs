@@ -4,17 +4,20 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use crate::api::reasons::execution as reason;
 use crate::api::{DeletionPolicy, Shutdown};
 use crate::clock::{CLOCK_SKEW, later};
 use crate::execution::claim::{Claim, VISIBILITY};
+use crate::execution::phase::{is_finished, is_started};
 use crate::execution::plan::blocked::is_taken;
+use crate::execution::plan::claim::write;
+use crate::execution::plan::decision::{Call, ClusterStep, Decision, ready_reason, settle};
 use crate::execution::plan::follow::unreadable_end;
 use crate::execution::plan::start::{of_which_life, restored};
 use crate::execution::plan::stop;
-use crate::execution::plan::{Call, ClusterStep, Decision, ready_reason, settle, write};
 use crate::execution::state::ownership::{Ownership, ownership};
 use crate::execution::state::{ExecutionState, Remote, StopCall};
-use crate::execution::status::{self, is_finished, is_started, reason};
+use crate::execution::status;
 use crate::mistral::wire::is_terminal;
 use crate::mistral::{Error, TroubleKind};
 use crate::platform::requeue::Requeue;

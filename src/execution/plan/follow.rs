@@ -1,25 +1,27 @@
 //! From the start of a run to its end, as the status reports it.
 
-use super::decision::{Call, ClusterStep, Decision};
-use super::stop;
-use super::{ready_reason, settle};
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
 use crate::api::conditions::{self, MISSING, Progress};
+use crate::api::reasons::execution as reason;
 use crate::clock::later;
 use crate::execution::claim::{Claim, TAKE_OVER, VISIBILITY};
+use crate::execution::phase::is_started;
 use crate::execution::plan::backoff::backoff;
 use crate::execution::plan::blocked::{
     blocked, is_taken, is_unresolved, taken, taken_with_other_input, troubled, unresolved,
 };
-use crate::execution::plan::refused_writes::Write;
-use crate::execution::state::input::{self, Redaction};
-use crate::execution::state::result;
+use crate::execution::plan::decision::{Call, ClusterStep, Decision, ready_reason, settle};
+use crate::execution::plan::{input, result, stop};
+use crate::execution::state::input::{Redaction, redaction};
+use crate::execution::state::refusals::Write;
 use crate::execution::state::{Comparison, ExecutionState, FailureText, Remote};
-use crate::execution::status::{self, is_started, reason};
+use crate::execution::status;
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::mistral::{Trouble, TroubleKind};
 use crate::platform::requeue::Requeue;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use std::time::Duration;
 
 /// How often the events of a failed run are read until they have a text: events lag by seconds.
 const READS_OF_A_FAILURE: u32 = 5;
@@ -142,7 +144,7 @@ pub(crate) fn observe(state: &ExecutionState, run: &Execution, now: Timestamp) -
             settle(state, status::ending(state, run, now), Requeue::Retry(Duration::from_secs(2)))
         }
         FailureText::Read(text) => {
-            let text = match (text, input::redaction(state)) {
+            let text = match (text, redaction(state)) {
                 (Some(_), Redaction::NotRead) => return Decision::Act(ClusterStep::ReadInput.into()),
                 (Some(text), Redaction::These(redactor)) => Some(redactor.text(text).into_owned()),
                 (Some(_), Redaction::Unknown(why)) => Some(status::withheld_failure(&why)),

@@ -8,12 +8,15 @@
 
 pub mod backoff;
 pub mod blocked;
+pub mod claim;
 pub mod decision;
 pub mod delete;
 pub mod finish;
 pub mod follow;
+pub mod input;
 pub mod priority;
 pub mod refused_writes;
+pub mod result;
 pub mod start;
 pub mod stop;
 
@@ -26,20 +29,19 @@ mod tests;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::WorkflowExecutionStatus as Status;
-use crate::api::conditions::{self, READY, RESULT_NOT_WRITTEN, STALLED, STARTED};
-use crate::execution::claim::{CLAIM, Claim, ClaimAnnotation};
-use crate::execution::plan::blocked::{claim_unreadable, missing, suspended, waiting, workspace_changed};
-use crate::execution::plan::refused_writes::Write;
+use crate::api::reasons::execution as reason;
+use crate::execution::phase::{is_finished, is_started};
 use crate::execution::state::ExecutionState;
 use crate::execution::state::ownership::{Ownership, ownership};
-use crate::execution::status::{is_finished, is_started, reason};
-use crate::platform::events::Notice;
+use crate::execution::state::refusals::Write;
 use crate::platform::requeue::Requeue;
 use crate::workspace::access::{ConnectionInfo, Workspace};
+use blocked::{claim_unreadable, missing, suspended, waiting, workspace_changed};
+use claim::write;
+use decision::settle;
 pub use decision::{Call, ClusterStep, Decision, Settled, Step};
 use follow::{read, running};
-use start::{begin, consented, is_consent, of_which_life, resume, take_over};
+use start::{begin, consented, of_which_life, resume, take_over};
 
 /// The next step.
 pub fn plan(state: &ExecutionState, now: Timestamp) -> Decision {
@@ -131,59 +133,4 @@ fn without_workspace(state: &ExecutionState, now: Timestamp) -> Decision {
             waiting(state, *wait, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now)
         }
     }
-}
-
-pub(crate) fn write(state: &ExecutionState, claim: Claim, send: bool) -> Decision {
-    let finalizer = state.deleted.is_some() || (state.wants_finalizer() && !claim.read_only);
-    // The new revision is above all that were written on this resource. Claims of another resource of this name count
-    // as older, whatever their revision.
-    let there = match &state.annotation {
-        ClaimAnnotation::Claim(claim) if !state.is_of_another_life(claim) => claim.revision,
-        ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => 0,
-    };
-    let revision = state.memory.claim.as_ref().map_or(there, |known| known.revision.max(there)).saturating_add(1);
-    let consent = is_consent(state, &claim) && !claim.read_only && !claim.refused;
-    let claim = Claim { revision, uid: Some(state.uid.clone()), ..claim };
-    Decision::Act(ClusterStep::WriteClaim { claim: Box::new(claim), finalizer, send, consent }.into())
-}
-
-/// Ends the reconcile. People are notified of what changes in `Ready`.
-pub(crate) fn settle(state: &ExecutionState, mut status: Status, requeue: Requeue) -> Decision {
-    // An edit that changes nothing here is recorded as seen, too: tools that wait for that read these generations.
-    if !status.conditions.is_empty() && state.deleted.is_none() {
-        status.observed_generation = state.generation;
-        status.conditions.iter_mut().for_each(|condition| condition.observed_generation = state.generation);
-    }
-    let mut notices = Vec::new();
-    if state.copied && state.claim_exists() {
-        let note = format!(
-            "The annotation {CLAIM} belonged to another resource, or was older than the last one, as in a copied or exported manifest. The operator replaced it."
-        );
-        notices.push(Notice::warning(reason::CLAIM_IGNORED, note));
-    }
-    if is_started(&status)
-        && !is_started(&state.status)
-        && let Some(started) = conditions::find(&status.conditions, STARTED)
-    {
-        notices.push(Notice::normal(&started.reason, &started.message));
-    }
-    let old = conditions::find(&state.status.conditions, READY);
-    if let Some(new) = conditions::find(&status.conditions, READY)
-        && old.is_none_or(|old| old.reason != new.reason)
-        && new.reason != reason::RUNNING
-    {
-        let warning = conditions::is_true(&status.conditions, STALLED)
-            || conditions::is_true(&status.conditions, RESULT_NOT_WRITTEN)
-            || matches!(
-                new.reason.as_str(),
-                reason::API_UNAVAILABLE | reason::OUTCOME_UNKNOWN | reason::MISSING | reason::RESULT_PENDING
-            );
-        let notice = if warning { Notice::warning } else { Notice::normal };
-        notices.push(notice(&new.reason, &new.message));
-    }
-    Decision::Settle(Box::new(Settled { status, notices, requeue }))
-}
-
-pub(crate) fn ready_reason(status: &Status) -> Option<&str> {
-    conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str())
 }

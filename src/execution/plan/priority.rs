@@ -2,10 +2,10 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::execution::plan::Call;
+use crate::execution::phase::is_started;
+use crate::execution::plan::decision::Call;
 use crate::execution::plan::stop;
 use crate::execution::state::ExecutionState;
-use crate::execution::status::is_started;
 use crate::throttle::Priority;
 
 /// The priority of a call. A question has the priority of what its answer unblocks.

@@ -4,13 +4,13 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::conditions::{Progress, READY, find};
+use crate::api::reasons::execution as reason;
 use crate::api::{Workflow, WorkflowExecution};
 use crate::execution::claim::{Claim, ClaimAnnotation};
 use crate::execution::plan::{Call, ClusterStep, Decision, Step, plan};
 use crate::execution::state::{
     ExecutionState, Instance, Memory, Named, Outcomes, References, Remote, StopCall, WorkflowRefState,
 };
-use crate::execution::status::reason;
 use crate::mistral::wire::Execution;
 use crate::workspace::access::{ConnectionInfo, Workspace};
 

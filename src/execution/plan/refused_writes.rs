@@ -18,14 +18,17 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, Progress, READY};
+use crate::api::reasons::execution as reason;
 use crate::execution::claim::{Claim, ClaimAnnotation};
+use crate::execution::phase::{is_finished, is_started};
 use crate::execution::plan::blocked::blocked;
+use crate::execution::plan::claim::write;
+use crate::execution::plan::decision::{Decision, Settled, settle};
 use crate::execution::plan::stop;
-use crate::execution::plan::{Decision, Settled, settle, write};
 use crate::execution::state::ExecutionState;
-use crate::execution::status::{self, is_finished, is_started, reason};
+use crate::execution::state::refusals::{End, Write};
+use crate::execution::status;
 use crate::platform::events::Notice;
 use crate::platform::refused::{Cause, Refused};
 use crate::platform::requeue::{Refusal, Requeue};
@@ -33,65 +36,6 @@ use crate::text::truncate;
 
 /// Bytes of each text in a smaller status, at most.
 const SHORT: usize = 300;
-
-/// The writes of one resource that the API server refuses, as far as this process remembers.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Refusals {
-    pub claim: Option<Box<Refusal>>,
-    pub finalizer: Option<Box<Refusal>>,
-    pub status: Option<Box<Refusal>>,
-    pub deletion: Option<Box<Refusal>>,
-    pub label: Option<Box<Refusal>>,
-    /// The claim that could not be recorded, and the annotation at that time.
-    pub unrecorded: Option<Box<(Claim, ClaimAnnotation)>>,
-    /// The end that the status could not report.
-    pub end: Option<Box<End>>,
-    /// The reason last reported in an Event because the status could not be written.
-    pub(crate) told: Option<String>,
-}
-
-/// An end that the status could not report.
-#[derive(Clone, Debug, PartialEq)]
-pub struct End {
-    /// The status to write next.
-    status: Status,
-    /// The claim that this process acted on then: under another claim a run may have started since.
-    over: ClaimAnnotation,
-    /// Generation of the spec at that end.
-    generation: Option<i64>,
-}
-
-/// A write that may be refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {
-    Claim,
-    Finalizer,
-    Status,
-    /// The deletion of an expired resource.
-    Deletion,
-    /// The label of a finished resource.
-    Label,
-}
-
-impl Refusals {
-    /// The claim that this process acts on: the unrecorded one, unless the annotation has changed since.
-    pub(crate) fn annotation(&self, recorded: &ClaimAnnotation) -> ClaimAnnotation {
-        match self.unrecorded.as_deref() {
-            Some((claim, over)) if over == recorded => ClaimAnnotation::Claim(Box::new(claim.clone())),
-            Some(_) | None => recorded.clone(),
-        }
-    }
-
-    fn of(&mut self, write: Write) -> &mut Option<Box<Refusal>> {
-        match write {
-            Write::Claim => &mut self.claim,
-            Write::Finalizer => &mut self.finalizer,
-            Write::Status => &mut self.status,
-            Write::Deletion => &mut self.deletion,
-            Write::Label => &mut self.label,
-        }
-    }
-}
 
 impl ExecutionState {
     /// The refusal that holds this write back, and for how much longer; none if the write may be tried.
@@ -107,53 +51,9 @@ impl ExecutionState {
         Some((refusal, refusal.left(&self.version, now)?))
     }
 
-    /// Remembers that the API server has refused this write.
-    pub fn refused(&mut self, write: Write, refused: Refused, now: Timestamp) {
-        let last = self.memory.refusals.of(write);
-        let next = Refusal::once_more(last.as_deref(), refused, &self.version, &self.uid, now);
-        *last = Some(Box::new(next));
-    }
-
-    /// The API server refuses this claim, so it is not on the resource. A claim whose call would follow is dropped; any
-    /// other is acted on anyway.
-    pub fn unclaimed(&mut self, claim: Claim, send: bool) {
-        if !send {
-            self.memory.claim = Some(Box::new(self.known(&claim)));
-            self.memory.refusals.unrecorded = Some(Box::new((claim.clone(), self.recorded.clone())));
-            self.annotation = ClaimAnnotation::Claim(Box::new(claim));
-        }
-    }
-
     /// Whether the claim that this process acts on is not on the resource.
     pub(crate) fn is_unrecorded(&self) -> bool {
         matches!(self.memory.refusals.unrecorded.as_deref(), Some((_, over)) if *over == self.recorded)
-    }
-
-    /// The operator has written to the resource, which has this version now.
-    pub fn wrote(&mut self, version: &str) {
-        for write in [Write::Claim, Write::Finalizer, Write::Status, Write::Deletion, Write::Label] {
-            if let Some(refusal) = self.memory.refusals.of(write) {
-                refusal.follow(&self.version, version);
-            }
-        }
-        version.clone_into(&mut self.version);
-    }
-
-    /// The finalizer was added or removed.
-    pub fn finalizer_set(&mut self, present: bool) {
-        self.finalizer = present;
-        self.memory.refusals.finalizer = None;
-    }
-
-    /// The status was written, or was up to date already.
-    pub fn told(&mut self, status: &Status) {
-        let refusals = &mut self.memory.refusals;
-        // This status only announces an end that is still to be written and may be refused again.
-        let ahead = refusals.end.take().is_some() && !is_finished(status);
-        match &mut refusals.status {
-            Some(refusal) if ahead => refusal.make_due(),
-            _ => (refusals.status, refusals.told) = (None, None),
-        }
     }
 
     /// The status cannot be written. Returns what to publish in Events instead, once for each reason.

@@ -1,24 +1,27 @@
 //! From no claim to a started run, or to the report that none was started.
 
-use super::decision::{Call, ClusterStep, Decision};
-use super::follow::{observe, unread};
-use super::{ready_reason, refused_writes, settle, stop, write};
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
 use crate::api::conditions::{self, Progress, STARTED};
+use crate::api::reasons::execution as reason;
 use crate::clock::later;
 use crate::execution::claim::{Claim, TAKE_OVER};
 use crate::execution::plan::backoff::{backoff, blocked_retry};
 use crate::execution::plan::blocked::{
     blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
 };
-use crate::execution::state::input;
+use crate::execution::plan::claim::{is_consent, write};
+use crate::execution::plan::decision::{Call, ClusterStep, Decision, ready_reason, settle};
+use crate::execution::plan::follow::{observe, unread};
+use crate::execution::plan::{input, refused_writes, stop};
 use crate::execution::state::ownership::{Ownership, ownership};
 use crate::execution::state::{ExecutionState, Remote, Sent, Target, WorkflowRefState};
-use crate::execution::status::{self, reason};
+use crate::execution::status;
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::platform::requeue::Requeue;
 use crate::workspace::access::ConnectionInfo;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use std::time::Duration;
 
 /// How long a claim is trusted after its doubt has ended. An older claim may come from a backup, and the API may have
 /// forgotten a run that ended long ago.
@@ -244,10 +247,6 @@ pub(crate) fn consented(state: &ExecutionState) -> Option<&Claim> {
         Ownership::ReadOnly(claim) | Ownership::Foreign(claim) => Some(claim).filter(|claim| is_consent(state, claim)),
         Ownership::Unclaimed | Ownership::Ours(_) | Ownership::Unreadable => None,
     }
-}
-
-pub(crate) fn is_consent(state: &ExecutionState, claim: &Claim) -> bool {
-    state.take_over.as_ref() == Some(&claim.execution_id)
 }
 
 /// A person has consented: the claim becomes this resource's, and keeps its doubt.

@@ -1,7 +1,7 @@
 //! Whether a run found under an explicit id is the one that the spec asks for.
 
+use crate::execution::Guarded;
 use crate::execution::claim::{self, ClaimAnnotation};
-use crate::execution::controller::Guarded;
 use crate::execution::state::{Comparison, ExecutionState};
 use crate::json::{Json, MAX_DEPTH};
 

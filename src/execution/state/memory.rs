@@ -1,14 +1,15 @@
 //! What a process remembers of an execution between reconciles.
 
-use super::*;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::outcomes::StopCall;
+use super::refusals::Refusals;
 use crate::clock::later;
 use crate::execution::claim::ClaimBackup;
 use crate::execution::finished::left;
-use crate::execution::plan::refused_writes::Refusals;
 use crate::mistral::wire::Execution;
 use crate::platform::requeue::Retries;
 use crate::workspace::access::ConnectionInfo;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// If a run goes on this long after the API accepted a stop, the stop may not have reached it. Repeating the stop does
 /// no harm.

@@ -1,12 +1,15 @@
-//! What is known about one execution during one reconcile, and how the outcome of a step adds to it.
+//! What is known about one execution during one reconcile.
 
 pub mod comparison;
 pub mod input;
 pub mod memory;
 pub mod outcomes;
 pub mod ownership;
+pub mod refusals;
 pub mod result;
 pub mod start_answer;
+pub mod tracked;
+pub mod update;
 pub mod workflow_ref;
 
 use std::time::Duration;
@@ -16,17 +19,14 @@ use kube::ResourceExt;
 
 use crate::api::{WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
 use crate::execution::claim::{CLAIM, ClaimAnnotation, FINALIZER, Owner, TAKE_OVER};
-use crate::execution::plan::finish::{Ended, tracked_by};
-use crate::execution::state::input::Input;
-use crate::execution::state::result::ResultWrite;
-use crate::execution::status::is_finished;
-use crate::mistral::wire::Execution;
-use crate::mistral::{Error, Trouble};
+use crate::execution::phase::is_finished;
+use crate::mistral::ExecuteTarget;
 use crate::platform::apiserver::written_by_us;
 use crate::workspace::access::{ConnectionInfo, Workspace};
 pub use memory::{Instance, Memory};
-pub use outcomes::failure_text;
+pub use outcomes::{Comparison, FailureText, Outcomes, Remote, StopCall, Target, failure_text};
 pub use start_answer::{Refusal, Sent};
+use tracked::tracked_by;
 pub use workflow_ref::{Named, WorkflowRefState};
 
 /// Everything that [`plan`](crate::execution::plan::plan) may use.
@@ -80,86 +80,13 @@ pub struct ExecutionState {
     pub outcomes: Outcomes,
 }
 
-/// What the steps of this reconcile have found out.
-#[derive(Clone, Debug, Default)]
-pub struct Outcomes {
-    /// Until when the call of a conflicting claim (another resource, same explicit id) may be in flight.
-    pub conflicting_claim_until: Option<Timestamp>,
-    /// The claim was written in this reconcile, so its call may be sent in it.
-    pub claimed_this_reconcile: bool,
-    /// The outcome of the call that starts the run.
-    pub sent: Sent,
-    /// The reconcile has already waited for the accepted run to end.
-    pub lingered: bool,
-    pub remote: Remote,
-    pub target: Target,
-    pub input: Input,
-    pub failure: FailureText,
-    pub stored: ResultWrite,
-    /// The answer to the call that stops the run.
-    pub stopped: Option<Result<(), Error>>,
-    pub comparison: Comparison,
-}
-
-/// What the API knows about the run. Unknown is not the same as absent.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Remote {
-    /// Not fetched in this reconcile.
-    #[default]
-    NotFetched,
-    /// The run exists.
-    Found(Box<Execution>),
-    /// The API says that there is no such run.
-    Absent,
-    /// No answer was conclusive.
-    Unknown(Trouble),
-}
-
-/// Whether a run found under an explicit id is what the spec asks for.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Comparison {
-    /// Not compared in this reconcile.
-    #[default]
-    NotTried,
-    /// The run matches the spec.
-    Same,
-    /// The run is of this other workflow.
-    OtherWorkflow(String),
-    /// The input of the run differs at this place.
-    OtherInput(String),
-    /// The input of the run is not known, for this reason.
-    Unknown(String),
-}
-
-/// Whether the workflow or registration to be run exists.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Target {
-    /// Not checked in this reconcile.
-    #[default]
-    NotFetched,
-    Exists,
-    Absent,
-    /// No answer was conclusive.
-    Unknown(Trouble),
-}
-
-/// The text of a failure.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum FailureText {
-    /// Not read in this reconcile.
-    #[default]
-    NotFetched,
-    /// What the events say, if anything.
-    Read(Option<String>),
-}
-
-/// How to stop a run.
+/// What this process has seen of a run's end, by the monotonic clock: the wall clock may be set meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopCall {
-    /// Ask the run to stop.
-    Cancel,
-    /// End the run.
-    Terminate,
+pub struct Ended {
+    /// Time since this process first saw the end.
+    pub ago: Duration,
+    /// This process wrote the end. Otherwise it found the end written, and the end is older than `ago`.
+    pub witnessed: bool,
 }
 
 /// The state of the resources in this cluster that the execution names.
@@ -234,6 +161,15 @@ impl ExecutionState {
             && (self.memory.claim.is_some() || !is_finished(&self.status))
         {
             self.memory.claim = Some(Box::new(self.known(claim)));
+        }
+    }
+
+    /// The workflow or registration to run.
+    pub(crate) fn target(&self) -> ExecuteTarget<'_> {
+        match (&self.workflow_ref, &self.spec.workflow_identifier, &self.spec.registration_id) {
+            (WorkflowRefState::Ready { workflow, .. }, ..) => ExecuteTarget::Workflow(&workflow.id),
+            (_, Some(identifier), _) => ExecuteTarget::Workflow(identifier),
+            (_, None, id) => ExecuteTarget::Registration(id.as_deref().unwrap_or_default()),
         }
     }
 }

@@ -1,93 +1,113 @@
-//! How the outcome of a step adds to what is known.
+//! What the steps of one reconcile have found out.
 
-use super::*;
-use crate::execution::claim::{Claim, ClaimAnnotation};
+use k8s_openapi::jiff::Timestamp;
+
+use super::input::sources::Input;
+use super::start_answer::Sent;
 use crate::mistral::wire::{Event, Execution};
 use crate::mistral::{Error, Trouble};
-use crate::platform::requeue::Requeue;
-use k8s_openapi::jiff::Timestamp;
-use std::time::Duration;
 
-impl ExecutionState {
-    /// The reconcile ends: remembers when the next retry is due.
-    pub fn settled(&mut self, requeue: Requeue, now: Timestamp) {
-        self.memory.retries.settled(requeue, self.workspace.connection(), self.generation, now);
-    }
+/// What the steps of this reconcile have found out.
+#[derive(Clone, Debug, Default)]
+pub struct Outcomes {
+    /// Until when the call of a conflicting claim (another resource, same explicit id) may be in flight.
+    pub conflicting_claim_until: Option<Timestamp>,
+    /// The claim was written in this reconcile, so its call may be sent in it.
+    pub claimed_this_reconcile: bool,
+    /// The outcome of the call that starts the run.
+    pub sent: Sent,
+    /// The reconcile has already waited for the accepted run to end.
+    pub lingered: bool,
+    pub remote: Remote,
+    pub target: Target,
+    pub input: Input,
+    pub failure: FailureText,
+    pub stored: ResultWrite,
+    /// The answer to the call that stops the run.
+    pub stopped: Option<Result<(), Error>>,
+    pub comparison: Comparison,
+}
 
-    /// A claim was written. `claimed_this_reconcile` means that its call is to be sent in this reconcile.
-    pub fn claimed(&mut self, claim: Claim, claimed_this_reconcile: bool) {
-        if self.execution_id() != claim.execution_id {
-            // The answer was about another run.
-            self.outcomes.remote = Remote::NotFetched;
-        }
-        let known = self.known(&claim);
-        if self.memory.claim.as_ref().is_none_or(|before| before.first != known.first) {
-            self.known_for = Duration::ZERO;
-            self.claim_age = None;
-        }
-        self.memory.claim = Some(Box::new(known));
-        self.memory.retries.hold = None;
-        (self.memory.refusals.claim, self.memory.refusals.unrecorded) = (None, None);
-        self.recorded = ClaimAnnotation::Claim(Box::new(claim.clone()));
-        self.annotation = ClaimAnnotation::Claim(Box::new(claim));
-        self.outcomes.claimed_this_reconcile = claimed_this_reconcile;
-    }
+/// What the API knows about the run. Unknown is not the same as absent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Remote {
+    /// Not fetched in this reconcile.
+    #[default]
+    NotFetched,
+    /// The run exists.
+    Found(Box<Execution>),
+    /// The API says that there is no such run.
+    Absent,
+    /// No answer was conclusive.
+    Unknown(Trouble),
+}
 
-    /// The reconcile has waited for the run to end, and fetched it (`outcome`) if it seemed to have ended.
-    pub fn lingered(&mut self, outcome: Option<Result<Execution, Error>>) {
-        self.outcomes.lingered = true;
-        // What the API said before the start no longer holds.
-        self.outcomes.remote = Remote::NotFetched;
-        if let Some(outcome) = outcome {
-            self.fetched(outcome);
-        }
-    }
+/// Whether a run found under an explicit id is what the spec asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Comparison {
+    /// Not compared in this reconcile.
+    #[default]
+    NotTried,
+    /// The run matches the spec.
+    Same,
+    /// The run is of this other workflow.
+    OtherWorkflow(String),
+    /// The input of the run differs at this place.
+    OtherInput(String),
+    /// The input of the run is not known, for this reason.
+    Unknown(String),
+}
 
-    /// The run was fetched from the API.
-    pub fn fetched(&mut self, outcome: Result<Execution, Error>) {
-        // A run exists if its answer cannot be read.
-        self.memory.seen |= matches!(outcome, Err(Error::Unreadable { .. }));
-        self.outcomes.remote = match outcome {
-            Ok(execution) => Remote::Found(Box::new(execution)),
-            Err(Error::NotFound(said)) if said.is_no_execution() => Remote::Absent,
-            Err(Error::NotFound(said)) => Remote::Unknown(said.not_the_apis_own()),
-            Err(error) => Remote::Unknown(Trouble::from(error)),
-        };
-        match self.outcomes.remote {
-            Remote::Unknown(_) => self.memory.unanswered = self.memory.unanswered.saturating_add(1),
-            // The row is needed only while the run itself cannot be read.
-            _ => (self.memory.unanswered, self.memory.listed_end) = (0, None),
-        }
-        self.memory.seen |= matches!(self.outcomes.remote, Remote::Found(_));
-    }
+/// Whether the workflow or registration to be run exists.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Target {
+    /// Not checked in this reconcile.
+    #[default]
+    NotFetched,
+    Exists,
+    Absent,
+    /// No answer was conclusive.
+    Unknown(Trouble),
+}
 
-    /// The workflow or registration was fetched from the API.
-    pub fn target_fetched(&mut self, outcome: Result<(), Error>) {
-        self.outcomes.target = match outcome {
-            Ok(()) => Target::Exists,
-            Err(Error::NotFound(_)) => Target::Absent,
-            Err(error) => Target::Unknown(Trouble::from(error)),
-        };
-    }
+/// The text of a failure.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum FailureText {
+    /// Not read in this reconcile.
+    #[default]
+    NotFetched,
+    /// What the events say, if anything.
+    Read(Option<String>),
+}
 
-    /// The events of a failed run were read. Errors are ignored, since the text is optional.
-    pub fn failure_read(&mut self, outcome: Result<Vec<Event>, Error>) {
-        self.memory.failure_reads = self.memory.failure_reads.saturating_add(1);
-        self.outcomes.failure = FailureText::Read(outcome.ok().and_then(|events| failure_text(&events)));
-    }
+/// How to stop a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopCall {
+    /// Ask the run to stop.
+    Cancel,
+    /// End the run.
+    Terminate,
+}
 
-    /// The API was asked to stop the run.
-    pub fn stop_sent(&mut self, call: StopCall, outcome: Result<(), Error>, now: Timestamp) {
-        if outcome.is_ok() {
-            self.memory.stop = Some((call, now));
-        }
-        self.outcomes.stopped = Some(outcome);
-    }
-
-    /// The run that was found was compared with what the spec asks for.
-    pub fn compared(&mut self, comparison: Comparison) {
-        self.outcomes.comparison = comparison;
-    }
+/// The outcome of writing the object for the result.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ResultWrite {
+    /// Nothing was tried in this reconcile.
+    #[default]
+    NotTried,
+    /// The object holds the result.
+    Written,
+    /// The object belongs to an earlier resource with the same name, and is about to go.
+    Predecessors,
+    /// The object cannot be written now, but perhaps later. Holds the API server's message.
+    NotNow(String),
+    /// The object cannot be written, and another attempt will not help.
+    Refused {
+        /// The reason of the condition.
+        reason: &'static str,
+        /// What is wrong, and what to do.
+        message: String,
+    },
 }
 
 /// The workflow's failure message, followed by that of the last failed activity unless it contains it: a workflow may

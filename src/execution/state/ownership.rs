@@ -8,7 +8,7 @@ use super::ExecutionState;
 use crate::api::DeletionPolicy;
 use crate::clock::later;
 use crate::execution::claim::{self, Claim, ClaimAnnotation, ClaimBackup, Claimant, DOUBT, SENT_TO_SHOWN, derived_id};
-use crate::execution::status::is_started;
+use crate::execution::phase::is_started;
 use crate::workspace::access::ConnectionInfo;
 
 /// Whose claim is on the resource.

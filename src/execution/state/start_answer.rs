@@ -2,7 +2,6 @@
 //!
 //! What follows from the answer is decided in [`start`](crate::execution::plan::start).
 
-use super::ExecutionState;
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error, Trouble};
 
@@ -54,29 +53,6 @@ impl From<Result<Execution, Error>> for Sent {
                 Self::Unknown(Trouble::from(error))
             }
             Err(error @ (Error::Transient { .. } | Error::Unauthorized(_))) => Self::NotStarted(Trouble::from(error)),
-        }
-    }
-}
-
-impl ExecutionState {
-    /// The call that starts the run was made.
-    pub fn sent(&mut self, answer: Result<Execution, Error>) {
-        self.outcomes.claimed_this_reconcile = false;
-        self.outcomes.sent = Sent::from(answer);
-        self.memory.seen |= matches!(self.outcomes.sent, Sent::Accepted(_) | Sent::AlreadyStarted);
-        self.started_nothing(matches!(self.outcomes.sent, Sent::Refused(_) | Sent::NotStarted(_)));
-    }
-
-    /// The claim was too old to send its call.
-    pub fn too_late(&mut self) {
-        self.outcomes.claimed_this_reconcile = false;
-        self.outcomes.sent = Sent::TooLate;
-        self.started_nothing(true);
-    }
-
-    fn started_nothing(&mut self, is_known: bool) {
-        if let Some(known) = &mut self.memory.claim {
-            known.refused = is_known;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::api::Workflow;
 use crate::api::conditions::{self, Progress, READY, STALLED};
-use crate::workflow::status::reason::WORKFLOW_NOT_FOUND;
+use crate::api::reasons::workflow::WORKFLOW_NOT_FOUND;
 
 /// The Workflow resource that `spec.workflowRef` names.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use super::controller::Guarded;
 use crate::clock::{earlier, later};
+use crate::execution::Guarded;
 use crate::execution::run_durations::LINGER;
 use crate::mistral::wire::{Execution, TERMINAL};
 use crate::mistral::{Client, Error, RunFilter};

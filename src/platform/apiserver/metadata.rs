@@ -8,7 +8,8 @@ use kube::api::{GetParams, ListParams, Patch, PatchParams, Request};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
-use super::{Error, ask};
+use super::call::ask;
+use super::error::Error;
 use crate::platform::decoded::{Metadata, MetadataList};
 use crate::platform::names::FIELD_MANAGER;
 

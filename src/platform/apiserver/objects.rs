@@ -6,7 +6,8 @@ use kube::{Client, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Error, call};
+use super::call::call;
+use super::error::Error;
 use crate::answer_memory::{Held, Room, SHORT};
 
 /// The longest object that the API server stores, in bytes: etcd takes requests of up to 1.5 MiB.

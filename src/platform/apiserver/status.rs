@@ -8,7 +8,8 @@ use reqwest::header::{self, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Error, ask};
+use super::call::ask;
+use super::error::Error;
 use crate::platform::decoded::Metadata;
 
 /// The `Accept` header for an object's metadata alone.

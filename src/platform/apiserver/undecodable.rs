@@ -9,7 +9,8 @@ use kube::runtime::controller::Action;
 use kube::{Client, Resource};
 use serde_json::json;
 
-use super::{Error, finalizers, patch_metadata};
+use super::error::Error;
+use super::metadata::{finalizers, patch_metadata};
 use crate::clock::later;
 
 /// How long after its deletion was requested an object that cannot be decoded keeps its finalizer.

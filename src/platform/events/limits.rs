@@ -12,7 +12,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 
-use crate::platform::events::Notice;
+use crate::platform::events::notice::Notice;
 use crate::sync;
 
 /// How long the same fact about the same object is not reported again.

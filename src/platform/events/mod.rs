@@ -1,6 +1,7 @@
 //! Kubernetes Events: what a person should learn once.
 
 mod limits;
+mod notice;
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use crate::platform::metrics::Metrics;
 use crate::platform::names::REPORTING_CONTROLLER;
 use crate::sync;
 use crate::text::truncate;
+pub use notice::Notice;
 
 /// The longest note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1024;
@@ -36,29 +38,6 @@ const QUEUE: usize = 1000;
 const PACE: Duration = Duration::from_millis(50);
 /// How long queued Events are still written at shutdown: another operator waits for this one's Lease.
 const IN_THE_END: Duration = Duration::from_secs(3);
-
-/// Something that happened to a resource. A plan makes one notice per change, not one per reconcile.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// `Normal` or `Warning`.
-    pub type_: &'static str,
-    /// A stable CamelCase word.
-    pub reason: String,
-    /// A sentence.
-    pub note: String,
-}
-
-impl Notice {
-    /// A notice that all is well.
-    pub fn normal(reason: &str, note: impl Into<String>) -> Self {
-        Self { type_: "Normal", reason: reason.to_owned(), note: note.into() }
-    }
-
-    /// A notice that something is wrong.
-    pub fn warning(reason: &str, note: impl Into<String>) -> Self {
-        Self { type_: "Warning", reason: reason.to_owned(), note: note.into() }
-    }
-}
 
 /// Publishes notices: in the log, and as Events within the limits. Namespaces take turns: a namespace that makes
 /// thousands of Events delays only its own.

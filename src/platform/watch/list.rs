@@ -15,7 +15,7 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
 use crate::platform::apiserver;
-use crate::platform::watch::api;
+use crate::platform::watch::scope::api;
 
 /// The existing objects of a kind, and then its changes. Both come in one stream, which the API server sends from its
 /// cache; pages of a list it may have to read from etcd. If the stream fails, pages are used from then on. An API

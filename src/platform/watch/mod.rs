@@ -20,28 +20,17 @@ use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource};
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::platform::health::Health;
 
-pub use scope::{FIRST_LOOK, Scope, namespaces, rest, scopes};
+pub use scope::{FIRST_LOOK, Scope, api, namespaces, rest, scopes};
 pub use store::{describe, reference, store};
 pub use trim::{MANAGED_BY, trim_for_cache};
 
 use store::Watch;
-
-/// The API for all namespaces, or for one.
-pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
 
 /// Keeps the store of a kind as the API server has it, and calls `notify` for each object that appears, changes or goes.
 /// A failing watch is logged once and retried, and delays no other. A namespace is listed once its `after` token is

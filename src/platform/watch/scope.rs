@@ -6,14 +6,24 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ListParams, WatchParams};
 use kube::core::NamespaceResourceScope;
-use kube::{Client, Resource};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::platform::apiserver::{self, Error};
 use crate::platform::health::Health;
 use crate::platform::names::PROGRAM;
-use crate::platform::watch::api;
+
+/// The API for all namespaces, or for one.
+pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
 
 /// The namespaces to watch, each once; an empty list stands for all of them.
 ///

@@ -15,10 +15,11 @@ use kube::{Api, ResourceExt};
 
 pub use plan::safe_name;
 
-use outcome::{AGAIN, Refusals, Several, Undone};
-use plan::{Change, Here, Rows, decide};
+use outcome::{AGAIN, Refusals, Undone};
+use plan::{Change, Here, Rows, Several, decide};
 
 use super::drift::News;
+use crate::api::reasons::workspace as reason;
 use crate::api::workspace::Discovery as Policy;
 use crate::api::{Workflow, Workspace};
 use crate::mistral;
@@ -30,7 +31,6 @@ use crate::throttle::Priority;
 use crate::workspace::connections::WorkspaceKey;
 use crate::workspace::findings::Discovered as Outcome;
 use crate::workspace::shared::Shared;
-use crate::workspace::status::reason;
 
 pub struct Discovery {
     shared: Shared,

@@ -2,10 +2,10 @@
 
 use kube::ResourceExt;
 
-use super::plan::Change;
+use super::plan::{Change, Several};
+use crate::api::reasons::workspace as reason;
 use crate::platform::apiserver::Error;
 use crate::workspace::findings::Discovered as Outcome;
-use crate::workspace::status::reason;
 
 /// Consecutive refusals that end a sweep: they concern the operator, not one resource.
 const REFUSED_IN_A_ROW: u32 = 20;
@@ -33,22 +33,6 @@ impl Refusals {
         self.in_a_row += 1;
         let is_refusal = error.refusal().is_some_and(|said| (400..500).contains(&said.code) && said.code != 429);
         is_refusal && self.in_a_row < REFUSED_IN_A_ROW
-    }
-}
-
-/// Several cases of one kind, of which the first is reported.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Several {
-    pub number: usize,
-    pub first: String,
-}
-
-impl Several {
-    pub fn add(&mut self, what: impl FnOnce() -> String) {
-        if self.number == 0 {
-            self.first = what();
-        }
-        self.number += 1;
     }
 }
 

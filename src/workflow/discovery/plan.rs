@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use kube::{Resource, ResourceExt};
 
-use super::outcome::Several;
 use crate::api::{ManagementPolicy, Workflow, WorkflowDeletionPolicy, WorkflowSpec, WorkspaceRef};
 use crate::mistral::wire::WorkflowRow;
 use crate::platform::names::PROGRAM;
 use crate::platform::watch;
-use crate::workflow::drift::Guarded;
+use crate::workflow::Guarded;
 
 /// The label of resources that discovery made.
 const DISCOVERED: &str = "workflows.mistral.ai/discovered";
@@ -29,6 +28,22 @@ pub enum Change {
     Create(Box<Workflow>),
     /// The workflow of this resource is no longer listed.
     Remove(Box<Workflow>),
+}
+
+/// Several cases of one kind, of which the first is reported.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Several {
+    pub number: usize,
+    pub first: String,
+}
+
+impl Several {
+    pub fn add(&mut self, what: impl FnOnce() -> String) {
+        if self.number == 0 {
+            self.first = what();
+        }
+        self.number += 1;
+    }
 }
 
 /// The resources of one namespace.

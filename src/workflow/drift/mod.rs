@@ -11,30 +11,21 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 pub use tracked::RefreshOutcome;
 
-use tracked::{Due, SUSPECT_AFTER, Watched, spread};
+use tracked::{Due, Ref, SUSPECT_AFTER, TICK, Watched, spread};
 
 use super::lists::{LastObserved, ListSnapshot, read};
-use crate::api;
 use crate::api::WorkflowStatus;
 use crate::mistral::Error;
-use crate::platform::decoded::Decoded;
 use crate::sync::lock;
 use crate::throttle::Priority;
 use crate::workspace::connections::{Connection, Connections, WorkspaceKey};
 use crate::workspace::findings::Drift;
 
-/// A Workflow as it is watched: one that cannot be decoded must not hide the others.
-pub type Guarded = Decoded<api::Workflow>;
-type Ref = ObjectRef<Guarded>;
-
-/// How often the detector checks what is due.
-const TICK: Duration = Duration::from_secs(1);
 /// How long after its start a process may not know yet that a Workspace has Workflows.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 

@@ -4,12 +4,17 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
 
-use super::{Ref, TICK};
 use crate::mistral::Error;
+use crate::workflow::Guarded;
 use crate::workflow::lists::{LISTS, LastObserved, ListSnapshot};
 use crate::workspace::findings::Drift;
 
+pub(super) type Ref = ObjectRef<Guarded>;
+
+/// How often the detector checks what is due.
+pub(super) const TICK: Duration = Duration::from_secs(1);
 /// Calls that a reconcile makes to refresh one workflow: for the workflow, its registrations, and the active ones.
 const CALLS_PER_REFRESH: usize = 3;
 /// Consecutive failed sweeps after which the Workspace is checked.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::notices::settle;
-use super::{Call, Decision, Step, blocked};
+use super::decision::{Call, Decision, Step};
+use super::notices::{blocked, settle};
 use crate::api::conditions::{self, Progress, READY};
+use crate::api::reasons::workflow as reason;
 use crate::api::{ManagementPolicy, WorkflowStatus as Status};
 use crate::mistral::TroubleKind;
 use crate::mistral::wire::Workflow;
@@ -14,7 +15,7 @@ use crate::platform::requeue::{Requeue, backoff};
 use crate::workflow::contest;
 use crate::workflow::fields::{self, Field};
 use crate::workflow::state::{Change, Registrations, WorkflowState};
-use crate::workflow::status::{self, reason};
+use crate::workflow::status;
 use crate::workspace::access::ConnectionInfo;
 
 /// Compares the workflow at the API with the spec.

@@ -5,14 +5,15 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::compare::not_ours;
+use super::decision::{Call, ClusterStep, Decision, Step};
 use super::notices::settle;
-use super::{Call, ClusterStep, Decision, Step};
 use crate::api::WorkflowDeletionPolicy;
 use crate::api::conditions::Progress;
+use crate::api::reasons::workflow as reason;
 use crate::clock::later;
 use crate::platform::requeue::Requeue;
 use crate::workflow::state::{Address, Change, Remote, WorkflowState};
-use crate::workflow::status::{self, reason};
+use crate::workflow::status;
 
 /// How long a deletion waits for the workflow to be archived before it releases the resource.
 const DELETION_LIMIT: SignedDuration = SignedDuration::from_mins(5);

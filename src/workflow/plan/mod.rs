@@ -4,6 +4,7 @@
 //! until it settles. A reconcile changes at most one thing at the API.
 
 mod compare;
+pub mod decision;
 mod delete;
 mod notices;
 mod trouble;
@@ -12,92 +13,25 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-pub use notices::drifted;
-
-use compare::compare;
-use delete::delete;
-use notices::settle;
-use trouble::{change_failed, not_found, troubled};
-
-use super::fields::Field;
 use super::state::{Address, Change, Registrations, Remote, WorkflowState};
-use super::status::{self, reason};
+use super::status;
+use crate::api::WorkflowDeletionPolicy;
 use crate::api::conditions::{self, Progress, READY};
-use crate::api::{WorkflowDeletionPolicy, WorkflowStatus as Status};
+use crate::api::reasons::workflow as reason;
 use crate::clock::later;
-use crate::platform::events::Notice;
-use crate::platform::reconcile;
 use crate::platform::requeue::Requeue;
 use crate::workspace::access::{ConnectionInfo, Workspace};
+use compare::compare;
+pub use decision::{Call, ClusterStep, Decision, Settled, Step};
+use delete::delete;
+pub use notices::drifted;
+use notices::settle;
+use trouble::{change_failed, not_found, troubled};
 
 /// How long the resources of one manifest may take to arrive.
 const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
 /// Reasons that a Workflow has while its Workspace may still arrive.
 const ARRIVING: [&str; 3] = [reason::SUSPENDED, reason::WORKSPACE_NOT_FOUND, reason::WORKSPACE_NOT_READY];
-
-/// What a reconcile does next.
-pub type Decision = reconcile::Decision<Step, Settled>;
-
-/// One effect or request.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Something in the cluster.
-    Cluster(ClusterStep),
-    /// A call to Mistral's API. It needs a permit.
-    Call(Call),
-    /// Archive the workflow with this UUID, or take it out of the archive: in one call with others, which has a permit of
-    /// its own.
-    SetArchived(String, bool),
-}
-
-/// A step that does not call Mistral's API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClusterStep {
-    /// Put the operator's finalizer on the resource, or take it off.
-    SetFinalizer(bool),
-    /// Take the operator's finalizer off a resource that is being deleted.
-    Release {
-        /// The workflow may not be archived, which is to be reported.
-        abandoned: bool,
-    },
-}
-
-/// A call to Mistral's API, or the reading of one list.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Call {
-    /// Find the UUID of the workflow with this name.
-    Find(String),
-    /// Get the workflow.
-    Get(String),
-    /// Read the versions of the workflow with this UUID.
-    ReadRegistrations(String),
-    /// Set these fields of the workflow with this UUID.
-    Update(String, Vec<Field>),
-}
-
-impl From<ClusterStep> for Step {
-    fn from(step: ClusterStep) -> Self {
-        Self::Cluster(step)
-    }
-}
-
-impl From<Call> for Step {
-    fn from(call: Call) -> Self {
-        Self::Call(call)
-    }
-}
-
-/// The end of a reconcile.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settled {
-    /// Written if it differs from the current one.
-    pub status: Status,
-    /// What this reconcile has done: published whether or not the status can be written.
-    pub done: Vec<Notice>,
-    /// What is new in the status: published once the status is written.
-    pub news: Vec<Notice>,
-    pub requeue: Requeue,
-}
 
 /// The next step.
 pub fn plan(state: &WorkflowState, now: Timestamp) -> Decision {
@@ -198,8 +132,4 @@ fn observe(state: &WorkflowState, connection: &ConnectionInfo, now: Timestamp) -
         }
         (Remote::Found(workflow), _) => compare(state, connection, workflow, now),
     }
-}
-
-fn blocked(state: &WorkflowState, reason: &str, message: &str, requeue: Requeue, now: Timestamp) -> Decision {
-    settle(state, status::unready(state, Progress::Stalled, reason, message, now), requeue)
 }

@@ -1,16 +1,18 @@
 //! The end of a reconcile, and what people are notified of then.
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Decision, Settled};
+use super::decision::{Decision, Settled};
 use crate::api::WorkflowStatus as Status;
-use crate::api::conditions::{self, READY, STALLED};
+use crate::api::conditions::{self, Progress, READY, STALLED};
+use crate::api::reasons::workflow as reason;
 use crate::platform::events::Notice;
 use crate::platform::requeue::Requeue;
 use crate::text::truncate;
 use crate::workflow::fields::Field;
 use crate::workflow::state::{Change, WorkflowState};
-use crate::workflow::status::reason;
+use crate::workflow::status;
 
 /// Bytes of a value in an Event, at most.
 const MAX_VALUE: usize = 80;
@@ -38,6 +40,17 @@ pub(super) fn settle(state: &WorkflowState, status: Status, requeue: Requeue) ->
         }
     }
     Decision::Settle(Box::new(Settled { status, done: done(state), news, requeue }))
+}
+
+/// Ends the reconcile: a person has to act before it goes on.
+pub(super) fn blocked(
+    state: &WorkflowState,
+    reason: &str,
+    message: &str,
+    requeue: Requeue,
+    now: Timestamp,
+) -> Decision {
+    settle(state, status::unready(state, Progress::Stalled, reason, message, now), requeue)
 }
 
 /// What this reconcile has changed. Corrected drift is reported apart from new values of the spec.

@@ -2,14 +2,15 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::notices::settle;
-use super::{Decision, blocked};
+use super::decision::Decision;
+use super::notices::{blocked, settle};
 use crate::api::conditions::Progress;
+use crate::api::reasons::workflow as reason;
 use crate::mistral::{Trouble, TroubleKind};
 use crate::platform::requeue::{Requeue, backoff};
 use crate::workflow::fields::{self, Field};
 use crate::workflow::state::{Remote, WorkflowState};
-use crate::workflow::status::{self, reason};
+use crate::workflow::status;
 
 pub(super) fn not_found(state: &WorkflowState, now: Timestamp) -> Decision {
     let message = format!(

@@ -11,6 +11,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::api::conditions::{ACTIVE, CONTESTED, NEEDS_USER, Progress, READY, STALLED, find, is_true};
+use crate::api::reasons::workflow as reason;
 use crate::api::{Workflow as Resource, WorkflowStatus};
 use crate::mistral::wire::{Registration, Workflow};
 use crate::mistral::{ApiError, Error};
@@ -18,7 +19,6 @@ use crate::platform::requeue::Requeue;
 use crate::workflow::fields::Field;
 use crate::workflow::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
 use crate::workflow::state::{Address, Change, FINALIZER, Memory, Registrations, Remote, WorkflowState};
-use crate::workflow::status::reason;
 use crate::workflow::versions::{Gathering, Versions};
 use crate::workspace::access::{ConnectionInfo, Workspace};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mistral_workflows_operator::{execution, workspace};
+use mistral_workflows_operator::api::reasons::{execution, workspace};
 
 use super::*;
 
@@ -55,7 +55,7 @@ async fn each_alert_says_of_which_operator_it_is_and_fires_for_what_its_name_say
 #[test]
 fn every_reason_is_in_the_table_of_what_to_do_about_it() {
     let page = std::fs::read_to_string(repository("docs/reference/reasons.md")).unwrap();
-    for reason in execution::status::reason::ALL.into_iter().chain(workspace::status::reason::ALL) {
+    for reason in execution::ALL.into_iter().chain(workspace::ALL) {
         assert!(page.contains(&format!("`{reason}`")), "{reason} is not in docs/reference/reasons.md");
     }
 }

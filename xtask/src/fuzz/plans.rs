@@ -8,7 +8,8 @@ use mistral_workflows_operator::api::values::Kind;
 use mistral_workflows_operator::api::{Workflow, WorkflowExecution, WorkflowExecutionStatus};
 use mistral_workflows_operator::execution::plan::{Call, ClusterStep, Decision, Step, plan};
 use mistral_workflows_operator::execution::state::input::{Input, Source, Sources, wanted};
-use mistral_workflows_operator::execution::state::result::{self, ResultWrite};
+use mistral_workflows_operator::execution::state::outcomes::ResultWrite;
+use mistral_workflows_operator::execution::state::result;
 use mistral_workflows_operator::execution::state::{
     Comparison, ExecutionState, Instance, Memory, References, WorkflowRefState,
 };

@@ -21,7 +21,8 @@ use self::mistral::final_status;
 use self::world::World;
 use crate::api::WorkflowExecutionStatus;
 use crate::api::conditions::{self, STARTED};
-use crate::execution::status::{is_finished, reason};
+use crate::api::reasons::execution as reason;
+use crate::execution::phase::is_finished;
 
 /// Without stops: the run happens, and completes.
 fn assert_happens_exactly_once(spec: &Value, choices: Vec<u8>) {

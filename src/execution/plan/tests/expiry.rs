@@ -4,12 +4,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
 use crate::api::conditions::EXPIRED;
+use crate::execution::Guarded;
 use crate::execution::cache::trim_for_cache;
-use crate::execution::controller::Guarded;
 use crate::execution::finished::left;
 use crate::execution::finished::mark::Returns;
-use crate::execution::plan::finish::Ended;
-use crate::execution::plan::refused_writes::Write;
+use crate::execution::state::Ended;
+use crate::execution::state::refusals::Write;
 use crate::platform::apiserver::status_patch;
 use crate::platform::refused::{Cause, Refused};
 

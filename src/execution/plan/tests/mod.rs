@@ -17,13 +17,13 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::api::conditions::{COMPLETE, FAILED, MISSING, Progress, READY, STARTED, find, is_true};
+use crate::api::reasons::execution as reason;
 use crate::api::{DeletionPolicy, Shutdown, WorkflowExecution, WorkflowExecutionStatus};
 use crate::execution::claim::{Claim, ClaimAnnotation, ClaimBackup, TAKE_OVER};
 use crate::execution::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
 use crate::execution::state::{
     Comparison, ExecutionState, FailureText, Instance, Memory, Outcomes, References, Remote, StopCall, WorkflowRefState,
 };
-use crate::execution::status::reason;
 use crate::json::Json;
 use crate::mistral::wire::Execution;
 use crate::mistral::{ApiError, Error};

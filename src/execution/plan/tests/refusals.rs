@@ -3,8 +3,9 @@
 use super::*;
 use crate::api::Shutdown;
 use crate::api::conditions::{RESULT_NOT_WRITTEN, STALLED};
-use crate::execution::plan::refused_writes::{Write, smaller};
+use crate::execution::plan::refused_writes::smaller;
 use crate::execution::state::Sent;
+use crate::execution::state::refusals::Write;
 use crate::platform::refused::{Cause, Refused};
 
 fn refused(cause: Cause) -> Refused {

@@ -10,7 +10,8 @@ use crate::api::conditions::{RESULT_NOT_WRITTEN, STALLED};
 use crate::api::values::{Kind, ResultRef};
 use crate::execution::claim::digest;
 use crate::execution::state::input::{Input, Source, Sources};
-use crate::execution::state::result::{self, ObjectOwner, ResultWrite};
+use crate::execution::state::outcomes::ResultWrite;
+use crate::execution::state::result::{self, ObjectOwner};
 
 const VALUE: &str = "t0psecret";
 

@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use super::sources::{Sources, value};
-use super::{InputError, MAX_INPUT, entries, invalid};
+use super::sources::{InputError, MAX_INPUT, Sources, entries, invalid, value};
 use crate::api::WorkflowExecutionSpec;
 use crate::json::Json;
 use crate::mistral::Redactor;
@@ -55,7 +54,7 @@ pub fn compose(spec: &WorkflowExecutionSpec, sources: &Sources) -> Result<Option
 }
 
 /// Checks that each path fits into `spec.input`. Only another manifest can resolve a collision.
-pub(super) fn check_paths(spec: &WorkflowExecutionSpec) -> Result<(), String> {
+pub(crate) fn check_paths(spec: &WorkflowExecutionSpec) -> Result<(), String> {
     let mut input = Part::of(spec.input.as_ref());
     let null = Json::from(&Value::Null);
     entries(spec).iter().try_for_each(|entry| insert(&mut input, &entry.path, null.clone()))

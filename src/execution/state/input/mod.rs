@@ -1,107 +1,18 @@
-//! The input of a run. ConfigMaps and Secrets may hold parts of it. This module decides whether the input is complete, and
-//! builds the call that carries it.
+//! The input of a run. ConfigMaps and Secrets may hold parts of it.
 
-mod compose;
+pub(crate) mod compose;
 mod redaction;
-mod sources;
+pub(crate) mod sources;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
-use k8s_openapi::jiff::Timestamp;
-
-use crate::api::WorkflowExecutionSpec;
-use crate::api::values::InputFrom;
-use crate::execution::claim::{InputVersion, TAKE_OVER};
-use crate::execution::plan::backoff::blocked_retry;
-use crate::execution::plan::blocked::{arriving, blocked};
-use crate::execution::plan::start::is_consent;
-use crate::execution::plan::{ClusterStep, Decision, settle};
 use crate::execution::state::ExecutionState;
-use crate::execution::state::ownership::{Ownership, ownership};
-use crate::execution::status::{self, reason};
 use crate::mistral::wire::ExecuteRequest;
-use crate::platform::requeue::Requeue;
-use compose::check_paths;
 pub use compose::compose;
 pub(crate) use redaction::{Redaction, redaction};
 pub use redaction::{redacting, redactor};
-pub use sources::{Admission, INPUT_LABEL, Source, Sources, wanted};
-use sources::{changed, versions};
-
-/// The longest input that the API takes, in bytes of compact JSON: the 2 MB of its documentation, read generously.
-pub(crate) const MAX_INPUT: usize = 2 << 20;
-
-/// The ConfigMaps and Secrets that the spec names.
-#[derive(Clone, Debug, Default)]
-pub enum Input {
-    /// Not read in this reconcile.
-    #[default]
-    NotRead,
-    Read(Arc<Sources>),
-}
-
-/// Why the input is not complete.
-#[derive(Debug, PartialEq)]
-pub struct InputError {
-    /// The reason of the condition.
-    pub reason: &'static str,
-    /// What is wrong, and what to do. Never contains a value.
-    pub message: String,
-}
-
-/// Checks the input before a claim. Returns the versions of its objects for the claim, or else the next decision.
-pub(crate) fn ready(state: &ExecutionState, now: Timestamp) -> Result<Vec<InputVersion>, Box<Decision>> {
-    if state.spec.left_out.is_some() {
-        return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into())));
-    }
-    let wanted = entries(&state.spec);
-    if wanted.is_empty() {
-        return Ok(Vec::new());
-    }
-    if let Err(conflict) = check_paths(&state.spec) {
-        let message = format!("{conflict}; correct the path in a new WorkflowExecution. Nothing was started.");
-        let status = status::ended_without_run(state, reason::INPUT_CONFLICT, &message, now);
-        return Err(Box::new(settle(state, status, Requeue::OnChange)));
-    }
-    let Input::Read(sources) = &state.outcomes.input else {
-        return Err(Box::new(Decision::Act(ClusterStep::ReadInput.into())));
-    };
-    if let Err(InputError { reason, message }) = compose(&state.spec, sources) {
-        if reason == reason::INPUT_NOT_FOUND
-            && let Some(decision) = arriving(state, now)
-        {
-            return Err(Box::new(decision));
-        }
-        return Err(Box::new(blocked(state, reason, message, blocked_retry(state), now)));
-    }
-    let present = versions(&state.spec, sources);
-    match ownership(state) {
-        // A call with other values may have been sent. A call that was definitely refused or never sent does not count.
-        // A claim that was lost has lost its versions too, so there is nothing to compare with.
-        Ownership::Ours(claim)
-            if !state.is_refused(claim)
-                && !claim.inputs.is_empty()
-                && claim.inputs != present
-                && !is_consent(state, claim) =>
-        {
-            let id = &claim.execution_id;
-            let changed = changed(&claim.inputs, &present);
-            let message = format!(
-                "{changed} was changed after a start with the old content may have been sent, so nothing was started. Create another WorkflowExecution, or, to start this one with the present content, annotate this resource with {TAKE_OVER}={id}."
-            );
-            Err(Box::new(blocked(state, reason::INPUT_CHANGED, message, Requeue::OnChange, now)))
-        }
-        _ => Ok(present),
-    }
-}
-
-/// What has to be read before a run that was found can be compared with the spec, if anything.
-pub(crate) fn comparable(state: &ExecutionState) -> Option<Decision> {
-    let has_to = state.spec.left_out.is_some() || !entries(&state.spec).is_empty();
-    (has_to && matches!(state.outcomes.input, Input::NotRead)).then_some(Decision::Act(ClusterStep::ReadInput.into()))
-}
+pub(crate) use sources::MAX_INPUT;
+pub use sources::{Admission, INPUT_LABEL, Input, InputError, Source, Sources, wanted};
 
 /// The call that starts the run. None if a part of its input is missing.
 pub fn request(state: &ExecutionState) -> Option<ExecuteRequest> {
@@ -117,12 +28,4 @@ pub fn request(state: &ExecutionState) -> Option<ExecuteRequest> {
         custom_tracing_attributes: spec.custom_tracing_attributes.clone(),
         extensions: spec.extensions.clone(),
     })
-}
-
-fn entries(spec: &WorkflowExecutionSpec) -> &[InputFrom] {
-    spec.input_from.as_deref().unwrap_or_default()
-}
-
-fn invalid(what: String) -> InputError {
-    InputError { reason: reason::INPUT_INVALID, message: format!("The input cannot be put together: {what}.") }
 }

@@ -1,7 +1,6 @@
 //! What has to be redacted in texts from the API: they may quote the values of Secrets in the input.
 
-use super::sources::{Source, Sources, value};
-use super::{Input, entries};
+use super::sources::{Input, Source, Sources, entries, value};
 use crate::api::WorkflowExecutionSpec;
 use crate::api::values::{KeyRef, Kind};
 use crate::execution::state::ExecutionState;

@@ -1,17 +1,38 @@
-//! Where the values of an input come from: ConfigMaps and Secrets, as they were found.
+//! Where the values of an input come from: ConfigMaps and Secrets, as they were found, or why they cannot be used.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretSlice};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{InputError, MAX_INPUT, entries, invalid};
 use crate::api::WorkflowExecutionSpec;
+use crate::api::reasons::execution as reason;
 use crate::api::values::{Format, InputFrom, KeyRef, Kind};
 use crate::execution::claim::InputVersion;
-use crate::execution::status::reason;
 use crate::json::Json;
+
+/// The longest input that the API takes, in bytes of compact JSON: the 2 MB of its documentation, read generously.
+pub(crate) const MAX_INPUT: usize = 2 << 20;
+
+/// The ConfigMaps and Secrets that the spec names.
+#[derive(Clone, Debug, Default)]
+pub enum Input {
+    /// Not read in this reconcile.
+    #[default]
+    NotRead,
+    Read(Arc<Sources>),
+}
+
+/// Why the input is not complete.
+#[derive(Debug, PartialEq)]
+pub struct InputError {
+    /// The reason of the condition.
+    pub reason: &'static str,
+    /// What is wrong, and what to do. Never contains a value.
+    pub message: String,
+}
 
 /// The objects that the spec names, as they were found.
 pub type Sources = BTreeMap<(Kind, String), Source>;
@@ -46,6 +67,15 @@ pub struct Admission {
     pub api_keys: BTreeSet<String>,
     /// Whether only Secrets with [`INPUT_LABEL`] may be inputs.
     pub labelled_only: bool,
+}
+
+/// The entries of `spec.inputFrom`.
+pub(crate) fn entries(spec: &WorkflowExecutionSpec) -> &[InputFrom] {
+    spec.input_from.as_deref().unwrap_or_default()
+}
+
+pub(super) fn invalid(what: String) -> InputError {
+    InputError { reason: reason::INPUT_INVALID, message: format!("The input cannot be put together: {what}.") }
 }
 
 /// The objects that the spec names, each with its keys.
@@ -115,7 +145,7 @@ pub(super) fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, InputE
 }
 
 /// The versions of all objects that exist, in the order of their names.
-pub(super) fn versions(spec: &WorkflowExecutionSpec, sources: &Sources) -> Vec<InputVersion> {
+pub(crate) fn versions(spec: &WorkflowExecutionSpec, sources: &Sources) -> Vec<InputVersion> {
     let found = |(kind, name): (Kind, String)| match sources.get(&(kind, name.clone())) {
         Some(Source::Found { uid, resource_version, .. }) => {
             Some(InputVersion { kind, name, uid: uid.clone(), resource_version: resource_version.clone() })
@@ -128,7 +158,7 @@ pub(super) fn versions(spec: &WorkflowExecutionSpec, sources: &Sources) -> Vec<I
 }
 
 /// Names the first object that differs from before.
-pub(super) fn changed(before: &[InputVersion], now: &[InputVersion]) -> String {
+pub(crate) fn changed(before: &[InputVersion], now: &[InputVersion]) -> String {
     let other = now.iter().find(|input| !before.contains(input));
     other.map_or_else(|| "The input".into(), |input| format!("{} \"{}\"", input.kind, input.name))
 }

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::compose::{MAX_SECRET_VALUES, check_paths};
 use super::*;
+use crate::api::WorkflowExecutionSpec;
+use crate::api::reasons::execution as reason;
 use crate::api::values::Kind;
 use crate::mistral::Redactor;
 

@@ -1,5 +1,7 @@
 //! The contents of an execution's status. Each function turns one situation into a whole status.
 
+mod result;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
@@ -9,23 +11,12 @@ use crate::api::conditions::{
     Writer,
 };
 use crate::api::execution::Failure;
+use crate::api::reasons::execution as reason;
 use crate::execution::claim::{ClaimAnnotation, StopFor};
-use crate::execution::state::result;
+use crate::execution::phase::is_started;
 use crate::execution::state::{Comparison, ExecutionState, WorkflowRefState};
 use crate::mistral::wire::Execution;
 use crate::platform::refused::{Cause, Refused};
-
-pub use crate::api::reasons::execution as reason;
-
-/// Whether the execution has ended, with or without success.
-pub fn is_finished(status: &Status) -> bool {
-    conditions::is_true(&status.conditions, COMPLETE) || conditions::is_true(&status.conditions, FAILED)
-}
-
-/// Whether the API has accepted the run.
-pub fn is_started(status: &Status) -> bool {
-    conditions::is_true(&status.conditions, STARTED)
-}
 
 /// The run has not started: why, and whether it will start without intervention.
 pub fn not_started(state: &ExecutionState, wait: Progress, reason: &str, message: String, now: Timestamp) -> Status {
