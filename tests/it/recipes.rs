@@ -69,7 +69,7 @@ impl Shell {
 async fn the_recipe_for_a_run_now_makes_a_new_run_each_time() {
     let world = World::new("recipe-now").await;
     let _operator = world.operator();
-    world.api.register(json!({ "name": "hello-world" })).await;
+    world.api.register(json!({ "name": "nightly-report" })).await;
     let shell = Shell::new(&world);
     for _ in 0..2 {
         shell.run(&commands("Run a workflow now")[0]).await;
