@@ -37,6 +37,19 @@ pub fn tenants(page: &str) -> Result<String> {
     Ok(bars("From creation to the call that starts the run, in ms", &["alone", "beside three in trouble"], &groups))
 }
 
+/// Draws a figure of a restart, for each number of finished executions: with them in the watch, and without.
+pub fn finished(page: &str, figure: &str) -> Result<String> {
+    let (_, table) = page.split_once("| finished executions |").ok_or("The page has no table of finished executions.")?;
+    let (watched, left) =
+        (figures(table, &format!("{figure}, in the watch"))?, figures(table, &format!("{figure}, outside of it"))?);
+    let groups: Vec<(String, Vec<f64>)> = ["1,000 finished", "10,000 finished", "100,000 finished"]
+        .into_iter()
+        .zip(watched.into_iter().zip(left))
+        .map(|(name, (watched, left))| (name.to_owned(), vec![watched, left]))
+        .collect();
+    Ok(bars(figure, &["in the watch", "outside of it"], &groups))
+}
+
 /// The leading numbers of the cells in the first row of this name.
 fn figures(text: &str, row: &str) -> Result<Vec<f64>> {
     let start = format!("| {row} |");

@@ -61,6 +61,9 @@ fn generated(root: &Path) -> Result<Vec<(&'static str, String)>> {
             chart::burst(&performance, "create to POST, p50, ms", "From creation to the call, median, in ms")?,
         ),
         ("docs/images/tenants.svg", chart::tenants(&scale)?),
+        ("docs/images/finished-ready.svg", chart::finished(&performance, "seconds from its start to ready")?),
+        ("docs/images/finished-memory.svg", chart::finished(&performance, "peak memory, MiB")?),
+        ("docs/images/finished-api-server.svg", chart::finished(&performance, "CPU seconds of kube-apiserver")?),
     ])
 }
 
