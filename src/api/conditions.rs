@@ -80,6 +80,13 @@ pub enum Progress {
 /// How long a referenced resource may take to appear. Flux and Argo CD give up a whole sync for one resource that needs
 /// a person.
 const ARRIVES_WITHIN: SignedDuration = SignedDuration::from_secs(30);
+/// How long the resources of one manifest may take to arrive.
+const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
+
+/// Whether a resource is so young that what it refers to may come with the same manifest. Nothing is reported until then.
+pub fn is_arriving(created: Timestamp, now: Timestamp) -> bool {
+    now < later(created, APPLIED_TOGETHER)
+}
 
 impl Progress {
     /// The progress of a resource of this age that refers to something missing, and when to check again.

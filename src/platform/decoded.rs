@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta, OwnerReference, Time};
 use kube::Resource;
@@ -61,34 +62,47 @@ impl<K: DeserializeOwned + Resource> Decoded<K> {
     }
 }
 
-impl<K: Resource> Resource for Decoded<K> {
-    type DynamicType = K::DynamicType;
-    type Scope = K::Scope;
+/// Makes something that stands for an object of kind `K` a resource of this kind, with the metadata that is found there.
+macro_rules! stands_for_an_object {
+    ($type:ident, $meta:expr, $meta_mut:expr) => {
+        impl<K: Resource> Resource for $type<K> {
+            type DynamicType = K::DynamicType;
+            type Scope = K::Scope;
 
-    fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::kind(dt)
-    }
+            fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
+                K::kind(dt)
+            }
 
-    fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::group(dt)
-    }
+            fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
+                K::group(dt)
+            }
 
-    fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::version(dt)
-    }
+            fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
+                K::version(dt)
+            }
 
-    fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::plural(dt)
-    }
+            fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
+                K::plural(dt)
+            }
 
-    fn meta(&self) -> &ObjectMeta {
-        self.0.as_ref().map_or_else(|undecodable| &undecodable.metadata, K::meta)
-    }
+            fn meta(&self) -> &ObjectMeta {
+                let meta: fn(&Self) -> &ObjectMeta = $meta;
+                meta(self)
+            }
 
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.as_mut().map_or_else(|undecodable| &mut undecodable.metadata, K::meta_mut)
-    }
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                let meta: fn(&mut Self) -> &mut ObjectMeta = $meta_mut;
+                meta(self)
+            }
+        }
+    };
 }
+
+stands_for_an_object!(Decoded, |it| it.0.as_ref().map_or_else(|undecodable| &undecodable.metadata, K::meta), |it| it
+    .0
+    .as_mut()
+    .map_or_else(|undecodable| &mut undecodable.metadata, K::meta_mut));
+stands_for_an_object!(MetadataOf, |it| &it.metadata, |it| &mut it.metadata);
 
 /// The metadata of an object of any depth. `managedFields` keeps the managers' names, and of their fields only the
 /// annotations.
@@ -97,6 +111,19 @@ pub struct Metadata {
     /// Without the fields that only the API server reads.
     #[serde(deserialize_with = "lean")]
     pub metadata: ObjectMeta,
+}
+
+/// The metadata of an object of a kind, however deep the object is.
+#[derive(Clone, Debug)]
+pub struct MetadataOf<K> {
+    metadata: ObjectMeta,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<'de, K> Deserialize<'de> for MetadataOf<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self { metadata: Metadata::deserialize(deserializer)?.metadata, kind: PhantomData })
+    }
 }
 
 /// A page of a list, of which only the metadata is decoded.

@@ -33,6 +33,18 @@ pub enum Decision<Step, Settled> {
     Settle(Box<Settled>),
 }
 
+/// Lets a step of one sort stand where a step of any sort is expected.
+macro_rules! sorts_of_steps {
+    ($step:ident { $($variant:ident($sort:ident)),+ }) => {
+        $(impl From<$sort> for $step {
+            fn from(step: $sort) -> Self {
+                Self::$variant(step)
+            }
+        })+
+    };
+}
+pub(crate) use sorts_of_steps;
+
 /// How a reconcile goes on after a step.
 #[derive(Debug)]
 pub enum Flow {

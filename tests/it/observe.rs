@@ -29,11 +29,8 @@ async fn set_secret_name(world: &World, name: &str) {
     world.workspaces().patch("default", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
 }
 
-#[tokio::test]
-async fn the_metrics_tell_what_happened_and_name_nothing() {
-    let world = World::new("metrics").await;
-    let process = world.process(&[]);
-    world.wait_for_workspace("default", "Connected").await;
+/// Eighteen executions that complete, and four others: one each that fails, is refused, waits and runs.
+async fn executions_of_each_kind(world: &World) {
     let strict = json!({ "type": "object", "required": ["name"] });
     world.api.register(json!({ "name": "strict", "input_schema": strict })).await;
     let names: Vec<String> = (0..18).map(|n| format!("specimen-{n}")).collect();
@@ -51,6 +48,14 @@ async fn the_metrics_tell_what_happened_and_name_nothing() {
     world.wait_for_reason("specimen-refused", "InputRejected").await;
     world.wait_for_reason("specimen-waits", "TargetNotFound").await;
     world.wait_for_reason("specimen-runs", "Running").await;
+}
+
+#[tokio::test]
+async fn the_metrics_tell_what_happened_and_name_nothing() {
+    let world = World::new("metrics").await;
+    let process = world.process(&[]);
+    world.wait_for_workspace("default", "Connected").await;
+    executions_of_each_kind(&world).await;
 
     // The operator writes the status a moment before the metrics count it, and the status returns by the watch.
     let text = until(SOON, "all to be counted", async || {

@@ -171,6 +171,22 @@ async fn calls_of(world: &World, tenant: &Tenant) -> u64 {
     world.api.calls().await.iter().filter(ours).map(|call| call["arrivals"].as_u64().unwrap()).sum()
 }
 
+/// The API refuses the calls of one tenant, whose key was revoked, throttles those of another, and hangs on as many of the
+/// third as may be in flight. Each has many executions to start.
+async fn make_trouble(world: &World, hangs: &Tenant, refused: &Tenant, throttled: &Tenant) {
+    let refuse = json!({ "error": { "status": 429, "headers": { "Retry-After": "5" } } });
+    let refuse = json!({ "workspace": throttled.at_the_api, "kind": refuse });
+    world.api.faults(json!({ "faults": [refuse] })).await;
+    futures::join!(refused.execute_many("stuck", 80, "echo"), throttled.execute_many("stuck", 80, "echo"));
+    refused.wait_for("Ready", "CredentialRefused").await;
+    throttled.wait_for("Throttled", "RateLimited").await;
+    let hold = json!({ "workspace": hangs.at_the_api, "kind": { "hold": "before_effect" } });
+    world.api.faults(json!({ "faults": [hold, refuse] })).await;
+    hangs.execute_many("stuck", 120, "echo").await;
+    // The maximum number of starts in flight with one key.
+    until(SOON, "calls that hang", async || (world.api.held().await.len() >= 96).then_some(())).await;
+}
+
 #[tokio::test]
 async fn of_fifty_tenants_one_that_hangs_one_refused_and_one_throttled_slow_down_none_of_the_others() {
     let world = World::bare("fifty").await;
@@ -190,17 +206,7 @@ async fn of_fifty_tenants_one_that_hangs_one_refused_and_one_throttled_slow_down
     println!("47 tenants alone: {alone}");
 
     world.api.revoke(&keys[1].1).await;
-    let refuse = json!({ "error": { "status": 429, "headers": { "Retry-After": "5" } } });
-    let refuse = json!({ "workspace": throttled.at_the_api, "kind": refuse });
-    world.api.faults(json!({ "faults": [refuse] })).await;
-    futures::join!(refused.execute_many("stuck", 80, "echo"), throttled.execute_many("stuck", 80, "echo"));
-    refused.wait_for("Ready", "CredentialRefused").await;
-    throttled.wait_for("Throttled", "RateLimited").await;
-    let hold = json!({ "workspace": hangs.at_the_api, "kind": { "hold": "before_effect" } });
-    world.api.faults(json!({ "faults": [hold, refuse] })).await;
-    hangs.execute_many("stuck", 120, "echo").await;
-    // The maximum number of starts in flight with one key.
-    until(SOON, "calls that hang", async || (world.api.held().await.len() >= 96).then_some(())).await;
+    make_trouble(&world, hangs, refused, throttled).await;
     let before = (calls_of(&world, refused).await, calls_of(&world, throttled).await, Instant::now());
     let beside = Latencies::measure(&world, healthy, 5, "beside").await;
     let took = before.2.elapsed();

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
 use crate::api::conditions::{self, Progress, READY, STALLED};
 use crate::api::reasons::execution as reason;
-use crate::clock::later;
 use crate::execution::claim::{CLAIM, Claim, TAKE_OVER};
 use crate::execution::phase::is_started;
 use crate::execution::plan::backoff::{asked_to_wait, backoff, blocked_retry};
@@ -16,9 +15,6 @@ use crate::execution::status;
 use crate::mistral::wire::Execution;
 use crate::mistral::{Trouble, TroubleKind};
 use crate::platform::requeue::Requeue;
-
-/// How long the resources of one manifest may take to arrive.
-const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
 
 /// Reports why the Workflow that the spec names is unknown or cannot be run; none if it can be run.
 pub(crate) fn unresolved(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
@@ -214,8 +210,8 @@ pub(crate) fn missing(
 
 /// Waits for what the spec names, since a manifest may list the execution first; none once that has taken too long.
 pub(crate) fn arriving(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
-    let may_arrive = now < later(state.created, APPLIED_TOGETHER);
-    may_arrive.then(|| settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1))))
+    conditions::is_arriving(state.created, now)
+        .then(|| settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1))))
 }
 
 /// Whether everything that the spec names existed before, so that what is missing now was deleted.

@@ -8,7 +8,7 @@ use crate::execution::finished::mark::Returns;
 use crate::execution::phase::is_started;
 use crate::execution::state::{ExecutionState, StopCall};
 use crate::platform::events::Notice;
-use crate::platform::reconcile;
+use crate::platform::reconcile::{self, sorts_of_steps};
 use crate::platform::requeue::Requeue;
 
 /// What a reconcile does next.
@@ -74,17 +74,7 @@ pub enum Call {
     Stop(StopCall),
 }
 
-impl From<ClusterStep> for Step {
-    fn from(step: ClusterStep) -> Self {
-        Self::Cluster(step)
-    }
-}
-
-impl From<Call> for Step {
-    fn from(call: Call) -> Self {
-        Self::Call(call)
-    }
-}
+sorts_of_steps!(Step { Cluster(ClusterStep), Call(Call) });
 
 /// The end of a reconcile.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,63 +1,17 @@
 //! A watch of metadata alone, for objects of which nothing is stored.
 
-use std::borrow::Cow;
 use std::fmt::Debug;
-use std::marker::PhantomData;
 
 use axum::http::{HeaderValue, Request, header};
 use futures::Stream;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::client::Body;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::watcher;
 use kube::runtime::watcher::Event;
 use kube::{Client, Resource};
-use serde::{Deserialize, Deserializer};
 
-use crate::platform::decoded::Metadata;
+use crate::platform::decoded::MetadataOf;
 use crate::platform::watch::list;
-
-/// The metadata of an object of a kind, however deep the object is.
-#[derive(Clone, Debug)]
-pub struct MetadataOf<K> {
-    metadata: ObjectMeta,
-    kind: PhantomData<fn() -> K>,
-}
-
-impl<'de, K> Deserialize<'de> for MetadataOf<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self { metadata: Metadata::deserialize(deserializer)?.metadata, kind: PhantomData })
-    }
-}
-
-impl<K: Resource> Resource for MetadataOf<K> {
-    type DynamicType = K::DynamicType;
-    type Scope = K::Scope;
-
-    fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::kind(dt)
-    }
-
-    fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::group(dt)
-    }
-
-    fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::version(dt)
-    }
-
-    fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::plural(dt)
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
 
 /// The metadata of the objects that a label selector takes, and then of their changes; see `list::watched`.
 pub fn watched<K>(

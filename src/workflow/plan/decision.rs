@@ -2,7 +2,7 @@
 
 use crate::api::WorkflowStatus as Status;
 use crate::platform::events::Notice;
-use crate::platform::reconcile;
+use crate::platform::reconcile::{self, sorts_of_steps};
 use crate::platform::requeue::Requeue;
 use crate::workflow::fields::Field;
 
@@ -46,17 +46,7 @@ pub enum Call {
     Update(String, Vec<Field>),
 }
 
-impl From<ClusterStep> for Step {
-    fn from(step: ClusterStep) -> Self {
-        Self::Cluster(step)
-    }
-}
-
-impl From<Call> for Step {
-    fn from(call: Call) -> Self {
-        Self::Call(call)
-    }
-}
+sorts_of_steps!(Step { Cluster(ClusterStep), Call(Call) });
 
 /// The end of a reconcile.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,14 +11,13 @@ mod trouble;
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
 use super::state::{Address, Change, Registrations, Remote, WorkflowState};
 use super::status;
 use crate::api::WorkflowDeletionPolicy;
 use crate::api::conditions::{self, Progress, READY};
 use crate::api::reasons::workflow as reason;
-use crate::clock::later;
 use crate::platform::requeue::Requeue;
 use crate::workspace::access::{ConnectionInfo, Workspace};
 use compare::compare;
@@ -28,8 +27,6 @@ pub use notices::drifted;
 use notices::settle;
 use trouble::{change_failed, not_found, troubled};
 
-/// How long the resources of one manifest may take to arrive.
-const APPLIED_TOGETHER: SignedDuration = SignedDuration::from_secs(5);
 /// Reasons that a Workflow has while its Workspace may still arrive.
 const ARRIVING: [&str; 3] = [reason::SUSPENDED, reason::WORKSPACE_NOT_FOUND, reason::WORKSPACE_NOT_READY];
 
@@ -70,7 +67,7 @@ fn decide(state: &WorkflowState, refused: Option<Duration>, now: Timestamp) -> D
         Workspace::Ready(connection) => connection,
         Workspace::Pending => return settle(state, state.status.clone(), Requeue::OnChange),
         // A manifest may list the Workflow before its Workspace.
-        Workspace::NotFound if now < later(state.created, APPLIED_TOGETHER) => {
+        Workspace::NotFound if conditions::is_arriving(state.created, now) => {
             return settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1)));
         }
         Workspace::NotFound => {

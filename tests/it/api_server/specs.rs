@@ -5,11 +5,16 @@ use serde_json::Map;
 
 use super::*;
 
-#[tokio::test]
-async fn a_spec_that_cannot_run_is_refused_in_words() {
-    let world = World::bare("refused").await;
-    let attributes = |count| (0..count).map(|n| (format!("key-{n}"), json!("x"))).collect::<Map<_, _>>();
-    let cases = [
+/// A case, its spec, and words of the refusal.
+type Case = (&'static str, Value, &'static str);
+
+fn attributes(count: usize) -> Map<String, Value> {
+    (0..count).map(|n| (format!("key-{n}"), json!("x"))).collect()
+}
+
+/// Specs that name no workflow, deployment or execution id, or several.
+fn targets() -> Vec<Case> {
+    vec![
         ("two targets", echo(json!({ "registrationId": REGISTRATION })), "name exactly one target"),
         ("a reference beside a name", echo(json!({ "workflowRef": { "name": "w" } })), "name exactly one target"),
         ("a reference without a name", json!({ "workflowRef": {} }), "spec.workflowRef.name: Required value"),
@@ -34,6 +39,12 @@ async fn a_spec_that_cannot_run_is_refused_in_words() {
         ("a long id", echo(json!({ "executionId": "e".repeat(241) })), "may not be more than 240 bytes"),
         ("an empty id", echo(json!({ "executionId": "" })), "spec.executionId in body should be at least 1 chars long"),
         ("a deployment's space", echo(json!({ "deploymentName": "a b" })), "spec.deploymentName in body should match"),
+    ]
+}
+
+/// Specs with a value of another type, or beyond its limit.
+fn limits() -> Vec<Case> {
+    vec![
         (
             "a string as input",
             echo(json!({ "input": "text" })),
@@ -63,7 +74,13 @@ async fn a_spec_that_cannot_run_is_refused_in_words() {
             "must be of type string: \"integer\"",
         ),
         ("65 attributes", echo(json!({ "customTracingAttributes": attributes(65) })), "must have at most 64 items"),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn a_spec_that_cannot_run_is_refused_in_words() {
+    let world = World::bare("refused").await;
+    let cases = targets().into_iter().chain(limits());
     for (case, spec, words) in cases {
         assert_refused(case, create_execution(&world, "refused", spec).await, words);
     }

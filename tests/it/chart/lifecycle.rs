@@ -38,43 +38,33 @@ async fn helm_installs_upgrades_and_uninstalls_and_the_resources_stay() {
         Uninstalling(helm(tools, cluster.kubeconfig(), &uninstall).stdout(Stdio::null()).spawn().unwrap());
     let job = "mistral-workflows-operator-release-finalizers";
     until(SOON, "the hook", async || {
-        cluster
-            .kubectl_command()
-            .args(["--namespace", "mistral-system", "get", "job", job])
-            .output()
-            .unwrap()
-            .status
-            .success()
-            .then_some(())
+        let mut hook = cluster.kubectl_command();
+        hook.args(["--namespace", "mistral-system", "get", "job", job]);
+        hook.output().unwrap().status.success().then_some(())
     })
     .await;
     // An operator that is still shutting down has no rights left to undo the hook's work.
-    let rights = [
-        "get",
-        "deployment,clusterrolebinding,rolebinding",
-        "-A",
-        "-l",
-        "app.kubernetes.io/component=operator",
-        "-o",
-        "name",
-    ];
-    assert_eq!(kubectl(&rights, ""), "");
+    let all = |kinds: &str, label: &str| kubectl(&["get", kinds, "-A", "-l", label, "-o", "name"], "");
+    let operator = "app.kubernetes.io/component=operator";
+    assert_eq!(all("deployment,clusterrolebinding,rolebinding", operator), "");
     // The cluster has no node to run the hook on.
-    let now = "2026-11-24T00:00:00Z";
-    let condition = |name: &str| json!({ "type": name, "status": "True", "lastTransitionTime": now });
-    let done = json!({ "status": {
-        "startTime": now, "completionTime": now, "succeeded": 1,
-        "conditions": [condition("SuccessCriteriaMet"), condition("Complete")],
-    } });
-    kubectl(&["patch", "job", job, "--subresource=status", "--type=merge", "--patch", &done.to_string()], "");
+    let patch = ["patch", "job", job, "--subresource=status", "--type=merge", "--patch", &done().to_string()];
+    kubectl(&patch, "");
     let ended = until(SOON, "the end of helm uninstall", async || uninstalling.0.try_wait().unwrap()).await;
     assert!(ended.success());
     kubectl(&["get", "workflowexecution", "greet"], "");
     assert_eq!(kubectl(&uid, ""), first);
     let kinds = "deployment,job,serviceaccount,service,role,rolebinding,clusterrole,clusterrolebinding,\
                  validatingadmissionpolicy,validatingadmissionpolicybinding";
-    let left = kubectl(&["get", kinds, "-A", "-l", "app.kubernetes.io/managed-by=Helm", "-o", "name"], "");
-    assert_eq!(left, "");
+    assert_eq!(all(kinds, "app.kubernetes.io/managed-by=Helm"), "");
+}
+
+/// The status of a Job that has succeeded.
+fn done() -> Value {
+    let now = "2026-11-24T00:00:00Z";
+    let condition = |name: &str| json!({ "type": name, "status": "True", "lastTransitionTime": now });
+    let conditions = [condition("SuccessCriteriaMet"), condition("Complete")];
+    json!({ "status": { "startTime": now, "completionTime": now, "succeeded": 1, "conditions": conditions } })
 }
 
 /// Ends `helm uninstall` with the test, even if the test fails.

@@ -4,14 +4,16 @@ use kube::ResourceExt;
 
 use super::*;
 
+/// The rules of the objects of this kind whose names end so.
+fn rules(objects: &[Value], kind: &str, part: &str) -> Vec<Value> {
+    let of = |object: &&Value| object["kind"] == kind && name(object).ends_with(part);
+    objects.iter().filter(of).map(|object| object["rules"].clone()).collect()
+}
+
 #[tokio::test]
 async fn namespaces_to_watch_are_the_only_ones_that_the_operator_has_rights_in() {
     let world = World::bare("chart-rights").await;
     let Some(tools) = tools().await else { return };
-    let rules = |objects: &[Value], kind: &str, part: &str| -> Vec<Value> {
-        let of = |object: &&Value| object["kind"] == kind && name(object).ends_with(part);
-        objects.iter().filter(of).map(|object| object["rules"].clone()).collect()
-    };
     let everywhere = render(tools, &world.namespace, "", &[]);
     // A namespace that is listed twice counts once.
     let here = render(tools, &world.namespace, "watchNamespaces: [team-b, team-a, team-b]", &[]);
@@ -53,7 +55,12 @@ async fn namespaces_to_watch_are_the_only_ones_that_the_operator_has_rights_in()
             }
         }
     }
-    // The rights that results need, and no more than the values ask for.
+}
+
+#[tokio::test]
+async fn the_operator_may_write_results_and_read_secrets_only_as_the_values_say() {
+    let world = World::bare("chart-values").await;
+    let Some(tools) = tools().await else { return };
     let writes = |values: &str| -> Vec<Value> {
         let objects = render(tools, &world.namespace, values, &[]);
         let rules = rules(&objects, "ClusterRole", "release-mistral-workflows-operator").remove(0);
@@ -150,9 +157,7 @@ async fn the_charts_rights_are_enough_for_a_whole_life_of_each_resource() {
     // Proves that the search finds a refusal: the operator may not read another Secret.
     world.secret("other", "api-key", KEY).await;
     let patch = json!({ "spec": { "auth": { "apiKeySecretRef": { "name": "other" } } } });
-    let (said, done) =
-        world.kubectl(&["patch", "workspace", "default", "--type=merge", "-p", &patch.to_string()]).await;
-    assert!(done, "{said}");
+    workspaces.patch("default", &Default::default(), &kube::api::Patch::Merge(patch)).await.unwrap();
     world.wait_for_workspace("default", "SecretForbidden").await;
     assert!(refused().is_some());
 }

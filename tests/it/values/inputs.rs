@@ -200,6 +200,12 @@ async fn a_spec_whose_values_have_no_place_of_their_own_is_refused_in_words() {
             Ok(_) => panic!("{case}: accepted"),
         }
     }
+}
+
+#[tokio::test]
+async fn where_values_come_from_and_go_does_not_change_and_paths_that_meet_a_value_are_refused_in_words() {
+    let world = World::new("values-paths").await;
+    let entry = |path: &str| from_config_map("c", "k", path);
     // Paths that share a prefix or a parent do not conflict.
     let neighbours = json!([entry("/a"), entry("/ab"), entry("/a~1b"), entry("/b/a"), entry("/b/c")]);
     let to = result_to("configMap", "r");

@@ -22,6 +22,17 @@ async fn resource_of(world: &World, name: &str) -> Workflow {
     .await
 }
 
+/// The workflow has a resource that discovery made, which only reads it.
+async fn assert_discovered(world: &World, name: &str) {
+    let made = resource_of(world, name).await;
+    let id = workflow_status(&made).workflow_id.unwrap();
+    assert!(made.name_any().starts_with(name) && made.name_any().ends_with(&id[id.len() - 8..]));
+    assert_eq!(made.labels()["workflows.mistral.ai/discovered"], "true");
+    let spec = json!(made.spec);
+    assert_eq!((&spec["managementPolicy"], &spec["deletionPolicy"]), (&json!("Observe"), &json!("Retain")));
+    world.wait_for_workflow(&made.name_any(), "Observed").await;
+}
+
 #[tokio::test]
 async fn discovery_makes_a_resource_for_each_and_removes_only_what_is_gone_and_untouched() {
     let world = World::new("discover").await;
@@ -38,13 +49,7 @@ async fn discovery_makes_a_resource_for_each_and_removes_only_what_is_gone_and_u
     discover(&world, "Observe").await;
     let all = ["slow", "hang", "fail", "adopted", "goes", "labelled"];
     for name in all {
-        let made = resource_of(&world, name).await;
-        let id = workflow_status(&made).workflow_id.unwrap();
-        assert!(made.name_any().starts_with(name) && made.name_any().ends_with(&id[id.len() - 8..]));
-        assert_eq!(made.labels()["workflows.mistral.ai/discovered"], "true");
-        let spec = json!(made.spec);
-        assert_eq!((&spec["managementPolicy"], &spec["deletionPolicy"]), (&json!("Observe"), &json!("Retain")));
-        world.wait_for_workflow(&made.name_any(), "Observed").await;
+        assert_discovered(&world, name).await;
     }
     assert_eq!(resources(&world).await.len(), all.len() + 1);
     // The resource follows changes.

@@ -34,6 +34,9 @@ use crate::state::Shared;
 /// execute call.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
+/// The content type of a stream of events.
+const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
+
 /// The path prefix of the controls.
 const CONTROL: &str = "/__sim";
 
@@ -84,10 +87,7 @@ async fn answer(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Resul
     let mut request = Request::new(&parts);
     let (workspace, key) = register(&shared, &request);
     (request.body, request.oversized) = read(body).await?;
-    let plan = {
-        let state = &mut *shared.lock();
-        state.faults.plan(&request, workspace.as_deref())
-    };
+    let plan = shared.lock().faults.plan(&request, workspace.as_deref());
     for mishap in plan.before {
         match mishap {
             Mishap::Sleep(time) => tokio::time::sleep(time).await,
@@ -100,15 +100,11 @@ async fn answer(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Resul
             Mishap::EndStream(_) => {}
         }
     }
-    let mut feed = None;
-    let reply = match act(&shared, &request, &key) {
-        Ok(Answer::Done { reply, .. }) => reply,
-        Ok(Answer::Wait(wait)) => await_end(&shared, &request, wait).await,
-        Ok(Answer::Stream(it)) => {
-            feed = Some(it);
-            Reply::text(StatusCode::OK, "text/event-stream; charset=utf-8", String::new())
-        }
-        Err(error) => error.into(),
+    let (reply, feed) = match act(&shared, &request, &key) {
+        Ok(Answer::Done { reply, .. }) => (reply, None),
+        Ok(Answer::Wait(wait)) => (await_end(&shared, &request, wait).await, None),
+        Ok(Answer::Stream(feed)) => (Reply::text(StatusCode::OK, EVENT_STREAM, String::new()), Some(feed)),
+        Err(error) => (error.into(), None),
     };
     let mut stream_end = None;
     for mishap in plan.after {
@@ -118,9 +114,7 @@ async fn answer(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Resul
                 held::hold(&shared, &request, workspace.as_deref(), When::AfterEffect).await;
             }
             Mishap::Answer(reply) => return Ok(sent(&shared, &key, whole(reply))),
-            Mishap::Truncate if !reply.body.is_empty() => {
-                return Ok(sent(&shared, &key, half(reply)));
-            }
+            Mishap::Truncate if !reply.body.is_empty() => return Ok(sent(&shared, &key, half(reply))),
             // An empty body or a stream has no half.
             Mishap::Truncate | Mishap::Close => return Err(Closed),
             Mishap::EndStream(end) => stream_end = Some(end),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use mistral_simulator::{Behaviour, WorkflowSpec};
 use serde_json::json;
 
@@ -175,21 +176,7 @@ async fn measure(environment: &Environment, stage: &Stage, running: &mut Running
     let writes = writes.since(&before, &[("POST workflowexecutions 201", count as u64)]);
     let runs = stage.simulated.runs().await?;
 
-    let seen = watch.seen();
-    let complete = |index: usize| seen.get(&load::name(index)).and_then(|seen| seen.complete);
-    let first = created.iter().min().copied().ok_or("nothing was created.")?;
-    let last = (0..count).filter_map(complete).max().ok_or("nothing was completed.")?;
-    let runs = by_number(runs, count)?;
-    let starts: Vec<f64> = created.iter().zip(&runs).map(|(sent, run)| milliseconds(*sent, run.arrived)).collect();
-    let ended = |(index, run): (usize, &Booked)| Some(milliseconds(run.ended?, complete(index)?));
-    let ends: Vec<f64> = runs.iter().enumerate().filter_map(ended).collect();
-
-    let mut figures = Figures::default();
-    figures.add(RATE, each / (milliseconds(first, last) / 1000.0));
-    figures.add_known(STARTS, percentile(starts.iter().copied(), 50));
-    figures.add_known("create to POST, p99, ms", percentile(starts, 99));
-    figures.add_known(ENDS, percentile(ends.iter().copied(), 50));
-    figures.add_known("end to Complete, p99, ms", percentile(ends, 99));
+    let mut figures = times(&watch, &created, &by_number(runs, count)?)?;
     figures.add(CALLS, number(calls.values().sum()) / each);
     figures.add_each("of them ", &calls, each);
     figures.add(WRITES, number(writes.total()) / each);
@@ -206,6 +193,25 @@ async fn measure(environment: &Environment, stage: &Stage, running: &mut Running
     if calls.is_empty() || writes.total() == 0 {
         return Err("neither calls nor writes were counted.".into());
     }
+    Ok(figures)
+}
+
+/// How long it took: all executions, and each from its creation to the start of its run, and from the run's end to
+/// `Complete`.
+fn times(watch: &Watch, created: &[Timestamp], runs: &[Booked]) -> Result<Figures> {
+    let seen = watch.seen();
+    let complete = |index: usize| seen.get(&load::name(index)).and_then(|seen| seen.complete);
+    let first = created.iter().min().copied().ok_or("nothing was created.")?;
+    let last = (0..runs.len()).filter_map(complete).max().ok_or("nothing was completed.")?;
+    let starts: Vec<f64> = created.iter().zip(runs).map(|(sent, run)| milliseconds(*sent, run.arrived)).collect();
+    let ended = |(index, run): (usize, &Booked)| Some(milliseconds(run.ended?, complete(index)?));
+    let ends: Vec<f64> = runs.iter().enumerate().filter_map(ended).collect();
+    let mut figures = Figures::default();
+    figures.add(RATE, number(runs.len() as u64) / (milliseconds(first, last) / 1000.0));
+    figures.add_known(STARTS, percentile(starts.iter().copied(), 50));
+    figures.add_known("create to POST, p99, ms", percentile(starts, 99));
+    figures.add_known(ENDS, percentile(ends.iter().copied(), 50));
+    figures.add_known("end to Complete, p99, ms", percentile(ends, 99));
     Ok(figures)
 }
 

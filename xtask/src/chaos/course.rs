@@ -4,8 +4,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::ResourceExt;
 use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use super::faults::{self, Controls};
 use super::operators::Operators;
 use super::perform::{create, delete, patiently, perform};
 use super::record::{Record, Seen};
+use super::told::Told;
 use super::workload::{Disturbance, Plan, Planned};
 use super::{refusals, told, values};
 use crate::demo::Result;
@@ -125,13 +126,8 @@ pub async fn strike_the_rest(
         if number % 10 == 0 {
             println!("         going on until these have struck too: {}", missing.join(", "));
         }
-        if let Some(point) = points.first() {
-            // The second leader acts at once, so it reaches the failpoint soon.
-            let what = Disturbance::SecondLeader(Duration::from_secs(10));
-            operators.lock().await.disturb(what, Some(point.clone())).await?;
-        } else if let Some(what) = undone.first().and_then(|kind| Disturbance::of_kind(kind)).filter(|_| !is_busy) {
-            disturb_now(environment, operators, what).await?;
-        }
+        let what = undone.first().and_then(|kind| Disturbance::of_kind(kind)).filter(|_| !is_busy);
+        disturb_once_more(environment, operators, points.first(), what).await?;
         for (reason, _) in refused.iter().filter(|(_, times)| **times == 0 && number % 20 == 0) {
             let mut planned = refusals::that_would_tell(reason).planned(number, 1, &mut dice);
             planned.name = format!("more-{}", planned.name);
@@ -141,13 +137,9 @@ pub async fn strike_the_rest(
             controls.put(&faults::of_these(&faults)).await?;
         }
         if !faults.is_empty() || !points.is_empty() {
-            let name = format!("more-{number}");
-            let hangs = number % 3 == 2;
-            let workflow = if hangs { "hang" } else { "complete-300" };
-            let result = values::result_to(&name);
-            let spec = json!({ "workflowIdentifier": workflow, "input": { "more": number }, "result": result });
-            create(&api, record, &Planned::new(name.clone(), spec, Duration::ZERO)).await?;
             // Some runs must remain, so that there is something to stop.
+            let hangs = number % 3 == 2;
+            let name = one_more(&api, record, number, hangs).await?;
             if hangs {
                 hanging.push_back(name);
             }
@@ -160,6 +152,33 @@ pub async fn strike_the_rest(
         sleep(Duration::from_secs(1)).await;
     }
     Ok(Vec::new())
+}
+
+/// Makes an operator reach this failpoint, or disturbs what was not disturbed yet.
+async fn disturb_once_more(
+    environment: &Environment,
+    operators: &Mutex<Operators>,
+    point: Option<&String>,
+    what: Option<Disturbance>,
+) -> Result<()> {
+    if let Some(point) = point {
+        // The second leader acts at once, so it reaches the failpoint soon.
+        let what = Disturbance::SecondLeader(Duration::from_secs(10));
+        operators.lock().await.disturb(what, Some(point.clone())).await?;
+    } else if let Some(what) = what {
+        disturb_now(environment, operators, what).await?;
+    }
+    Ok(())
+}
+
+/// Creates another execution for the faults to strike. Returns its name.
+async fn one_more(api: &Api<Told>, record: &Record, number: usize, hangs: bool) -> Result<String> {
+    let name = format!("more-{number}");
+    let workflow = if hangs { "hang" } else { "complete-300" };
+    let result = values::result_to(&name);
+    let spec = json!({ "workflowIdentifier": workflow, "input": { "more": number }, "result": result });
+    create(api, record, &Planned::new(name.clone(), spec, Duration::ZERO)).await?;
+    Ok(name)
 }
 
 /// Waits until all steps are done and all runs have ended. Returns the resources that exist then, and complaints if

@@ -27,7 +27,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -101,14 +101,25 @@ pub fn run(options: Options) -> Result<()> {
     outcome.map_err(|error| format!("{error}\n\nThe same plan again: {}", options.command(seed)).into())
 }
 
-async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempDir) -> Result<()> {
-    let plan = Plan::new(seed, options.executions());
-    heading("Starting a control plane, the simulator and two operators");
-    let environment = Environment::start(binaries, folder.path(), seed).await?;
-    environment.furnish().await?;
+/// Writes down what the findings follow from, each in a file of its own.
+fn write_down(folder: &TempDir, all: &Value) -> Result<()> {
+    for (name, what) in all.as_object().into_iter().flatten() {
+        fs::write(folder.path().join(format!("{name}.json")), serde_json::to_vec_pretty(what)?)?;
+    }
+    Ok(())
+}
+
+/// How the operators of this run are started.
+fn recipe(
+    options: &Options,
+    binaries: &Binaries,
+    folder: &TempDir,
+    environment: &Environment,
+    plan: &Plan,
+) -> Result<Recipe> {
     let logs = folder.path().join("operators");
     fs::create_dir(&logs)?;
-    let recipe = Recipe {
+    Ok(Recipe {
         program: binaries.operator.clone(),
         kubeconfig: environment.kubeconfig(),
         url: environment.url.clone(),
@@ -116,7 +127,15 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
         // Debug logs of thousands of executions would take gigabytes.
         log: if plan.executions.len() > 500 { "info" } else { "info,mistral_workflows_operator=debug" },
         without: options.without.clone(),
-    };
+    })
+}
+
+async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempDir) -> Result<()> {
+    let plan = Plan::new(seed, options.executions());
+    heading("Starting a control plane, the simulator and two operators");
+    let environment = Environment::start(binaries, folder.path(), seed).await?;
+    environment.furnish().await?;
+    let recipe = recipe(options, binaries, folder, &environment, &plan)?;
     let operators = Arc::new(Mutex::new(Operators::start(recipe, seed)?));
     let looking_after = tokio::spawn(course::look_after(Arc::clone(&operators)));
     environment.until_ready().await?;
@@ -156,14 +175,8 @@ async fn chaos(options: &Options, seed: u64, binaries: &Binaries, folder: &TempD
     let ledger = told::ledger(&environment.url).await?;
     keeping.abort();
     let recorded = record.all();
-    for (name, what) in [
-        ("books.json", json!(ledger)),
-        ("record.json", json!(recorded)),
-        ("present.json", json!(present)),
-        ("results.json", json!(results)),
-    ] {
-        fs::write(folder.path().join(name), serde_json::to_vec_pretty(&what)?)?;
-    }
+    let all = json!({ "books": ledger, "record": recorded, "present": present, "results": results });
+    write_down(folder, &all)?;
     let mut findings = ledger::compare(&ledger, &recorded, &present, &Around { abandoned, results, ends });
     findings.complaints.extend(complaints);
     findings.complaints.extend(tally.odd.iter().cloned());

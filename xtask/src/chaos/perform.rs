@@ -138,42 +138,55 @@ async fn act(api: &Api<Told>, record: &Record, planned: &Planned, uid: String, s
         }
         Step::Replace => {
             until(record, &uid, "it has no execution id", |seen| seen.status["executionId"].is_string()).await?;
-            loop {
-                let mut object = patiently(|| api.get(name)).await?;
-                object.metadata.annotations = None;
-                object.metadata.finalizers = None;
-                let replaced = patiently(|| async { api.replace(name, &PostParams::default(), &object).await });
-                match replaced.await {
-                    Err(error) if code(&error) == Some(409) => {}
-                    outcome => break outcome.map(|_| ())?,
-                }
-            }
+            replace(api, name).await?;
         }
         Step::Reapply(which) => {
             until(record, &uid, "it has no execution id", |seen| seen.status["executionId"].is_string()).await?;
-            let object = patiently(|| api.get(name)).await?;
-            let claim = object.metadata.annotations.iter().flatten().find(|(name, _)| *name == CLAIM);
-            if let Some((_, claim)) = claim {
-                let mut claim: Value = serde_json::from_str(claim)?;
-                claim["refused"] = json!(true);
-                if which == OLDER {
-                    claim["revision"] = json!(0);
-                } else {
-                    claim["owner"]["name"] = json!("other");
-                }
-                merge(api, name, &json!({ "metadata": { "annotations": { CLAIM: claim.to_string() } } })).await?;
-            }
+            reapply(api, name, which).await?;
         }
-        Step::WipeStatus => loop {
-            let mut object = patiently(|| api.get(name)).await?;
-            object.data["status"] = json!({});
-            match patiently(|| async { api.replace_status(name, &PostParams::default(), &object).await }).await {
-                Err(error) if code(&error) == Some(409) => {}
-                outcome => break outcome.map(|_| ())?,
-            }
-        },
+        Step::WipeStatus => wipe_status(api, name).await?,
     }
     Ok(uid)
+}
+
+/// Replaces the resource by one without annotations and finalizers.
+async fn replace(api: &Api<Told>, name: &str) -> Result<()> {
+    loop {
+        let mut object = patiently(|| api.get(name)).await?;
+        object.metadata.annotations = None;
+        object.metadata.finalizers = None;
+        match patiently(|| async { api.replace(name, &PostParams::default(), &object).await }).await {
+            Err(error) if code(&error) == Some(409) => {}
+            outcome => return Ok(outcome.map(|_| ())?),
+        }
+    }
+}
+
+/// Applies an exported claim again, an older one or another resource's.
+async fn reapply(api: &Api<Told>, name: &str, which: &str) -> Result<()> {
+    let object = patiently(|| api.get(name)).await?;
+    let claim = object.metadata.annotations.iter().flatten().find(|(name, _)| *name == CLAIM);
+    let Some((_, claim)) = claim else { return Ok(()) };
+    let mut claim: Value = serde_json::from_str(claim)?;
+    claim["refused"] = json!(true);
+    if which == OLDER {
+        claim["revision"] = json!(0);
+    } else {
+        claim["owner"]["name"] = json!("other");
+    }
+    merge(api, name, &json!({ "metadata": { "annotations": { CLAIM: claim.to_string() } } })).await
+}
+
+/// Empties the status.
+async fn wipe_status(api: &Api<Told>, name: &str) -> Result<()> {
+    loop {
+        let mut object = patiently(|| api.get(name)).await?;
+        object.data["status"] = json!({});
+        match patiently(|| async { api.replace_status(name, &PostParams::default(), &object).await }).await {
+            Err(error) if code(&error) == Some(409) => {}
+            outcome => return Ok(outcome.map(|_| ())?),
+        }
+    }
 }
 
 /// Waits until the record meets a condition. Polling the API server would keep it from its work.

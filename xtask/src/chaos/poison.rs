@@ -122,10 +122,6 @@ impl Poison {
         planned.namespace = if dice.percent(50) { POISONED } else { DEFAULT };
         planned.labels = json!({ LABEL: self.name() });
         let Planned { name, spec, annotations, input, steps, .. } = &mut planned;
-        let odd_depth = |dice: &mut Dice| {
-            let bounds = *dice.one_of(&[(100, 130), (200, 1000), (1000, 4900)]);
-            usize::try_from(dice.between(bounds.0, bounds.1)).unwrap_or_default()
-        };
         match self {
             Self::DeepHeld | Self::DeepHeldDeleted => {
                 spec["suspend"] = json!(true);
@@ -173,6 +169,12 @@ impl Poison {
         }
         planned
     }
+}
+
+/// A depth beyond what common decoders read.
+fn odd_depth(dice: &mut Dice) -> usize {
+    let bounds = *dice.one_of(&[(100, 130), (200, 1000), (1000, 4900)]);
+    usize::try_from(dice.between(bounds.0, bounds.1)).unwrap_or_default()
 }
 
 fn by_reference(workflow: &str, number: usize) -> Value {

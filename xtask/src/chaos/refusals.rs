@@ -107,6 +107,17 @@ impl Refusal {
 
 /// Makes the API server refuse the labelled writes, and waits until it does.
 pub async fn install(client: &Client, executions: &Executions) -> Result<()> {
+    let binding =
+        json!({ "metadata": { "name": "chaos" }, "spec": { "policyName": "chaos", "validationActions": ["Deny"] } });
+    let (policies, bindings): (Api<Policy>, Api<Binding>) = (Api::all(client.clone()), Api::all(client.clone()));
+    policies.create(&PostParams::default(), &serde_json::from_value(policy())?).await?;
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
+    be_strict(client, true).await?;
+    until_in_force(executions).await
+}
+
+/// The policy that refuses the labelled writes.
+fn policy() -> Value {
     // Other changes, such as to the label itself, are never refused.
     let unless = |refused: &str, allowed: &str| {
         let expression = format!("!(variables.refused in ['{refused}', 'all']) || {allowed}");
@@ -124,7 +135,7 @@ pub async fn install(client: &Client, executions: &Executions) -> Result<()> {
         label(REFUSE),
         label(WHILE_STRICT),
     );
-    let policy = json!({
+    json!({
         "metadata": { "name": "chaos" },
         "spec": {
             "failurePolicy": "Fail",
@@ -143,14 +154,11 @@ pub async fn install(client: &Client, executions: &Executions) -> Result<()> {
                 unless("status", "!variables.status"),
             ],
         },
-    });
-    let binding =
-        json!({ "metadata": { "name": "chaos" }, "spec": { "policyName": "chaos", "validationActions": ["Deny"] } });
-    let (policies, bindings): (Api<Policy>, Api<Binding>) = (Api::all(client.clone()), Api::all(client.clone()));
-    policies.create(&PostParams::default(), &serde_json::from_value(policy)?).await?;
-    bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
-    be_strict(client, true).await?;
+    })
+}
 
+/// Waits until the API server refuses a labelled write.
+async fn until_in_force(executions: &Executions) -> Result<()> {
     // No operator works on this execution: its Workspace does not exist, and it is deleted before an operator starts.
     let spec = json!({ "workflowIdentifier": "none", "suspend": true, "workspaceRef": { "name": "none" } });
     let mut probe = Planned::new("probe".into(), spec, Duration::ZERO);

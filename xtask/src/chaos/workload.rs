@@ -185,6 +185,93 @@ enum Story {
     Values,
 }
 
+impl Story {
+    /// The spec of the execution with this number.
+    fn spec(self, number: usize, dice: &mut Dice) -> Value {
+        let workflow = match self {
+            Self::Deleted(_) | Self::Shutdown(_) | Self::ActiveDeadline => *dice.one_of(&STOPPED),
+            Self::StartingDeadlineUnknown => UNKNOWN,
+            Self::ByReference => *dice.one_of(&REFERENCED),
+            _ => *dice.one_of(&ENDING),
+        };
+        let mut spec = json!({ "input": { "number": number, "token": dice.below(u64::MAX).to_string() } });
+        if self == Self::ByReference {
+            spec["workflowRef"] = json!({ "name": workflow });
+        } else {
+            spec["workflowIdentifier"] = json!(workflow);
+        }
+        if matches!(self, Self::Explicit | Self::RecreatedExplicit | Self::Twins)
+            || (matches!(self, Self::Deleted("Cancel" | "Terminate")) && dice.percent(25))
+        {
+            spec["executionId"] = json!(format!("explicit-{number}"));
+        }
+        if matches!(self, Self::Shutdown(_) | Self::ActiveDeadline) {
+            spec["terminationGracePeriodSeconds"] = json!(*dice.one_of(&[2, 10]));
+        }
+        if matches!(self, Self::ShutdownHeld(_) | Self::StartingDeadlineHeld)
+            || matches!(self, Self::Resumed | Self::Suspended | Self::SuspendedAndDeleted)
+        {
+            spec["suspend"] = json!(true);
+        }
+        match self {
+            Self::Deleted(policy) => spec["deletionPolicy"] = json!(policy),
+            Self::ShutdownAtOnce(how) => spec["shutdown"] = json!(how),
+            Self::ActiveDeadline => spec["activeDeadlineSeconds"] = json!(dice.between(1, 7)),
+            Self::StartingDeadline | Self::StartingDeadlineHeld | Self::StartingDeadlineUnknown => {
+                spec["startingDeadlineSeconds"] = json!(dice.between(1, 7));
+            }
+            Self::TimeToLive => spec["ttlSecondsAfterFinished"] = json!(dice.between(0, 9)),
+            Self::Values => {
+                let name = format!("run-{number}");
+                spec["inputFrom"] = values::input_from(&name);
+                spec["result"] = values::result_to(&name);
+            }
+            _ => {}
+        }
+        spec
+    }
+
+    /// The steps after the creation, each with the wait before it.
+    fn steps(self, dice: &mut Dice) -> Vec<(Duration, Step)> {
+        use Step::{CreateAgain, Delete, Provide, Reapply, Replace, Shutdown, Suspend, WipeStatus};
+        match self {
+            Self::Resumed => vec![(dice.ms(500, 8000), Suspend(false))],
+            Self::SuspendedAndDeleted => vec![(dice.ms(500, 8000), Delete)],
+            Self::Toggled => vec![(dice.ms(0, 1500), Suspend(true)), (dice.ms(500, 6000), Suspend(false))],
+            Self::Deleted(_) => vec![(dice.ms(0, 9000), Delete)],
+            Self::RecreatedExplicit | Self::RecreatedDerived => {
+                vec![(dice.ms(0, 9000), Delete), (dice.ms(0, 500), CreateAgain)]
+            }
+            Self::Replaced => vec![(dice.ms(0, 6000), Replace)],
+            Self::Reapplied(claim) => {
+                let mut steps = vec![(dice.ms(0, 6000), Reapply(claim))];
+                if dice.percent(30) {
+                    steps.push((dice.ms(0, 3000), Delete));
+                }
+                steps
+            }
+            Self::StatusWiped => vec![(dice.ms(500, 9000), WipeStatus)],
+            Self::Shutdown(how) => {
+                let mut steps = vec![(dice.ms(0, 9000), Shutdown(how))];
+                if how == "Cancel" && dice.percent(25) {
+                    steps.push((dice.ms(0, 3000), Shutdown("Terminate")));
+                }
+                steps
+            }
+            Self::ShutdownHeld(how) => vec![(dice.ms(0, 8000), Shutdown(how))],
+            Self::Values => vec![(dice.ms(0, 3000), Provide)],
+            Self::Plain
+            | Self::Explicit
+            | Self::ByReference
+            | Self::Suspended
+            | Self::Twins
+            | Self::ShutdownAtOnce(_) => Vec::new(),
+            Self::ActiveDeadline | Self::TimeToLive => Vec::new(),
+            Self::StartingDeadline | Self::StartingDeadlineHeld | Self::StartingDeadlineUnknown => Vec::new(),
+        }
+    }
+}
+
 /// Each scenario and its weight.
 const STORIES: [(Story, u64); 29] = [
     (Story::Plain, 30),
@@ -263,106 +350,25 @@ impl Plan {
     }
 
     fn tell(&mut self, story: Story, dice: &mut Dice) {
-        use Step::{CreateAgain, Delete, Provide, Reapply, Replace, Shutdown, Suspend, WipeStatus};
         let number = self.executions.len();
         let name = format!("run-{number}");
         let window = self.milliseconds();
         let mut at = dice.ms(0, window);
         // The parts of inputs exist only in the default namespace.
         let namespace = if story != Story::Values && dice.percent(33) { APART } else { DEFAULT };
-        let workflow = match story {
-            Story::Deleted(_) | Story::Shutdown(_) | Story::ActiveDeadline => *dice.one_of(&STOPPED),
-            Story::StartingDeadlineUnknown => UNKNOWN,
-            Story::ByReference => *dice.one_of(&REFERENCED),
-            _ => *dice.one_of(&ENDING),
-        };
-        let mut spec = json!({ "input": { "number": number, "token": dice.below(u64::MAX).to_string() } });
-        if story == Story::ByReference {
-            spec["workflowRef"] = json!({ "name": workflow });
-        } else {
-            spec["workflowIdentifier"] = json!(workflow);
-        }
-        if matches!(story, Story::Explicit | Story::RecreatedExplicit | Story::Twins)
-            || (matches!(story, Story::Deleted("Cancel" | "Terminate")) && dice.percent(25))
-        {
-            spec["executionId"] = json!(format!("explicit-{number}"));
-        }
-        if matches!(story, Story::Shutdown(_) | Story::ActiveDeadline) {
-            spec["terminationGracePeriodSeconds"] = json!(*dice.one_of(&[2, 10]));
-        }
-        if matches!(story, Story::ShutdownHeld(_) | Story::StartingDeadlineHeld) {
-            spec["suspend"] = json!(true);
-        }
-        let steps = match story {
-            Story::Plain | Story::Explicit | Story::ByReference => Vec::new(),
-            Story::Resumed => {
-                spec["suspend"] = json!(true);
-                vec![(dice.ms(500, 8000), Suspend(false))]
-            }
-            Story::Suspended => {
-                spec["suspend"] = json!(true);
-                Vec::new()
-            }
-            Story::SuspendedAndDeleted => {
-                spec["suspend"] = json!(true);
-                vec![(dice.ms(500, 8000), Delete)]
-            }
-            Story::Toggled => vec![(dice.ms(0, 1500), Suspend(true)), (dice.ms(500, 6000), Suspend(false))],
-            Story::Deleted(policy) => {
-                spec["deletionPolicy"] = json!(policy);
-                vec![(dice.ms(0, 9000), Delete)]
-            }
-            Story::RecreatedExplicit | Story::RecreatedDerived => {
-                // The first resource may take long to disappear, so this scenario begins early.
-                at /= 2;
-                vec![(dice.ms(0, 9000), Delete), (dice.ms(0, 500), CreateAgain)]
-            }
-            Story::Replaced => vec![(dice.ms(0, 6000), Replace)],
-            Story::Reapplied(claim) => {
-                let mut steps = vec![(dice.ms(0, 6000), Reapply(claim))];
-                if dice.percent(30) {
-                    steps.push((dice.ms(0, 3000), Delete));
-                }
-                steps
-            }
-            Story::StatusWiped => vec![(dice.ms(500, 9000), WipeStatus)],
+        let spec = story.spec(number, dice);
+        match story {
+            // The first resource may take long to disappear, so this scenario begins early.
+            Story::RecreatedExplicit | Story::RecreatedDerived => at /= 2,
             Story::Twins => {
                 at = self.with_one_leader(at, window);
                 let twin = format!("{name}-twin");
                 let at = at + dice.ms(0, 1500);
                 self.executions.push(Planned { namespace, ..Planned::new(twin, spec.clone(), at) });
-                Vec::new()
             }
-            Story::Shutdown(how) => {
-                let mut steps = vec![(dice.ms(0, 9000), Shutdown(how))];
-                if how == "Cancel" && dice.percent(25) {
-                    steps.push((dice.ms(0, 3000), Shutdown("Terminate")));
-                }
-                steps
-            }
-            Story::ShutdownHeld(how) => vec![(dice.ms(0, 8000), Shutdown(how))],
-            Story::ShutdownAtOnce(how) => {
-                spec["shutdown"] = json!(how);
-                Vec::new()
-            }
-            Story::ActiveDeadline => {
-                spec["activeDeadlineSeconds"] = json!(dice.between(1, 7));
-                Vec::new()
-            }
-            Story::StartingDeadline | Story::StartingDeadlineHeld | Story::StartingDeadlineUnknown => {
-                spec["startingDeadlineSeconds"] = json!(dice.between(1, 7));
-                Vec::new()
-            }
-            Story::TimeToLive => {
-                spec["ttlSecondsAfterFinished"] = json!(dice.between(0, 9));
-                Vec::new()
-            }
-            Story::Values => {
-                spec["inputFrom"] = values::input_from(&name);
-                spec["result"] = values::result_to(&name);
-                vec![(dice.ms(0, 3000), Provide)]
-            }
-        };
+            _ => {}
+        }
+        let steps = story.steps(dice);
         self.executions.push(Planned { namespace, steps, ..Planned::new(name, spec, at) });
     }
 
