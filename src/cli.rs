@@ -63,6 +63,10 @@ pub struct Run {
     /// Watch only this namespace, instead of all; may be repeated.
     #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_name = "NAME", value_delimiter = ',')]
     pub namespaces: Vec<String>,
+    /// Give the metrics of executions that have ended a label for the workflow, with up to this many values; further
+    /// workflows count as other. 0 stands for no such label.
+    #[arg(long, env = "METRICS_WORKFLOWS", value_name = "NUMBER", default_value = "0", value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub metrics_workflows: u16,
     /// The address that serves /healthz, /readyz (which says what it waits for) and /metrics. The default is every
     /// address, including IPv4.
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "[::]:8080")]

@@ -55,6 +55,7 @@ async fn run(options: Run) -> Outcome {
         max_requests_per_second,
         input_secrets_need_label,
         namespaces,
+        metrics_workflows,
         listen,
         lease_name,
         lease_namespace,
@@ -99,6 +100,7 @@ async fn run(options: Run) -> Outcome {
         max_requests_per_second,
         input_secrets_need_label,
         namespaces,
+        metrics_workflows: usize::from(metrics_workflows),
         listen: Some(listen),
         leadership,
     };

@@ -45,6 +45,8 @@ pub struct Config {
     pub input_secrets_need_label: bool,
     /// The namespaces to watch, each once; empty for all.
     pub namespaces: Vec<String>,
+    /// How many workflows have a label value in the metrics of ended executions; 0 for no such label.
+    pub metrics_workflows: usize,
     /// The address of the health and metrics server; none for no server.
     pub listen: Option<SocketAddr>,
     /// Which of several operators acts.
@@ -99,7 +101,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     // Set from the start: a process with nothing to wait for would briefly count as ready.
     let elected = matches!(config.leadership, Leadership::Elected(_));
     health.wait_for([if elected { elector::LEASE } else { WATCHES }]);
-    let metrics = AllMetrics::default();
+    let metrics = AllMetrics::new(config.metrics_workflows);
     if let Some(address) = config.listen {
         let listener = health::listen(address).await.map_err(|source| Error::Listen { address, source })?;
         tokio::spawn(health::serve(listener, Arc::clone(&health), Arc::clone(&metrics.all)));

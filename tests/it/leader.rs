@@ -330,6 +330,7 @@ async fn the_lease_is_renewed_on_connections_of_its_own() {
         allow_base_urls: vec![world.api.url.parse().unwrap()],
         namespaces: vec![world.namespace.clone()],
         listen: None,
+        metrics_workflows: 0,
         leadership: operator::Leadership::Elected(lease),
     };
     let stop = CancellationToken::new();

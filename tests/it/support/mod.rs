@@ -216,6 +216,7 @@ impl World {
             input_secrets_need_label: false,
             namespaces: vec![self.namespace.clone()],
             listen: None,
+            metrics_workflows: 0,
             leadership: operator::Leadership::Unconditional,
         };
         tokio::spawn(operator::run(config, self.client.clone(), stop.clone()));
