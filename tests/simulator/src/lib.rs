@@ -150,6 +150,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Names of workspaces, each with a token. A name may occur several times.
     pub workspaces: Vec<(String, String)>,
+    /// Whether tokens that `workspaces` does not list are refused.
+    pub only_listed_tokens: bool,
     /// The initial workflows of every workspace.
     pub workflows: Vec<WorkflowSpec>,
     /// Seed of the random numbers for fault rates.
@@ -158,7 +160,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 0).into(), workspaces: Vec::new(), workflows: Vec::new(), seed: 0 }
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            workspaces: Vec::new(),
+            only_listed_tokens: false,
+            workflows: Vec::new(),
+            seed: 0,
+        }
     }
 }
 
@@ -193,6 +201,9 @@ impl Simulator {
             trial.register(spec.clone(), Reregistration::Keep)?;
         }
         let mut tokens = Tokens::default();
+        if options.only_listed_tokens {
+            tokens.admit_only_listed();
+        }
         for (workspace, token) in options.workspaces {
             tokens.grant(token, workspace);
         }
