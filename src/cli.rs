@@ -31,7 +31,7 @@ pub enum Command {
     /// MISTRAL_API_KEY or from a file.
     Import(Box<Import>),
     /// Remove the operator's finalizers from all resources after the operator is gone. Runs are not stopped. Stop the
-    /// operator first, or it adds the finalizers again.
+    /// operator first, or it adds the finalizers again; the command warns if one is at work.
     ReleaseFinalizers {
         /// Limit to this namespace, instead of all; may be repeated.
         #[arg(long = "namespace", value_name = "NAME", value_delimiter = ',')]
@@ -63,21 +63,28 @@ pub struct Run {
     /// Watch only this namespace, instead of all; may be repeated.
     #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_name = "NAME", value_delimiter = ',')]
     pub namespaces: Vec<String>,
+    /// Give the metrics of executions that have ended a label for the workflow, with up to this many values; further
+    /// workflows count as other. 0 stands for no such label.
+    #[arg(long, env = "METRICS_WORKFLOWS", value_name = "NUMBER", default_value = "0", value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub metrics_workflows: u16,
     /// The address that serves /healthz, /readyz (which says what it waits for) and /metrics. The default is every
     /// address, including IPv4.
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "[::]:8080")]
     pub listen: SocketAddr,
-    /// The Lease that elects the leader among several operators. An empty name turns leader election off.
+    /// The Lease that elects the leader among several operators. An empty name turns leader election off: the operator
+    /// then acts whoever else does.
     #[arg(long, alias = "lease", env = "LEASE_NAME", value_name = "NAME", default_value = former("LEASE", "mistral-workflows-operator"))]
     pub lease_name: String,
-    /// The namespace of the Lease [default: the pod's namespace; outside of a pod there is no leader election]
+    /// The namespace of the Lease [default: the pod's namespace; outside of a pod there is no leader election, and the
+    /// operator ends if another one leads in the cluster]
     #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAME")]
     pub lease_namespace: Option<String>,
     /// The format of the log.
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: logs::Format,
-    /// What to log: a level, or directives such as info,mistral_workflows_operator=debug.
-    #[arg(long, alias = "log", env = "LOG_LEVEL", value_name = "DIRECTIVES", default_value = former("LOG", "info"), value_parser = |text: &str| EnvFilter::try_new(text))]
+    /// What to log: a level (off, error, warn, info, debug or trace), or directives such as
+    /// info,mistral_workflows_operator=debug.
+    #[arg(long, alias = "log", env = "LOG_LEVEL", value_name = "DIRECTIVES", default_value = former("LOG", "info"), value_parser = logs::directives)]
     pub log_level: EnvFilter,
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kube::config::{InferConfigError, KubeconfigError};
 use mistral_workflows_operator::cli::{Cli, Command, Import, Run};
+use mistral_workflows_operator::operator::Leadership;
 use mistral_workflows_operator::platform::logs;
 use mistral_workflows_operator::{api, mistral, operator, platform, workflow, workspace};
 use secrecy::SecretString;
@@ -54,6 +55,7 @@ async fn run(options: Run) -> Outcome {
         max_requests_per_second,
         input_secrets_need_label,
         namespaces,
+        metrics_workflows,
         listen,
         lease_name,
         lease_namespace,
@@ -65,6 +67,7 @@ async fn run(options: Run) -> Outcome {
     let namespaces = platform::watch::namespaces(&namespaces)?;
     let (kube, pod_namespace) = cluster().await?;
     let client = platform::apiserver::client(kube.clone())?;
+    let address = kube.cluster_url.host().map(str::to_owned);
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopping = stop.clone();
@@ -75,22 +78,31 @@ async fn run(options: Run) -> Outcome {
         }
         stopping.cancel();
     });
+    let in_a_pod = pod_namespace.is_some();
     // An empty environment variable counts as unset.
     let given = |name: Option<String>| name.filter(|name| !name.is_empty());
-    let lease = match given(lease_namespace).or(pod_namespace) {
-        Some(namespace) if !lease_name.is_empty() => {
+    let leadership = match given(lease_namespace).or(pod_namespace) {
+        _ if lease_name.is_empty() => Leadership::Unconditional,
+        Some(namespace) => {
             let client = kube::Client::try_from(kube)?;
-            Some(platform::leader::elector::LeaseConfig { name: lease_name, namespace, client })
+            Leadership::Elected(platform::leader::elector::LeaseConfig { name: lease_name, namespace, client })
         }
-        _ => None,
+        None => Leadership::UnlessLed,
     };
+    if !in_a_pod && !matches!(leadership, Leadership::Elected(_)) {
+        tracing::warn!(
+            cluster = address,
+            "this operator runs outside of a pod and takes part in no election; run no other"
+        );
+    }
     let config = operator::Config {
         allow_base_urls,
         max_requests_per_second,
         input_secrets_need_label,
         namespaces,
+        metrics_workflows: usize::from(metrics_workflows),
         listen: Some(listen),
-        lease,
+        leadership,
     };
     // Runs as a task, which takes turns with the reconciles that it starts. On the thread that waits here, it would
     // start the reconciles of a whole list, each of which takes memory, before others have finished them.
@@ -102,6 +114,9 @@ async fn release_finalizers(namespaces: Vec<String>) -> Outcome {
     logs::begin(EnvFilter::new("info"), logs::Format::Text);
     let namespaces = platform::watch::namespaces(&namespaces)?;
     let client = kube::Client::try_from(cluster().await?.0)?;
+    for remark in operator::release_finalizers::remarks(&client, &namespaces).await {
+        eprintln!("warning: {remark}");
+    }
     let released = operator::release_finalizers::finalizers(&client, &namespaces).await;
     let mut failed = 0;
     for (kind, outcome) in released.outcomes {

@@ -24,7 +24,13 @@ pub struct InputFrom {
     /// Where the value goes in the input: a JSON Pointer (RFC 6901), such as /customer/token. The
     /// operator creates missing objects on the path. In a name, ~1 stands for a slash and ~0 for a
     /// tilde.
-    #[schemars(length(min = 2, max = 256), regex(pattern = r"^(/([^/~]|~[01])+)+$"))]
+    #[schemars(length(max = 256))]
+    // Rules and not a pattern, which the API server would quote instead of saying what is wrong.
+    #[x_kube(
+        validation = Rule::new("self.startsWith('/')").message("path must start with /, such as /customer/token"),
+        validation = Rule::new("!self.startsWith('/') || self.matches('^(/([^/~]|~[01])+)+$')")
+            .message("path must have a name after each /, and a ~ in a name only as ~0 or ~1")
+    )]
     pub path: String,
     /// How to read the value: String takes it as text, Json parses it as JSON.
     #[serde(default, rename = "as")]

@@ -1,5 +1,8 @@
 //! Metrics of executions: their state, how they ended, and what became of their claims.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -17,6 +20,7 @@ use crate::execution::phase::{is_finished, is_started};
 use crate::execution::state::{ExecutionState, Sent};
 use crate::mistral::wire::TERMINAL;
 use crate::platform::metrics::{Metrics, OTHER};
+use crate::sync;
 
 /// Buckets in seconds: from a second to a day.
 const RUN: [f64; 11] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0];
@@ -32,9 +36,39 @@ fn ends() -> Vec<&'static str> {
 #[derive(Clone)]
 pub struct ExecutionMetrics {
     executions: Family<State, Gauge>,
-    finished: Family<Outcome, Counter>,
-    ran: Family<Outcome, Histogram, fn() -> Histogram>,
+    finished: Family<End, Counter>,
+    ran: Family<End, Histogram, fn() -> Histogram>,
     claims: Family<Outcome, Counter>,
+    workflows: Arc<Workflows>,
+}
+
+/// Labels of an execution that has ended: the outcome and, if that is wanted, the workflow.
+type End = Vec<(&'static str, Cow<'static, str>)>;
+
+/// The workflows that have a label value of their own.
+#[derive(Default)]
+struct Workflows {
+    /// The most that there may be; none if there is no such label.
+    most: usize,
+    named: Mutex<HashSet<String>>,
+}
+
+impl Workflows {
+    /// The label value of a workflow; none if there is no such label. Names are made by people, and each takes memory
+    /// in the metrics system for long: those beyond the limit share a value.
+    fn label(&self, workflow: &str) -> Option<Cow<'static, str>> {
+        if self.most == 0 {
+            return None;
+        }
+        let mut named = sync::lock(&self.named);
+        if !named.contains(workflow) {
+            if named.len() >= self.most {
+                return Some("other".into());
+            }
+            named.insert(workflow.to_owned());
+        }
+        Some(workflow.to_owned().into())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,8 +83,9 @@ struct Outcome {
 }
 
 impl ExecutionMetrics {
-    /// Registers them.
-    pub fn new(all: &Metrics) -> Self {
+    /// Registers them. Those of ended executions have a label for the workflow, with up to `workflows` values, if that is
+    /// not 0.
+    pub fn new(all: &Metrics, workflows: usize) -> Self {
         let run: fn() -> Histogram = || Histogram::new(RUN);
         let metrics = Self {
             executions: all.register(
@@ -65,10 +100,11 @@ impl ExecutionMetrics {
                 Family::new_with_constructor(run),
             ),
             claims: all.register("claims", "Claims on execution ids, by outcome", Family::default()),
+            workflows: Arc::new(Workflows { most: workflows, named: Mutex::default() }),
         };
-        for outcome in ends() {
-            drop(metrics.finished.get_or_create(&Outcome { outcome }));
-            drop(metrics.ran.get_or_create(&Outcome { outcome }));
+        // With a label for the workflow, these series begin when a run of the workflow starts.
+        if workflows == 0 {
+            metrics.make_ends(None);
         }
         for outcome in CLAIMS {
             drop(metrics.claims.get_or_create(&Outcome { outcome }));
@@ -76,12 +112,27 @@ impl ExecutionMetrics {
         metrics
     }
 
-    /// Counts an execution that has ended. `ran` is how long the run took, if there was one.
-    pub fn finished(&self, outcome: &'static str, ran: Option<Duration>) {
+    /// Makes the series of a workflow whose run starts, so that the first end is an increase.
+    pub fn begin(&self, workflow: &str) {
+        if let Some(label) = self.workflows.label(workflow) {
+            self.make_ends(Some(label));
+        }
+    }
+
+    fn make_ends(&self, workflow: Option<Cow<'static, str>>) {
+        for outcome in ends() {
+            drop(self.finished.get_or_create(&end(outcome, workflow.clone())));
+            drop(self.ran.get_or_create(&end(outcome, workflow.clone())));
+        }
+    }
+
+    /// Counts an execution of this workflow that has ended. `ran` is how long the run took, if there was one.
+    pub fn finished(&self, outcome: &'static str, workflow: &str, ran: Option<Duration>) {
         debug_assert!(ends().contains(&outcome), "{outcome}");
-        self.finished.get_or_create(&Outcome { outcome }).inc();
+        let end = end(outcome, self.workflows.label(workflow));
+        self.finished.get_or_create(&end).inc();
         if let Some(ran) = ran {
-            self.ran.get_or_create(&Outcome { outcome }).observe(ran.as_secs_f64());
+            self.ran.get_or_create(&end).observe(ran.as_secs_f64());
         }
     }
 
@@ -109,6 +160,10 @@ impl ExecutionMetrics {
     }
 }
 
+fn end(outcome: &'static str, workflow: Option<Cow<'static, str>>) -> End {
+    [("outcome", outcome.into())].into_iter().chain(workflow.map(|workflow| ("workflow", workflow))).collect()
+}
+
 /// The state of an execution: its status at the API, and the reason of `Ready`. Unknown words become `Other`: anyone
 /// who may write a status could otherwise fill the memory of the metrics system.
 pub fn labels(object: &Guarded) -> (&'static str, &'static str) {
@@ -125,9 +180,13 @@ pub fn labels(object: &Guarded) -> (&'static str, &'static str) {
 
 /// Counts what a newly written status says beyond the one before.
 pub fn settled(metrics: &ExecutionMetrics, state: &ExecutionState, new: &Status) {
+    let workflow = workflow(state, new);
+    if is_started(new) && !is_started(&state.status) {
+        metrics.begin(workflow);
+    }
     if is_finished(new) && !is_finished(&state.status) {
         let outcome = ready(new).and_then(|reason| known(reason, &reason::ENDS));
-        metrics.finished(outcome.unwrap_or(OTHER), ran(new));
+        metrics.finished(outcome.unwrap_or(OTHER), workflow, ran(new));
     }
     if let Some(outcome) = claim_outcome(state, new) {
         metrics.claim(outcome);
@@ -141,6 +200,12 @@ pub fn claimed(metrics: &ExecutionMetrics, before: &ClaimAnnotation, claim: &Cla
     } else if claim.refused && !matches!(before, ClaimAnnotation::Claim(before) if before.refused) {
         metrics.claim("refused");
     }
+}
+
+/// The workflow's name at Mistral, or, before that is known, the name that the spec has for it.
+fn workflow<'a>(state: &'a ExecutionState, new: &'a Status) -> &'a str {
+    let referred = state.spec.workflow_ref.as_ref().map(|workflow| &workflow.name);
+    new.workflow_name.as_ref().or(state.spec.workflow_identifier.as_ref()).or(referred).map_or("", |name| name)
 }
 
 fn claim_outcome(state: &ExecutionState, new: &Status) -> Option<&'static str> {
@@ -213,6 +278,30 @@ mod tests {
         }
         let undecodable = serde_json::from_value(json!({ "metadata": { "name": "run" }, "spec": 1 })).unwrap();
         assert_eq!(labels(&undecodable), ("Undecodable", "Undecodable"));
+    }
+
+    #[test]
+    fn the_label_for_the_workflow_is_wanted_or_absent_and_its_values_are_as_many_as_were_allowed() {
+        let rendered = |workflows: usize| {
+            let all = Metrics::new("test", "0", &[]);
+            let metrics = ExecutionMetrics::new(&all, workflows);
+            for name in ["a", "b", "c", "d", "a"] {
+                metrics.begin(name);
+                metrics.finished("Completed", name, Some(Duration::from_secs(1)));
+            }
+            all.render()
+        };
+        let text = rendered(0);
+        assert!(text.contains("test_executions_finished_total{outcome=\"Completed\"} 5\n"), "{text}");
+        assert!(!text.contains("workflow="), "{text}");
+        let text = rendered(2);
+        for (workflow, count) in [("a", 2), ("b", 1), ("other", 2)] {
+            let series = format!("{{outcome=\"Completed\",workflow=\"{workflow}\"}} {count}\n");
+            assert!(text.contains(&format!("test_executions_finished_total{series}")), "{series} in {text}");
+            assert!(text.contains(&format!("test_execution_duration_seconds_count{series}")), "{series} in {text}");
+            assert!(text.contains(&format!("total{{outcome=\"Lost\",workflow=\"{workflow}\"}} 0\n")), "{text}");
+        }
+        assert!(!text.contains("workflow=\"c\""), "{text}");
     }
 
     #[test]

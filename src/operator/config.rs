@@ -17,8 +17,21 @@ pub struct Config {
     pub input_secrets_need_label: bool,
     /// The namespaces to watch, each once; empty for all.
     pub namespaces: Vec<String>,
+    /// How many workflows have a label value in the metrics of ended executions; 0 for no such label.
+    pub metrics_workflows: usize,
     /// The address of the health and metrics server; none for no server.
     pub listen: Option<SocketAddr>,
-    /// The Lease by which one of several operators is elected; none for no election.
-    pub lease: Option<LeaseConfig>,
+    /// Which of several operators acts.
+    pub leadership: Leadership,
+}
+
+/// Which of several operators acts.
+#[derive(Clone)]
+pub enum Leadership {
+    /// The one that holds the Lease.
+    Elected(LeaseConfig),
+    /// This one, unless another one leads when it starts.
+    UnlessLed,
+    /// This one, whoever else acts.
+    Unconditional,
 }

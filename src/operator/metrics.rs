@@ -1,6 +1,6 @@
 //! The metrics of all parts of one operator. `docs/reference/metrics.md` describes each one.
 //!
-//! No label holds a name or anything else that grows with the cluster.
+//! No label holds a name or anything else that grows with the cluster, except where `--metrics-workflows` allows some.
 
 use std::sync::Arc;
 
@@ -19,11 +19,12 @@ pub struct AllMetrics {
     pub executions: ExecutionMetrics,
 }
 
-impl Default for AllMetrics {
-    fn default() -> Self {
+impl AllMetrics {
+    /// Metrics with a label for the workflow where executions have ended, with up to `labelled_workflows` values; 0 for none.
+    pub fn new(labelled_workflows: usize) -> Self {
         let all = Metrics::new("mistral_workflows", env!("CARGO_PKG_VERSION"), &KINDS);
         let (workspaces, workflows) = (WorkspaceMetrics::new(&all), WorkflowMetrics::new(&all));
-        let executions = ExecutionMetrics::new(&all);
+        let executions = ExecutionMetrics::new(&all, labelled_workflows);
         Self { all: Arc::new(all), workspaces, workflows, executions }
     }
 }
@@ -35,19 +36,20 @@ mod tests {
 
     use super::*;
     use crate::mistral::call_metrics::{Call, Status};
+    use crate::platform::process;
     use crate::throttle::Priority;
     use crate::throttle::metrics::Waiting;
 
     /// Metrics with a value for each metric.
     fn touched() -> AllMetrics {
-        let metrics = AllMetrics::default();
+        let metrics = AllMetrics::new(0);
         let calls = &metrics.workspaces.calls;
         let call = Call { route: "/v1/workflows", method: "GET".into(), status: Status::Timeout };
         calls.durations.get_or_create(&call).observe(1.0);
         calls.waits.durations.get_or_create(&Waiting { priority: Priority::Stop }).observe(1.0);
         metrics.executions.set_executions([("RUNNING", "Running"); 3].into_iter());
         metrics.workspaces.set_workspaces([("True", "Connected")].into_iter());
-        metrics.executions.finished("Completed", Some(Duration::from_secs(2)));
+        metrics.executions.finished("Completed", "echo", Some(Duration::from_secs(2)));
         metrics.workspaces.set_sweep_age("runs", Some(Duration::from_secs(7)));
         metrics
     }
@@ -55,7 +57,7 @@ mod tests {
     /// The labels that have a fixed set of values, with the values.
     fn closed() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         let parts = [WorkspaceMetrics::closed(), WorkflowMetrics::closed(), ExecutionMetrics::closed()];
-        AllMetrics::default().all.closed().into_iter().chain(parts.into_iter().flatten()).collect()
+        AllMetrics::new(0).all.closed().into_iter().chain(parts.into_iter().flatten()).collect()
     }
 
     /// Names, as they are queried, and types, by the `# TYPE` lines.
@@ -71,8 +73,9 @@ mod tests {
 
     #[test]
     fn every_metric_is_documented_and_every_documented_metric_exists() {
-        let rows =
-            include_str!("../../docs/reference/metrics.md").lines().filter(|line| line.starts_with("| `mistral_"));
+        let rows = include_str!("../../docs/reference/metrics.md")
+            .lines()
+            .filter(|line| line.starts_with("| `mistral_") || line.starts_with("| `process_"));
         let documented: BTreeSet<(String, String)> = rows
             .map(|row| row.split('|').map(|cell| cell.trim().trim_matches('`')).collect::<Vec<_>>())
             .map(|cells| (cells[1].to_owned(), cells[2].to_owned()))
@@ -80,12 +83,39 @@ mod tests {
         let metrics = touched();
         let exposed = exposed(&metrics.all.render());
         assert_eq!(documented, exposed);
-        assert_eq!(exposed.len(), metrics.all.names().len(), "not all have a value here");
+        let all = metrics.all.names().len() + process::NAMES.len();
+        assert_eq!(exposed.len(), all, "not all have a value here");
+        for (name, type_) in process::NAMES {
+            assert!(exposed.contains(&(name.to_owned(), type_.to_owned())), "{name}");
+        }
+    }
+
+    /// The rules of <https://prometheus.io/docs/practices/naming/>, as `promtool check metrics` checks them.
+    #[test]
+    fn names_are_those_that_prometheus_asks_for() {
+        let text = touched().all.render();
+        for (name, type_) in exposed(&text) {
+            assert_eq!(name.ends_with("_total"), type_ == "counter", "{name} is a {type_}");
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
+            for part in name.split('_') {
+                let other_units =
+                    ["ms", "millis", "milliseconds", "minutes", "hours", "days", "sec", "secs", "kib", "kb"];
+                let types = ["counter", "gauge", "histogram", "summary", "count", "sum", "bucket"];
+                assert!(!other_units.contains(&part) && !types.contains(&part), "{part} in {name}");
+            }
+            let measures =
+                ["duration", "age", "wait", "overdue"].iter().any(|word| name.split('_').any(|part| part == *word));
+            assert_eq!(
+                measures || name == "process_cpu_seconds_total" || name == "process_start_time_seconds",
+                name.contains("_seconds"),
+                "{name}"
+            );
+        }
     }
 
     #[test]
     fn each_series_of_a_closed_set_of_labels_is_there_before_anything_happens_and_documented() {
-        let text = AllMetrics::default().all.render();
+        let text = AllMetrics::new(0).all.render();
         for (metric, label, values) in closed() {
             let name = if metric.ends_with("_total") { metric.to_owned() } else { format!("{metric}_count") };
             for value in &values {

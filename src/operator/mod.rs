@@ -18,13 +18,14 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use self::config::Config;
+pub use self::config::{Config, Leadership};
 use self::controllers::Leader;
 use self::metrics::AllMetrics;
 use self::scopes::{KINDS, Scope};
 use crate::platform::apiserver;
 use crate::platform::health::{self, Health};
 use crate::platform::leader::elector::{self, Election};
+use crate::platform::leader::others::{self, Other};
 use crate::platform::leader::term::Term;
 use crate::platform::watch;
 
@@ -43,6 +44,14 @@ pub enum Error {
         address: SocketAddr,
         source: std::io::Error,
     },
+    /// Another operator acts, and this one was not told to act beside it.
+    #[error(
+        "another operator leads in this cluster: {} holds the Lease {}. Two that act at once get in each other's way. \
+         Stop the other one; or stand by for it, with the flags --lease-namespace and --lease-name that name its Lease; \
+         or act beside it all the same, with --lease-name \"\"",
+        .0.holder, .0.lease
+    )]
+    Led(Other),
     /// Another operator may act by now.
     #[error("this process no longer holds the Lease {lease}: {reason}; the process exits, and may be restarted")]
     Lost {
@@ -60,8 +69,9 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     let health = Arc::new(Health::default());
     health.wait_for([KUBERNETES]);
     // Set from the start: a process with nothing to wait for would briefly count as ready.
-    health.wait_for([if config.lease.is_some() { elector::LEASE } else { WATCHES }]);
-    let metrics = AllMetrics::default();
+    let elected = matches!(config.leadership, Leadership::Elected(_));
+    health.wait_for([if elected { elector::LEASE } else { WATCHES }]);
+    let metrics = AllMetrics::new(config.metrics_workflows);
     if let Some(address) = config.listen {
         let listener = health::listen(address).await.map_err(|source| Error::Listen { address, source })?;
         tokio::spawn(health::serve(listener, Arc::clone(&health), Arc::clone(&metrics.all)));
@@ -81,7 +91,13 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         let (config, scopes, health) = (&config, &scopes[..], &*health);
         Leader { config, client: client.clone(), scopes, cluster, name: leader_name, term, health, metrics }.run()
     };
-    let Some(lease) = config.lease.clone() else {
+    if let Leadership::UnlessLed = config.leadership {
+        let Some(other) = stop.run_until_cancelled(other_leader(&client, &config.namespaces)).await else {
+            return Ok(());
+        };
+        other.map_or(Ok(()), |other| Err(Error::Led(other)))?;
+    }
+    let Leadership::Elected(lease) = config.leadership.clone() else {
         tracing::info!("there is no leader election; run only one operator");
         let term = Term::unlimited(stop, since);
         lead(term).await;
@@ -94,6 +110,22 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         tracing::error!("{error}");
         error
     })
+}
+
+/// Another operator that leads. Without the right to look for one, only a warning says so.
+async fn other_leader(client: &Client, namespaces: &[String]) -> Option<Other> {
+    let mut wait = watch::FIRST_LOOK;
+    loop {
+        match others::leads(client, namespaces).await {
+            Ok(other) => return other,
+            Err(error) if error.is_forbidden() => {
+                tracing::warn!(%error, "this operator cannot see whether another one leads, and acts");
+                return None;
+            }
+            Err(error) => tracing::warn!(%error, "this operator cannot see yet whether another one leads"),
+        }
+        watch::rest(&mut wait).await;
+    }
 }
 
 /// Waits until the operator can watch something. Returns the UID that identifies the cluster.

@@ -1,6 +1,7 @@
 //! Removes the operator's finalizers from all resources, so that they can be deleted without an operator.
 
 use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::core::NamespaceResourceScope;
@@ -9,6 +10,7 @@ use serde_json::json;
 
 use crate::api::{Workflow, WorkflowExecution};
 use crate::platform::apiserver::{self, Error};
+use crate::platform::leader::others;
 use crate::{execution, workflow};
 
 /// Resources per page of a list.
@@ -34,6 +36,26 @@ pub struct Released {
     pub outcomes: [(&'static str, Outcome); 2],
     /// What could not be listed, a sentence each.
     pub errors: Vec<String>,
+}
+
+/// What a person should know before the finalizers are removed, a sentence each. What this process may not look at is
+/// not mentioned: the chart's own Job has no right to look.
+pub async fn remarks(client: &Client, namespaces: &[String]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for name in namespaces {
+        if let Ok(None) = apiserver::get_metadata::<Namespace>(client, None, name).await {
+            remarks
+                .push(format!("the namespace {name} does not exist, so nothing is released there; is its name right?"));
+        }
+    }
+    if let Ok(Some(other)) = others::leads(client, namespaces).await {
+        remarks.push(format!(
+            "an operator is at work: {} holds the Lease {}. If it watches these resources, it adds the finalizers again: \
+             stop it, and run this command once more",
+            other.holder, other.lease
+        ));
+    }
+    remarks
 }
 
 /// Removes the operator's finalizers from all resources of these namespaces, or of all namespaces if none is named.

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use crate::platform::classic_format;
 use crate::platform::metrics::{self, Exposition, Metrics};
 use crate::platform::server;
 use crate::sync;
@@ -105,9 +106,16 @@ pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metr
     server::serve(listener, routes).await;
 }
 
-async fn exposition(State(exposition): State<Arc<Exposition>>) -> Result<impl IntoResponse, StatusCode> {
-    match exposition.text().await {
-        Ok(text) => Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)),
+async fn exposition(
+    State(exposition): State<Arc<Exposition>>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, StatusCode> {
+    let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    match exposition.texts().await {
+        Ok(texts) if classic_format::is_wanted(accepted) => {
+            Ok(([(CONTENT_TYPE, classic_format::CONTENT_TYPE)], texts.classic))
+        }
+        Ok(texts) => Ok(([(CONTENT_TYPE, metrics::OPENMETRICS)], texts.openmetrics)),
         Err(error) => {
             tracing::error!(%error, "the metrics cannot be rendered; this is a bug in the operator");
             Err(StatusCode::INTERNAL_SERVER_ERROR)

@@ -40,6 +40,56 @@ pub enum Format {
     Json,
 }
 
+/// The levels, as directives spell them.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Reads what to log: a level, or directives with targets. An empty text counts as unset.
+///
+/// A word that is no level would stand for a target, and silence everything else: it is refused.
+///
+/// # Errors
+/// A sentence about the directive that cannot be meant.
+pub fn directives(text: &str) -> Result<EnvFilter, String> {
+    let text = if text.trim().is_empty() { "info" } else { text };
+    let directives: Vec<&str> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    for directive in directives.iter().filter(|directive| !directive.contains('[')) {
+        let word = directive.rsplit('=').next().unwrap_or_default();
+        if !is_level(word) {
+            let hint = nearest(word).map(|level| format!("; did you mean {level}?")).unwrap_or_default();
+            return Err(format!("\"{word}\" is no level: use one of {}, or TARGET=LEVEL{hint}", LEVELS.join(", ")));
+        }
+    }
+    EnvFilter::try_new(directives.join(",")).map_err(|error| error.to_string())
+}
+
+fn is_level(word: &str) -> bool {
+    // A number is a level too, as in the crate that reads the directives.
+    LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)) || matches!(word, "0" | "1" | "2" | "3" | "4" | "5")
+}
+
+/// The level that a word may stand for: one that it begins with, or that begins with it, or that two edits make of it.
+fn nearest(word: &str) -> Option<&'static str> {
+    let word = word.to_ascii_lowercase();
+    let level = LEVELS.into_iter().min_by_key(|level| edits(&word, level))?;
+    let extended =
+        LEVELS.into_iter().find(|level| !word.is_empty() && (word.starts_with(level) || level.starts_with(&word)));
+    extended.or((edits(&word, level) <= 2).then_some(level))
+}
+
+/// How many letters have to be inserted, removed or replaced to make one word of the other (Levenshtein).
+fn edits(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.chars().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
 /// Logs to standard error from now on: what the directives let through and `AT_MOST` does not withhold.
 pub fn begin(directives: EnvFilter, format: Format) {
     subscriber(directives, format, io::stderr, io::stderr().is_terminal()).init();
@@ -121,6 +171,35 @@ mod tests {
                     assert!(written.contains(kept), "{directives}: {kept} is missing in {written}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_with_the_level_that_may_be_meant() {
+        for (text, hint) in [
+            ("wran", "did you mean warn?"),
+            ("warning", "did you mean warn?"),
+            ("err", "did you mean error?"),
+            ("inf0", "did you mean info?"),
+            ("verbose", "\"verbose\" is no level"),
+            ("info,mistral_workflows_operator=debgu", "did you mean debug?"),
+            ("info,kube", "\"kube\" is no level"),
+            ("kube=", "\"\" is no level"),
+        ] {
+            let said = super::directives(text).unwrap_err();
+            assert!(said.contains(hint), "{text}: {said}");
+        }
+        assert!(!super::directives("verbose").unwrap_err().contains("did you mean"));
+        for (text, means) in [
+            ("warn", "warn"),
+            ("WARN", "warn"),
+            ("", "info"),
+            ("off", "off"),
+            ("3", "info"),
+            ("info, kube=off", "kube=off,info"),
+            ("warn,[reconcile{kind=Workflow}]=debug", "[reconcile{kind=Workflow}]=debug,warn"),
+        ] {
+            assert_eq!(super::directives(text).unwrap().to_string(), means, "{text}");
         }
     }
 

@@ -12,7 +12,7 @@ use axum::body::Bytes;
 use kube::Resource;
 use kube::runtime::controller::Action;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,10 +22,12 @@ use tokio::task::{JoinError, spawn_blocking};
 use tracing::Instrument;
 
 use crate::platform::apiserver::Error;
+use crate::platform::classic_format;
+use crate::platform::process::Process;
 use crate::platform::reconcile::contained;
 
-/// The media type of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The media type of [`Metrics::render`]: OpenMetrics.
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Buckets in seconds: from a reconcile that finds nothing to do to one that waits for a permit and a slow API.
 const RECONCILE: [f64; 11] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
@@ -66,7 +68,9 @@ struct Version {
 
 struct Registered {
     registry: Registry,
-    /// Of all metrics.
+    /// The metrics of the process, whose names have no prefix.
+    process: Registry,
+    /// Of all metrics with the prefix.
     names: Vec<&'static str>,
 }
 
@@ -79,9 +83,14 @@ impl Metrics {
             reconciles: Family::new_with_constructor(reconcile),
             events: Family::default(),
             leader: Gauge::default(),
-            registered: Mutex::new(Registered { registry: Registry::with_prefix(prefix), names: Vec::new() }),
+            registered: Mutex::new(Registered {
+                registry: Registry::with_prefix(prefix),
+                process: Registry::default(),
+                names: Vec::new(),
+            }),
             refreshes: Mutex::default(),
         };
+        sync::lock(&metrics.registered).process.register_collector(Box::new(Process));
         let build = Family::<Version, Gauge>::default();
         metrics.register("build_info", "Version of the operator", build).get_or_create(&Version { version }).set(1);
         let help = "How long reconciles took, by kind and outcome";
@@ -107,7 +116,7 @@ impl Metrics {
         metric
     }
 
-    /// The names of all metrics, without the prefix.
+    /// The names of all metrics with the prefix, without it.
     pub fn names(&self) -> Vec<&'static str> {
         sync::lock(&self.registered).names.clone()
     }
@@ -191,7 +200,11 @@ impl Metrics {
         let refreshes = self.refreshes();
         refreshes.iter().for_each(|refresh| refresh(self));
         let mut text = String::new();
-        if let Err(error) = encode(&mut text, &sync::lock(&self.registered).registry) {
+        let registered = sync::lock(&self.registered);
+        let encoded = encode_registry(&mut text, &registered.registry)
+            .and_then(|()| encode_registry(&mut text, &registered.process))
+            .and_then(|()| encode_eof(&mut text));
+        if let Err(error) = encoded {
             tracing::error!(%error, "the metrics cannot be written; this is a bug in the operator");
         }
         text
@@ -216,7 +229,14 @@ pub struct Exposition {
 
 struct Rendered {
     at: tokio::time::Instant,
-    text: Bytes,
+    texts: Texts,
+}
+
+/// All metrics, in two formats.
+#[derive(Clone)]
+pub struct Texts {
+    pub openmetrics: Bytes,
+    pub classic: Bytes,
 }
 
 impl Exposition {
@@ -225,23 +245,25 @@ impl Exposition {
         Self { metrics, last: Arc::default() }
     }
 
-    /// All metrics, in the OpenMetrics text format, at most a second old.
+    /// All metrics, at most a second old.
     ///
     /// # Errors
     /// When the rendering panicked, which is a bug.
-    pub async fn text(&self) -> Result<Bytes, JoinError> {
+    pub async fn texts(&self) -> Result<Texts, JoinError> {
         let mut last = Arc::clone(&self.last).lock_owned().await;
-        if let Some(Rendered { at, text }) = &*last
+        if let Some(Rendered { at, texts }) = &*last
             && at.elapsed() < FRESH_FOR
         {
-            return Ok(text.clone());
+            return Ok(texts.clone());
         }
         let metrics = Arc::clone(&self.metrics);
         // The task takes the lock: the client may be gone before the end, and others must not start another rendering.
         spawn_blocking(move || {
-            let text = Bytes::from(metrics.render());
-            *last = Some(Rendered { at: tokio::time::Instant::now(), text: text.clone() });
-            text
+            let text = metrics.render();
+            let classic = classic_format::of_openmetrics(&text).into();
+            let texts = Texts { openmetrics: text.into(), classic };
+            *last = Some(Rendered { at: tokio::time::Instant::now(), texts: texts.clone() });
+            texts
         })
         .await
     }
@@ -292,9 +314,9 @@ mod tests {
         let (exposition, count) = counting();
         let all_get = async |rendering: &str| {
             let wanted = format!("test_renderings {rendering}\n");
-            for text in futures::future::join_all((0..100).map(|_| exposition.text())).await {
+            for text in futures::future::join_all((0..100).map(|_| exposition.texts())).await {
                 let text = text.unwrap();
-                assert!(str::from_utf8(&text).unwrap().contains(&wanted));
+                assert!(str::from_utf8(&text.openmetrics).unwrap().contains(&wanted));
             }
         };
         all_get("1").await;
@@ -309,9 +331,9 @@ mod tests {
     async fn those_who_ask_and_go_away_begin_no_second_rendering_beside_the_first() {
         let (exposition, count) = counting();
         for _ in 0..20 {
-            let _ = tokio::time::timeout(Duration::from_millis(1), exposition.text()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(1), exposition.texts()).await;
         }
-        exposition.text().await.unwrap();
+        exposition.texts().await.unwrap();
         assert_eq!(count.load(Ordering::SeqCst), 1);
     }
 
@@ -320,7 +342,7 @@ mod tests {
         // This test has one such thread. A rendering on it would stop everything else.
         let (exposition, count) = counting();
         let rendering = async {
-            exposition.text().await.unwrap();
+            exposition.texts().await.unwrap();
             count.load(Ordering::SeqCst)
         };
         let working = async {
@@ -335,7 +357,7 @@ mod tests {
         let (exposition, count) = counting();
         let first = Arc::clone(&count);
         exposition.metrics.at_each_scrape(move |_| assert!(first.load(Ordering::SeqCst) > 1, "a bug"));
-        assert!(exposition.text().await.is_err());
-        assert!(exposition.text().await.is_ok());
+        assert!(exposition.texts().await.is_err());
+        assert!(exposition.texts().await.is_ok());
     }
 }

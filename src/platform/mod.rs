@@ -1,6 +1,7 @@
 //! What any controller needs, whatever its kind: the API server, watches, leader election, Events, metrics, health.
 
 pub mod apiserver;
+pub mod classic_format;
 pub mod decoded;
 pub mod events;
 pub mod failpoint;
@@ -11,6 +12,7 @@ pub mod logs;
 pub mod metrics;
 pub mod names;
 pub mod open_files;
+pub mod process;
 pub mod reconcile;
 pub mod refused;
 pub mod requeue;

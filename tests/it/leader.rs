@@ -322,13 +322,16 @@ async fn the_lease_is_renewed_on_connections_of_its_own() {
         kube::Client::try_from(platform::apiserver::tuned(config)).unwrap()
     };
     let (name, namespace) = (LEASE.to_owned(), world.namespace.clone());
+    let client_of_lease = client(&of_lease).await;
+    let lease = platform::leader::elector::LeaseConfig { name, namespace, client: client_of_lease };
     let config = operator::Config {
         max_requests_per_second: 50,
         input_secrets_need_label: false,
         allow_base_urls: vec![world.api.url.parse().unwrap()],
         namespaces: vec![world.namespace.clone()],
         listen: None,
-        lease: Some(platform::leader::elector::LeaseConfig { name, namespace, client: client(&of_lease).await }),
+        metrics_workflows: 0,
+        leadership: operator::Leadership::Elected(lease),
     };
     let stop = CancellationToken::new();
     let running = tokio::spawn(operator::run(config, client(&wire).await, stop.clone()));
@@ -356,6 +359,57 @@ async fn an_operator_whose_watches_fall_silent_sees_again_within_two_minutes() {
     let blind = time_to_act(&world, "after", 2 * SOON).await;
     println!("an operator whose watches fell silent saw again after {blind:?}");
     assert_eq!(world.api.starts().await, 2);
+}
+
+/// A client that may read Leases, but only in this world.
+async fn reader_of_leases(world: &World) -> (Account, kube::Client) {
+    let account = Account::new(world).await;
+    account.may(&["list", "get"].map(|verb| ("coordination.k8s.io", "leases", verb))).await;
+    let kubeconfig = Kubeconfig::read_from(&account.kubeconfig).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let client = kube::Client::try_from(platform::apiserver::tuned(config)).unwrap();
+    until(SOON, "the rights", async || {
+        let api: Api<Lease> = Api::namespaced(client.clone(), &world.namespace);
+        api.list(&Default::default()).await.is_ok().then_some(())
+    })
+    .await;
+    (account, client)
+}
+
+#[tokio::test]
+async fn outside_of_a_pod_an_operator_does_not_act_beside_a_leader_unless_it_is_told_to() {
+    let world = world("leader-outside").await;
+    let mut first = leader(&world, &[]).await;
+    let (account, client) = reader_of_leases(&world).await;
+    let mut beside = world.process(&[("LEASE_NAME", "mistral-workflows-operator")]);
+    ends_with_failure(&mut beside, SOON).await;
+    let said = beside.log();
+    assert!(said.contains("another operator leads in this cluster") && said.contains("--lease-name \"\""), "{said}");
+    assert_eq!(said.matches("runs outside of a pod").count(), 1, "{said}");
+    assert!(!said.contains("there is no leader election"), "{said}");
+
+    // The account sees the Leases of this world alone.
+    let namespaces = [world.namespace.clone()];
+    let other = platform::leader::others::leads(&client, &namespaces).await.unwrap().unwrap();
+    assert_eq!(other.lease, format!("{}/{LEASE}", world.namespace));
+    assert_eq!(Some(other.holder), leases(&world).get(LEASE).await.unwrap().spec.unwrap().holder_identity);
+    let release = ["release-finalizers", "--namespace", &world.namespace];
+    let (_, said) = run_as(&account, &release).await;
+    assert!(said.contains("an operator is at work") && said.contains(&other.lease), "{said}");
+
+    first.child.kill().unwrap();
+    assert_eq!(platform::leader::others::leads(&client, &namespaces).await.unwrap(), None, "nobody renews the Lease");
+    let (_, said) = run_as(&account, &release).await;
+    assert!(!said.contains("is at work"), "{said}");
+}
+
+/// Runs the program with the rights of this account. Returns whether it succeeded, and its output.
+async fn run_as(account: &Account, arguments: &[&str]) -> (bool, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
+    command.args(arguments).env("KUBECONFIG", &account.kubeconfig).kill_on_drop(true);
+    let output = tokio::time::timeout(SOON, command.output()).await.expect("an end").unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
 }
 
 #[tokio::test]

@@ -356,3 +356,36 @@ async fn the_metrics_are_rendered_once_a_second_however_often_they_are_asked_for
     let most = 2 + begun.elapsed().as_secs();
     assert!(u64::try_from(told.len()).unwrap() <= most, "{} renderings in {:?}", told.len(), begun.elapsed());
 }
+
+#[tokio::test]
+async fn who_accepts_only_plain_text_gets_the_classic_format_and_workflows_are_named_where_that_is_wanted() {
+    let world = World::new("metrics-classic").await;
+    let process = world.process(&[("METRICS_WORKFLOWS", "1")]);
+    world.execute("first", json!({ "workflowIdentifier": "echo" })).await;
+    world.wait_for_reason("first", "Completed").await;
+    world.execute("second", json!({ "workflowIdentifier": "fail" })).await;
+    world.wait_for_reason("second", "WorkflowFailed").await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |accept: &str| {
+        let request = client.get(format!("http://{}/metrics", process.listen)).header("accept", accept);
+        let answer = request.send().await.unwrap();
+        let type_ = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (type_, answer.text().await.unwrap())
+    };
+    let counted =
+        ["outcome=\"Completed\",workflow=\"echo\"} 1\n", "outcome=\"WorkflowFailed\",workflow=\"other\"} 1\n"];
+    let (type_, text) = until(SOON, "both ends", async || {
+        let (type_, text) = ask("text/plain").await;
+        counted.iter().all(|series| text.contains(series)).then_some((type_, text))
+    })
+    .await;
+    assert!(type_.starts_with("text/plain; version=0.0.4"), "{type_}");
+    assert!(text.contains("# TYPE mistral_workflows_executions_finished_total counter\n"), "{text}");
+    assert!(text.contains("# TYPE process_resident_memory_bytes gauge\n") && !text.contains("# EOF"), "{text}");
+    let (type_, text) = ask("application/openmetrics-text;version=1.0.0,text/plain;q=0.5").await;
+    assert!(type_.starts_with("application/openmetrics-text"), "{type_}");
+    assert!(
+        text.contains("# TYPE mistral_workflows_executions_finished counter\n") && text.ends_with("# EOF\n"),
+        "{text}"
+    );
+}

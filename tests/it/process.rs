@@ -254,6 +254,8 @@ async fn log_directives_that_cannot_be_read_are_refused_rather_than_ignored() {
     let nowhere = [("KUBECONFIG", "/nonexistent/kubeconfig")];
     let (success, said) = run_to_the_end(&["run", "--log-level", "kube=loud"], &nowhere).await;
     assert!(!success && said.contains("'kube=loud' for '--log-level"), "{said}");
+    let (success, said) = run_to_the_end(&["run", "--log-level", "wran"], &nowhere).await;
+    assert!(!success && said.contains("did you mean warn?"), "{said}");
 }
 
 #[tokio::test]
@@ -265,7 +267,7 @@ async fn every_address_means_those_of_ipv4_and_of_ipv6() {
     let port = TcpListener::bind((ipv4, 0)).unwrap().local_addr().unwrap().port();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));
     command.args(["run", "--namespace", &world.namespace, "--listen", &format!("[::]:{port}")]);
-    command.env("KUBECONFIG", control_plane().kubeconfig());
+    command.env("KUBECONFIG", control_plane().kubeconfig()).env("LEASE_NAME", "");
     let log = control_plane().folder().join(format!("operator-{}-{port}.log", world.namespace));
     let child = Supervised::spawn(&command, &log).unwrap();
     let mut process = Process { child, listen: SocketAddr::from((ipv4, port)) };

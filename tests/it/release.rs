@@ -99,6 +99,16 @@ async fn of_several_namespaces_one_that_cannot_be_listed_is_named_and_does_not_k
 }
 
 #[tokio::test]
+async fn a_namespace_that_does_not_exist_is_said() {
+    let world = World::bare("release-typo").await;
+    let missing = format!("{}-x", world.namespace);
+    let (well, said) = release(control_plane().kubeconfig(), &["--namespace", &missing]).await;
+    assert!(well && said.contains(&format!("warning: the namespace {missing} does not exist")), "{said}");
+    let (well, said) = release(control_plane().kubeconfig(), &["--namespace", &world.namespace]).await;
+    assert!(well && !said.contains("does not exist"), "{said}");
+}
+
+#[tokio::test]
 async fn without_a_cluster_or_the_permission_it_fails_and_says_why() {
     let world = World::bare("release-forbidden").await;
     let (well, said) = release("/nonexistent/kubeconfig".as_ref(), &[]).await;

@@ -38,6 +38,21 @@ async fn an_execution_id_with_another_input_is_taken_and_with_the_same_it_is_the
 }
 
 #[tokio::test]
+async fn of_a_run_whose_input_is_encoded_it_is_said_that_its_input_is_unknown() {
+    let world = World::new("encoded-input").await;
+    world.api.switches(json!({ "encoded_payloads": true })).await;
+    let _operator = world.operator();
+    let spec = |n: u32| json!({ "workflowIdentifier": "echo", "executionId": "report", "input": { "n": n } });
+    world.execute("run", spec(1)).await;
+    world.wait_for_reason("run", "Completed").await;
+    create_again(&world, spec(2)).await;
+    let adopted = world.wait_for_reason("run", "Completed").await;
+    let message = &condition(&adopted, "Complete").unwrap().message;
+    assert!(message.contains("the worker encodes the input"), "{message}");
+    assert_eq!(world.api.starts().await, 1);
+}
+
+#[tokio::test]
 async fn a_consent_has_a_run_with_another_input_all_the_same_and_is_taken_off() {
     let world = World::new("consented").await;
     let _operator = world.operator();

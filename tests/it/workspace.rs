@@ -51,7 +51,8 @@ fn operator_allowing(world: &World, urls: &[String]) -> DropGuard {
         input_secrets_need_label: false,
         namespaces: vec![world.namespace.clone()],
         listen: None,
-        lease: None,
+        metrics_workflows: 0,
+        leadership: operator::Leadership::Unconditional,
     };
     tokio::spawn(operator::run(config, world.client.clone(), stop.clone()));
     stop.drop_guard()

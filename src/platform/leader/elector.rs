@@ -208,7 +208,7 @@ fn written(lease: &Lease) -> Option<Timestamp> {
 
 /// When an operator last wrote the Lease, by the API server's clock. The writes of others do not count: that clock may
 /// have been ahead then.
-fn written_by_us(lease: &Lease) -> Option<Timestamp> {
+pub(super) fn written_by_us(lease: &Lease) -> Option<Timestamp> {
     let ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
     let mut ours = lease.metadata.managed_fields.iter().flatten().filter(ours);
     ours.next().and_then(|entry| entry.time.as_ref()).map(|time| time.0)

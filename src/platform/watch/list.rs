@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::platform::apiserver;
 use crate::platform::watch::scope::api;
+use crate::platform::watch::store::describe;
 
 /// The existing objects of a kind, and then its changes. Both come in one stream, which the API server sends from its
 /// cache; pages of a list it may have to read from etcd. If the stream fails, pages are used from then on. An API
@@ -38,8 +39,8 @@ where
     let stream = stream.default_backoff().take_while(move |event| {
         let goes_on = streamed.goes_on(event);
         if !goes_on {
-            let error = event.as_ref().err().map(ToString::to_string);
-            tracing::info!(error, "the API server sent no stream of {list}; the operator requests pages from now on");
+            let why = event.as_ref().err().and_then(why_broken);
+            tracing::info!(why, "the API server sent no stream of {list}; the operator requests pages from now on");
         }
         ready(goes_on)
     });
@@ -48,6 +49,17 @@ where
     let pages = pages.filter(|event| ready(!matches!(event, Ok(Event::Init)))).default_backoff();
     // What the stream has brought is not part of the list that follows.
     stream.chain(stream::once(ready(Ok(Event::Init)))).chain(pages)
+}
+
+/// Why a stream broke off; none if this API server has no streams, which is no fault. Its refusal would read like a
+/// missing right.
+fn why_broken(error: &watcher::Error) -> Option<String> {
+    match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.message.contains("sendInitialEvents") => {
+            None
+        }
+        error => Some(describe(error)),
+    }
 }
 
 /// The progress of a list that was requested as a stream.
@@ -175,6 +187,20 @@ mod tests {
             let taken = events.iter().take_while(|event| streamed.goes_on(event)).count();
             assert_eq!(taken, events.len() - usize::from(!last_too), "{case}");
         }
+    }
+
+    #[test]
+    fn an_api_server_without_streams_is_no_fault_and_any_other_refusal_is_told() {
+        let refused = |message: &str, code| {
+            watcher::Error::WatchStartFailed(kube::Error::Api(
+                Status::failure(message, "Invalid").with_code(code).boxed(),
+            ))
+        };
+        let no_streams = "ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: sendInitialEvents is \
+                          forbidden for watch unless the WatchList feature gate is enabled";
+        assert_eq!(why_broken(&refused(no_streams, 422)), None);
+        let told = why_broken(&refused("configmaps is forbidden: User \"x\" cannot watch", 403)).unwrap();
+        assert!(told.contains("cannot watch"), "{told}");
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use crate::go::{CONTROL_PLANE, GITOPS, Go, Module, NODE};
+use crate::go::{CONTROL_PLANE, GITOPS, Go, Module, NODE, older_control_plane};
 use crate::progress::say;
 use crate::{Environment, Error};
 
@@ -22,20 +22,22 @@ pub struct Binaries {
 
 impl Binaries {
     /// The programs in `KUBEBUILDER_ASSETS`. By default, those in the user's cache folder, where missing programs are
-    /// built first.
+    /// built first; the API server and its controllers have the version in `KUBERNETES_VERSION`, or the newest.
     ///
     /// Several processes may call this at once: one builds, and the others wait.
     pub fn find_or_build(environment: &Environment) -> Result<Self, Error> {
-        match &environment.assets {
-            Some(folder) => Self::from_assets(folder),
-            None => Self::from_cache(environment),
+        match (&environment.assets, &environment.kubernetes) {
+            (Some(_), Some(version)) => Err(Error::VersionOfAssets { version: version.clone() }),
+            (Some(folder), None) => Self::from_assets(folder),
+            (None, version) => Self::from_cache(environment, version.as_deref()),
         }
     }
 
     /// Like [`find_or_build`](Self::find_or_build), but for a [node](crate::Node): its pods come from Deployments, so
-    /// kube-controller-manager must not be missing.
+    /// kube-controller-manager must not be missing. All programs are of the newest version: no kubelet may be newer than
+    /// its API server.
     pub fn find_or_build_for_node(environment: &Environment) -> Result<Self, Error> {
-        let binaries = Self::find_or_build(environment)?;
+        let binaries = Self::find_or_build(&Environment { kubernetes: None, ..environment.clone() })?;
         match &environment.assets {
             Some(folder) if binaries.kube_controller_manager.is_none() => {
                 Err(Error::ControllerManagerMissing { folder: folder.clone() })
@@ -64,9 +66,12 @@ impl Binaries {
         Ok(Self { kube_controller_manager, ..binaries })
     }
 
-    fn from_cache(environment: &Environment) -> Result<Self, Error> {
-        let folder = built(&CONTROL_PLANE, environment)?;
-        Ok(Self::in_folder(&folder))
+    fn from_cache(environment: &Environment, version: Option<&str>) -> Result<Self, Error> {
+        let older = version.map(older_control_plane).transpose()?.flatten();
+        let newest = Self::in_folder(&built(&CONTROL_PLANE, environment)?);
+        let Some(module) = older else { return Ok(newest) };
+        let Self { kube_apiserver, kube_controller_manager, .. } = Self::in_folder(&built(module, environment)?);
+        Ok(Self { kube_apiserver, kube_controller_manager, ..newest })
     }
 
     fn in_folder(folder: &Path) -> Self {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub struct Environment {
     /// `KUBEBUILDER_ASSETS`: a folder with ready programs.
     pub assets: Option<PathBuf>,
+    /// `KUBERNETES_VERSION`: an older minor version of the control plane, such as `1.33`.
+    pub kubernetes: Option<String>,
     /// The user's cache folder.
     pub cache: Option<PathBuf>,
     /// `PATH`, which is searched for `go`.
@@ -20,6 +22,7 @@ impl Environment {
         let default_cache = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
         Self {
             assets: set("KUBEBUILDER_ASSETS").map(PathBuf::from),
+            kubernetes: set("KUBERNETES_VERSION").map(|version| version.to_string_lossy().into_owned()),
             cache: set("XDG_CACHE_HOME")
                 .map(PathBuf::from)
                 .filter(|folder| folder.is_absolute())

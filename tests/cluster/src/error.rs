@@ -61,6 +61,24 @@ pub enum Error {
         cache: PathBuf,
     },
 
+    /// There is no module for this version of Kubernetes.
+    #[error("there is no control plane of Kubernetes {version}; there are {newest}, which is the default, {}", .known.join(", "))]
+    UnknownKubernetes {
+        /// The version that was asked for.
+        version: String,
+        /// The older minor versions that there are.
+        known: Vec<&'static str>,
+        /// The default version.
+        newest: &'static str,
+    },
+
+    /// Ready programs have the version that they have.
+    #[error("KUBEBUILDER_ASSETS names ready programs, so Kubernetes {version} cannot be chosen: unset one of the two")]
+    VersionOfAssets {
+        /// The version that was asked for.
+        version: String,
+    },
+
     /// `KUBEBUILDER_ASSETS` names a folder without one of the programs.
     #[error(
         "KUBEBUILDER_ASSETS is {folder}, which has no {program}: \

@@ -10,7 +10,7 @@ use crate::progress::say;
 use crate::{Environment, Error, Supervised};
 
 /// The interval of progress messages during a build.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
 pub(crate) struct Program {
     pub(crate) name: &'static str,
@@ -63,6 +63,65 @@ pub(crate) const NODE: Module = Module {
     ..CONTROL_PLANE
 };
 
+/// Older control planes, newest first. They run with the etcd and the kubectl of [`CONTROL_PLANE`].
+static OLDER: [(&str, Module); 4] = [
+    older(
+        "1.36",
+        "kubernetes/1.36",
+        include_str!("../kubernetes/1.36/go.mod"),
+        &[include_str!("../kubernetes/1.36/go.sum")],
+    ),
+    older(
+        "1.35",
+        "kubernetes/1.35",
+        include_str!("../kubernetes/1.35/go.mod"),
+        &[include_str!("../kubernetes/1.35/go.sum")],
+    ),
+    older(
+        "1.34",
+        "kubernetes/1.34",
+        include_str!("../kubernetes/1.34/go.mod"),
+        &[include_str!("../kubernetes/1.34/go.sum")],
+    ),
+    older(
+        "1.33",
+        "kubernetes/1.33",
+        include_str!("../kubernetes/1.33/go.mod"),
+        &[include_str!("../kubernetes/1.33/go.sum")],
+    ),
+];
+
+const fn older(
+    version: &'static str,
+    name: &'static str,
+    go_mod: &'static str,
+    others: &'static [&'static str],
+) -> (&'static str, Module) {
+    let programs = &[
+        Program { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver", first_time: "6 minutes" },
+        Program {
+            name: "kube-controller-manager",
+            package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+            first_time: "2 minutes",
+        },
+    ];
+    (version, Module { name, go_mod, others, programs, ..CONTROL_PLANE })
+}
+
+/// The module of an older control plane; none for the version of [`CONTROL_PLANE`].
+pub(crate) fn older_control_plane(version: &str) -> Result<Option<&'static Module>, Error> {
+    let newest = CONTROL_PLANE.version().trim_start_matches('v');
+    if newest.strip_prefix(version).is_some_and(|patch| patch.is_empty() || patch.starts_with('.')) {
+        return Ok(None);
+    }
+    let found = OLDER.iter().find(|(minor, _)| *minor == version);
+    found.map(|(_, module)| Some(module)).ok_or_else(|| Error::UnknownKubernetes {
+        version: version.to_owned(),
+        known: OLDER.iter().map(|(minor, _)| *minor).collect(),
+        newest,
+    })
+}
+
 pub(crate) const GITOPS: Module = Module {
     name: "gitops",
     go_mod: include_str!("../gitops/go.mod"),
@@ -94,7 +153,9 @@ impl Module {
 
     fn go_mod_value(&self, prefix: &str) -> &'static str {
         let mut lines = self.go_mod.lines();
-        lines.find_map(|line| line.trim().strip_prefix(prefix)).expect("go.mod is checked in with this line")
+        lines
+            .find_map(|line| line.trim().trim_start_matches("require ").strip_prefix(prefix))
+            .expect("go.mod is checked in with this line")
     }
 }
 
@@ -219,6 +280,19 @@ mod tests {
     fn the_folder_is_named_after_the_version_of_what_is_in_it() {
         for (module, major) in [(&CONTROL_PLANE, "v1."), (&GITOPS, "v4.")] {
             assert!(module.key().starts_with(major), "{}", module.key());
+        }
+        for (version, module) in &OLDER {
+            assert!(module.key().starts_with(&format!("v{version}.")), "{}", module.key());
+        }
+    }
+
+    #[test]
+    fn a_control_plane_is_chosen_by_its_minor_version_and_others_are_refused_with_those_there_are() {
+        let name = |version| older_control_plane(version).unwrap().map(|module| module.name);
+        assert_eq!((name("1.33"), name("1.37"), name("1.37.2")), (Some("kubernetes/1.33"), None, None));
+        for unknown in ["1.3", "1.32", "1.33.13", "new"] {
+            let said = older_control_plane(unknown).err().unwrap().to_string();
+            assert!(said.contains(unknown) && said.contains("1.36, 1.35, 1.34, 1.33"), "{said}");
         }
     }
 }

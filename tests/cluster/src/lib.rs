@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The programs come from the folder in `KUBEBUILDER_ASSETS`. Without that variable, they are built once per machine
-//! from the Go module in `controlplane/`, which pins their versions ([`Binaries`]).
+//! from the Go module in `controlplane/`, which pins their versions ([`Binaries`]). `KUBERNETES_VERSION` chooses an older API
+//! server, pinned in `kubernetes/`.
 //! Tools that work with a cluster from outside are built from `gitops/` in the same way, on demand ([`GitOps`]).
 //! [`Node`] adds a node that runs pods, if the machine allows it.
 //! Every program ends with the process that started it, however that process ends ([`Supervised`]).
@@ -31,6 +32,6 @@ pub use binaries::{Binaries, GitOps, NodeBinaries};
 pub use control_plane::ControlPlane;
 pub use environment::Environment;
 pub use error::Error;
-pub use kept::KeptControlPlane;
+pub use kept::{KeptControlPlane, stop_script};
 pub use node::Node;
 pub use supervise::Supervised;

@@ -24,7 +24,11 @@ fn with_go(folder: &TempDir, go: Option<&str>) -> Environment {
     if let Some(go) = go {
         script(&path.join("go"), go);
     }
-    Environment { assets: None, cache: Some(folder.path().join("cache")), path: Some(path.into_os_string()) }
+    Environment {
+        cache: Some(folder.path().join("cache")),
+        path: Some(path.into_os_string()),
+        ..Environment::default()
+    }
 }
 
 /// A `go` that records each build in `builds`. The script `build` creates the program, whose file is `$6`.
@@ -105,6 +109,24 @@ fn two_that_start_at_once_build_once() {
     assert_eq!(builds.lines().count(), 4, "{builds}");
 }
 
+#[test]
+fn an_older_api_server_is_built_beside_the_newest_etcd_and_kubectl() {
+    let folder = TempDir::new().unwrap();
+    let go = fake_go(&folder, "echo program >\"$6\"");
+    let environment = Environment { kubernetes: Some("1.33".into()), ..with_go(&folder, Some(&go)) };
+    let older = Binaries::find_or_build(&environment).unwrap();
+    let newest = Binaries::find_or_build(&Environment { kubernetes: None, ..environment.clone() }).unwrap();
+    assert!(older.kube_apiserver.to_str().unwrap().contains("/kubernetes/1.33/v1.33."), "{older:?}");
+    assert_ne!(
+        (&older.kube_apiserver, &older.kube_controller_manager),
+        (&newest.kube_apiserver, &newest.kube_controller_manager)
+    );
+    assert_eq!((&older.etcd, &older.kubectl), (&newest.etcd, &newest.kubectl));
+    assert_eq!(Binaries::find_or_build_for_node(&environment).unwrap().kube_apiserver, newest.kube_apiserver);
+    let (_, text) = failure(&Environment { kubernetes: Some("1.32".into()), ..environment });
+    assert!(text.contains("no control plane of Kubernetes 1.32"), "{text}");
+}
+
 /// A folder of programs, each of which is the given script.
 fn assets(folder: &TempDir, programs: &[(&str, &str)]) -> Environment {
     for (name, text) in programs {
@@ -119,6 +141,14 @@ fn a_program_missing_in_the_assets_is_named() {
     let (error, text) = failure(&assets(&folder, &[("etcd", ""), ("kubectl", "")]));
     assert!(matches!(error, Error::AssetMissing { program: "kube-apiserver", .. }), "{text}");
     assert!(text.contains(&folder.path().display().to_string()), "{text}");
+}
+
+#[test]
+fn ready_programs_have_the_version_that_they_have() {
+    let folder = TempDir::new().unwrap();
+    let environment = assets(&folder, &[("etcd", ""), ("kubectl", ""), ("kube-apiserver", "")]);
+    let (error, text) = failure(&Environment { kubernetes: Some("1.33".into()), ..environment });
+    assert!(matches!(error, Error::VersionOfAssets { .. }), "{text}");
 }
 
 #[test]

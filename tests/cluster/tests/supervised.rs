@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use cluster::Supervised;
+use cluster::{Supervised, stop_script};
 use tempfile::TempDir;
 
 /// Makes the test binary the process that starts supervised programs, and names their folder.
@@ -138,6 +138,24 @@ fn children_end_when_their_starter_is_killed() {
     }
     assert!(runs(kept));
     assert!(sh(&format!("kill {kept}")).status().unwrap().success());
+}
+
+#[test]
+fn the_script_that_stops_kept_programs_leaves_a_process_alone_that_only_has_the_number_of_one() {
+    let folder = TempDir::new().unwrap();
+    let mut programs = [spawn("exec sleep 600", &folder), spawn("exec sleep 600", &folder)];
+    let script = stop_script(&programs).unwrap();
+    // As if the number of the second one had been given to a process that started at another time.
+    let (second, mark) = (programs[1].pid(), "stop_same");
+    assert!(script.contains(&format!("{mark} {second} '")), "{script}");
+    let script = script.replace(&format!("{mark} {second} '"), &format!("{mark} {second} '1"));
+    let output = sh(&script).output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains(&format!("process {second} has ended before")),
+        "{output:?}"
+    );
+    assert!(programs[0].wait_exit(Duration::from_secs(10)).unwrap().is_some());
+    assert_eq!(programs[1].wait_exit(Duration::ZERO).unwrap(), None);
 }
 
 /// Not a test: the process that [`children_end_when_their_starter_is_killed`] kills.

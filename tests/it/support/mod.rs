@@ -216,7 +216,8 @@ impl World {
             input_secrets_need_label: false,
             namespaces: vec![self.namespace.clone()],
             listen: None,
-            lease: None,
+            metrics_workflows: 0,
+            leadership: operator::Leadership::Unconditional,
         };
         tokio::spawn(operator::run(config, self.client.clone(), stop.clone()));
         InProcess { stop }
@@ -236,6 +237,8 @@ impl World {
             .args(["--listen", &port.to_string()])
             .args(arguments)
             .env("KUBECONFIG", control_plane().kubeconfig())
+            // Operators of other tests lead in the same cluster.
+            .env("LEASE_NAME", "")
             .envs(environment.iter().copied());
         let log = control_plane().folder().join(format!("operator-{}-{}.log", self.namespace, port.port()));
         Process { child: Supervised::spawn(&command, &log).unwrap(), listen: port }

@@ -96,6 +96,7 @@ async fn no_live_worker_is_said_and_no_reason_not_to_start() {
     let world = World::new("ref-worker").await;
     let deployments = json!([{ "name": "default", "active": false }]);
     world.api.register(json!({ "name": "asleep", "deployments": deployments })).await;
+    world.api.switches(json!({ "execute_without_worker": "accept" })).await;
     let _operator = world.operator();
     world.workflow("asleep", json!({})).await;
     world.wait_for_workflow("asleep", "InSync").await;
@@ -103,6 +104,21 @@ async fn no_live_worker_is_said_and_no_reason_not_to_start() {
     let running = world.wait_for_reason("run", "Running").await;
     let message = &condition(&running, "Ready").unwrap().message;
     assert!(message.contains("no live worker"), "{message}");
+    assert_eq!(world.api.starts().await, 1);
+}
+
+#[tokio::test]
+async fn a_start_that_finds_no_live_worker_is_repeated_once_there_is_one_and_runs_once() {
+    let world = World::new("ref-deployment").await;
+    let deployments = |active: bool| json!([{ "name": "default", "active": active }]);
+    world.api.register(json!({ "name": "asleep", "deployments": deployments(false) })).await;
+    let _operator = world.operator();
+    world.execute("run", json!({ "workflowIdentifier": "asleep" })).await;
+    let waiting = world.wait_for_reason("run", "TargetNotFound").await;
+    let message = &condition(&waiting, "Ready").unwrap().message;
+    assert!(message.contains("No active deployment found"), "{message}");
+    world.api.edit("asleep", json!({ "deployments": deployments(true) })).await;
+    world.wait_for_reason("run", "Completed").await;
     assert_eq!(world.api.starts().await, 1);
 }
 

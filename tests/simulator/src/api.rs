@@ -11,7 +11,7 @@ use crate::{deployments, events, executions, registrations, runs, schedules, str
 /// Checks the token, then calls the endpoint.
 pub(crate) fn dispatch(state: &mut State, request: &Request) -> Handled {
     let token = request.token.as_deref();
-    let token = token.filter(|token| !state.tokens.is_revoked(token));
+    let token = token.filter(|token| !state.tokens.is_refused(token));
     let token = token.ok_or_else(|| ApiError::plain(StatusCode::UNAUTHORIZED, "Unauthorized"))?;
     let (route, parameters) = match &request.target {
         Target::Endpoint { route, parameters } => (route, parameters),

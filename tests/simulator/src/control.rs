@@ -21,7 +21,7 @@ use crate::reply::Reply;
 use crate::request::parse_query;
 use crate::route::decode_segments;
 use crate::run::Step;
-use crate::spec::WorkflowSpec;
+use crate::spec::{WorkflowSpec, present};
 use crate::state::{DEFAULT_WORKSPACE, Hiding, Shared, State, Workspace};
 
 #[derive(Debug, thiserror::Error)]
@@ -258,7 +258,7 @@ struct Grant {
 #[serde(deny_unknown_fields)]
 struct Finish {
     outcome: Ending,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     result: Option<Value>,
     #[serde(default)]
     error: Option<String>,

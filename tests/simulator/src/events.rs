@@ -18,6 +18,8 @@ use crate::switches::Switches;
 /// The only activity of every run.
 pub(crate) const ACTIVITY_NAME: &str = "activity";
 pub(crate) const ACTIVITY_ID: &str = "1";
+/// What an event shows of a payload that workers encode.
+const ENCODED: &str = "gAAAAABvcGFxdWU=";
 
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -52,20 +54,24 @@ impl EventKind {
         matches!(self, Self::Completed | Self::Failed { .. } | Self::Canceled)
     }
 
-    fn attributes(&self, run: &Run) -> Value {
+    fn attributes(&self, run: &Run, switches: &Switches) -> Value {
         let task_id = run.engine_id;
+        let payload = |value: Value| {
+            let value = if switches.encoded_payloads { ENCODED.into() } else { value };
+            json!({ "type": "json", "value": value })
+        };
         match self {
             Self::Started => json!({
                 "task_id": task_id,
                 "workflow_name": run.job.workflow_name,
                 "display_name": run.job.display_name,
                 // A workflow's arguments are a list with one item.
-                "input": { "type": "json", "value": [run.job.input] },
+                "input": payload(json!([run.job.input])),
                 "attempt": 1,
             }),
             Self::Completed => json!({
                 "task_id": task_id,
-                "result": { "type": "json", "value": run.result() },
+                "result": payload(run.result().clone()),
                 "attempt": 1,
             }),
             Self::Failed { message } => json!({
@@ -90,7 +96,7 @@ impl Event {
         switches.drop_terminal_events && self.kind.ends_the_run()
     }
 
-    pub(crate) fn to_json(&self, run: &Run) -> Value {
+    pub(crate) fn to_json(&self, run: &Run, switches: &Switches) -> Value {
         json!({
             "event_id": self.id,
             "event_timestamp": i64::try_from(self.at.as_nanosecond()).unwrap_or(i64::MAX),
@@ -104,7 +110,7 @@ impl Event {
             "workflow_run_id": run.engine_id,
             "workflow_name": run.job.workflow_name,
             "event_type": self.kind.name(),
-            "attributes": self.kind.attributes(run),
+            "attributes": self.kind.attributes(run, switches),
         })
     }
 }
@@ -138,6 +144,6 @@ pub(crate) fn list(workspace: &Workspace, cx: &Context<'_>, request: &Request) -
     let key = |(sequence, _, _): &(usize, &Event, &Run)| *sequence;
     let page = page(rows, key, Order::Ascending, token, limit).ok_or_else(|| bad_token("cursor", token))?;
     let rows = page.rows.iter();
-    let events: Vec<_> = rows.map(|(_, event, run)| event.to_json(run)).collect();
+    let events: Vec<_> = rows.map(|(_, event, run)| event.to_json(run, cx.switches)).collect();
     Answer::read(Reply::ok(&json!({ "events": events, "next_cursor": page.next })))
 }

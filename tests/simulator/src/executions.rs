@@ -16,7 +16,7 @@ use crate::reply::{ApiError, Reply};
 use crate::request::{Answer, Handled, Request, Wait};
 use crate::run::{Job, Run, Status, Worker};
 use crate::state::{Context, Workspace};
-use crate::switches::{Admission, Reuse};
+use crate::switches::{Admission, Reuse, WithoutWorker};
 use crate::validate::{self, Problem, path_uuid};
 use crate::wire::{ExecutionObject, SyncResult};
 use crate::workflows::unknown;
@@ -140,10 +140,15 @@ fn prepare(workflow: &Workflow, cx: &Context<'_>, order: &Order) -> Result<(Job,
     }
     let worker = match workflow.place(order.deployment.as_deref()) {
         Placement::Worker(worker) => Some(worker),
-        Placement::Nobody if cx.switches.execute_without_worker == Admission::Reject => {
-            return Err(ApiError::plain(StatusCode::CONFLICT, "No active worker serves the workflow"));
-        }
-        Placement::Nobody => None,
+        Placement::Nobody => match cx.switches.execute_without_worker {
+            WithoutWorker::Accept => None,
+            WithoutWorker::NotFound => {
+                return Err(ApiError::plain(StatusCode::NOT_FOUND, "No active deployment found"));
+            }
+            WithoutWorker::Reject => {
+                return Err(ApiError::plain(StatusCode::CONFLICT, "No active worker serves the workflow"));
+            }
+        },
         Placement::Ambiguous(deployments) => {
             return Err(ApiError::new(
                 StatusCode::CONFLICT,

@@ -57,7 +57,9 @@
 //! Each default is in parentheses.
 //!
 //! - `unknown_workflow_code` (`"WF_1100"`): another code in the `404`; `null` for none.
-//! - `execute_archived`, `execute_without_worker` (`"accept"`): `"reject"` answers `409`.
+//! - `execute_archived` (`"accept"`): `"reject"` answers `409`.
+//! - `execute_without_worker` (`"not_found"`): `404` where no live worker serves the workflow. With `"accept"`, the run
+//!   waits for a worker; `"reject"` answers `409`.
 //! - `cancel_finished` (`409`): or `204`.
 //! - `reuse_finished_id` (`"new_run"`): `"conflict"` answers `409 WF_1101`.
 //! - `put_null` (`"untouched"`): or `"clear"`.
@@ -70,6 +72,7 @@
 //! - `running_status` (`"RUNNING"`): any word, such as `"RETRYING_AFTER_ERROR"`, or `null`.
 //! - `failed_result` (`null`): any JSON.
 //! - `archived_as_string` (`false`): with `true`, `"true"` and `"false"`.
+//! - `encoded_payloads` (`false`): with `true`, events show inputs and results as opaque text.
 //! - `drop_terminal_events` (`false`): with `true`, COMPLETED, FAILED and CANCELED events get lost, in the list and in
 //!   the streams.
 //! - `unscoped_stream` (`"accept"`): `"reject"` answers `422` to an event stream that names no execution, root or
@@ -147,6 +150,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Names of workspaces, each with a token. A name may occur several times.
     pub workspaces: Vec<(String, String)>,
+    /// Whether tokens that `workspaces` does not list are refused.
+    pub only_listed_tokens: bool,
     /// The initial workflows of every workspace.
     pub workflows: Vec<WorkflowSpec>,
     /// Seed of the random numbers for fault rates.
@@ -155,7 +160,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 0).into(), workspaces: Vec::new(), workflows: Vec::new(), seed: 0 }
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            workspaces: Vec::new(),
+            only_listed_tokens: false,
+            workflows: Vec::new(),
+            seed: 0,
+        }
     }
 }
 
@@ -190,6 +201,9 @@ impl Simulator {
             trial.register(spec.clone(), Reregistration::Keep)?;
         }
         let mut tokens = Tokens::default();
+        if options.only_listed_tokens {
+            tokens.admit_only_listed();
+        }
         for (workspace, token) in options.workspaces {
             tokens.grant(token, workspace);
         }

@@ -24,6 +24,10 @@ struct Arguments {
     #[arg(long = "workspace", value_name = "NAME=TOKEN", value_parser = name_and_token)]
     workspaces: Vec<(String, String)>,
 
+    /// Refuse tokens that no --workspace lists.
+    #[arg(long)]
+    only_listed_tokens: bool,
+
     /// Seed of the random numbers for fault rates.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -68,6 +72,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let simulator = Simulator::start(Options {
         listen: arguments.listen,
         workspaces: arguments.workspaces,
+        only_listed_tokens: arguments.only_listed_tokens,
         workflows,
         seed: arguments.seed,
     })

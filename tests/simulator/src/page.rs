@@ -19,7 +19,8 @@ pub(crate) struct Page<T> {
     pub(crate) next: Option<String>,
 }
 
-/// Sorts `rows` by `key` and returns the page after `token`. Returns `None` if this pagination did not make the token.
+/// Sorts `rows` by `key` and returns the page after `token`. Returns `None` if this pagination did not make the token. An
+/// empty token is none.
 pub(crate) fn page<T, K>(
     mut rows: Vec<T>,
     key: impl Fn(&T) -> K,
@@ -34,7 +35,7 @@ where
         Order::Ascending => left.cmp(right),
         Order::Descending => right.cmp(left),
     };
-    if let Some(token) = token {
+    if let Some(token) = token.filter(|token| !token.is_empty()) {
         let last: K = decode(token)?;
         rows.retain(|row| compare(&key(row), &last) == Ordering::Greater);
     }

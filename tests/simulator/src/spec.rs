@@ -1,6 +1,6 @@
 //! Specifications of workflows, and of how their runs behave.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 /// A workflow as its workers would register it.
@@ -126,6 +126,11 @@ fn yes() -> bool {
     true
 }
 
+/// Reads a field that is there, so that `null` differs from an absent field.
+pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
 /// How the runs of a workflow behave.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,8 +148,9 @@ pub struct Behaviour {
     /// failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activity_error: Option<String>,
-    /// The result of a completed run; by default the run's input.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The result of a completed run; by default the run's input. A `null` is a result, as of a workflow that returns
+    /// nothing.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
     /// Replaces the result of a completed run in the answer about that execution. The text need not be JSON: workers
     /// return the output of Python's encoder, at any depth and with `NaN`.

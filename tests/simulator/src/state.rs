@@ -161,6 +161,8 @@ impl Hiding {
 pub(crate) struct Tokens {
     listed: HashMap<String, String>,
     revoked: HashSet<String>,
+    /// Whether only listed tokens are admitted.
+    only_listed: bool,
 }
 
 impl Tokens {
@@ -174,8 +176,13 @@ impl Tokens {
         self.revoked.insert(token);
     }
 
-    pub(crate) fn is_revoked(&self, token: &str) -> bool {
-        self.revoked.contains(token)
+    /// Refuses tokens that are not listed.
+    pub(crate) fn admit_only_listed(&mut self) {
+        self.only_listed = true;
+    }
+
+    pub(crate) fn is_refused(&self, token: &str) -> bool {
+        self.revoked.contains(token) || (self.only_listed && !self.listed.contains_key(token))
     }
 
     /// The workspace of a token. A revoked token keeps its workspace, so that its refused calls are counted there.

@@ -127,7 +127,7 @@ fn frame(sequence: usize, event: &Event, run: &Run, workspace: &Workspace, cx: &
     let data = json!({
         "stream": STREAM,
         "timestamp": clock::render(event.at),
-        "data": event.to_json(run),
+        "data": event.to_json(run, cx.switches),
         "workflow_context": {
             "namespace": workspace.namespace(),
             "workflow_name": run.job.workflow_name,

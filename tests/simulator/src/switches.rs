@@ -11,8 +11,8 @@ pub(crate) struct Switches {
     pub(crate) unknown_workflow_code: Option<String>,
     /// Whether an archived workflow can be executed; `409` if not.
     pub(crate) execute_archived: Admission,
-    /// Whether a workflow without a live worker can be executed; `409` if not.
-    pub(crate) execute_without_worker: Admission,
+    /// What executing a workflow without a live worker does.
+    pub(crate) execute_without_worker: WithoutWorker,
     /// The status of cancelling a finished execution: 409 or 204.
     pub(crate) cancel_finished: u16,
     /// What executing the id of a finished execution does.
@@ -31,6 +31,8 @@ pub(crate) struct Switches {
     pub(crate) failed_result: Value,
     /// Whether `archived` is the string `"true"` or `"false"`, as in the examples of the API reference.
     pub(crate) archived_as_string: bool,
+    /// Whether workers encode inputs and results, so that events show them as opaque text.
+    pub(crate) encoded_payloads: bool,
     /// Whether COMPLETED, FAILED and CANCELED events get lost.
     pub(crate) drop_terminal_events: bool,
     /// Whether the stream of a whole workspace is available without naming an execution, its root or its parent; `422`
@@ -59,7 +61,7 @@ impl Default for Switches {
         Self {
             unknown_workflow_code: Some("WF_1100".to_owned()),
             execute_archived: Admission::Accept,
-            execute_without_worker: Admission::Accept,
+            execute_without_worker: WithoutWorker::NotFound,
             cancel_finished: 409,
             reuse_finished_id: Reuse::NewRun,
             put_null: NullField::Untouched,
@@ -69,6 +71,7 @@ impl Default for Switches {
             running_status: Some("RUNNING".to_owned()),
             failed_result: Value::Null,
             archived_as_string: false,
+            encoded_payloads: false,
             drop_terminal_events: false,
             unscoped_stream: Admission::Accept,
             stream_ids: false,
@@ -87,6 +90,18 @@ impl Default for Switches {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Admission {
     Accept,
+    Reject,
+}
+
+/// What happens to a start that no live worker can pick up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WithoutWorker {
+    /// `404 No active deployment found`.
+    NotFound,
+    /// The run waits for a worker.
+    Accept,
+    /// `409`.
     Reject,
 }
 

@@ -1,10 +1,11 @@
 //! The environment of the demo: a control plane of its own, or the user's cluster.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cluster::ControlPlane;
+use cluster::{Binaries, ControlPlane};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::{await_condition, conditions::is_crd_established};
@@ -14,11 +15,14 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::Result;
-use super::programs::{Programs, workspace_folder};
+use super::display;
+use super::programs::{Programs, TO_TRY, workspace_folder};
 
 /// Marks the CRDs that a demo has installed in the user's cluster.
 const OWNER: (&str, &str) = ("app.kubernetes.io/managed-by", "mistral-workflows-demo");
 
+/// The interval of progress messages while the control plane starts, which takes seconds on an idle machine.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 /// How long the API server may take to serve a new kind.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -34,9 +38,21 @@ enum Cluster {
 }
 
 impl Environment {
-    /// Starts a control plane that stops with this process.
-    pub async fn own_control_plane() -> Result<Self> {
-        let control_plane = tokio::task::spawn_blocking(ControlPlane::start).await??;
+    /// Starts a control plane of this version of Kubernetes, which stops with this process.
+    pub async fn own_control_plane(kubernetes: Option<String>) -> Result<Self> {
+        let start = || {
+            let environment = cluster::Environment::of_process();
+            let kubernetes = kubernetes.or(environment.kubernetes);
+            ControlPlane::start_with(&Binaries::find_or_build(&cluster::Environment { kubernetes, ..environment })?)
+        };
+        let began = Instant::now();
+        let mut starting = tokio::task::spawn_blocking(start);
+        let control_plane = loop {
+            match tokio::time::timeout(SIGN_OF_LIFE, &mut starting).await {
+                Ok(started) => break started??,
+                Err(_) => println!("  still starting, {} s so far", began.elapsed().as_secs()),
+            }
+        };
         let client = control_plane.client().await?;
         Ok(Self { cluster: Cluster::Own(Box::new(control_plane)), client, namespace: "default".to_owned() })
     }
@@ -172,10 +188,25 @@ impl Environment {
         Ok(())
     }
 
+    /// Writes an execution of each workflow to try. Returns the files, and what comes of each.
+    fn write_executions_to_try(&self) -> Result<Vec<(String, &'static str)>> {
+        let write = |(name, effect): (&str, &'static str)| {
+            let manifest = format!(
+                "apiVersion: workflows.mistral.ai/v1alpha1\nkind: WorkflowExecution\nmetadata:\n  generateName: {name}-\n\
+                 spec:\n  workflowIdentifier: {name}\n"
+            );
+            let file = self.folder().join(format!("{name}.yaml"));
+            fs::write(&file, manifest)?;
+            Ok((file.display().to_string(), effect))
+        };
+        TO_TRY.into_iter().map(write).collect()
+    }
+
     /// Leaves everything running and prints how to continue.
     pub fn keep(self, programs: Programs) -> Result<()> {
         let kubectl = self.kubectl_words();
-        let log = programs.operator.log().to_owned();
+        let (log, url) = (programs.operator.log().to_owned(), programs.url.clone());
+        let tries = self.write_executions_to_try()?;
         let (preparation, stop) = match self.cluster {
             Cluster::Own(control_plane) => {
                 let kept = control_plane.keep(vec![programs.operator, programs.simulator])?;
@@ -187,12 +218,18 @@ impl Environment {
                 (preparation, kept.stop_command)
             }
             Cluster::Current { context, folder } => {
-                let (operator, simulator) = (programs.operator.keep(), programs.simulator.keep());
                 let folder = folder.keep();
+                let file = folder.join("stop");
+                let kept = [programs.operator, programs.simulator];
+                fs::write(&file, cluster::stop_script(&kept)?)?;
+                for program in kept {
+                    program.keep();
+                }
                 let stop = format!(
                     "kubectl --context '{context}' delete namespace {} &&\n  \
-                     kill {operator} {simulator} && rm -r '{}' &&\n  {}",
+                     sh '{}' && rm -r '{}' &&\n  {}",
                     self.namespace,
+                    file.display(),
                     folder.display(),
                     remove_crds(&context),
                 );
@@ -207,6 +244,11 @@ impl Environment {
         println!("  {kubectl} create -f examples/execution-generate-name.yaml");
         println!("  {kubectl} get workflowexecutions --watch");
         println!("  tail -f '{}'", log.display());
+        println!("\nThree more workflows show what else can happen:\n");
+        for (file, effect) in tries {
+            println!("  {kubectl} create -f '{file}'\n    # {effect}");
+        }
+        println!("\nThe simulated Mistral API answers at {url}, and lists the runs at {url}/__sim/executions");
         println!("\nTo stop it and remove its data:\n\n  {stop}");
         Ok(())
     }
@@ -245,7 +287,9 @@ async fn run(mut command: Command, arguments: &[&str], input: Stdio) -> Result<S
     let output = tokio::process::Command::from(command).output().await;
     let output = output.map_err(|error| format!("{program} does not start: {error}; is it installed?"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    print!("{text}");
+    for line in text.lines() {
+        println!("{}", display::fitted(line));
+    }
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
         return Err(format!("`kubectl {}` failed: {}", arguments.join(" "), complaint.trim()).into());

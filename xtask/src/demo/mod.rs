@@ -3,6 +3,7 @@
 //! The demo also proves that the operator works: a random token in an input must come back in a result, and the
 //! simulator's ledger must agree with the resources.
 
+mod display;
 mod environment;
 pub mod ledger;
 pub mod programs;
@@ -36,6 +37,9 @@ pub struct Options {
     /// Use the cluster of the current kubeconfig context instead of a control plane of the demo's own.
     #[arg(long)]
     use_current_cluster: bool,
+    /// Run a control plane of this minor version of Kubernetes, such as 1.33, instead of the newest.
+    #[arg(long, value_name = "VERSION", conflicts_with = "use_current_cluster")]
+    kubernetes: Option<String>,
 }
 
 /// Runs the demo. Fails if anything went wrong.
@@ -49,7 +53,7 @@ pub fn run(options: Options) -> Result<()> {
             Environment::current_cluster().await?
         } else {
             heading("Starting a control plane: etcd, kube-apiserver and kube-controller-manager");
-            Environment::own_control_plane().await?
+            Environment::own_control_plane(options.kubernetes).await?
         };
         demonstrate(environment, &binaries, options.keep).await?;
         println!("\nThe demo took {:.0} s, without the build.", began.elapsed().as_secs_f64());
@@ -139,7 +143,9 @@ async fn show(environment: &Environment, url: &str, key: &str) -> Result<()> {
     drop(progress);
 
     heading("What kubectl shows");
-    environment.kubectl(&["get", "workspaces,workflows,workflowexecutions"]).await?;
+    for kind in ["workspaces", "workflows", "workflowexecutions"] {
+        environment.kubectl(&["get", kind]).await?;
+    }
     environment.kubectl(&["events", "--for", &names[0]]).await?;
 
     heading("Results");
@@ -150,8 +156,12 @@ async fn show(environment: &Environment, url: &str, key: &str) -> Result<()> {
     heading("The simulator's ledger");
     let ledger = programs::ledger(url).await?;
     ledger::compare(&ledger, &executions, &token)?;
-    println!("They agree: {} executions, each started exactly once, each with its input.", ledger.len());
-    println!("The random token {token} reached the workflow and came back in a result.");
+    for line in [
+        format!("They agree: {} executions, each started exactly once, each with its input.", ledger.len()),
+        format!("The random token {token} reached the workflow and came back in a result."),
+    ] {
+        println!("{}", display::marked(&line, display::Mark::Done));
+    }
     Ok(())
 }
 
@@ -264,5 +274,5 @@ fn print_result(execution: &WorkflowExecution) {
 
 /// Prints the heading of the next step.
 pub fn heading(text: &str) {
-    println!("\n==> {text}");
+    println!("\n{}", display::heading(text));
 }

@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use cluster::Supervised;
-use mistral_simulator::{Behaviour, Outcome, WorkflowSpec};
+use mistral_simulator::{Behaviour, DeploymentSpec, Outcome, WorkflowSpec};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -86,11 +86,12 @@ impl Programs {
     /// Starts a simulator that knows the examples' workflows and the API key, and an operator that may call it.
     pub async fn start(binaries: &Binaries, environment: &Environment, key: &str) -> Result<Self> {
         let workflows = environment.folder().join("workflows.json");
-        fs::write(&workflows, serde_json::to_vec_pretty(&workflows_of_the_examples())?)
+        let known: Vec<WorkflowSpec> = workflows_of_the_examples().into_iter().chain(workflows_to_try()).collect();
+        fs::write(&workflows, serde_json::to_vec_pretty(&known)?)
             .map_err(|error| format!("{} cannot be written: {error}.", workflows.display()))?;
         let mut command = Command::new(&binaries.simulator);
         command.args(["--listen", &format!("{}:0", Ipv4Addr::LOCALHOST)]).arg("--workflows").arg(workflows);
-        command.args(["--workspace", &format!("demo={key}")]);
+        command.args(["--workspace", &format!("demo={key}"), "--only-listed-tokens"]);
         let simulator = spawn(&command, &environment.folder().join("simulator.log"))?;
         let url = address(&simulator).await?;
 
@@ -188,6 +189,30 @@ pub fn workflows_of_the_examples() -> [WorkflowSpec; 4] {
         workflow("always-fails", Behaviour { outcome: Outcome::Fail, error, ..lasting(1) }),
     ]
 }
+
+/// Workflows that show what else can happen: a run that never ends, an input that is refused, an ambiguous start.
+fn workflows_to_try() -> [WorkflowSpec; 3] {
+    let hangs = Behaviour { outcome: Outcome::Hang, ..Behaviour::default() };
+    let input_schema = serde_json::json!({
+        "type": "object", "required": ["customer"], "properties": { "customer": { "type": "string" } },
+    });
+    let deployment = |name: &str| DeploymentSpec { name: name.to_owned(), active: true };
+    [
+        WorkflowSpec { behaviour: Some(hangs), ..WorkflowSpec::new("never-ends") },
+        WorkflowSpec { input_schema: Some(input_schema), ..WorkflowSpec::new("needs-input") },
+        WorkflowSpec {
+            deployments: Some(vec![deployment("blue"), deployment("green")]),
+            ..WorkflowSpec::new("two-deployments")
+        },
+    ]
+}
+
+/// The names of the [workflows to try](workflows_to_try), and what comes of an execution that names nothing else.
+pub const TO_TRY: [(&str, &str); 3] = [
+    ("never-ends", "runs until you stop or delete it"),
+    ("needs-input", "is refused: it lacks input.customer"),
+    ("two-deployments", "waits for deploymentName: blue or green"),
+];
 
 fn spawn(command: &Command, log: &Path) -> Result<Supervised> {
     let program = command.get_program().display();

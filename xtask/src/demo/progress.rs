@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Result;
+use super::display::{self, Mark};
 
 /// The last seen state by kind and name, such as `workflowexecution/greet`.
 pub type Seen = BTreeMap<String, Row>;
@@ -34,6 +35,16 @@ pub struct Row {
     word: String,
     /// The message of the condition `Ready`.
     message: String,
+}
+
+impl Row {
+    fn mark(&self) -> Mark {
+        match (self.is_ready, self.has_ended) {
+            (true, _) => Mark::Done,
+            (false, true) => Mark::Failed,
+            (false, false) => Mark::Pending,
+        }
+    }
 }
 
 /// A watch of the resources of a namespace, which prints each change. Dropping it ends the watch.
@@ -80,8 +91,8 @@ impl Board {
             if seen.get(&name) != Some(&row) {
                 let reason = if row.reason.is_empty() { "created" } else { &row.reason };
                 let line =
-                    format!("{:>6.1} s  {name:<44} {reason:<20} {}", self.began.elapsed().as_secs_f64(), row.word);
-                println!("{}", line.trim_end());
+                    format!("{:>6.1} s  {name:<42} {reason:<20} {}", self.began.elapsed().as_secs_f64(), row.word);
+                println!("{}", display::marked(&line, row.mark()));
                 seen.insert(name, row);
             }
         });

@@ -69,6 +69,7 @@ async fn a_running_execution_is_ended_at_will() {
     let sim = Sim::with_job(json!({ "outcome": "hang" })).await;
     for (body, status, result) in [
         (json!({ "outcome": "complete", "result": [1] }), "COMPLETED", json!([1])),
+        (json!({ "outcome": "complete", "result": null }), "COMPLETED", Value::Null),
         (json!({ "outcome": "complete" }), "COMPLETED", json!({ "a": 1 })),
         (json!({ "outcome": "fail", "error": "oops" }), "FAILED", Value::Null),
         (json!({ "outcome": "cancel" }), "CANCELED", Value::Null),

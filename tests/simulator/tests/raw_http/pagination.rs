@@ -48,6 +48,18 @@ async fn lists_of_workflows_and_registrations_hold_50_rows_unless_asked_otherwis
 }
 
 #[tokio::test]
+async fn an_empty_cursor_asks_for_the_first_page() {
+    let sim = with_workflows(3).await;
+    for path in ["/v1/workflows", "/v1/workflows/registrations", "/v1/workflows/deployments"] {
+        let first = sim.ok("GET", &format!("{path}?limit=2"), None).await;
+        assert_eq!(sim.ok("GET", &format!("{path}?limit=2&cursor="), None).await, first);
+        assert!(first["next_cursor"].is_string());
+    }
+    let runs = sim.ok("GET", "/v1/workflows/runs?next_page_token=", None).await;
+    assert_eq!(runs["executions"], json!([]));
+}
+
+#[tokio::test]
 async fn workflows_are_sorted_by_display_name_over_pages() {
     let sim = with_workflows(20).await;
     for order in ["asc", "desc"] {

@@ -39,6 +39,16 @@ async fn the_program_says_where_it_listens_and_seeds_every_workspace() {
 }
 
 #[tokio::test]
+async fn tokens_that_are_not_listed_are_refused_where_that_is_asked_for() {
+    let workspaces = vec![("a".into(), "token-a".into())];
+    let simulator =
+        Simulator::start(Options { workspaces, only_listed_tokens: true, ..Options::default() }).await.unwrap();
+    let url = format!("{}/v1/workflows", simulator.url());
+    let status = async |token: &str| client().get(&url).bearer_auth(token).send().await.unwrap().status().as_u16();
+    assert_eq!((status("token-a").await, status("another").await), (200, 401));
+}
+
+#[tokio::test]
 async fn a_dropped_simulator_answers_no_more() {
     let simulator = Simulator::start(Options::default()).await.unwrap();
     let url = format!("{}/v1/workflows", simulator.url());

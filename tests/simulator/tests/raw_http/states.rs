@@ -28,6 +28,14 @@ async fn a_completed_execution_has_the_result_of_its_workflow() {
 }
 
 #[tokio::test]
+async fn a_workflow_can_return_null() {
+    let sim = Sim::with_job(json!({ "result": null })).await;
+    sim.execute(json!({ "execution_id": "e", "input": { "a": 1 } })).await;
+    let execution = sim.execution("e").await;
+    assert_eq!((&execution["status"], &execution["result"]), (&json!("COMPLETED"), &Value::Null));
+}
+
+#[tokio::test]
 async fn a_failed_execution_has_a_null_result_and_its_message_in_an_event() {
     let sim = Sim::with_job(json!({ "outcome": "fail", "error": "no funds" })).await;
     sim.run("e").await;
@@ -91,6 +99,7 @@ async fn a_workflow_may_complete_although_it_was_asked_to_cancel() {
 async fn without_a_live_worker_a_cancel_is_not_honoured_but_a_terminate_is() {
     let sim = Sim::start().await;
     let deployments = json!([{ "name": "d", "active": false }]);
+    sim.switches(json!({ "execute_without_worker": "accept" })).await;
     sim.register(json!({ "name": "job", "deployments": deployments })).await;
     sim.run("e").await;
     assert_eq!(sim.cancel("e").await.0, 204);
@@ -103,8 +112,9 @@ async fn without_a_live_worker_a_cancel_is_not_honoured_but_a_terminate_is() {
 }
 
 #[tokio::test]
-async fn an_execution_without_a_worker_waits_for_one() {
+async fn an_execution_without_a_worker_waits_for_one_by_switch() {
     let sim = Sim::start().await;
+    sim.switches(json!({ "execute_without_worker": "accept" })).await;
     let inactive = json!([{ "name": "d", "active": false }]);
     sim.register(json!({ "name": "job", "deployments": inactive })).await;
     sim.run("e").await;
@@ -117,12 +127,16 @@ async fn an_execution_without_a_worker_waits_for_one() {
 }
 
 #[tokio::test]
-async fn an_execution_without_a_worker_times_out_or_is_refused_by_switch() {
+async fn an_execution_without_a_worker_is_not_found_or_by_switch_times_out_or_is_refused() {
     let sim = Sim::start().await;
     let spec = json!({
         "name": "job", "deployments": [], "execution_timeout_s": 0.05,
     });
     sim.register(spec).await;
+    let refused = sim.execute(json!({ "execution_id": "e" })).await;
+    assert_eq!(refused, (404, json!({ "detail": "No active deployment found" })));
+    assert_eq!(sim.call("GET", "/v1/workflows/executions/e", None).await.0, 404);
+    sim.switches(json!({ "execute_without_worker": "accept" })).await;
     sim.run("e").await;
     sleep_ms(80).await;
     assert_eq!(sim.status_of("e").await, "TIMED_OUT");

@@ -92,6 +92,20 @@ async fn null_in_an_update_clears_the_field_by_switch() {
 }
 
 #[tokio::test]
+async fn events_show_opaque_payloads_by_switch_and_the_execution_its_result() {
+    let sim = Sim::with_job(json!({})).await;
+    sim.execute(json!({ "execution_id": "e", "input": { "a": 1 } })).await;
+    let [started, completed] = &sim.events("e").await[..] else { panic!("two events") };
+    assert_eq!(started["attributes"]["input"]["value"], json!([{ "a": 1 }]));
+    assert_eq!(completed["attributes"]["result"]["value"], json!({ "a": 1 }));
+    sim.switches(json!({ "encoded_payloads": true })).await;
+    let [started, completed] = &sim.events("e").await[..] else { panic!("two events") };
+    assert!(started["attributes"]["input"]["value"].is_string(), "{started}");
+    assert!(completed["attributes"]["result"]["value"].is_string(), "{completed}");
+    assert_eq!(sim.execution("e").await["result"], json!({ "a": 1 }));
+}
+
+#[tokio::test]
 async fn a_failed_execution_can_have_a_result() {
     let sim = Sim::with_job(json!({ "outcome": "fail" })).await;
     sim.switches(json!({ "failed_result": { "error": "x" } })).await;
