@@ -6,6 +6,7 @@ mod demo;
 mod docs;
 mod e2e;
 mod fuzz;
+mod manifest;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Generate the pages and pictures that derive from other files, and check links and tables of all pages.
     Docs(docs::Options),
+    /// Print what the chart renders by default as one file, for kubectl apply --server-side.
+    Manifest,
     /// Install the chart on a node of its own (Linux, as root), upgrade it, kill its leader, uninstall it, and check
     /// the results.
     E2e(e2e::Options),
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Baseline(options) => ("baseline program", bench::baseline::run(options)),
         Command::Fuzz(options) => ("fuzzing", fuzz::run(options)),
         Command::Docs(options) => ("check of the documents", docs::run(&options)),
+        Command::Manifest => ("rendering of the manifest", manifest::run()),
         Command::E2e(options) => ("end-to-end test", e2e::run(options)),
     };
     match outcome {

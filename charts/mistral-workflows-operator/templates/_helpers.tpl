@@ -58,23 +58,61 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 {{- end }}
 
-{{/* What Pod Security Standards call restricted. */}}
-{{- define "operator.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-seccompProfile:
-  type: RuntimeDefault
+{{/*
+The environment that the chart sets itself, and the value to set instead. The flag of a variable has its name, except for
+--namespace.
+*/}}
+{{- define "operator.owned" -}}
+ALLOW_BASE_URL: allowBaseURLs
+INPUT_SECRETS_NEED_LABEL: inputs.secretsNeedLabel
+LEASE: fullnameOverride
+LEASE_NAME: fullnameOverride
+LEASE_NAMESPACE: ""
+LISTEN: ""
+LOG: log.level
+LOG_FORMAT: log.format
+LOG_LEVEL: log.level
+MAX_REQUESTS_PER_SECOND: maxRequestsPerSecond
+WATCH_NAMESPACE: watchNamespaces
 {{- end }}
 
-{{- define "operator.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
+{{/* A dict with list, what the entry is, and value. */}}
+{{- define "operator.refuse" -}}
+{{- $instead := "it cannot be changed" }}
+{{- with .value }}{{ $instead = printf "use %s" . }}{{ end }}
+{{- fail (printf "%s has %s, which the chart sets itself: %s" .list .entry $instead) }}
 {{- end }}
 
-{{- define "operator.placement" -}}
+{{/* Of two settings of one thing, the last would win, and the rights of the chart would fit the first. */}}
+{{- define "operator.checkExtras" -}}
+{{- $owned := include "operator.owned" . | fromYaml }}
+{{- range .Values.extraEnv }}
+{{- if hasKey $owned .name }}
+{{- include "operator.refuse" (dict "list" "extraEnv" "entry" .name "value" (get $owned .name)) }}
+{{- end }}
+{{- end }}
+{{- range .Values.extraArgs }}
+{{- $flag := regexReplaceAll "=.*" . "" }}
+{{- range $name, $value := $owned }}
+{{- $ours := $name | lower | replace "_" "-" | printf "--%s" }}
+{{- if eq $name "WATCH_NAMESPACE" }}{{ $ours = "--namespace" }}{{ end }}
+{{- if eq $flag $ours }}
+{{- include "operator.refuse" (dict "list" "extraArgs" "entry" $flag "value" $value) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What all pods have in common. */}}
+{{- define "operator.pod" -}}
+enableServiceLinks: false
+{{- with .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .Values.dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
@@ -87,6 +125,15 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/* An image with wget names no user, or root. OpenShift sets a user for each namespace, and refuses others. */}}
+{{- define "operator.testSecurityContext" -}}
+{{- $context := deepCopy (.Values.podSecurityContext | default dict) }}
+{{- if not (.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
+{{- $context = mergeOverwrite (dict "runAsUser" 65532 "runAsGroup" 65532) $context }}
+{{- end }}
+{{- toYaml $context }}
 {{- end }}
 
 {{/* The rules to which the pods' egress is held: DNS and the API server. */}}

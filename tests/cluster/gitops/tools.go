@@ -4,5 +4,6 @@
 package gitops
 
 import (
+	_ "helm.sh/helm/v3/cmd/helm"
 	_ "helm.sh/helm/v4/cmd/helm"
 )

@@ -89,6 +89,8 @@ impl Binaries {
 pub struct GitOps {
     /// Helm.
     pub helm: PathBuf,
+    /// The major version of Helm before it.
+    pub helm3: PathBuf,
     /// Shows how GitOps tools judge a resource: see `gitops/health/main.go`.
     pub health: PathBuf,
 }
@@ -97,7 +99,7 @@ impl GitOps {
     /// The programs in the user's cache folder. Missing programs are built first.
     pub fn find_or_build(environment: &Environment) -> Result<Self, Error> {
         let folder = built(&GITOPS, environment)?;
-        Ok(Self { helm: folder.join("helm"), health: folder.join("health") })
+        Ok(Self { helm: folder.join("helm"), helm3: folder.join("helm3"), health: folder.join("health") })
     }
 }
 

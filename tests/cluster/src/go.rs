@@ -130,6 +130,7 @@ pub(crate) const GITOPS: Module = Module {
     version_variable: "helm.sh/helm/v4/internal/version.version",
     programs: &[
         Program { name: "helm", package: "helm.sh/helm/v4/cmd/helm", first_time: "3 minutes" },
+        Program { name: "helm3", package: "helm.sh/helm/v3/cmd/helm", first_time: "1 minute" },
         Program { name: "health", package: "./health", first_time: "1 minute" },
     ],
 };

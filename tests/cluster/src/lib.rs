@@ -24,6 +24,7 @@ mod files;
 mod go;
 mod kept;
 mod launch;
+mod manifest;
 mod node;
 mod progress;
 mod supervise;

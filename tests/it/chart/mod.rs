@@ -1,16 +1,20 @@
 //! The chart: the API server accepts what it renders, and it has what the operator needs and nothing more.
 
 mod lifecycle;
+mod manifest;
 mod monitoring;
+mod published;
+mod refusals;
 mod rendering;
 mod rights;
+mod values;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::OnceLock;
 
-use cluster::{Environment, Error, GitOps};
+use cluster::{ControlPlane, Environment, Error, GitOps};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -41,6 +45,14 @@ podAnnotations: { example.com/a: b }
 podLabels: { example.com/c: d }
 nodeSelector: { kubernetes.io/os: linux }
 tolerations: [{ key: dedicated, operator: Exists }]
+deploymentAnnotations: { example.com/a: b }
+livenessProbe: { timeoutSeconds: 5 }
+startupProbe: { httpGet: { path: /healthz, port: http } }
+podSecurityContext: { runAsUser: 1000 }
+dnsPolicy: None
+dnsConfig: { nameservers: [192.0.2.53], options: [{ name: ndots, value: '2' }] }
+extraArgs: [--novel]
+extraObjects: [{ apiVersion: v1, kind: ConfigMap, metadata: { name: '{{ .Release.Name }}-extra' } }]
 affinity: { podAntiAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [] } }
 topologySpreadConstraints:
   - maxSkew: 1
@@ -101,8 +113,13 @@ pub fn succeed(command: &mut std::process::Command, input: &str) -> String {
 }
 
 fn helm(tools: &GitOps, kubeconfig: &Path, arguments: &[&str]) -> std::process::Command {
+    helm_of(&tools.helm, kubeconfig, arguments)
+}
+
+/// Helm of either version.
+fn helm_of(program: &Path, kubeconfig: &Path, arguments: &[&str]) -> std::process::Command {
     let home = control_plane().folder().join("helm");
-    let mut command = std::process::Command::new(&tools.helm);
+    let mut command = std::process::Command::new(program);
     command
         .args(arguments)
         .env("KUBECONFIG", kubeconfig)
@@ -129,10 +146,15 @@ fn name(object: &Value) -> &str {
 pub async fn kubeconfig_of(world: &World, account: &str) -> PathBuf {
     let (token, made) = world.kubectl(&["create", "token", account]).await;
     assert!(made, "{token}");
-    let text = std::fs::read_to_string(control_plane().kubeconfig()).unwrap();
+    let file = control_plane().folder().join(format!("kubeconfig-{}", world.namespace));
+    write_kubeconfig(control_plane(), &token, &file);
+    file
+}
+
+/// Writes the control plane's kubeconfig with this token in place of the administrator's.
+fn write_kubeconfig(control_plane: &ControlPlane, token: &str, file: &Path) {
+    let text = std::fs::read_to_string(control_plane.kubeconfig()).unwrap();
     let mut kubeconfig: Value = serde_saphyr::from_str(&text).unwrap();
     kubeconfig["users"][0]["user"] = json!({ "token": token.trim() });
-    let file = control_plane().folder().join(format!("kubeconfig-{}", world.namespace));
-    std::fs::write(&file, kubeconfig.to_string()).unwrap();
-    file
+    std::fs::write(file, kubeconfig.to_string()).unwrap();
 }

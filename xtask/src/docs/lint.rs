@@ -12,6 +12,9 @@ const README: usize = 120;
 /// The prefixes of paths that are looked up in the repository.
 const FOLDERS: [&str; 8] = ["src/", "tests/", "xtask/", "charts/", "crds/", "examples/", "docs/", ".ci/"];
 
+/// The begin of absolute links to files of the repository, which the chart has where it is published without them.
+const REPOSITORY: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/");
+
 /// A page of Markdown.
 struct Page {
     path: PathBuf,
@@ -133,14 +136,16 @@ impl Page {
 
     fn resolve(&self, target: &str, root: &Path, pages: &BTreeMap<PathBuf, Self>) -> std::result::Result<(), String> {
         let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
-        let path = match path {
-            "" => self.path.clone(),
-            path => normal(&self.path.parent().unwrap_or(Path::new("")).join(path)),
+        let absolute = path.strip_prefix(REPOSITORY);
+        let path = match absolute {
+            Some(path) => PathBuf::from(path),
+            None if path.is_empty() => self.path.clone(),
+            None => normal(&self.path.parent().unwrap_or(Path::new("")).join(path)),
         };
         if !root.join(&path).exists() {
             return Err(format!("there is no {}", path.display()));
         }
-        if self.path.starts_with("docs") && !path.starts_with("docs") {
+        if absolute.is_none() && self.path.starts_with("docs") && !path.starts_with("docs") {
             return Err("the site has only what is in docs; name the file instead".to_owned());
         }
         match pages.get(&path) {
@@ -158,7 +163,9 @@ fn links(line: &str) -> Vec<&str> {
     // Every second part is code.
     for text in line.split('`').step_by(2) {
         let ends = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
-        targets.extend(ends.map(|(target, _)| target).filter(|target| !target.contains("://")));
+        targets.extend(
+            ends.map(|(target, _)| target).filter(|target| !target.contains("://") || target.starts_with(REPOSITORY)),
+        );
     }
     // If the text of a link contains code, the link is split there, and its target is in the part after the code.
     targets

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 use crate::demo::Result;
 
+/// Has a generated table.
+const CHART_README: &str = "charts/mistral-workflows-operator/README.md";
+
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Write nothing; fail if a page is stale, a link does not resolve or a table is broken.
@@ -49,11 +52,13 @@ fn generated(root: &Path) -> Result<Vec<(&'static str, String)>> {
     let performance = read(root, "docs/internals/performance.md")?;
     let scale = read(root, "docs/internals/scale.md")?;
     let chart_values = read(root, "charts/mistral-workflows-operator/values.yaml")?;
+    let chart_readme = read(root, CHART_README)?;
     Ok(vec![
         ("docs/reference/api.md", api::page(&read(root, "crds/workflows.mistral.ai.yaml")?)?),
         ("docs/reference/reasons.md", reasons::page(&root.join("src/api/reasons"))?),
         ("docs/reference/flags.md", flags::page()),
-        ("docs/reference/chart-values.md", values::page(&chart_values)),
+        ("docs/reference/chart-values.md", values::page(&chart_values)?),
+        (CHART_README, values::readme(&chart_readme, &chart_values)?),
         ("docs/images/overview.svg", picture::draw(&read(root, "docs/images/overview.txt")?)?),
         ("docs/images/burst-rate.svg", chart::burst(&performance, "executions per second", "Executions per second")?),
         (
