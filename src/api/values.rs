@@ -26,7 +26,7 @@ pub struct InputFrom {
     /// tilde.
     #[schemars(length(min = 2, max = 256), regex(pattern = r"^(/([^/~]|~[01])+)+$"))]
     pub path: String,
-    /// How to read the value: String takes it as text, Json parses it as JSON.
+    /// How to read the value: String takes it as text, Json parses it as JSON. Defaults to String.
     #[serde(default, rename = "as")]
     pub format: Format,
 }

@@ -1,5 +1,7 @@
 //! The contents of an execution's status. Each function turns one situation into a whole status.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
@@ -9,6 +11,7 @@ use crate::api::conditions::{
     Writer,
 };
 use crate::api::execution::Failure;
+use crate::clock::duration_text;
 use crate::execution::claim::{ClaimAnnotation, StopFor};
 use crate::execution::state::result;
 use crate::execution::state::{Comparison, ExecutionState, WorkflowRefState};
@@ -88,6 +91,7 @@ pub fn ended(state: &ExecutionState, run: &Execution, failure_text: Option<&str>
     started(&mut status, state, now);
     conditions::remove(&mut status.conditions, MISSING);
     status.end_time = Some(Time(run.end_time.unwrap_or(now)));
+    status.duration = duration(&status).map(duration_text);
     if run.status.as_deref() == Some("COMPLETED") {
         let mut message = result::keep(&mut status, state, run, now);
         // A client that waits for this condition alone must learn that the run is not this resource's own.
@@ -236,7 +240,26 @@ fn base(state: &ExecutionState) -> Status {
     if state.claim_exists() {
         status.execution_id = Some(state.execution_id());
     }
+    // Only if there is none yet: a name that gets better is no reason to write.
+    status.workflow_name = status.workflow_name.or_else(|| named_by_spec(state));
     status
+}
+
+/// The workflow as the spec names it, until the API tells its name.
+pub(crate) fn named_by_spec(state: &ExecutionState) -> Option<String> {
+    let spec = &state.spec;
+    let resolved = state.workflow_ref.workflow().map(|workflow| &workflow.name);
+    let named = resolved.or(spec.workflow_ref.as_ref().map(|named| &named.name));
+    named.or(spec.workflow_identifier.as_ref()).or(spec.registration_id.as_ref()).cloned()
+}
+
+/// How long the run took.
+fn duration(status: &Status) -> Option<Duration> {
+    let told = status.duration_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    told.or_else(|| {
+        let (start, end) = (status.start_time.as_ref()?.0, status.end_time.as_ref()?.0);
+        Duration::try_from(end.duration_since(start)).ok()
+    })
 }
 
 /// The status, updated with what the API says about the run.

@@ -63,6 +63,8 @@ pub struct ResultObject {
     pub text: String,
     /// How the API has encoded the result, if it has.
     pub encoding: Option<String>,
+    /// The name of the run's workflow.
+    pub workflow: Option<String>,
 }
 
 /// Leaves out the result.
@@ -300,6 +302,7 @@ fn destination(state: &ExecutionState, run: &Execution) -> ResultDestination {
             name: name.to_owned(),
             text: shown.text().to_owned(),
             encoding: encoding(result),
+            workflow: run.workflow_name.clone().or_else(|| status::named_by_spec(state)),
         }),
         None => ResultDestination::Status(shown, redacted),
     }

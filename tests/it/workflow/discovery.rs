@@ -42,6 +42,8 @@ async fn discovery_makes_a_resource_for_each_and_removes_only_what_is_gone_and_u
         let id = workflow_status(&made).workflow_id.unwrap();
         assert!(made.name_any().starts_with(name) && made.name_any().ends_with(&id[id.len() - 8..]));
         assert_eq!(made.labels()["workflows.mistral.ai/discovered"], "true");
+        assert_eq!(made.labels()["workflows.mistral.ai/workflow"], name);
+        assert_eq!(made.labels()["workflows.mistral.ai/workspace"], "default");
         let spec = json!(made.spec);
         assert_eq!((&spec["managementPolicy"], &spec["deletionPolicy"]), (&json!("Observe"), &json!("Retain")));
         world.wait_for_workflow(&made.name_any(), "Observed").await;
