@@ -17,6 +17,11 @@ pub fn earlier(moment: Timestamp, by: impl Into<TimestampArithmetic>) -> Timesta
     moment.saturating_sub(by).unwrap_or(Timestamp::MIN)
 }
 
+/// A moment as a message names it.
+pub fn moment_text(moment: Timestamp) -> String {
+    moment.strftime("%FT%TZ").to_string()
+}
+
 /// A length of time as people write it, in at most two units: `4.2s`, `45s`, `1m30s`, `2h5m`, `3d4h`.
 pub fn duration_text(length: Duration) -> String {
     let seconds = length.as_secs();

@@ -19,6 +19,7 @@ use crate::execution::finished::mark::{FINISHED, Mark, Returns};
 use crate::execution::metrics;
 use crate::execution::plan::ClusterStep;
 use crate::execution::plan::refused_writes::{self, Write};
+use crate::execution::state::Report;
 use crate::execution::state::input::{Admission, Input};
 use crate::execution::state::result::{self, ResultWrite};
 use crate::execution::status::{is_finished, is_started, reason};
@@ -76,6 +77,11 @@ impl Reconciliation<'_> {
             ClusterStep::ReadInput => return Box::pin(self.read_input()).await,
             ClusterStep::WriteResult => return Box::pin(self.write_result()).await,
             ClusterStep::Linger => self.linger().await,
+            ClusterStep::MayReport if self.may_report() => self.state.outcomes.report = Report::Allowed,
+            ClusterStep::MayReport => {
+                self.store_memory(self.state.refresh);
+                return Ok(Flow::End(Action::requeue(self.another_turn())));
+            }
         }
         Ok(Flow::PlanAgain)
     }

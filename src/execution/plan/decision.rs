@@ -49,6 +49,8 @@ pub enum ClusterStep {
     ReadInput,
     /// Wait briefly for the end of a run that was just accepted. A run that ends in time saves a status write.
     Linger,
+    /// Ask whether a status that only says why the execution waits may be written now.
+    MayReport,
     /// Write the result into the object that the spec names.
     WriteResult,
     /// Delete the resource: `ttlSecondsAfterFinished` has passed.

@@ -16,6 +16,7 @@ pub mod priority;
 pub mod refused_writes;
 pub mod start;
 pub mod stop;
+pub mod waiting;
 
 #[cfg(test)]
 mod promise_tests;
@@ -29,13 +30,14 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, READY, RESULT_NOT_WRITTEN, STALLED, STARTED};
 use crate::execution::claim::{CLAIM, Claim, ClaimAnnotation};
-use crate::execution::plan::blocked::{claim_unreadable, missing, suspended, waiting, workspace_changed};
+use crate::execution::plan::blocked::{claim_unreadable, missing, suspended, workspace_changed};
 use crate::execution::plan::refused_writes::Write;
-use crate::execution::state::ExecutionState;
 use crate::execution::state::ownership::{Ownership, ownership};
+use crate::execution::state::{ExecutionState, Report};
 use crate::execution::status::{is_finished, is_started, reason};
 use crate::platform::events::Notice;
 use crate::platform::requeue::Requeue;
+use crate::text::without_stop;
 use crate::workspace::access::{ConnectionInfo, Workspace};
 pub use decision::{Call, ClusterStep, Decision, Settled, Step};
 use follow::{read, running};
@@ -67,6 +69,9 @@ fn decide(state: &ExecutionState, now: Timestamp) -> Decision {
     }
     if let Some(decision) = refused_writes::status_refused(state, now) {
         return decision;
+    }
+    if let Report::Queued(place) = state.outcomes.report {
+        return waiting::queued(state, place, now);
     }
     if !state.may_have_started()
         && let Some(decision) = stop::start_forbidden(state, now)
@@ -121,14 +126,18 @@ fn usable_connection(state: &ExecutionState, now: Timestamp) -> Option<&Connecti
 fn without_workspace(state: &ExecutionState, now: Timestamp) -> Decision {
     let name = &state.spec.workspace_ref.name;
     match &state.workspace {
-        Workspace::Ready(_) | Workspace::Pending => settle(state, state.status.clone(), Requeue::OnChange),
+        Workspace::Ready(_) => settle(state, state.status.clone(), Requeue::OnChange),
+        Workspace::Pending => waiting::unchecked(state, now),
         Workspace::NotFound => {
-            let message = format!("There is no Workspace \"{name}\" in this namespace; create it.");
+            let message = format!(
+                "There is no Workspace \"{name}\" in this namespace. Create it, or name another in a new WorkflowExecution; the run starts once the Workspace is ready."
+            );
             missing(state, reason::WORKSPACE_NOT_FOUND, message, Requeue::OnChange, now)
         }
         Workspace::NotReady(why, wait) => {
-            let message = format!("Workspace \"{name}\" is not ready: {why}");
-            waiting(state, *wait, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now)
+            let message =
+                format!("Workspace \"{name}\" is not ready: {}. The operator goes on once it is.", without_stop(why));
+            blocked::waiting(state, *wait, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now)
         }
     }
 }
@@ -170,7 +179,7 @@ pub(crate) fn settle(state: &ExecutionState, mut status: Status, requeue: Requeu
     let old = conditions::find(&state.status.conditions, READY);
     if let Some(new) = conditions::find(&status.conditions, READY)
         && old.is_none_or(|old| old.reason != new.reason)
-        && new.reason != reason::RUNNING
+        && !matches!(new.reason.as_str(), reason::RUNNING | reason::QUEUED)
     {
         let warning = conditions::is_true(&status.conditions, STALLED)
             || conditions::is_true(&status.conditions, RESULT_NOT_WRITTEN)

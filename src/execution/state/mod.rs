@@ -23,6 +23,7 @@ use crate::execution::status::is_finished;
 use crate::mistral::wire::Execution;
 use crate::mistral::{Error, Trouble};
 use crate::platform::apiserver::written_by_us;
+use crate::throttle::Place;
 use crate::workspace::access::{ConnectionInfo, Workspace};
 pub use memory::{Instance, Memory};
 pub use outcomes::failure_text;
@@ -87,6 +88,8 @@ pub struct Outcomes {
     pub conflicting_claim_until: Option<Timestamp>,
     /// The claim was written in this reconcile, so its call may be sent in it.
     pub claimed_this_reconcile: bool,
+    /// Whether a status that only says why the execution waits may be written.
+    pub report: Report,
     /// The outcome of the call that starts the run.
     pub sent: Sent,
     /// The reconcile has already waited for the accepted run to end.
@@ -99,6 +102,17 @@ pub struct Outcomes {
     /// The answer to the call that stops the run.
     pub stopped: Option<Result<(), Error>>,
     pub comparison: Comparison,
+}
+
+/// Whether a status that only says why the execution waits may be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Report {
+    /// Not asked in this reconcile.
+    #[default]
+    NotAsked,
+    Allowed,
+    /// It may, and the execution waits in the queue of its API key.
+    Queued(Place),
 }
 
 /// What the API knows about the run. Unknown is not the same as absent.
@@ -138,6 +152,13 @@ pub enum Target {
     #[default]
     NotFetched,
     Exists,
+    /// The workflow exists, and no live worker of the deployment that the spec names serves it.
+    NoDeployment {
+        /// Whether that deployment has ever registered the workflow.
+        is_known: bool,
+        /// The deployments whose live workers serve the workflow.
+        active: Vec<String>,
+    },
     Absent,
     /// No answer was conclusive.
     Unknown(Trouble),
