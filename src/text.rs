@@ -7,9 +7,33 @@ pub fn truncate(text: &mut String, max: usize) {
     }
 }
 
+/// The first sentence of a message, in at most `max` bytes.
+pub fn first_sentence(text: &str, max: usize) -> String {
+    let mut sentence = text.find(". ").map_or(text, |end| &text[..=end]).to_owned();
+    if sentence.len() > max {
+        truncate(&mut sentence, max.saturating_sub('…'.len_utf8()));
+        sentence.push('…');
+    }
+    sentence
+}
+
+/// A text from elsewhere that a sentence ends with: without a full stop of its own.
+pub fn without_stop(text: &str) -> &str {
+    text.trim_end().trim_end_matches('.')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_message_the_first_sentence_is_its_short_form() {
+        let message = "Version 1.2 is refused (HTTP 403). Give the key the right.";
+        assert_eq!(first_sentence(message, 100), "Version 1.2 is refused (HTTP 403).");
+        assert_eq!(first_sentence("It runs.", 100), "It runs.");
+        assert_eq!(first_sentence("éééé", 7), "éé…");
+        assert_eq!(without_stop("It is away. "), "It is away");
+    }
 
     #[test]
     fn a_message_is_cut_between_characters() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::later;
-use crate::text::truncate;
+use crate::text::{first_sentence, truncate};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -46,6 +46,34 @@ pub const DRIFT_UNSEEN: &str = "DriftUnseen";
 
 /// The longest message the API server accepts in a condition.
 const MAX_MESSAGE: usize = 32_768;
+/// The longest short form of a message, in bytes.
+const SHORT: usize = 200;
+
+/// The order of the conditions in every status: what a reader wants first, and then what is present only in trouble.
+const ORDER: [&str; 17] = [
+    READY,
+    RECONCILING,
+    STALLED,
+    STARTED,
+    COMPLETE,
+    FAILED,
+    MISSING,
+    EDITED,
+    EXPIRED,
+    RESULT_NOT_WRITTEN,
+    ACTIVE,
+    CONTESTED,
+    AMBIGUOUS,
+    NEEDS_USER,
+    THROTTLED,
+    DISCOVERY_INCOMPLETE,
+    DRIFT_UNSEEN,
+];
+
+/// The place of a condition in the order; foreign ones come last.
+fn rank(type_: &str) -> usize {
+    ORDER.iter().position(|known| *known == type_).unwrap_or(ORDER.len())
+}
 
 /// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,8 +164,24 @@ impl Writer {
         };
         match conditions.iter_mut().find(|condition| condition.type_ == type_) {
             Some(old) => *old = new,
-            None => conditions.push(new),
+            // The others stay where they are: a changed order would be a reason to write.
+            None => {
+                let after = conditions.iter().rposition(|other| rank(&other.type_) <= rank(type_));
+                conditions.insert(after.map_or(0, |at| at + 1), new);
+            }
         }
+    }
+
+    /// Sets `type_` with the short form of a message that `Ready` has in full.
+    pub fn set_short(
+        self,
+        conditions: &mut Vec<Condition>,
+        type_: &str,
+        status: ConditionStatus,
+        reason: &str,
+        message: &str,
+    ) {
+        self.set(conditions, type_, status, reason, first_sentence(message, SHORT));
     }
 
     /// Sets `Ready` to true, and removes the other two conditions that kstatus reads.
@@ -147,14 +191,15 @@ impl Writer {
         remove(all, STALLED);
     }
 
-    /// Sets `Ready` to false, and with it the other two conditions that kstatus reads.
+    /// Sets `Ready` to false, and with it the other two conditions that kstatus reads. Only `Ready` has the whole
+    /// message.
     pub fn unready(self, all: &mut Vec<Condition>, wait: Progress, reason: &str, message: &str) {
         self.set(all, READY, ConditionStatus::False, reason, message);
         let (present, absent) = match wait {
             Progress::Working => (RECONCILING, STALLED),
             Progress::Stalled => (STALLED, RECONCILING),
         };
-        self.set(all, present, ConditionStatus::True, reason, message);
+        self.set_short(all, present, ConditionStatus::True, reason, message);
         remove(all, absent);
     }
 }
@@ -189,5 +234,22 @@ mod tests {
         at(3).set(&mut conditions, READY, ConditionStatus::True, "Completed", "done");
         assert_eq!(conditions[0].last_transition_time.0, time(3));
         assert_eq!(conditions.len(), 1);
+    }
+
+    #[test]
+    fn conditions_have_one_order_and_only_ready_has_the_whole_message() {
+        let (mut conditions, writer) = (Vec::new(), Writer { generation: Some(1), now: Timestamp::UNIX_EPOCH });
+        let types = |conditions: &[Condition]| -> Vec<String> {
+            conditions.iter().map(|condition| condition.type_.clone()).collect()
+        };
+        writer.set(&mut conditions, "Foreign", ConditionStatus::True, "Any", "by somebody else");
+        writer.set(&mut conditions, FAILED, ConditionStatus::True, "Canceled", "done");
+        writer.set(&mut conditions, STARTED, ConditionStatus::True, "Started", "started");
+        writer.unready(&mut conditions, Progress::Stalled, "Refused", "The API refuses it. Give the key the right.");
+        assert_eq!(types(&conditions), [READY, STALLED, STARTED, FAILED, "Foreign"]);
+        assert_eq!(conditions[0].message, "The API refuses it. Give the key the right.");
+        assert_eq!(conditions[1].message, "The API refuses it.");
+        writer.unready(&mut conditions, Progress::Working, "Running", "It runs.");
+        assert_eq!(types(&conditions), [READY, RECONCILING, STARTED, FAILED, "Foreign"]);
     }
 }

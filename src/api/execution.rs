@@ -41,20 +41,22 @@ use crate::json::{self, Json};
     selectable = ".spec.workflowRef.name",
     selectable = ".spec.workflowIdentifier",
     selectable = ".spec.registrationId",
-    printcolumn(name = "Workflow", type_ = "string", json_path = ".spec.workflowIdentifier"),
-    printcolumn(name = "Ref", type_ = "string", json_path = ".spec.workflowRef.name"),
+    selectable = ".status.workflowName",
+    selectable = ".status.status",
+    printcolumn(name = "Workflow", type_ = "string", json_path = ".status.workflowName"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.status"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Duration", type_ = "string", json_path = ".status.duration"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Execution ID", type_ = "string", json_path = ".status.executionId", priority = 1),
-    printcolumn(name = "Registration", type_ = "string", json_path = ".spec.registrationId", priority = 1),
+    printcolumn(name = "Workspace", type_ = "string", json_path = ".spec.workspaceRef.name", priority = 1),
+    // Last, since a sentence would push other columns out of sight.
     printcolumn(
         name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    )
 )]
 #[x_kube(
     validation = Rule::new("[has(self.workflowRef), has(self.workflowIdentifier), has(self.registrationId)].filter(given, given).size() == 1")
@@ -72,7 +74,8 @@ use crate::json::{self, Json};
     validation = Rule::new(unchanged("activeDeadlineSeconds")).message("activeDeadlineSeconds is immutable: set shutdown to stop the run")
 )]
 pub struct WorkflowExecutionSpec {
-    /// The Workspace, in this namespace, through which the run is started. Immutable.
+    /// The Workspace, in this namespace, through which the run is started. Defaults to the Workspace
+    /// named default. Immutable.
     #[serde(default)]
     #[schemars(extend("default" = { "name": "default" }))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("workspaceRef is immutable"))]
@@ -135,7 +138,7 @@ pub struct WorkflowExecutionSpec {
     #[schemars(schema_with = "super::schema::object_schema")]
     pub extensions: Option<Json>,
 
-    /// If true, the run does not start. A run that has started is not affected.
+    /// If true, the run does not start. A run that has started is not affected. Defaults to false.
     #[serde(default)]
     pub suspend: bool,
 
@@ -161,7 +164,7 @@ pub struct WorkflowExecutionSpec {
     pub shutdown: Option<Shutdown>,
 
     /// Seconds that a canceled run has to stop by itself before the operator terminates it. The
-    /// deletion of the resource grants at most 240 seconds. Immutable.
+    /// deletion of the resource grants at most 240 seconds. Defaults to 30. Immutable.
     #[serde(default = "default_grace")]
     #[schemars(range(min = 0, max = 86_400))]
     #[x_kube(
@@ -173,17 +176,19 @@ pub struct WorkflowExecutionSpec {
     /// What happens to an unfinished run when this resource is deleted: Cancel asks the run to stop
     /// and terminates it if it has not stopped after terminationGracePeriodSeconds, Terminate ends
     /// the run at once, Orphan leaves the run alone. The deletion waits for at most 5 minutes.
+    /// Defaults to Cancel.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
     /// Seconds after the end of the run after which the operator deletes this resource. A resource
     /// that Argo CD, Flux, Helm or a controller tracks is not deleted: they would create it again,
-    /// which would run the workflow again.
+    /// which would run the workflow again. By default, the resource stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub ttl_seconds_after_finished: Option<u32>,
 
-    /// Where to store the run's result, and up to which size. Immutable.
+    /// Where to store the run's result, and up to which size. Defaults to status.result, up to
+    /// 32768 bytes. Immutable.
     #[serde(default)]
     #[schemars(extend("default" = { "maxBytes": 32768 }))]
     #[x_kube(
@@ -270,13 +275,14 @@ pub enum DeletionPolicy {
 #[serde(rename_all = "camelCase")]
 pub struct ResultSpec {
     /// The largest result, in bytes of compact JSON, that the operator copies into status.result. A
-    /// larger result stays at the API, and status.resultBytes shows its size.
+    /// larger result stays at the API, and status.resultBytes shows its size. Defaults to 32768.
     #[serde(default = "default_max_bytes")]
     #[schemars(range(min = 0, max = 262_144))]
     pub max_bytes: u32,
 
     /// Where to store the whole result instead of in status.result: an object in this namespace.
-    /// The operator creates the object, and it is deleted together with this resource.
+    /// The operator creates the object, and it is deleted together with this resource. By default,
+    /// the result goes into status.result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<ResultTo>,
 }
@@ -309,7 +315,7 @@ pub struct WorkflowExecutionStatus {
     /// The API's database id of the run, if the API reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
-    /// Name of the workflow, as the API spells it.
+    /// Name of the workflow, as the API spells it. Until the API has told it: what the spec names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_name: Option<String>,
     /// The API's own term: RUNNING, COMPLETED, FAILED, CANCELED, TERMINATED, TIMED_OUT, …
@@ -325,6 +331,9 @@ pub struct WorkflowExecutionStatus {
     /// How long the run took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<i64>,
+    /// How long the run took, for people: such as 4.2s, 1m30s or 2h5m.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
     /// The run's result, if it has at most spec.result.maxBytes bytes.
     #[serde(default, deserialize_with = "json::any", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::schema::any_schema")]

@@ -7,6 +7,7 @@
 
 pub mod conditions;
 pub mod execution;
+pub mod labels;
 pub mod reasons;
 mod schema;
 pub mod values;
@@ -51,4 +52,40 @@ fn as_the_api_server_wants_it(crd: CustomResourceDefinition) -> CustomResourceDe
     let mut value = serde_json::json!(crd);
     change(&mut value);
     serde_json::from_value(value).unwrap_or(crd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fields below this one that have a default which their description does not name.
+    fn unnamed(path: &str, field: &Value, found: &mut Vec<String>) {
+        let description = field["description"].as_str().unwrap_or_default();
+        let values: Vec<String> = match &field["default"] {
+            Value::Null => Vec::new(),
+            Value::Object(fields) => fields.values().map(|value| value.to_string().replace('"', "")).collect(),
+            value => vec![value.to_string().replace('"', "")],
+        };
+        let (_, told) = description.split_once("Defaults to ").unwrap_or_default();
+        if values.iter().any(|value| !told.contains(value.as_str())) {
+            found.push(path.to_owned());
+        }
+        for (name, field) in field["properties"].as_object().into_iter().flatten() {
+            unnamed(&format!("{path}.{name}"), field, found);
+        }
+        if field["items"].is_object() {
+            unnamed(&format!("{path}[]"), &field["items"], found);
+        }
+    }
+
+    /// kubectl explain shows descriptions, and no defaults.
+    #[test]
+    fn the_description_of_each_field_with_a_default_names_it() {
+        let mut found = Vec::new();
+        for crd in crds() {
+            let schema = serde_json::json!(crd.spec.versions[0].schema);
+            unnamed(&crd.spec.names.kind, &schema["openAPIV3Schema"], &mut found);
+        }
+        assert_eq!(found, Vec::<String>::new());
+    }
 }

@@ -32,7 +32,7 @@ pub struct InputFrom {
             .message("path must have a name after each /, and a ~ in a name only as ~0 or ~1")
     )]
     pub path: String,
-    /// How to read the value: String takes it as text, Json parses it as JSON.
+    /// How to read the value: String takes it as text, Json parses it as JSON. Defaults to String.
     #[serde(default, rename = "as")]
     pub format: Format,
 }

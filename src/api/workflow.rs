@@ -34,15 +34,17 @@ use crate::json::{self, Json};
     printcolumn(name = "Archived", type_ = "boolean", json_path = ".status.archived"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Tags", type_ = "string", json_path = ".status.tags", priority = 1),
     printcolumn(name = "Workflow ID", type_ = "string", json_path = ".status.workflowId", priority = 1),
+    printcolumn(name = "Workspace", type_ = "string", json_path = ".spec.workspaceRef.name", priority = 1),
+    // Last, since a sentence would push other columns out of sight.
     printcolumn(
         name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    )
 )]
 #[x_kube(
     validation = Rule::new("self.workspaceRef == oldSelf.workspaceRef").message("workspaceRef is immutable: create another Workflow for another Workspace"),
@@ -52,7 +54,8 @@ use crate::json::{self, Json};
         .message("deletionPolicy Archive changes the workflow, which managementPolicy Observe rules out")
 )]
 pub struct WorkflowSpec {
-    /// The Workspace, in this namespace, that the workflow belongs to. Immutable.
+    /// The Workspace, in this namespace, that the workflow belongs to. Defaults to the Workspace named
+    /// default. Immutable.
     #[serde(default)]
     #[schemars(extend("default" = { "name": "default" }))]
     pub workspace_ref: WorkspaceRef,
@@ -63,11 +66,12 @@ pub struct WorkflowSpec {
     pub identifier: Option<String>,
 
     /// Manage makes the workflow match this spec and corrects drift. Observe only reads the
-    /// workflow and reports what differs.
+    /// workflow and reports what differs. Defaults to Manage.
     #[serde(default)]
     pub management_policy: ManagementPolicy,
 
-    /// If true, the operator leaves the workflow alone, even when this resource is deleted.
+    /// If true, the operator leaves the workflow alone, even when this resource is deleted. Defaults
+    /// to false.
     #[serde(default)]
     pub suspend: bool,
 
@@ -98,7 +102,7 @@ pub struct WorkflowSpec {
     pub archived: Option<bool>,
 
     /// What happens to the workflow when this resource is deleted: Retain leaves it alone, Archive
-    /// archives it. The workflow itself cannot be deleted.
+    /// archives it. The workflow itself cannot be deleted. Defaults to Retain.
     #[serde(default)]
     pub deletion_policy: WorkflowDeletionPolicy,
 }

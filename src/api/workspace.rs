@@ -26,14 +26,22 @@ use serde::{Deserialize, Deserializer, Serialize};
     derive = "PartialEq",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL", priority = 1),
     printcolumn(name = "Workflows", type_ = "integer", json_path = ".status.workflowCount", priority = 1),
     printcolumn(name = "Workspace ID", type_ = "string", json_path = ".status.workspaceId", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    // Last, since a sentence would push other columns out of sight.
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    )
 )]
 pub struct WorkspaceSpec {
     /// Address of the Mistral API: scheme, host and optional port, without a path. The operator
-    /// calls only addresses that its --allow-base-url flag lists. Immutable.
+    /// calls only addresses that its --allow-base-url flag lists. Defaults to https://api.mistral.ai.
+    /// Immutable.
     #[serde(rename = "baseURL", default = "default_base_url")]
     #[schemars(length(min = 8, max = 256))]
     #[x_kube(
@@ -47,7 +55,7 @@ pub struct WorkspaceSpec {
     pub auth: Auth,
 
     /// How often the operator checks the Workflows of this Workspace for changes made in Mistral. From
-    /// 5s to 24h, such as 5m or 1h30m.
+    /// 5s to 24h, such as 10m or 1h30m. Defaults to 5m.
     #[serde(default = "default_resync_interval", deserialize_with = "interval")]
     #[schemars(length(max = 16), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"), extend("default" = "5m"))]
     #[x_kube(
@@ -57,9 +65,9 @@ pub struct WorkspaceSpec {
     pub resync_interval: Duration,
 
     /// The maximum number of calls per second, from 1 to 1000. If absent or higher, the operator's
-    /// --max-requests-per-second applies. Workspaces with the same key share one budget, and the
-    /// lowest of their rates applies. After an answer with status 429 (too many requests), the
-    /// operator sends fewer calls for a while.
+    /// --max-requests-per-second applies, which is 50 by default. Workspaces with the same key share
+    /// one budget, and the lowest of their rates applies. After an answer with status 429 (too many
+    /// requests), the operator sends fewer calls for a while.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
     pub requests_per_second: Option<u32>,
@@ -67,7 +75,7 @@ pub struct WorkspaceSpec {
     /// Observe creates a Workflow for each workflow of the Mistral workspace that has none in this
     /// namespace. Such a Workflow is read-only (managementPolicy Observe). The operator deletes it
     /// once the workflow is gone, unless somebody has changed the resource. Setting this field back
-    /// to Disabled keeps these Workflows as they are.
+    /// to Disabled keeps these Workflows as they are. Defaults to Disabled.
     #[serde(default)]
     pub discovery: Discovery,
 }
@@ -159,7 +167,7 @@ fn default_base_url() -> String {
 /// Names a Workspace in the same namespace.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct WorkspaceRef {
-    /// Name of the Workspace.
+    /// Name of the Workspace. Defaults to default.
     #[serde(default = "default_workspace")]
     #[schemars(length(min = 1, max = 253))]
     pub name: String,

@@ -41,6 +41,7 @@ pub fn trim_for_cache(object: &mut Guarded) {
     status.root_execution_id = None;
     status.run_id = None;
     status.workflow_name = None;
+    status.duration = None;
     // Condition messages may be as long as everything else. But conditions are written together, so they stay where a
     // reconcile has to acknowledge an edit, or to report that the TTL has passed.
     let (spec, generation) = (&mut execution.spec, execution.metadata.generation);

@@ -23,13 +23,13 @@ use crate::execution::Guarded;
 use crate::execution::claim::reservations::Reservations;
 use crate::execution::claim::unlisted::UnlistedClaims;
 use crate::execution::effects::orphan::OrphanedRun;
+use crate::execution::effects::waiting::REPORTS;
 use crate::execution::metrics;
 use crate::execution::phase::{is_finished, is_started};
 use crate::execution::plan::priority::priority;
 use crate::execution::plan::refused_writes;
-use crate::execution::plan::stop;
 use crate::execution::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
-use crate::execution::run_durations::RunDurationHistory;
+use crate::execution::run_durations::{PROMPT_STARTS, RunDurationHistory};
 use crate::execution::state::refusals::Write;
 use crate::execution::state::{Ended, ExecutionState, Instance, Memory, References, Remote, WorkflowRefState};
 use crate::execution::tracker::{ApiAnswer, Tracker};
@@ -60,6 +60,8 @@ pub struct Context {
     pub(super) reservations: Reservations,
     pub(super) run_durations: RunDurationHistory,
     pub(super) housekeeping: DefaultDirectRateLimiter,
+    pub(super) reports: DefaultDirectRateLimiter,
+    pub(super) prompt_starts: DefaultDirectRateLimiter,
     /// Finished executions that have left the watch.
     pub left: Left,
 }
@@ -117,9 +119,9 @@ impl Context {
             states: CachedStates::default(),
             reservations: Reservations::default(),
             run_durations: RunDurationHistory::default(),
-            housekeeping: RateLimiter::direct(Quota::per_second(
-                NonZeroU32::new(HOUSEKEEPING).unwrap_or(NonZeroU32::MIN),
-            )),
+            housekeeping: per_second(HOUSEKEEPING),
+            reports: per_second(REPORTS),
+            prompt_starts: per_second(PROMPT_STARTS),
             left: Left::default(),
         }
     }
@@ -176,6 +178,10 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
         }
         Err(later) => Ok(later),
     }
+}
+
+fn per_second(writes: u32) -> DefaultDirectRateLimiter {
+    RateLimiter::direct(Quota::per_second(NonZeroU32::new(writes).unwrap_or(NonZeroU32::MIN)))
 }
 
 /// The outcome of a status write.
@@ -332,11 +338,7 @@ impl<'a> Reconciliation<'a> {
             };
             Box::new(wake) as Wake
         });
-        client.ok_or_else(|| {
-            self.store_memory(true);
-            let deadline = stop::next_deadline(&self.state, &self.state.status, Timestamp::now());
-            Flow::End(Action::requeue(deadline.unwrap_or(permit::RECHECK_AFTER).min(permit::RECHECK_AFTER)))
-        })
+        client.ok_or_else(|| self.has_to_wait())
     }
 
     pub(super) fn publish(&self, notices: Vec<Notice>) {
@@ -443,6 +445,7 @@ fn step_name(step: &Step) -> &'static str {
         Step::Cluster(ClusterStep::Release { .. }) => "Release",
         Step::Cluster(ClusterStep::ReadInput) => "ReadInput",
         Step::Cluster(ClusterStep::Linger) => "Linger",
+        Step::Cluster(ClusterStep::MayReport) => "MayReport",
         Step::Cluster(ClusterStep::WriteResult) => "WriteResult",
         Step::Cluster(ClusterStep::Delete) => "Delete",
         Step::Call(Call::GetTarget) => "GetTarget",

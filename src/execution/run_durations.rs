@@ -11,6 +11,9 @@ use crate::workspace::connections::WorkspaceKey;
 /// How long to wait after a start for the run to end. This catches runs of two seconds, as the list of ended runs is
 /// read once a second.
 pub const LINGER: Duration = Duration::from_secs(3);
+/// Starts per second that are reported at once although the runs of their workflow are short, so that whoever starts one
+/// run sees it running.
+pub const PROMPT_STARTS: u32 = 2;
 /// Maximum number of remembered workflows. Beyond it all are forgotten, which costs each of them one wait.
 const MOST: usize = 10_000;
 

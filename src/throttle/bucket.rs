@@ -73,6 +73,12 @@ impl Bucket {
         self.limit
     }
 
+    /// The current rate, in calls per second: lower than the limit after the API has refused calls.
+    pub fn rate(&mut self, now: Instant) -> f64 {
+        self.advance(now);
+        self.rate
+    }
+
     /// Takes one token.
     ///
     /// # Errors

@@ -39,6 +39,17 @@ pub enum Saturation {
     Queued,
 }
 
+/// Where a request stands in the queue.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    /// About how many requests are served before it.
+    pub ahead: usize,
+    /// The highest rate, in calls per second.
+    pub limit: f64,
+    /// The present rate, which is lower after the API has refused calls.
+    pub rate: f64,
+}
+
 /// The outcome of trying to grant a permit.
 #[derive(Debug, PartialEq)]
 pub(super) enum Next {
@@ -170,6 +181,13 @@ impl<W> Dispatcher<W> {
                 Next::Idle
             }
         }
+    }
+
+    /// Where a queued object stands. None if it is not queued, or has been granted a permit.
+    pub fn place(&mut self, object: &str, now: Instant) -> Option<Place> {
+        let entry = self.entries.get(object).filter(|entry| entry.kept_until.is_none())?;
+        let ahead = self.queue.ahead(&entry.position);
+        Some(Place { ahead, limit: self.bucket.limit(), rate: self.bucket.rate(now) })
     }
 
     /// The handle by which the caller is notified.

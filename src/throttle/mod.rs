@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use dispatcher::{Asked, Dispatcher, Next};
-pub use dispatcher::{PERMITS, Requester, Saturation};
+pub use dispatcher::{PERMITS, Place, Requester, Saturation};
 use metrics::{InFlightGuard, Waits};
 pub use queue::Priority;
 
@@ -115,6 +115,16 @@ impl Budget {
         self.changed.notify_one();
     }
 
+    /// Where this object stands in the queue. None if it does not wait.
+    pub fn place(&self, object: &str) -> Option<Place> {
+        self.lock().dispatcher.place(object, Instant::now())
+    }
+
+    /// The number of requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().dispatcher.waiting()
+    }
+
     /// Waits for a permit: for tasks.
     pub async fn take(self: &Arc<Self>, priority: Priority, flow: &str) -> Permit {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -148,6 +158,11 @@ impl Budget {
         }
         let (saturation, since) = saturation?;
         Some((saturation, now.duration_since(since), state.dispatcher.waiting()))
+    }
+
+    /// The current rate, in calls per second.
+    pub fn rate(&self) -> f64 {
+        self.lock().dispatcher.bucket().rate(Instant::now())
     }
 
     /// How much longer nothing may be sent, because the API has asked for a pause.

@@ -78,6 +78,18 @@ impl<K> Queue<K> {
         position
     }
 
+    /// About how many requests are served before this one: those of higher priority levels, and those of its own level,
+    /// where flows take turns.
+    pub fn ahead(&self, position: &QueuePosition) -> usize {
+        let level = position.priority as usize;
+        let higher: usize = self.levels[..level].iter().flat_map(|it| &it.flows).map(|(_, flow)| flow.len()).sum();
+        let flows = &self.levels[level].flows;
+        let own = flows.iter().find(|(flow, _)| *flow == position.flow);
+        let before = own.map_or(0, |(_, flow)| flow.range(..position.number).count());
+        let others = flows.iter().filter(|(flow, _)| *flow != position.flow);
+        higher + before + others.map(|(_, flow)| flow.len().min(before + 1)).sum::<usize>()
+    }
+
     pub fn remove(&mut self, position: &QueuePosition) {
         let waiting = &mut self.levels[position.priority as usize];
         if let Some((_, flow)) = waiting.flows.iter_mut().find(|(flow, _)| *flow == position.flow) {

@@ -64,6 +64,26 @@ impl Calls {
 }
 
 #[test]
+fn the_place_in_the_queue_is_about_the_number_of_those_that_are_served_before() {
+    let mut calls = Calls::exhausted(1.0);
+    for n in 0..20 {
+        assert!(!calls.ask(Priority::Start, "a", &format!("a-{n}")));
+    }
+    assert!(!calls.ask(Priority::Start, "b", "b-0"));
+    assert!(!calls.ask(Priority::Watch, "a", "watch"));
+    let ahead = |calls: &mut Calls, object: &str| calls.dispatcher.place(object, calls.now).map(|place| place.ahead);
+    assert_eq!(ahead(&mut calls, "a-0"), Some(1), "the flows take turns");
+    assert_eq!(ahead(&mut calls, "a-19"), Some(20));
+    assert_eq!(ahead(&mut calls, "b-0"), Some(1));
+    assert_eq!(ahead(&mut calls, "watch"), Some(21));
+    assert_eq!(ahead(&mut calls, "nobody"), None);
+    let place = calls.dispatcher.place("a-0", calls.now).unwrap();
+    assert!((place.limit - 1.0).abs() < 1e-9 && (place.rate - 1.0).abs() < 1e-9, "{place:?}");
+    while calls.next().is_some_and(|served| served != "b-0") {}
+    assert_eq!(ahead(&mut calls, "b-0"), None, "served");
+}
+
+#[test]
 fn a_stop_comes_next_while_ten_thousand_starts_wait_and_none_of_them_is_lost() {
     let mut calls = Calls::exhausted(50.0);
     let start = calls.now;

@@ -276,7 +276,7 @@ mod tests {
         let budget = Budget::new(50, calls, || ());
         budget.take(Priority::Start, "n").await.refused(Some(Duration::from_secs(600)));
         let client = Client::new("http://127.0.0.1:9".parse().unwrap(), SecretString::from("key")).unwrap();
-        Connection::new(client, budget, "http://127.0.0.1:9".into(), None, Duration::from_secs(300))
+        Connection::new(client, budget, "http://127.0.0.1:9".into(), None, Duration::from_secs(300), "mistral".into())
     }
 
     fn archiving(patience: Duration) -> Arc<Archiving> {

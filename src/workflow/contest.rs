@@ -36,6 +36,11 @@ pub(super) fn hold_ends(set: Timestamp, now: Timestamp) -> Option<Timestamp> {
 }
 
 impl Contests {
+    /// Whether no field was set of late.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Until when a field that now holds `foreign` is left alone; none if it may be set.
     pub fn held_until(&self, field: Field, wanted: &Value, foreign: &Value, now: Timestamp) -> Option<Timestamp> {
         let entry = self.0.get(&field).filter(|entry| entry.wanted == *wanted && entry.foreign == *foreign)?;

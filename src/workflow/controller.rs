@@ -20,7 +20,7 @@ use super::state::{Change, FINALIZER, Memory, Remote, WorkflowState};
 use super::versions::{Gathering, Versions};
 use crate::api::conditions::{self, READY};
 use crate::api::reasons::workflow as reason;
-use crate::api::{Workflow, WorkflowStatus};
+use crate::api::{ManagementPolicy, Workflow, WorkflowStatus};
 use crate::mistral::wire::{Id, Registration};
 use crate::mistral::{self, Gap, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
 use crate::platform::apiserver::{self, Error, Written, write_status};
@@ -176,7 +176,11 @@ impl<'a> Reconciliation<'a> {
         let refresh = context.drift_detector.take_refresh(&reference(object)) || refresh;
         let (workspace, live) = access::resolve(&context.shared.workspaces, &context.shared.connections, &key);
         let stopper = context.shared.connections.for_stopping(&key);
-        let state = WorkflowState::new(object, memory, workspace, stopper.as_ref().map(ConnectionInfo::from), refresh);
+        let mut state =
+            WorkflowState::new(object, memory, workspace, stopper.as_ref().map(ConnectionInfo::from), refresh);
+        if state.may_be_contested() {
+            state.others = others(context.shared.workflows.state().iter().map(AsRef::as_ref), object);
+        }
         let connection = live.or(stopper);
         let ticket = QueueTicket::new(connection.as_ref(), "Workflow", &key, &object.name_any());
         Self {
@@ -382,6 +386,26 @@ fn priority(state: &WorkflowState) -> Priority {
     } else {
         Priority::Drift
     }
+}
+
+/// The other Workflows that manage the same workflow, by name: three at most.
+fn others<'a>(all: impl Iterator<Item = &'a Guarded>, object: &Workflow) -> Vec<String> {
+    let Some(id) = object.status.as_ref().and_then(|status| status.workflow_id.as_ref()) else { return Vec::new() };
+    let is_other = |other: &&Workflow| {
+        other.uid() != object.uid()
+            && other.spec.management_policy == ManagementPolicy::Manage
+            && other.status.as_ref().and_then(|status| status.workflow_id.as_ref()) == Some(id)
+    };
+    let name = |other: &Workflow| match other.namespace() {
+        namespace if namespace == object.namespace() => format!("Workflow \"{}\"", other.name_any()),
+        namespace => {
+            format!("Workflow \"{}\" in namespace \"{}\"", other.name_any(), namespace.unwrap_or_default())
+        }
+    };
+    let mut names: Vec<String> = all.filter_map(|other| other.0.as_ref().ok()).filter(is_other).map(name).collect();
+    names.sort();
+    names.truncate(3);
+    names
 }
 
 /// The UUID of the workflow with exactly this name. One of this Mistral workspace is preferred to a shared one.

@@ -66,6 +66,8 @@ pub struct WorkflowState {
     pub change: Change,
     /// What the status says about the workflow cannot be relied on.
     pub doubtful: bool,
+    /// Other Workflows of this cluster that manage the same workflow. Known only where a field may be contested.
+    pub others: Vec<String>,
 }
 
 /// What this process remembers of a resource. Losing it costs calls.
@@ -168,7 +170,13 @@ impl WorkflowState {
             registrations: Registrations::NotFetched,
             change: Change::None,
             doubtful: false,
+            others: Vec::new(),
         }
+    }
+
+    /// Whether a field was set of late, so that somebody may set it back.
+    pub fn may_be_contested(&self) -> bool {
+        !self.status.contested_fields.is_empty() || !self.memory.contests.is_empty()
     }
 
     /// The list was searched for a workflow whose name is a route.

@@ -40,14 +40,18 @@ pub fn contested(status: &mut Status, state: &WorkflowState, fields: &[Field], n
         conditions::remove(&mut status.conditions, CONTESTED);
         return;
     }
-    let message = contested_message(fields);
+    let message = contested_message(fields, &state.others);
     writer(state, now).set(&mut status.conditions, CONTESTED, ConditionStatus::True, reason::CONTESTED, &message);
 }
 
 /// What to do about contested fields.
-pub fn contested_message(fields: &[Field]) -> String {
+pub fn contested_message(fields: &[Field], others: &[String]) -> String {
+    let who = match others {
+        [] => "perhaps a worker that registers, a person, or a Workflow resource of another cluster".to_owned(),
+        others => format!("this cluster also has {}, which manages the same workflow", others.join(" and ")),
+    };
     format!(
-        "Somebody else has set {} back three times within an hour: perhaps another Workflow resource, a worker that registers, or a person. Agree on one value, or leave the field out of one of the two. The operator now sets the field at most once an hour.",
+        "Somebody else has set {} back three times within an hour: {who}. Agree on one value, or leave the field out of one of the two. The operator now sets the field at most once an hour.",
         fields::names(fields)
     )
 }

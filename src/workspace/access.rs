@@ -40,11 +40,22 @@ pub struct ConnectionInfo {
     pub workspace_id: Option<String>,
     /// Differs for each key: a corrected Secret is a reason to retry at once.
     pub epoch: u64,
+    /// Name of the Secret that holds the key.
+    pub secret: String,
 }
 
 impl From<&Connection> for ConnectionInfo {
     fn from(live: &Connection) -> Self {
-        Self { origin: live.origin.clone(), workspace_id: live.workspace_id.clone(), epoch: live.epoch }
+        let (origin, workspace_id) = (live.origin.clone(), live.workspace_id.clone());
+        Self { origin, workspace_id, epoch: live.epoch, secret: live.secret.clone() }
+    }
+}
+
+/// Where the key of a Workspace comes from, for messages about what it may not do.
+pub fn key_text(connection: Option<&ConnectionInfo>, workspace: &str) -> String {
+    match connection {
+        Some(connection) => format!("the key in Secret \"{}\" (Workspace \"{workspace}\")", connection.secret),
+        None => format!("the key of Workspace \"{workspace}\""),
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Connection {
     pub epoch: u64,
     /// Limits the rate of calls and the calls in flight, over all users of the same key.
     pub budget: Arc<Budget>,
+    /// Name of the Secret that holds the key.
+    pub secret: String,
 }
 
 impl Connection {
@@ -57,10 +59,11 @@ impl Connection {
         origin: String,
         workspace_id: Option<String>,
         resync: Duration,
+        secret: String,
     ) -> Self {
         static EPOCH: AtomicU64 = AtomicU64::new(0);
         let epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
-        Self { client, origin, workspace_id, resync, epoch, budget }
+        Self { client, origin, workspace_id, resync, epoch, budget, secret }
     }
 
     /// The memory limit for long responses and inputs of this key.

@@ -272,18 +272,20 @@ impl<'a> Reconciliation<'a> {
         let (context, key, workspace) = (self.context, &self.key, self.object);
         let connections = &context.shared.connections;
         let uid = &workspace.uid().unwrap_or_default();
-        let resync = workspace.spec.resync();
+        let (resync, secret) = (workspace.spec.resync(), &workspace.spec.auth.api_key_secret_ref.name);
         match (outcome, &self.state.check, &self.budget) {
             (Ok(accepted), Some(Check { of: (address, token), .. }), Some(budget)) => match connections.of(key, uid) {
                 Some(connections::State::Ready(live))
                     if live.uses(address, token)
                         && live.workspace_id == accepted.workspace_id
-                        && live.resync == resync => {}
+                        && live.resync == resync
+                        && live.secret == *secret => {}
                 _ => match client(context, address, token) {
                     Ok(client) => {
                         let origin = address.origin().ascii_serialization();
                         let (budget, workspace_id) = (Arc::clone(budget), accepted.workspace_id.clone());
-                        connections.ready(key, uid, Connection::new(client, budget, origin, workspace_id, resync));
+                        let live = Connection::new(client, budget, origin, workspace_id, resync, secret.clone());
+                        connections.ready(key, uid, live);
                     }
                     Err(problem) => connections.not_ready(key, uid, problem.message, Progress::Stalled, true),
                 },
@@ -307,8 +309,8 @@ impl<'a> Reconciliation<'a> {
 fn saturated(budgets: &Budgets, key: &WorkspaceKey, budget: &Budget) -> Option<Saturated> {
     let (saturation, lasts, waiting) = budget.saturation()?;
     let (limit, limit_of) = budgets.limit(key);
-    let since = earlier(Timestamp::now(), lasts);
-    Some(Saturated { saturation, since, waiting, limit, limit_of })
+    let now = Timestamp::now();
+    Some(Saturated { saturation, since: earlier(now, lasts), now, waiting, rate: budget.rate(), limit, limit_of })
 }
 
 async fn check(client: Result<mistral::Client, Problem>, secret: &str) -> Result<Accepted, Problem> {

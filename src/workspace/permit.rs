@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::connections::{Connection, WorkspaceKey};
 use crate::mistral::Client;
-use crate::throttle::{Budget, Permit, Priority, Requester, Wake};
+use crate::throttle::{Budget, Permit, Place, Priority, Requester, Wake};
 
 /// When the reconcile of a queued resource is repeated without a wake: a deadline of the resource may pass meanwhile,
 /// and a wake may get lost.
@@ -44,6 +44,16 @@ impl QueueTicket {
     /// Whether the reconcile holds a permit.
     pub fn has_permit(&self) -> bool {
         self.permit.is_some()
+    }
+
+    /// Where the resource stands in the queue. None if it does not wait.
+    pub fn place(&self) -> Option<Place> {
+        self.budget.as_ref()?.place(&self.requester.object)
+    }
+
+    /// Whether calls of the same key wait for a permit.
+    pub fn others_wait(&self) -> bool {
+        self.budget.as_ref().is_some_and(|budget| budget.waiting() > 0)
     }
 
     /// A client for this reconcile, which keeps its permit to the end. If no permit is free, the resource is queued,

@@ -12,6 +12,7 @@ use crate::api::reasons::workspace as reason;
 use crate::mistral::Error;
 use crate::mistral::wire::WhoAmI;
 use crate::platform::reconcile;
+use crate::text::without_stop;
 
 /// How often the Secret is read while all is well.
 pub const READ_EVERY: Duration = Duration::from_secs(50);
@@ -131,15 +132,22 @@ pub fn judge(answer: Result<WhoAmI, Error>, secret: &str) -> Result<Accepted, Pr
             Ok(Accepted { workspace_id: kept(workspace), customer_id: kept(customer) })
         }
         Err(Error::Unauthorized(said)) => {
-            let message = format!("The API refused the key in Secret \"{secret}\"; put a valid one there: {said}");
+            let message = format!(
+                "The API refuses the key in Secret \"{secret}\": {said}. Put a valid key there. The operator reads the Secret every 15 s, and tries the same key again every minute."
+            );
             Err(Problem::stalled(reason::CREDENTIAL_REFUSED, message))
         }
         Err(Error::NotFound(said) | Error::Conflict(said) | Error::Rejected(said)) => {
-            let message = format!("The API refused the check of the key in Secret \"{secret}\": {said}");
+            let message = format!(
+                "The API refuses the check of the key in Secret \"{secret}\": {said}. If it says 403, give the key the right to list workflows in Mistral's console, or put another key there. The operator tries again every minute."
+            );
             Err(Problem::stalled(reason::REQUEST_REFUSED, message))
         }
         Err(error @ (Error::Transient { .. } | Error::UnknownOutcome { .. } | Error::Unreadable { .. })) => {
-            let message = format!("The API cannot be used now; the operator tries again: {error}");
+            let message = format!(
+                "The API cannot be used now: {}. The operator tries again within a minute.",
+                without_stop(&error.to_string())
+            );
             Err(Problem { reason: reason::API_UNAVAILABLE, message, passing: true })
         }
     }

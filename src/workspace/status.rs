@@ -8,6 +8,7 @@ use super::problem::Problem;
 use super::state::Accepted;
 use crate::api::WorkspaceStatus;
 use crate::api::conditions::{self, ConditionStatus, DISCOVERY_INCOMPLETE, DRIFT_UNSEEN, READY, THROTTLED, Writer};
+use crate::clock::moment_text;
 use crate::platform::events::Notice;
 use crate::throttle::{PERMITS, Saturation};
 
@@ -17,8 +18,12 @@ use crate::api::reasons::workspace as reason;
 pub struct Saturated {
     pub saturation: Saturation,
     pub since: Timestamp,
+    /// When that was found out.
+    pub now: Timestamp,
     /// How many calls wait now.
     pub waiting: usize,
+    /// The present rate, in calls per second.
+    pub rate: f64,
     /// The highest rate, in calls per second.
     pub limit: u32,
     /// The setting that limits the rate.
@@ -34,11 +39,11 @@ impl Saturated {
     }
 
     fn message(&self) -> String {
-        let Self { saturation, since, waiting, limit, limit_of } = self;
-        let since = since.strftime("%FT%TZ");
+        let Self { saturation, since, now, waiting, rate, limit, limit_of } = self;
+        let (since, now) = (moment_text(*since), moment_text(*now));
         if *saturation == Saturation::Refused {
             return format!(
-                "The API has refused calls with this key since {since} because there are too many (HTTP 429); {waiting} waited when this was written. The operator makes fewer calls, then slowly more, up to {limit} a second: set spec.requestsPerSecond to what Mistral allows for the key, or ask Mistral for more."
+                "Since {since}, the API refuses calls with this key because there are too many (HTTP 429): at {now}, the operator made {rate:.1} calls a second, and {waiting} waited. It makes more again by and by, up to {limit} a second. Set spec.requestsPerSecond to what Mistral allows for the key, or ask Mistral for more."
             );
         }
         let what_to_do = match limit_of {
@@ -47,7 +52,7 @@ impl Saturated {
             LimitOf::Operator => "start the operator with a higher --max-requests-per-second",
         };
         format!(
-            "Calls have waited in the queue for more than 10 s since {since}; {waiting} waited when this was written. The operator needs more than {limit} calls a second, {PERMITS} in flight: {what_to_do}, unless the API is slow to answer."
+            "Since {since}, calls with this key wait in the queue for more than 10 s: at {now}, the operator made {rate:.1} calls a second of {limit} at most, {PERMITS} in flight, and {waiting} waited. Unless the API is slow to answer, {what_to_do}."
         )
     }
 }
@@ -174,10 +179,14 @@ fn unseen(since: Timestamp, why: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::SignedDuration;
+
     use super::*;
+    use crate::clock::later;
 
     fn saturated(saturation: Saturation, waiting: usize, limit_of: LimitOf) -> Saturated {
-        Saturated { saturation, since: Timestamp::UNIX_EPOCH, waiting, limit: 20, limit_of }
+        let (since, now) = (Timestamp::UNIX_EPOCH, later(Timestamp::UNIX_EPOCH, SignedDuration::from_secs(60)));
+        Saturated { saturation, since, now, waiting, rate: 12.5, limit: 20, limit_of }
     }
 
     #[test]
@@ -249,13 +258,19 @@ mod tests {
     #[test]
     fn the_condition_says_since_when_how_many_and_what_to_do() {
         for (saturation, limit_of, words) in [
-            (Saturation::Refused, LimitOf::Operator, "set spec.requestsPerSecond to what Mistral allows"),
+            (Saturation::Refused, LimitOf::Operator, "Set spec.requestsPerSecond to what Mistral allows"),
             (Saturation::Queued, LimitOf::Workspace, "raise spec.requestsPerSecond if"),
             (Saturation::Queued, LimitOf::Other, "the other Workspace with the same key"),
             (Saturation::Queued, LimitOf::Operator, "a higher --max-requests-per-second"),
         ] {
             let message = saturated(saturation, 7, limit_of).message();
-            for word in [words, "since 1970-01-01T00:00:00Z", "; 7 waited", "20"] {
+            for word in [
+                words,
+                "Since 1970-01-01T00:00:00Z,",
+                "at 1970-01-01T00:01:00Z, the operator made 12.5 calls a second",
+                "and 7 waited",
+                "20",
+            ] {
                 assert!(message.contains(word), "{word} in: {message}");
             }
         }

@@ -82,6 +82,35 @@ async fn three_hundred_executions_never_make_more_calls_than_the_limit_and_all_c
 }
 
 #[tokio::test]
+async fn an_execution_that_waits_for_its_turn_says_so_within_five_seconds_and_starts_by_itself() {
+    let world = World::new("queued").await;
+    limit(&world, "default", 1).await;
+    let _operator = world.operator();
+    world.wait_for_workspace("default", "Connected").await;
+    execute_many(&world, "run", 12, json!({ "workflowIdentifier": "echo" })).await;
+    let created = Instant::now();
+    let queued = until(SOON, "no blank row", async || {
+        let all = world.executions().list(&kube::api::ListParams::default()).await.unwrap();
+        let blank = all.iter().filter(|object| ready_reason(object).is_none() && status(object).status.is_none());
+        (blank.count() == 0).then_some(all)
+    })
+    .await;
+    let took = created.elapsed();
+    // One second for a slow machine.
+    assert!(took < Duration::from_secs(6), "a row was blank for {took:?}");
+    let waiting: Vec<_> = queued.iter().filter(|object| ready_reason(object) == Some("Queued")).collect();
+    assert!(waiting.len() >= 4, "{} of 12 wait", waiting.len());
+    for object in waiting {
+        let said = &condition(object, "Ready").unwrap().message;
+        assert!(said.contains("calls with the same API key") && said.contains("limit is 1 a second"), "{said}");
+        assert_eq!(status(object).workflow_name.as_deref(), Some("echo"));
+        assert!(is_true(object, "Reconciling"));
+    }
+    until(Duration::from_secs(120), "all to end", async || (finished(&world).await == 12).then_some(())).await;
+    assert_eq!(world.api.starts().await, 12);
+}
+
+#[tokio::test]
 async fn a_stop_gets_through_within_seconds_while_hundreds_of_starts_wait() {
     let world = World::new("stops").await;
     limit(&world, "default", 2).await;

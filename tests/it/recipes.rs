@@ -38,7 +38,8 @@ impl Shell {
         std::os::unix::fs::symlink(control_plane().kubectl(), bin.join("kubectl")).unwrap();
         std::os::unix::fs::symlink(repository("examples"), folder.path().join("examples")).unwrap();
         let shell = Self { folder };
-        let (said, done) = shell.try_run(&format!("kubectl config set-context --current --namespace {}", world.namespace));
+        let (said, done) =
+            shell.try_run(&format!("kubectl config set-context --current --namespace {}", world.namespace));
         assert!(done, "{said}");
         shell
     }
@@ -84,7 +85,8 @@ async fn the_recipe_for_ci_succeeds_with_the_run_and_fails_with_it() {
         let _operator = world.operator();
         world.execute("greet", json!({ "workflowIdentifier": workflow })).await;
         let shell = Shell::new(&world);
-        let (text, succeeded) = tokio::task::block_in_place(|| shell.try_run(&commands("Wait in CI, and fail when the run fails")[0]));
+        let (text, succeeded) =
+            tokio::task::block_in_place(|| shell.try_run(&commands("Wait in CI, and fail when the run fails")[0]));
         assert_eq!(succeeded, succeeds, "{workflow}: {text}");
         assert_eq!(text.contains("no such customer"), !succeeds, "a failure is explained: {text}");
     }

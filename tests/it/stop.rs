@@ -90,6 +90,7 @@ async fn what_is_shut_down_before_it_starts_never_starts() {
         let ended = world.wait_for_reason(name, reason).await;
         assert!(is_true(&ended, "Failed") && !is_true(&ended, "Started"));
         assert!(status(&ended).failure.unwrap().message.contains("before the run started"));
+        assert!(is_true(&ended, "Ready") && !is_true(&ended, "Stalled"), "nobody has to act");
         world.patch(name, json!({ "spec": { "shutdown": null, "suspend": false } })).await.unwrap();
         let acknowledged =
             |object: &WorkflowExecution| status(object).observed_generation == object.metadata.generation;

@@ -63,6 +63,21 @@ async fn an_ambiguous_workflow_names_its_deployments_and_runs_once_there_is_one(
 }
 
 #[tokio::test]
+async fn an_unknown_deployment_is_told_with_those_that_there_are_and_runs_once_it_is_there() {
+    let world = World::new("no-deployment").await;
+    let _operator = world.operator();
+    let deployments = |names: &[&str]| -> Value {
+        names.iter().map(|name| json!({ "name": name, "active": true })).collect::<Vec<_>>().into()
+    };
+    world.api.register(json!({ "name": "twice", "deployments": deployments(&["alice", "bob"]) })).await;
+    world.execute("run", json!({ "workflowIdentifier": "twice", "deploymentName": "carol" })).await;
+    let waiting = world.wait_for_reason("run", "DeploymentNotFound").await;
+    assert!(message(&waiting).contains("\"carol\"") && message(&waiting).contains("alice, bob"));
+    world.api.edit("twice", json!({ "deployments": deployments(&["alice", "bob", "carol"]) })).await;
+    runs_once(&world, RETRY).await;
+}
+
+#[tokio::test]
 async fn a_named_deployment_is_no_longer_ambiguous() {
     let world = World::new("deployment").await;
     let _operator = world.operator();

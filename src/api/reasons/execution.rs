@@ -8,13 +8,21 @@ pub use super::any::{FINALIZER_REFUSED, STATUS_REFUSED, UNDECODABLE};
 ///
 /// Do: set `spec.suspend` to `false` to start the run.
 pub const SUSPENDED: &str = "Suspended";
+/// The start waits in the queue of its API key, since more calls are requested than the limit allows. The message says
+/// how many were ahead when it was written. An execution that waits for less than four seconds never says so.
+///
+/// On: `Ready`
+///
+/// Do: wait; the run starts by itself. Raise the limit if Mistral allows more: see
+/// [throttling](../explanation/throttling.md).
+pub const QUEUED: &str = "Queued";
 /// The Workspace that the spec names does not exist.
 ///
 /// On: `Ready`, Event
 ///
 /// Do: create the Workspace, or correct `workspaceRef` in a new resource.
 pub const WORKSPACE_NOT_FOUND: &str = "WorkspaceNotFound";
-/// The Workspace is not ready; its own `Ready` condition says why.
+/// The Workspace is not ready, or the operator is checking it; its own `Ready` condition says more.
 ///
 /// On: `Ready`, Event
 ///
@@ -51,6 +59,13 @@ pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
 ///
 /// Do: start the worker that registers the workflow; the run then starts by itself.
 pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+/// The workflow exists, but no live worker of the deployment that `spec.deploymentName` names serves it. The message
+/// names the deployments that serve it.
+///
+/// On: `Ready`, Event
+///
+/// Do: start a worker of the deployment; the run then starts by itself. Or name another deployment in a new execution.
+pub const DEPLOYMENT_NOT_FOUND: &str = "DeploymentNotFound";
 /// Several active deployments own the workflow (409).
 ///
 /// On: `Ready`, Event
@@ -69,8 +84,8 @@ pub const REQUEST_REFUSED: &str = "RequestRefused";
 ///
 /// Do: wait. If the reason stays, check egress, proxy, DNS and Mistral's status page.
 pub const API_UNAVAILABLE: &str = "APIUnavailable";
-/// A start was sent and its answer was lost. The operator looks for the run, and repeats the start only once it is
-/// sure that no run exists.
+/// A start was sent and its answer was lost. The operator looks for the run until the time that the message names, and
+/// repeats the start only once it is sure that no run exists.
 ///
 /// On: `Ready`, Event
 ///
@@ -236,7 +251,8 @@ pub const STARTED: &str = "Started";
 ///
 /// Do: wait; `kubectl get -w` shows the progress.
 pub const ADOPTED: &str = "Adopted";
-/// The run has not ended.
+/// The run has not ended. The message says since when it goes on, and whether a worker serves its workflow where a
+/// Workflow resource knows that.
 ///
 /// On: `Ready`
 ///
@@ -248,7 +264,8 @@ pub const RUNNING: &str = "Running";
 ///
 /// Do: ask Mistral.
 pub const MISSING: &str = "Missing";
-/// The operator is stopping the run, for `shutdown`, a deadline or the resource's deletion.
+/// The operator is stopping the run, for `shutdown`, a deadline or the resource's deletion. The message says when a run
+/// that was asked to stop is terminated.
 ///
 /// On: `Ready`, Event
 ///
@@ -266,13 +283,15 @@ pub const COMPLETED: &str = "Completed";
 ///
 /// Do: to run the workflow again, create another execution.
 pub const WORKFLOW_FAILED: &str = "WorkflowFailed";
-/// The run ended with `CANCELED`; `status.failure` says why.
+/// The run ended with `CANCELED`; `status.failure` says who canceled it. `Ready` is `True` if `spec.shutdown` asked for
+/// it.
 ///
 /// On: `Ready`, `Failed`, Event
 ///
 /// Do: to run the workflow again, create another execution.
 pub const CANCELED: &str = "Canceled";
-/// The run ended with `TERMINATED`; `status.failure` says why.
+/// The run ended with `TERMINATED`; `status.failure` says who terminated it. `Ready` is `True` if `spec.shutdown` asked
+/// for it.
 ///
 /// On: `Ready`, `Failed`, Event
 ///
@@ -337,8 +356,9 @@ pub const ENDS: [&str; 10] = [
 ];
 
 /// All reasons of a WorkflowExecution.
-pub const ALL: [&str; 52] = [
+pub const ALL: [&str; 54] = [
     SUSPENDED,
+    QUEUED,
     WORKFLOW_NOT_FOUND,
     WORKFLOW_NOT_READY,
     WORKSPACE_NOT_FOUND,
@@ -346,6 +366,7 @@ pub const ALL: [&str; 52] = [
     WORKSPACE_CHANGED,
     CREDENTIAL_REFUSED,
     TARGET_NOT_FOUND,
+    DEPLOYMENT_NOT_FOUND,
     AMBIGUOUS_DEPLOYMENT,
     REQUEST_REFUSED,
     API_UNAVAILABLE,

@@ -21,6 +21,7 @@ use crate::execution::metrics;
 use crate::execution::phase::{is_finished, is_started};
 use crate::execution::plan::ClusterStep;
 use crate::execution::plan::refused_writes;
+use crate::execution::state::Report;
 use crate::execution::state::input::{Admission, Input};
 use crate::execution::state::outcomes::ResultWrite;
 use crate::execution::state::refusals::Write;
@@ -79,6 +80,11 @@ impl Reconciliation<'_> {
             ClusterStep::ReadInput => return Box::pin(self.read_input()).await,
             ClusterStep::WriteResult => return Box::pin(self.write_result()).await,
             ClusterStep::Linger => self.linger().await,
+            ClusterStep::MayReport if self.may_report() => self.state.outcomes.report = Report::Allowed,
+            ClusterStep::MayReport => {
+                self.store_memory(self.state.refresh);
+                return Ok(Flow::End(Action::requeue(self.another_turn())));
+            }
         }
         Ok(Flow::PlanAgain)
     }

@@ -1,5 +1,8 @@
 //! The calls to the API that a reconcile makes. Each outcome is added to what is known.
 
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use std::time::{Duration, Instant};
@@ -14,7 +17,7 @@ use crate::execution::state::input;
 use crate::execution::state::{ExecutionState, Remote, Sent, StopCall, Target};
 use crate::execution::tracker::ApiAnswer;
 use crate::mistral::wire::{Event, is_terminal};
-use crate::mistral::{self, ExecuteTarget, Trouble, TroubleKind};
+use crate::mistral::{self, ExecuteTarget, RegistrationFilter, Trouble, TroubleKind};
 use crate::platform::failpoint;
 use crate::platform::watch::reference;
 use crate::throttle::Priority;
@@ -22,11 +25,13 @@ use crate::throttle::Priority;
 use crate::execution::controller::Reconciliation;
 use crate::execution::state::Comparison;
 use crate::execution::state::comparison::{self, is_claimed_alike};
-use crate::json::Json;
+use crate::json::{self, Json};
 use crate::mistral::wire::{Execution, StartEvent};
 
 /// Maximum pages of events read for one failure text or one comparison.
 const MAX_EVENT_PAGES: usize = 5;
+/// The most deployments that a message names.
+const MAX_DEPLOYMENTS: usize = 10;
 /// Events per page: the maximum of the API.
 const EVENTS_PAGE: u16 = 1000;
 
@@ -108,7 +113,9 @@ impl Reconciliation<'_> {
         let workflow = self.state.target().name().to_owned();
         let deadline = self.state.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
         let limit = self.context.run_durations.linger(&self.key, &workflow).min(deadline);
-        if limit.is_zero() {
+        // Where few runs are active, nobody minds the write, and a person sees the run going on.
+        let is_prompt = !self.ticket.others_wait() && self.context.prompt_starts.check().is_ok();
+        if limit.is_zero() || is_prompt {
             return self.state.lingered(None);
         }
         let object = reference(self.object);
@@ -202,11 +209,37 @@ async fn read_arguments(client: &mistral::Client, execution_id: &str) -> Result<
     Ok(newest.and_then(|event| event.attributes?.input?.value))
 }
 
-async fn probe(client: &mistral::Client, state: &ExecutionState) -> Result<(), mistral::Error> {
-    match state.target() {
-        ExecuteTarget::Workflow(identifier) => client.get_workflow(identifier).await.map(|_| ()),
-        ExecuteTarget::Registration(id) => client.get_registration(id).await.map(|_| ()),
-    }
+async fn probe(client: &mistral::Client, state: &ExecutionState) -> Result<Target, mistral::Error> {
+    let workflow_id = match state.target() {
+        ExecuteTarget::Workflow(identifier) => client.get_workflow(identifier).await?.id,
+        ExecuteTarget::Registration(id) => client.get_registration(id).await?.workflow_id,
+    };
+    let Some(name) = &state.spec.deployment_name else { return Ok(Target::Exists) };
+    let (all, active) = (deployments(client, &workflow_id, false).await, deployments(client, &workflow_id, true).await);
+    Ok(match (all, active) {
+        (Some(all), Some(active)) if !active.contains(name) => {
+            let more = active.len().saturating_sub(MAX_DEPLOYMENTS);
+            let named = active.into_iter().take(MAX_DEPLOYMENTS).chain((more > 0).then(|| format!("and {more} more")));
+            Target::NoDeployment { is_known: all.contains(name), active: named.collect() }
+        }
+        // Where the lists cannot be read, the next start says whether the deployment exists.
+        _ => Target::Exists,
+    })
+}
+
+/// The deployments that have registered the workflow, or only those with a live worker. None if that is not known.
+async fn deployments(client: &mistral::Client, workflow_id: &str, active_only: bool) -> Option<BTreeSet<String>> {
+    let filter =
+        RegistrationFilter { workflow_id: Some(workflow_id.to_owned()), active_only, limit: 1000, cursor: None };
+    let page = client.list_registrations_as::<DeploymentRow>(&filter).await.ok()?;
+    page.next.is_none().then(|| page.items.into_iter().filter_map(|row| row.deployment_name).collect())
+}
+
+/// As much of a registration as names its deployment.
+#[derive(Deserialize)]
+struct DeploymentRow {
+    #[serde(default, deserialize_with = "json::lenient_string")]
+    deployment_name: Option<String>,
 }
 
 async fn read_events(client: &mistral::Client, execution_id: &str) -> Result<Vec<Event>, mistral::Error> {

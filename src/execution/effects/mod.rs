@@ -5,3 +5,4 @@ pub mod input_objects;
 pub(crate) mod mistral_calls;
 pub mod orphan;
 pub mod result_object;
+pub(crate) mod waiting;

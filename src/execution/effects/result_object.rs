@@ -9,13 +9,15 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::WorkflowExecution;
 use crate::api::reasons::execution as reason;
 use crate::api::values::Kind;
+use crate::api::{WorkflowExecution, labels};
 use crate::execution::state::outcomes::ResultWrite;
 use crate::execution::state::result::{ENCODING, KEY, ObjectOwner, ResultObject, changed, not_ours, owner, whose};
 use crate::platform::apiserver::{Error, call};
 use crate::platform::leader::term::Term;
+use crate::platform::names::PROGRAM;
+use crate::platform::watch::MANAGED_BY;
 use crate::text::truncate;
 
 /// Attempts to create an object that exists at the create and is gone at the get after it.
@@ -51,10 +53,11 @@ pub async fn write(client: &Client, execution: &WorkflowExecution, wanted: &Resu
 }
 
 fn metadata(execution: &WorkflowExecution, wanted: &ResultObject) -> ObjectMeta {
-    let manager = ("app.kubernetes.io/managed-by".to_owned(), "mistral-workflows-operator".to_owned());
+    let mut labels = labels::of(wanted.workflow.as_deref(), &execution.spec.workspace_ref.name);
+    labels.insert(MANAGED_BY.to_owned(), PROGRAM.to_owned());
     ObjectMeta {
         name: Some(wanted.name.clone()),
-        labels: Some(BTreeMap::from([manager])),
+        labels: Some(labels),
         annotations: wanted.encoding.as_ref().map(|how| BTreeMap::from([(ENCODING.to_owned(), how.clone())])),
         owner_references: Some(vec![owner(&execution.name_any(), &execution.uid().unwrap_or_default())]),
         ..ObjectMeta::default()

@@ -11,6 +11,9 @@ pub(crate) fn blocked_retry(state: &ExecutionState) -> Requeue {
     Requeue::Retry(backoff(state, 30, 300))
 }
 
+/// What a message says of these retries. It stays the same from one retry to the next, which saves writes.
+pub(crate) const TRIES_AGAIN: &str = "The operator tries again within 5 minutes";
+
 /// Doubles from `first` to `last` seconds with each consecutive retry.
 pub(crate) fn backoff(state: &ExecutionState, first: u64, last: u64) -> Duration {
     requeue::backoff(state.memory.retries.in_a_row, &state.uid, first, last)

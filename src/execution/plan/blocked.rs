@@ -2,19 +2,27 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::{self, Progress, READY, STALLED};
 use crate::api::reasons::execution as reason;
-use crate::execution::claim::{CLAIM, Claim, TAKE_OVER};
+use crate::clock::{later, moment_text};
+use crate::execution::claim::{CLAIM, Claim, ClaimAnnotation, TAKE_OVER};
 use crate::execution::phase::is_started;
-use crate::execution::plan::backoff::{asked_to_wait, backoff, blocked_retry};
+use crate::execution::plan::backoff::{TRIES_AGAIN, asked_to_wait, backoff, blocked_retry};
 use crate::execution::plan::decision::{Decision, settle};
-use crate::execution::state::{ExecutionState, Refusal, WorkflowRefState};
+use crate::execution::plan::stop;
+use crate::execution::plan::waiting::BLANK_FOR;
+use crate::execution::state::{ExecutionState, Refusal, Remote, Target, WorkflowRefState};
 use crate::execution::status;
 use crate::mistral::wire::Execution;
 use crate::mistral::{Trouble, TroubleKind};
 use crate::platform::requeue::Requeue;
+use crate::text::without_stop;
+use crate::workspace::access::key_text;
+
+/// How long the resources of one manifest may take to arrive. No longer than a row may stay blank.
+const APPLIED_TOGETHER: SignedDuration = BLANK_FOR;
 
 /// Reports why the Workflow that the spec names is unknown or cannot be run; none if it can be run.
 pub(crate) fn unresolved(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
@@ -24,11 +32,14 @@ pub(crate) fn unresolved(state: &ExecutionState, now: Timestamp) -> Option<Decis
     match &state.workflow_ref {
         WorkflowRefState::NotNamed | WorkflowRefState::Ready { .. } => None,
         WorkflowRefState::NotFound => {
-            let message = format!("There is no Workflow \"{name}\" in this namespace; create it.");
+            let message = format!(
+                "There is no Workflow \"{name}\" in this namespace. Create it, or name another in a new WorkflowExecution; the run starts once the Workflow is there."
+            );
             Some(missing(state, reason::WORKFLOW_NOT_FOUND, message, requeue, now))
         }
         WorkflowRefState::NotReady { why, wait, .. } => {
-            let message = format!("Workflow \"{name}\" is not ready to be run: {why}");
+            let why = without_stop(why);
+            let message = format!("Workflow \"{name}\" is not ready to be run: {why}. The run starts once it is.");
             Some(waiting(state, *wait, reason::WORKFLOW_NOT_READY, message, requeue, now))
         }
     }
@@ -46,7 +57,7 @@ pub(crate) fn in_doubt(state: &ExecutionState, left: Duration, trouble: Option<&
     {
         return troubled(state, trouble, now);
     }
-    let message = "A start was or may have been sent, but its outcome is unknown. The operator repeats it only after the API has had time to show the run.".to_owned();
+    let message = doubt_message(state, trouble);
     let status = status::not_started(state, Progress::Working, reason::OUTCOME_UNKNOWN, message, now);
     // Until the doubt ends, poll now and then; after that, back off as for any API in trouble.
     let wait = if left.is_zero() {
@@ -57,58 +68,133 @@ pub(crate) fn in_doubt(state: &ExecutionState, left: Duration, trouble: Option<&
     settle(state, status, Requeue::Retry(wait.max(asked_to_wait(trouble))))
 }
 
+/// What happened, until when the run is looked for, and that there is nothing to do. The first message about a doubt
+/// stays: what each further look finds is no news.
+fn doubt_message(state: &ExecutionState, trouble: Option<&Trouble>) -> String {
+    let until = match &state.annotation {
+        ClaimAnnotation::Claim(claim) if !state.is_elder(claim) => claim.outcome_known_by(),
+        ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => state.earlier_calls_end(),
+    };
+    let until = format!(
+        "The operator looks for the run \"{}\" until {}, and starts it again only if the API does not know it then. There is nothing to do.",
+        state.execution_id(),
+        moment_text(until)
+    );
+    let old = conditions::find(&state.status.conditions, READY).filter(|ready| ready.reason == reason::OUTCOME_UNKNOWN);
+    if let Some(old) = old.filter(|ready| ready.message.ends_with(&until)) {
+        return old.message.clone();
+    }
+    let why = trouble.map_or_else(String::new, |trouble| format!(" ({})", without_stop(&trouble.message)));
+    format!("A start was sent, or may have been, and no answer says whether it took effect{why}. {until}")
+}
+
 /// A call failed and leaves no start in doubt.
 pub(crate) fn troubled(state: &ExecutionState, trouble: &Trouble, now: Timestamp) -> Decision {
     let Trouble { kind, message, retry_after: _ } = trouble;
     let (reason, message) = match kind {
         TroubleKind::Unavailable => {
-            let message = format!("The API cannot be used now; the operator tries again: {message}");
+            let message = format!(
+                "The API cannot be used now: {}. The operator tries again within a minute, or when the pause that the API asks for is over.",
+                without_stop(message)
+            );
             let status = status::not_started(state, Progress::Working, reason::API_UNAVAILABLE, message, now);
             return settle(state, status, Requeue::Retry(backoff(state, 2, 60).max(asked_to_wait(Some(trouble)))));
         }
         TroubleKind::Unauthorized => {
             let message = format!(
-                "The API refused the key of Workspace \"{}\"; correct its Secret: {message}",
-                state.spec.workspace_ref.name
+                "The API refuses {}: {}. Put a valid key there. {TRIES_AGAIN}, and at once with another key.",
+                key(state),
+                without_stop(message)
             );
             (reason::CREDENTIAL_REFUSED, message)
         }
-        TroubleKind::Refused => (reason::REQUEST_REFUSED, format!("The API refused: {message}")),
+        TroubleKind::Refused => (reason::REQUEST_REFUSED, not_allowed(state, what_was_asked(state), message)),
     };
     blocked(state, reason, message, blocked_retry(state), now)
 }
 
-/// The API refused the start and definitely started nothing.
-pub(crate) fn refused(state: &ExecutionState, refusal: &Refusal, now: Timestamp) -> Decision {
-    let target = match (state.workflow_ref.workflow(), &state.spec.workflow_identifier, &state.spec.registration_id) {
+/// What the API has refused, apart from a start.
+fn what_was_asked(state: &ExecutionState) -> &'static str {
+    match (&state.outcomes.stopped, &state.outcomes.target, &state.outcomes.remote) {
+        (Some(Err(_)), ..) => "stop the run",
+        (_, Target::Unknown(_), _) => "show the workflow",
+        (_, _, Remote::Unknown(_)) => "show the run",
+        _ => "say whether the run was started",
+    }
+}
+
+/// The API understands a call and refuses it, mostly because the key lacks a right (403).
+fn not_allowed(state: &ExecutionState, what: &str, said: &str) -> String {
+    format!(
+        "The API refuses to {what}: {}. If it says 403, give {} the right to do so in Mistral's console, or put another key there. {TRIES_AGAIN}.",
+        without_stop(said),
+        key(state)
+    )
+}
+
+/// Where the key comes from.
+fn key(state: &ExecutionState) -> String {
+    key_text(state.workspace.connection().or(state.stop_with.as_ref()), &state.spec.workspace_ref.name)
+}
+
+/// What the spec asks to run.
+fn target(state: &ExecutionState) -> String {
+    match (state.workflow_ref.workflow(), &state.spec.workflow_identifier, &state.spec.registration_id) {
         (Some(workflow), ..) => format!("workflow \"{}\"", workflow.name),
         (_, Some(name), _) => format!("workflow \"{name}\""),
         (_, None, id) => format!("registration \"{}\"", id.as_deref().unwrap_or_default()),
-    };
+    }
+}
+
+/// The API refused the start and definitely started nothing.
+pub(crate) fn refused(state: &ExecutionState, refusal: &Refusal, now: Timestamp) -> Decision {
+    if let (Refusal::TargetNotFound(_), Target::NoDeployment { .. }) = (refusal, &state.outcomes.target) {
+        return deployment_not_found(state, now);
+    }
+    let target = target(state);
     let (reason, message) = match refusal {
         Refusal::TargetNotFound(said) => {
             let message = format!(
-                "The API does not know {target}; register it by starting its worker, or correct the name in a new WorkflowExecution: {said}"
+                "The API does not know {target}, or has no worker for it: {said}. Start the worker that registers it, and the run starts by itself, or correct the name in a new WorkflowExecution. {TRIES_AGAIN}."
             );
             (reason::TARGET_NOT_FOUND, message)
         }
         Refusal::Ambiguous(said) => {
             let message = format!(
-                "Several active deployments own {target} ({}); name one of them as spec.deploymentName in a new WorkflowExecution, or stop the others: {said}",
+                "Several active deployments own {target} ({}): {said}. Name one of them as spec.deploymentName in a new WorkflowExecution, or stop the others. {TRIES_AGAIN}.",
                 said.deployments.join(", ")
             );
             (reason::AMBIGUOUS_DEPLOYMENT, message)
         }
         Refusal::Input(said) => {
             let message = format!(
-                "The API refused the input for good, and nothing was started; correct it in a new WorkflowExecution: {said}"
+                "The API refused the input for good, and nothing was started: {said}. Correct the input in a new WorkflowExecution."
             );
             let status = status::ended_without_run(state, reason::INPUT_REJECTED, &message, now);
             return settle(state, status, Requeue::OnChange);
         }
-        Refusal::Other(said) => (reason::REQUEST_REFUSED, format!("The API refused to start {target}: {said}")),
+        Refusal::Other(said) => {
+            (reason::REQUEST_REFUSED, not_allowed(state, &format!("start {target}"), &said.to_string()))
+        }
     };
     blocked(state, reason, message, blocked_retry(state), now)
+}
+
+/// The workflow exists, and no live worker of the deployment that the spec names serves it.
+pub(crate) fn deployment_not_found(state: &ExecutionState, now: Timestamp) -> Decision {
+    let Target::NoDeployment { is_known, active } = &state.outcomes.target else {
+        return settle(state, state.status.clone(), blocked_retry(state));
+    };
+    let (name, target) = (state.spec.deployment_name.as_deref().unwrap_or_default(), target(state));
+    let what = if *is_known { "No live worker of deployment" } else { "No deployment" };
+    let others = match active.as_slice() {
+        [] => "No other deployment serves it now".to_owned(),
+        names => format!("These serve it now: {}", names.join(", ")),
+    };
+    let message = format!(
+        "{what} \"{name}\" serves {target}. {others}. Start a worker of \"{name}\", and the run starts by itself, or name another spec.deploymentName in a new WorkflowExecution. {TRIES_AGAIN}."
+    );
+    blocked(state, reason::DEPLOYMENT_NOT_FOUND, message, blocked_retry(state), now)
 }
 
 /// Whether the run with this id belongs to another workflow, as far as the API reports. Only an explicit id can be
@@ -141,7 +227,7 @@ fn is_uuid(text: &str) -> bool {
 /// The run with the explicit id belongs to this other workflow.
 pub(crate) fn taken(state: &ExecutionState, workflow: Option<&str>, now: Timestamp) -> Decision {
     let message = format!(
-        "Execution id \"{}\" belongs to a run of workflow \"{}\"; create another WorkflowExecution with another executionId.",
+        "Execution id \"{}\" belongs to a run of workflow \"{}\", so nothing was started. Create another WorkflowExecution with another executionId.",
         state.execution_id(),
         workflow.unwrap_or("(unknown)")
     );
@@ -159,11 +245,13 @@ pub(crate) fn taken_with_other_input(state: &ExecutionState, how: &str, now: Tim
 
 /// The Workspace leads to another API or Mistral workspace than the one that the run was claimed in.
 pub(crate) fn workspace_changed(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Decision {
+    let there = |origin: &str, id: Option<&str>| format!("{origin}, Mistral workspace {}", id.unwrap_or("(unknown)"));
+    let connection = state.workspace.connection().or(state.stop_with.as_ref());
     let message = format!(
-        "The run was claimed at {} in Mistral workspace {}, but Workspace \"{}\" now points elsewhere. Point it back, or create another WorkflowExecution for a new run.",
-        claim.origin,
-        claim.workspace_id.as_deref().unwrap_or("(unknown)"),
+        "The run was claimed at {}, but Workspace \"{}\" now leads to {}. Put the key of the first one back into its Secret, or create another WorkflowExecution for a new run.",
+        there(&claim.origin, claim.workspace_id.as_deref()),
         state.spec.workspace_ref.name,
+        connection.map_or_else(|| "another place".to_owned(), |it| there(&it.origin, it.workspace_id.as_deref())),
     );
     blocked(state, reason::WORKSPACE_CHANGED, message, Requeue::OnChange, now)
 }
@@ -177,7 +265,11 @@ pub(crate) fn claim_unreadable(state: &ExecutionState, now: Timestamp) -> Decisi
 }
 
 pub(crate) fn suspended(state: &ExecutionState, now: Timestamp) -> Decision {
-    let message = "spec.suspend is true, so nothing is started; set it to false to start the run.".to_owned();
+    let mut message = "spec.suspend is true, so nothing is started. Set it to false to start the run".to_owned();
+    message += &stop::starting_deadline(state).map_or_else(
+        || ".".to_owned(),
+        |deadline| format!(", by {} at the latest (spec.startingDeadlineSeconds).", moment_text(deadline)),
+    );
     settle(state, status::not_started(state, Progress::Working, reason::SUSPENDED, message, now), Requeue::OnChange)
 }
 
@@ -210,8 +302,9 @@ pub(crate) fn missing(
 
 /// Waits for what the spec names, since a manifest may list the execution first; none once that has taken too long.
 pub(crate) fn arriving(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
-    conditions::is_arriving(state.created, now)
-        .then(|| settle(state, state.status.clone(), Requeue::After(Duration::from_secs(1))))
+    let left = Duration::try_from(later(state.created, APPLIED_TOGETHER).duration_since(now)).ok()?;
+    let wait = left.min(Duration::from_secs(1));
+    (!left.is_zero()).then(|| settle(state, state.status.clone(), Requeue::After(wait)))
 }
 
 /// Whether everything that the spec names existed before, so that what is missing now was deleted.

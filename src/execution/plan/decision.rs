@@ -52,6 +52,8 @@ pub enum ClusterStep {
     ReadInput,
     /// Wait briefly for the end of a run that was just accepted. A run that ends in time saves a status write.
     Linger,
+    /// Ask whether a status that only says why the execution waits may be written now.
+    MayReport,
     /// Write the result into the object that the spec names.
     WriteResult,
     /// Delete the resource: `ttlSecondsAfterFinished` has passed.
@@ -108,7 +110,7 @@ pub(crate) fn settle(state: &ExecutionState, mut status: Status, requeue: Requeu
     let old = conditions::find(&state.status.conditions, READY);
     if let Some(new) = conditions::find(&status.conditions, READY)
         && old.is_none_or(|old| old.reason != new.reason)
-        && new.reason != reason::RUNNING
+        && !matches!(new.reason.as_str(), reason::RUNNING | reason::QUEUED)
     {
         let warning = conditions::is_true(&status.conditions, STALLED)
             || conditions::is_true(&status.conditions, RESULT_NOT_WRITTEN)

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::conditions::{self, MISSING, Progress};
 use crate::api::reasons::execution as reason;
 use crate::clock::later;
-use crate::execution::claim::{Claim, TAKE_OVER, VISIBILITY};
+use crate::execution::claim::{Claim, Owner, TAKE_OVER, VISIBILITY};
 use crate::execution::phase::is_started;
 use crate::execution::plan::backoff::backoff;
 use crate::execution::plan::blocked::{
@@ -22,6 +22,7 @@ use crate::execution::status;
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::mistral::{Trouble, TroubleKind};
 use crate::platform::requeue::Requeue;
+use crate::text::without_stop;
 
 /// How often the events of a failed run are read until they have a text: events lag by seconds.
 const READS_OF_A_FAILURE: u32 = 5;
@@ -51,17 +52,24 @@ pub(crate) fn read(state: &ExecutionState, claim: &Claim, foreign: bool, now: Ti
                 return decision;
             }
             let id = &claim.execution_id;
-            let whose = if foreign {
-                format!("a resource in another cluster or namespace (\"{}\")", claim.owner.namespace)
-            } else {
-                "someone else".to_owned()
-            };
             let message = format!(
-                "Run \"{id}\" is claimed by {whose}, and the API does not know it, so nothing is started. To start it from here, annotate this resource with {TAKE_OVER}={id}."
+                "Run \"{id}\" is claimed by {}, and the API does not know it, so nothing is started. To start it from here, annotate this resource with {TAKE_OVER}={id}. The operator looks for the run again within 5 minutes.",
+                if foreign { claimant(state, claim) } else { "someone else".to_owned() }
             );
             blocked(state, reason::FOREIGN_CLAIM, message, Requeue::Retry(backoff(state, 60, 300)), now)
         }
     }
+}
+
+/// The resource elsewhere that a claim speaks of.
+fn claimant(state: &ExecutionState, claim: &Claim) -> String {
+    let Owner { cluster, namespace, name } = &claim.owner;
+    let place = if *cluster == state.owner.cluster {
+        "of this cluster".to_owned()
+    } else {
+        format!("of another cluster (that whose namespace kube-system has the UID {cluster})")
+    };
+    format!("WorkflowExecution \"{name}\" in namespace \"{namespace}\" {place}")
 }
 
 /// A run was found under an explicit id. If the spec asks for another workflow or input, the status says so and shows
@@ -105,7 +113,10 @@ pub(crate) fn running(state: &ExecutionState, now: Timestamp) -> Decision {
                 settle(state, state.status.clone(), Requeue::OnChange)
             }
             TroubleKind::Unavailable => {
-                let message = format!("The run has started, but its state cannot be read: {}", trouble.message);
+                let message = format!(
+                    "The run has started, but its state cannot be read: {}. The operator goes on asking, less and less often. The run itself is not affected.",
+                    without_stop(&trouble.message)
+                );
                 settle(
                     state,
                     status::state_unreadable(state, Progress::Working, reason::API_UNAVAILABLE, message, now),
@@ -163,8 +174,7 @@ pub(crate) fn gone(state: &ExecutionState, now: Timestamp) -> Decision {
     }
     match conditions::find(&state.status.conditions, MISSING) {
         Some(since) if later(since.last_transition_time.0, LOST_AFTER) < now => {
-            let message =
-                "The API has not known this run for a day, so its outcome is unknown. It was not started again.";
+            let message = "The API has not known this run for a day, so its outcome is unknown. It was not started again. Look it up in Mistral's console before you create another WorkflowExecution.";
             settle(state, status::ended_without_run(state, reason::LOST, message, now), Requeue::OnChange)
         }
         _ => settle(state, status::missing(state, now), Requeue::OnChange),

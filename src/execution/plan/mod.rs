@@ -19,6 +19,7 @@ pub mod refused_writes;
 pub mod result;
 pub mod start;
 pub mod stop;
+pub mod waiting;
 
 #[cfg(test)]
 mod promise_tests;
@@ -31,12 +32,13 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::reasons::execution as reason;
 use crate::execution::phase::{is_finished, is_started};
-use crate::execution::state::ExecutionState;
 use crate::execution::state::ownership::{Ownership, ownership};
 use crate::execution::state::refusals::Write;
+use crate::execution::state::{ExecutionState, Report};
 use crate::platform::requeue::Requeue;
+use crate::text::without_stop;
 use crate::workspace::access::{ConnectionInfo, Workspace};
-use blocked::{claim_unreadable, missing, suspended, waiting, workspace_changed};
+use blocked::{claim_unreadable, missing, suspended, workspace_changed};
 use claim::write;
 use decision::settle;
 pub use decision::{Call, ClusterStep, Decision, Settled, Step};
@@ -69,6 +71,9 @@ fn decide(state: &ExecutionState, now: Timestamp) -> Decision {
     }
     if let Some(decision) = refused_writes::status_refused(state, now) {
         return decision;
+    }
+    if let Report::Queued(place) = state.outcomes.report {
+        return waiting::queued(state, place, now);
     }
     if !state.may_have_started()
         && let Some(decision) = stop::start_forbidden(state, now)
@@ -123,14 +128,18 @@ fn usable_connection(state: &ExecutionState, now: Timestamp) -> Option<&Connecti
 fn without_workspace(state: &ExecutionState, now: Timestamp) -> Decision {
     let name = &state.spec.workspace_ref.name;
     match &state.workspace {
-        Workspace::Ready(_) | Workspace::Pending => settle(state, state.status.clone(), Requeue::OnChange),
+        Workspace::Ready(_) => settle(state, state.status.clone(), Requeue::OnChange),
+        Workspace::Pending => waiting::unchecked(state, now),
         Workspace::NotFound => {
-            let message = format!("There is no Workspace \"{name}\" in this namespace; create it.");
+            let message = format!(
+                "There is no Workspace \"{name}\" in this namespace. Create it, or name another in a new WorkflowExecution; the run starts once the Workspace is ready."
+            );
             missing(state, reason::WORKSPACE_NOT_FOUND, message, Requeue::OnChange, now)
         }
         Workspace::NotReady(why, wait) => {
-            let message = format!("Workspace \"{name}\" is not ready: {why}");
-            waiting(state, *wait, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now)
+            let message =
+                format!("Workspace \"{name}\" is not ready: {}. The operator goes on once it is.", without_stop(why));
+            blocked::waiting(state, *wait, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now)
         }
     }
 }

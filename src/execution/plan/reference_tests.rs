@@ -34,7 +34,7 @@ fn not_ready(workflow: Option<Named>) -> WorkflowRefState {
 }
 
 fn connection() -> ConnectionInfo {
-    ConnectionInfo { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1 }
+    ConnectionInfo { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1, secret: "mistral".into() }
 }
 
 fn state(spec: Value, workflow_ref: WorkflowRefState) -> ExecutionState {

@@ -109,16 +109,17 @@ pub(crate) fn claim_refused(state: &ExecutionState, now: Timestamp) -> Option<De
     let refused = &refusal.refused;
     let so = if state.is_unrecorded() {
         format!(
-            "The API server refuses to record run \"{}\" on this resource, so the run's state is not reported and nothing was started.",
+            "The API server refuses to record run \"{}\" on this resource, so the run's state is not reported and nothing was started",
             state.execution_id()
         )
     } else {
-        "Nothing was started: the API server refuses the claim that this resource needs before the start.".to_owned()
+        "Nothing was started: the API server refuses the claim that this resource needs before the start".to_owned()
     };
+    // The first sentence is repeated where a deadline ends the wait.
     let message = format!(
-        "{so} {} The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
-        advice(refused),
-        refused.said
+        "{so} ({}). {} The operator tries again, less and less often, and at once when the resource changes.",
+        refused.said,
+        advice(refused)
     );
     Some(blocked(state, reason::CLAIM_REFUSED, message, Requeue::After(left), now))
 }

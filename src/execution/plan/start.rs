@@ -10,14 +10,14 @@ use crate::clock::later;
 use crate::execution::claim::{Claim, TAKE_OVER};
 use crate::execution::plan::backoff::{backoff, blocked_retry};
 use crate::execution::plan::blocked::{
-    blocked, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
+    blocked, deployment_not_found, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
 };
 use crate::execution::plan::claim::{is_consent, write};
 use crate::execution::plan::decision::{Call, ClusterStep, Decision, ready_reason, settle};
 use crate::execution::plan::follow::{observe, unread};
 use crate::execution::plan::{input, refused_writes, stop};
 use crate::execution::state::ownership::{Ownership, ownership};
-use crate::execution::state::{ExecutionState, Remote, Sent, Target, WorkflowRefState};
+use crate::execution::state::{ExecutionState, Refusal, Remote, Sent, Target, WorkflowRefState};
 use crate::execution::status;
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::platform::requeue::Requeue;
@@ -74,7 +74,7 @@ pub(crate) fn claim_and_send(
     }
     if state.outcomes.conflicting_claim_until.is_some() {
         let message = format!(
-            "Another WorkflowExecution may have claimed the execution id \"{}\" and started its run. This one waits until the API would show that run, then reads it.",
+            "Another WorkflowExecution may have claimed the execution id \"{}\" and started its run. This one waits until the API would show that run, for about 90 s, and then follows it. There is nothing to do.",
             state.execution_id()
         );
         let status = status::not_started(state, Progress::Working, reason::EXECUTION_ID_CLAIMED, message, now);
@@ -135,7 +135,7 @@ pub(crate) fn resume(state: &ExecutionState, connection: &ConnectionInfo, claim:
     if claim.refused
         && !state.is_refused(claim)
         && !state.doubt(claim).is_zero()
-        && ready_reason(&state.status).is_some()
+        && ready_reason(&state.status).is_some_and(|it| it != reason::QUEUED)
     {
         return settle(state, state.status.clone(), Requeue::After(state.doubt(claim)));
     }
@@ -186,6 +186,12 @@ fn answered(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Option<Dec
         Sent::AlreadyStarted if state.spec.execution_id.is_some() => {
             write(state, Claim { read_only: true, ..claim.clone() }, false)
         }
+        // The workflow may well exist, and the deployment that the spec names not.
+        Sent::Refused(Refusal::TargetNotFound(_))
+            if state.spec.deployment_name.is_some() && state.outcomes.target == Target::NotFetched =>
+        {
+            Decision::Act(Call::GetTarget.into())
+        }
         Sent::NotStarted(trouble) => troubled(state, trouble, now),
         Sent::Refused(refusal) => refused(state, refusal, now),
         Sent::Nothing | Sent::AlreadyStarted | Sent::Unknown(_) => return None,
@@ -195,7 +201,8 @@ fn answered(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Option<Dec
 
 /// The workflow was missing at the last start. One cheap request checks whether it exists now, instead of another claim.
 fn target_missing(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Option<Decision> {
-    let was_missing = ready_reason(&state.status) == Some(reason::TARGET_NOT_FOUND) && state.is_refused(claim);
+    let missing = [reason::TARGET_NOT_FOUND, reason::DEPLOYMENT_NOT_FOUND];
+    let was_missing = ready_reason(&state.status).is_some_and(|it| missing.contains(&it)) && state.is_refused(claim);
     let is_known = matches!(state.workflow_ref, WorkflowRefState::NotNamed | WorkflowRefState::Ready { .. });
     if !was_missing || !is_known {
         return None;
@@ -204,6 +211,7 @@ fn target_missing(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Opti
         Target::NotFetched => Some(Decision::Act(Call::GetTarget.into())),
         Target::Unknown(trouble) => Some(troubled(state, trouble, now)),
         Target::Absent => Some(settle(state, state.status.clone(), blocked_retry(state))),
+        Target::NoDeployment { .. } => Some(deployment_not_found(state, now)),
         Target::Exists => None,
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::conditions::{self, READY, STARTED};
 use crate::api::reasons::execution as reason;
 use crate::api::{Shutdown, WorkflowExecutionStatus as Status};
-use crate::clock::{CLOCK_SKEW, later};
+use crate::clock::{CLOCK_SKEW, later, moment_text};
 use crate::execution::claim::{Claim, SEND_WITHIN, StopFor};
 use crate::execution::phase::{is_finished, is_started};
 use crate::execution::plan::backoff::{asked_to_wait, backoff};
@@ -24,21 +24,32 @@ use crate::execution::status;
 use crate::mistral::wire::Execution;
 use crate::mistral::{Error, Trouble, TroubleKind};
 use crate::platform::requeue::Requeue;
+use crate::text::{first_sentence, without_stop};
+
+/// The longest account of what a start waited for, in bytes.
+const MAX_CAUSE: usize = 2048;
 
 /// Ends the execution without a run if nothing may be started any more; none if a start is allowed.
 pub(crate) fn start_forbidden(state: &ExecutionState, now: Timestamp) -> Option<Decision> {
     let (reason, message) = match state.spec.shutdown {
-        Some(Shutdown::Cancel) => (reason::CANCELED, "spec.shutdown was set before the run started.".to_owned()),
-        Some(Shutdown::Terminate) => (reason::TERMINATED, "spec.shutdown was set before the run started.".to_owned()),
+        Some(shutdown) => {
+            let reason = if shutdown == Shutdown::Cancel { reason::CANCELED } else { reason::TERMINATED };
+            let message = "spec.shutdown was set before the run started, so it never starts. To run the workflow, create another WorkflowExecution.";
+            return Some(settle(state, status::stopped_before_start(state, reason, message, now), Requeue::OnChange));
+        }
         None if starting_deadline(state).is_some_and(|deadline| deadline <= now) => {
             let seconds = state.spec.starting_deadline_seconds.unwrap_or_default();
-            let mut message = format!("The run had not started within {seconds} s of the resource's creation.");
+            let mut message = format!(
+                "The run had not started within {seconds} s of the resource's creation (spec.startingDeadlineSeconds), and never will. To run the workflow, create another WorkflowExecution."
+            );
             let ready = conditions::find(&state.status.conditions, READY);
             if let Some(obstacle) = ready.filter(|ready| ready.reason != reason::STARTING_DEADLINE_EXCEEDED) {
-                message = format!("{message} Cause: {}", obstacle.message);
+                // What is said there about the next try no longer holds.
+                let cause = first_sentence(&obstacle.message, MAX_CAUSE);
+                message = format!("{message} What it waited for ({}): {cause}", obstacle.reason);
             } else if let Some(refusal) = &state.memory.refusals.claim {
                 // The status that would have reported this may have been refused as well.
-                message = format!("{message} Cause: the API server refused the claim: {}", refusal.refused.said);
+                message = format!("{message} The API server refused the claim: {}", refusal.refused.said);
             }
             (reason::STARTING_DEADLINE_EXCEEDED, message)
         }
@@ -91,21 +102,26 @@ pub(crate) fn stop(state: &ExecutionState, run: &Execution, now: Timestamp) -> O
         Some(Ok(()) | Err(Error::NotFound(_) | Error::Conflict(_))) => None,
         Some(Err(error)) => Some(Trouble::from(error.clone())),
     };
-    let mut message = match (cause, call) {
-        (StopFor::Shutdown, StopCall::Cancel) => "spec.shutdown was set; the run has been asked to stop.",
-        (StopFor::Shutdown, StopCall::Terminate) => "spec.shutdown was set; the run is being terminated.",
-        (StopFor::Deadline, StopCall::Cancel) => {
-            "The run has exceeded spec.activeDeadlineSeconds; it has been asked to stop."
+    let cause = match cause {
+        StopFor::Shutdown => "spec.shutdown is set",
+        StopFor::Deadline => "The run has taken longer than spec.activeDeadlineSeconds",
+    };
+    let mut message = match call {
+        StopCall::Cancel => format!(
+            "{cause}, and the run was asked to stop. If it goes on until {}, the operator terminates it (spec.terminationGracePeriodSeconds).",
+            moment_text(grace)
+        ),
+        StopCall::Terminate => {
+            format!("{cause}, and the operator terminates the run. It polls the run until it has ended.")
         }
-        (StopFor::Deadline, StopCall::Terminate) => {
-            "The run has exceeded spec.activeDeadlineSeconds; it is being terminated."
-        }
-    }
-    .to_owned();
+    };
     let requeue = match &trouble {
         Some(trouble) if trouble.kind != TroubleKind::Unavailable => return Some(troubled(state, trouble, now)),
         Some(trouble) => {
-            message = format!("The run has to stop, but the API cannot be used now: {}", trouble.message);
+            message = format!(
+                "The run has to stop, but the API cannot be used now: {}. The operator tries again within 30 s, or when the pause that the API asks for is over.",
+                without_stop(&trouble.message)
+            );
             Requeue::Retry(backoff(state, 2, 30).max(asked_to_wait(Some(trouble))))
         }
         None => Requeue::After(next_look(since, grace, terminate, now)),
@@ -138,7 +154,7 @@ fn why(state: &ExecutionState, claim: &Claim, status: &Status, now: Timestamp) -
         .or_else(|| active_deadline(state, status).filter(|deadline| *deadline <= now).map(|_| StopFor::Deadline))
 }
 
-fn starting_deadline(state: &ExecutionState) -> Option<Timestamp> {
+pub(crate) fn starting_deadline(state: &ExecutionState) -> Option<Timestamp> {
     state
         .spec
         .starting_deadline_seconds

@@ -24,7 +24,7 @@ use crate::mistral::ExecuteTarget;
 use crate::platform::apiserver::written_by_us;
 use crate::workspace::access::{ConnectionInfo, Workspace};
 pub use memory::{Instance, Memory};
-pub use outcomes::{Comparison, FailureText, Outcomes, Remote, StopCall, Target, failure_text};
+pub use outcomes::{Comparison, FailureText, Outcomes, Remote, Report, StopCall, Target, failure_text};
 pub use start_answer::{Refusal, Sent};
 use tracked::tracked_by;
 pub use workflow_ref::{Named, WorkflowRefState};
@@ -162,6 +162,13 @@ impl ExecutionState {
         {
             self.memory.claim = Some(Box::new(self.known(claim)));
         }
+    }
+
+    /// The workflow as the spec names it, until the API tells its name.
+    pub(crate) fn workflow_of_spec(&self) -> Option<String> {
+        let resolved = self.workflow_ref.workflow().map(|workflow| &workflow.name);
+        let named = resolved.or(self.spec.workflow_ref.as_ref().map(|named| &named.name));
+        named.or(self.spec.workflow_identifier.as_ref()).or(self.spec.registration_id.as_ref()).cloned()
     }
 
     /// The workflow or registration to run.

@@ -6,6 +6,7 @@ use super::input::sources::Input;
 use super::start_answer::Sent;
 use crate::mistral::wire::{Event, Execution};
 use crate::mistral::{Error, Trouble};
+use crate::throttle::Place;
 
 /// What the steps of this reconcile have found out.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +15,8 @@ pub struct Outcomes {
     pub conflicting_claim_until: Option<Timestamp>,
     /// The claim was written in this reconcile, so its call may be sent in it.
     pub claimed_this_reconcile: bool,
+    /// Whether a status that only says why the execution waits may be written.
+    pub report: Report,
     /// The outcome of the call that starts the run.
     pub sent: Sent,
     /// The reconcile has already waited for the accepted run to end.
@@ -26,6 +29,17 @@ pub struct Outcomes {
     /// The answer to the call that stops the run.
     pub stopped: Option<Result<(), Error>>,
     pub comparison: Comparison,
+}
+
+/// Whether a status that only says why the execution waits may be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Report {
+    /// Not asked in this reconcile.
+    #[default]
+    NotAsked,
+    Allowed,
+    /// It may, and the execution waits in the queue of its API key.
+    Queued(Place),
 }
 
 /// What the API knows about the run. Unknown is not the same as absent.
@@ -65,6 +79,13 @@ pub enum Target {
     #[default]
     NotFetched,
     Exists,
+    /// The workflow exists, and no live worker of the deployment that the spec names serves it.
+    NoDeployment {
+        /// Whether that deployment has ever registered the workflow.
+        is_known: bool,
+        /// The deployments whose live workers serve the workflow.
+        active: Vec<String>,
+    },
     Absent,
     /// No answer was conclusive.
     Unknown(Trouble),

@@ -27,6 +27,8 @@ pub struct ResultObject {
     pub text: String,
     /// How the API has encoded the result, if it has.
     pub encoding: Option<String>,
+    /// The name of the run's workflow.
+    pub workflow: Option<String>,
 }
 
 /// Leaves out the result.
@@ -144,6 +146,7 @@ pub(crate) fn destination(state: &ExecutionState, run: &Execution) -> ResultDest
             name: name.to_owned(),
             text: shown.text().to_owned(),
             encoding: encoding(result),
+            workflow: run.workflow_name.clone().or_else(|| state.workflow_of_spec()),
         }),
         None => ResultDestination::Status(shown, redacted),
     }

@@ -70,9 +70,9 @@ impl ExecutionState {
     }
 
     /// The workflow or registration was fetched from the API.
-    pub fn target_fetched(&mut self, outcome: Result<(), Error>) {
+    pub fn target_fetched(&mut self, outcome: Result<Target, Error>) {
         self.outcomes.target = match outcome {
-            Ok(()) => Target::Exists,
+            Ok(target) => target,
             Err(Error::NotFound(_)) => Target::Absent,
             Err(error) => Target::Unknown(Trouble::from(error)),
         };

@@ -2,16 +2,19 @@
 
 mod result;
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{
     self, COMPLETE, ConditionStatus, EDITED, EXPIRED, FAILED, MISSING, Progress, READY, RESULT_NOT_WRITTEN, STARTED,
     Writer,
 };
 use crate::api::execution::Failure;
 use crate::api::reasons::execution as reason;
+use crate::api::{Shutdown, WorkflowExecutionStatus as Status};
+use crate::clock::{duration_text, moment_text};
 use crate::execution::claim::{ClaimAnnotation, StopFor};
 use crate::execution::phase::is_started;
 use crate::execution::state::{Comparison, ExecutionState, WorkflowRefState};
@@ -22,7 +25,7 @@ use crate::platform::refused::{Cause, Refused};
 pub fn not_started(state: &ExecutionState, wait: Progress, reason: &str, message: String, now: Timestamp) -> Status {
     let started = if state.may_have_started() { ConditionStatus::Unknown } else { ConditionStatus::False };
     let mut status = base(state);
-    writer(state, now).set(&mut status.conditions, STARTED, started, reason, &message);
+    writer(state, now).set_short(&mut status.conditions, STARTED, started, reason, &message);
     writer(state, now).unready(&mut status.conditions, wait, reason, &message);
     status
 }
@@ -45,17 +48,34 @@ pub fn running(state: &ExecutionState, run: &Execution, now: Timestamp) -> Statu
     let mut status = of_run(state, run, now);
     started(&mut status, state, now);
     conditions::remove(&mut status.conditions, MISSING);
-    let message = match &state.workflow_ref {
+    let message = running_message(state, &status);
+    writer(state, now).unready(&mut status.conditions, Progress::Working, reason::RUNNING, &message);
+    status
+}
+
+/// Since when the run goes on, whether a worker is there, and what ends it. No number in it grows: each change would
+/// be a write.
+fn running_message(state: &ExecutionState, status: &Status) -> String {
+    let since = status.start_time.as_ref().map_or_else(
+        || "The run goes on".to_owned(),
+        |start| format!("The run started at {} and goes on", moment_text(start.0)),
+    );
+    let mut message = match &state.workflow_ref {
         _ if state.is_reading() && state.spec.shutdown.is_some() => {
-            "The run goes on; this resource does not own it, so spec.shutdown does not stop it."
+            return format!(
+                "{since}; this resource does not own it, so spec.shutdown does not stop it. Stop it at Mistral, or where it was started."
+            );
         }
         WorkflowRefState::Ready { active: Some(false), .. } => {
-            "The run goes on, or waits: no live worker serves its workflow; start its worker."
+            format!("{since}, or waits: no live worker serves its workflow. Start its worker.")
         }
-        _ => "The run goes on.",
+        WorkflowRefState::Ready { active: Some(true), .. } => format!("{since}. A live worker serves its workflow."),
+        _ => format!("{since}. If it makes no progress, check that a worker serves its workflow."),
     };
-    writer(state, now).unready(&mut status.conditions, Progress::Working, reason::RUNNING, message);
-    status
+    if let Some(seconds) = state.spec.active_deadline_seconds.filter(|_| !state.is_reading()) {
+        message += &format!(" The operator stops it once it has taken {seconds} s (spec.activeDeadlineSeconds).");
+    }
+    message
 }
 
 /// The run has ended, but its details are still being read. Clients that wait for the end must not see it earlier.
@@ -79,6 +99,7 @@ pub fn ended(state: &ExecutionState, run: &Execution, failure_text: Option<&str>
     started(&mut status, state, now);
     conditions::remove(&mut status.conditions, MISSING);
     status.end_time = Some(Time(run.end_time.unwrap_or(now)));
+    status.duration = duration(&status).map(duration_text);
     if run.status.as_deref() == Some("COMPLETED") {
         let mut message = result::keep(&mut status, state, run, now);
         // A client that waits for this condition alone must learn that the run is not this resource's own.
@@ -92,22 +113,69 @@ pub fn ended(state: &ExecutionState, run: &Execution, failure_text: Option<&str>
         writer(state, now).ready(&mut status.conditions, reason, &message);
         return status;
     }
+    let stopped = matches!(run.status.as_deref(), Some("CANCELED" | "TERMINATED"));
+    let asked = stopped && stopped_for(state) == Some(StopFor::Shutdown);
     let (reason, what) = match run.status.as_deref() {
         Some("CANCELED" | "TERMINATED") if stopped_for(state) == Some(StopFor::Deadline) => {
-            (reason::DEADLINE_EXCEEDED, "The run exceeded spec.activeDeadlineSeconds and was stopped.")
+            (reason::DEADLINE_EXCEEDED, stopped_by(state, run))
         }
-        Some("CANCELED") => (reason::CANCELED, "The run was canceled."),
-        Some("TERMINATED") => (reason::TERMINATED, "The run was terminated."),
+        Some("CANCELED") => (reason::CANCELED, stopped_by(state, run)),
+        Some("TERMINATED") => (reason::TERMINATED, stopped_by(state, run)),
         Some("TIMED_OUT") => (
             reason::TIMED_OUT,
-            "The run exceeded its execution timeout; raise it in the worker's code if the run needs longer.",
+            "The run exceeded its execution timeout. Raise it in the worker's code if the run needs longer.".to_owned(),
         ),
         _ => (
             reason::WORKFLOW_FAILED,
-            "The run failed, and the API has no text that says why; look at its trace in Mistral's console.",
+            "The run failed, and the API has no text that says why. Look at its trace in Mistral's console.".to_owned(),
         ),
     };
-    failed(status, state, reason, failure_text.unwrap_or(what), now)
+    let status = failed(status, state, reason, failure_text.unwrap_or(&what), now);
+    if asked { as_requested(status, state, now) } else { status }
+}
+
+/// Who stopped the run, and how.
+fn stopped_by(state: &ExecutionState, run: &Execution) -> String {
+    let terminated = run.status.as_deref() == Some("TERMINATED");
+    let grace = state.spec.termination_grace_period_seconds;
+    let seconds = state.spec.active_deadline_seconds.unwrap_or_default();
+    let ignored =
+        format!("did not stop within the {grace} s of spec.terminationGracePeriodSeconds, and was terminated");
+    match (stopped_for(state), terminated) {
+        (Some(StopFor::Deadline), false) => {
+            format!(
+                "The run took longer than the {seconds} s of spec.activeDeadlineSeconds, and the operator canceled it."
+            )
+        }
+        (Some(StopFor::Deadline), true) => {
+            format!("The run took longer than the {seconds} s of spec.activeDeadlineSeconds, {ignored}.")
+        }
+        (Some(StopFor::Shutdown), false) => "The run was canceled, as spec.shutdown asked.".to_owned(),
+        (Some(StopFor::Shutdown), true) if state.spec.shutdown == Some(Shutdown::Terminate) => {
+            "The run was terminated, as spec.shutdown asked.".to_owned()
+        }
+        (Some(StopFor::Shutdown), true) => format!("The run was to be canceled (spec.shutdown), {ignored}."),
+        (None, _) => {
+            let what = if terminated { "terminated" } else { "canceled" };
+            format!(
+                "The run was {what} at Mistral, not by this operator. To run the workflow again, create another WorkflowExecution."
+            )
+        }
+    }
+}
+
+/// The end is the one that the spec asks for, so nobody has to act. kstatus takes a resource that is not ready for one
+/// that needs somebody, or is at work for ever.
+fn as_requested(mut status: Status, state: &ExecutionState, now: Timestamp) -> Status {
+    if let Some(Failure { reason, message }) = status.failure.clone() {
+        writer(state, now).ready(&mut status.conditions, &reason, &message);
+    }
+    status
+}
+
+/// The execution was stopped, as its spec asks, before there was a run.
+pub fn stopped_before_start(state: &ExecutionState, reason: &str, message: &str, now: Timestamp) -> Status {
+    as_requested(ended_without_run(state, reason, message, now), state, now)
 }
 
 /// The run has ended. Its result is written once the API server accepts a status again.
@@ -148,7 +216,7 @@ pub fn ended_without_run(state: &ExecutionState, reason: &str, message: &str, no
     let mut status = base(state);
     status.end_time = Some(Time(now));
     if !is_started(&state.status) {
-        writer(state, now).set(&mut status.conditions, STARTED, ConditionStatus::False, reason, message);
+        writer(state, now).set_short(&mut status.conditions, STARTED, ConditionStatus::False, reason, message);
     }
     failed(status, state, reason, message, now)
 }
@@ -157,7 +225,7 @@ pub fn ended_without_run(state: &ExecutionState, reason: &str, message: &str, no
 pub fn missing(state: &ExecutionState, now: Timestamp) -> Status {
     let mut status = base(state);
     started(&mut status, state, now);
-    let message = "The API no longer knows this run. It is never started again; if the API does not find it within a day, the execution fails as Lost.";
+    let message = "The API no longer knows this run. The operator goes on looking for it for a day, and then the execution fails as Lost. The run is never started again. Ask Mistral.";
     writer(state, now).set(&mut status.conditions, MISSING, ConditionStatus::True, reason::MISSING, message);
     writer(state, now).unready(&mut status.conditions, Progress::Working, reason::MISSING, message);
     status
@@ -215,7 +283,7 @@ fn stopped_for(state: &ExecutionState) -> Option<StopFor> {
 /// The run is being stopped before the resource goes.
 pub fn deleting(state: &ExecutionState, now: Timestamp) -> Status {
     let mut status = base(state);
-    let message = "The resource is being deleted; its run is being stopped first.";
+    let message = "The resource is being deleted, and the operator stops its run first. The resource goes after 5 minutes at the latest.";
     writer(state, now).unready(&mut status.conditions, Progress::Working, reason::STOPPING, message);
     status
 }
@@ -227,7 +295,18 @@ fn base(state: &ExecutionState) -> Status {
     if state.claim_exists() {
         status.execution_id = Some(state.execution_id());
     }
+    // Only if there is none yet: a name that gets better is no reason to write.
+    status.workflow_name = status.workflow_name.or_else(|| state.workflow_of_spec());
     status
+}
+
+/// How long the run took.
+fn duration(status: &Status) -> Option<Duration> {
+    let told = status.duration_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    told.or_else(|| {
+        let (start, end) = (status.start_time.as_ref()?.0, status.end_time.as_ref()?.0);
+        Duration::try_from(end.duration_since(start)).ok()
+    })
 }
 
 /// The status, updated with what the API says about the run.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kube::{Resource, ResourceExt};
 
-use crate::api::{ManagementPolicy, Workflow, WorkflowDeletionPolicy, WorkflowSpec, WorkspaceRef};
+use crate::api::{ManagementPolicy, Workflow, WorkflowDeletionPolicy, WorkflowSpec, WorkspaceRef, labels};
 use crate::mistral::wire::WorkflowRow;
 use crate::platform::names::PROGRAM;
 use crate::platform::watch;
@@ -108,7 +108,7 @@ fn is_untouched(workflow: &Workflow, workspace: &str, from: Option<&str>) -> boo
     let empty = |list: Option<usize>| list.unwrap_or_default() == 0;
     meta.generation == Some(1)
         && meta.deletion_timestamp.is_none()
-        && meta.labels.as_ref() == Some(&labels())
+        && meta.labels.as_ref().is_some_and(|labels| is_labelled_by_us(labels, workflow))
         && meta.annotations.as_ref() == Some(&annotations(Some(from)))
         && empty(meta.finalizers.as_ref().map(Vec::len))
         && empty(meta.owner_references.as_ref().map(Vec::len))
@@ -130,13 +130,25 @@ fn resource(row: &WorkflowRow, workspace: &str, from: Option<&str>) -> Workflow 
     };
     let mut workflow = Workflow::new(&safe_name(&row.name, &row.id), spec);
     let meta = workflow.meta_mut();
-    meta.labels = Some(labels());
+    meta.labels = Some(labelled(Some(&row.name), workspace));
     meta.annotations = Some(annotations(from));
     workflow
 }
 
-fn labels() -> BTreeMap<String, String> {
-    BTreeMap::from([(watch::MANAGED_BY.to_owned(), PROGRAM.to_owned()), (DISCOVERED.to_owned(), "true".to_owned())])
+fn labelled(workflow: Option<&str>, workspace: &str) -> BTreeMap<String, String> {
+    let mut labels = labels::of(workflow, workspace);
+    labels.insert(watch::MANAGED_BY.to_owned(), PROGRAM.to_owned());
+    labels.insert(DISCOVERED.to_owned(), "true".to_owned());
+    labels
+}
+
+/// Whether these are the labels that discovery gave this resource. The workflow is gone from the list, so its name is
+/// known only from the label, and the resource's own name confirms it.
+fn is_labelled_by_us(found: &BTreeMap<String, String>, workflow: &Workflow) -> bool {
+    let (spec, name) = (&workflow.spec, found.get(labels::WORKFLOW));
+    let id = spec.identifier.as_deref().unwrap_or_default();
+    let is_its_name = name.is_none_or(|name| safe_name(name, id) == workflow.name_any());
+    is_its_name && *found == labelled(name.map(String::as_str), &spec.workspace_ref.name)
 }
 
 fn annotations(from: Option<&str>) -> BTreeMap<String, String> {
@@ -260,6 +272,8 @@ mod tests {
         for (what, change) in [
             ("edited", (|it| it["metadata"]["generation"] = json!(2)) as fn(&mut Value)),
             ("labelled", |it| it["metadata"]["labels"]["team"] = json!("a")),
+            ("relabelled", |it| it["metadata"]["labels"][labels::WORKFLOW] = json!("other")),
+            ("relabelled", |it| it["metadata"]["labels"][labels::WORKSPACE] = json!("other")),
             ("annotated", |it| it["metadata"]["annotations"]["note"] = json!("a")),
             ("applied", |it| {
                 it["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = json!("{}");

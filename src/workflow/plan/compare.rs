@@ -58,7 +58,7 @@ pub(super) fn compare(
         let status = status::ready(state, workflow, reason::IN_SYNC, "The workflow matches the spec.", now);
         return in_order(state, status, now);
     }
-    let message = status::contested_message(&held);
+    let message = status::contested_message(&held, &state.others);
     let mut status = status::unready(state, Progress::Stalled, reason::CONTESTED, &message, now);
     status::contested(&mut status, state, &held, now);
     let due = held.iter().filter_map(|field| held_until(state, *field, workflow, now)).min();

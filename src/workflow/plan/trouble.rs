@@ -8,13 +8,15 @@ use crate::api::conditions::Progress;
 use crate::api::reasons::workflow as reason;
 use crate::mistral::{Trouble, TroubleKind};
 use crate::platform::requeue::{Requeue, backoff};
+use crate::text::without_stop;
 use crate::workflow::fields::{self, Field};
 use crate::workflow::state::{Remote, WorkflowState};
 use crate::workflow::status;
+use crate::workspace::access::key_text;
 
 pub(super) fn not_found(state: &WorkflowState, now: Timestamp) -> Decision {
     let message = format!(
-        "The API does not know workflow \"{}\"; start the worker that registers it, or correct spec.identifier in a new resource.",
+        "The API does not know workflow \"{}\". To register it, start the worker that has it, or correct spec.identifier in a new resource. The operator looks again within an hour, and sooner where a list shows the workflow.",
         state.identifier
     );
     let mut absent = state.clone();
@@ -29,21 +31,36 @@ pub(super) fn troubled(state: &WorkflowState, trouble: &Trouble, now: Timestamp)
     let patience = Requeue::Retry(backoff(state.memory.retries.in_a_row, &state.uid, 30, 300));
     match kind {
         TroubleKind::Unavailable => {
-            let message = format!("The API cannot be used now; the operator tries again: {message}");
+            let message = format!(
+                "The API cannot be used now: {}. The operator tries again within a minute, or when the pause that the API asks for is over.",
+                without_stop(message)
+            );
             let status = status::unready(state, Progress::Working, reason::API_UNAVAILABLE, &message, now);
             let wait = backoff(state.memory.retries.in_a_row, &state.uid, 2, 60).max(retry_after.unwrap_or_default());
             settle(state, status, Requeue::Retry(wait))
         }
         TroubleKind::Unauthorized => {
-            let name = &state.spec.workspace_ref.name;
-            let message = format!("The API refused the key of Workspace \"{name}\"; correct its Secret: {message}");
+            let message = format!(
+                "The API refuses {}: {}. Put a valid key there. The operator tries again within 5 minutes, and at once with another key.",
+                key(state),
+                without_stop(message)
+            );
             blocked(state, reason::CREDENTIAL_REFUSED, &message, patience, now)
         }
         TroubleKind::Refused => {
-            let message = format!("The API refused to show the workflow: {message}");
+            let message = format!(
+                "The API refuses to show the workflow: {}. If it says 403, give {} the right to read workflows in Mistral's console, or put another key there. The operator tries again within 5 minutes.",
+                without_stop(message),
+                key(state)
+            );
             blocked(state, reason::REQUEST_REFUSED, &message, patience, now)
         }
     }
+}
+
+/// Where the key comes from.
+fn key(state: &WorkflowState) -> String {
+    key_text(state.workspace.connection().or(state.stop_with.as_ref()), &state.spec.workspace_ref.name)
 }
 
 pub(super) fn change_failed(state: &WorkflowState, fields: &[Field], trouble: &Trouble, now: Timestamp) -> Decision {
@@ -51,9 +68,10 @@ pub(super) fn change_failed(state: &WorkflowState, fields: &[Field], trouble: &T
         return troubled(state, trouble, now);
     }
     let message = format!(
-        "The API refused to set {}; correct the spec, or leave the field out: {}",
+        "The API refuses to set {}: {}. Correct the field in the spec, or leave it out. If it says 403, give {} the right to change workflows. The operator tries again within an hour.",
         fields::names(fields),
-        trouble.message
+        without_stop(&trouble.message),
+        key(state)
     );
     blocked(
         state,

@@ -69,6 +69,18 @@ fn contested() -> WorkflowState {
 }
 
 #[test]
+fn a_contest_names_the_other_workflow_of_this_cluster() {
+    let of = |others: Vec<String>| {
+        let state = WorkflowState { others, ..contested() };
+        let end = settled(&answered(state, json!({ "tags": ["theirs"] })), at(300));
+        find(&end.status.conditions, READY).unwrap().message.clone()
+    };
+    let message = of(vec!["Workflow \"theirs\" in namespace \"team-b\"".into()]);
+    assert!(message.contains("Workflow \"theirs\" in namespace \"team-b\", which manages the same"), "{message}");
+    assert!(of(Vec::new()).contains("perhaps a worker"), "{}", of(Vec::new()));
+}
+
+#[test]
 fn an_edit_ends_the_contest_whichever_way_it_goes() {
     for spec in [json!({}), json!({ "tags": ["theirs"] })] {
         let agreed = WorkflowState { generation: Some(2), spec: wanting(spec.clone()).spec, ..contested() };

@@ -29,7 +29,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn connection() -> ConnectionInfo {
-    ConnectionInfo { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1 }
+    ConnectionInfo { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1, secret: "mistral".into() }
 }
 
 /// All times in these tests are seconds after the creation of the resource.

@@ -7,12 +7,18 @@ use mistral_workflows_operator::api::crds;
 use super::*;
 
 #[tokio::test]
-async fn field_selectors_find_the_runs_of_a_workflow_and_of_a_registration() {
+async fn field_selectors_find_the_runs_of_a_workflow_a_registration_and_a_status() {
     let world = World::bare("selectors").await;
     world.execute("echo", echo(json!({}))).await;
     world.execute("slow", json!({ "workflowIdentifier": "slow" })).await;
     world.execute("pinned", json!({ "registrationId": REGISTRATION })).await;
+    let status = json!({ "status": { "status": "RUNNING", "workflowName": "report" } });
+    executions(&world).patch_status("pinned", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     for (selector, expected) in [
+        ("status.status=RUNNING".to_owned(), vec!["pinned"]),
+        ("status.status!=RUNNING".to_owned(), vec!["echo", "slow"]),
+        ("status.workflowName=report".to_owned(), vec!["pinned"]),
+        ("status.workflowName=report,status.status=COMPLETED".to_owned(), vec![]),
         ("spec.workflowIdentifier=echo".to_owned(), vec!["echo"]),
         ("spec.workflowIdentifier!=echo".to_owned(), vec!["pinned", "slow"]),
         (format!("spec.registrationId={REGISTRATION}"), vec!["pinned"]),
@@ -51,9 +57,9 @@ async fn kubectl_get_shows_whether_it_is_well_and_what_it_does() {
     world.execute("run", echo(json!({}))).await;
     world.execute("pinned", json!({ "registrationId": REGISTRATION })).await;
     let status = json!({ "status": {
-        "status": "RUNNING", "executionId": "run-1",
+        "status": "COMPLETED", "executionId": "run-1", "workflowName": "echo", "duration": "1m30s",
         "conditions": [{
-            "type": "Ready", "status": "False", "reason": "Running", "message": "it runs",
+            "type": "Ready", "status": "True", "reason": "Completed", "message": "It has completed.",
             "lastTransitionTime": "2026-01-01T00:00:00Z",
         }],
     }});
@@ -65,17 +71,18 @@ async fn kubectl_get_shows_whether_it_is_well_and_what_it_does() {
         table(&text)
     };
     let lines = kubectl(&["get", "mwfx"]).await;
-    assert_eq!(lines[0], "NAME WORKFLOW REF STATUS READY REASON AGE");
-    assert!(lines[2].starts_with("run echo RUNNING False Running "), "{lines:?}");
+    assert_eq!(lines[0], "NAME WORKFLOW STATUS REASON DURATION AGE");
+    assert!(lines[2].starts_with("run echo COMPLETED Completed 1m30s "), "{lines:?}");
     let lines = kubectl(&["get", "workflowexecutions", "-o", "wide"]).await;
-    assert_eq!(lines[0], "NAME WORKFLOW REF STATUS READY REASON EXECUTION ID REGISTRATION MESSAGE AGE");
-    assert!(lines[1].starts_with("pinned ") && lines[1].contains(REGISTRATION), "{lines:?}");
-    assert!(lines[2].starts_with("run echo RUNNING False Running run-1 it runs "), "{lines:?}");
+    assert_eq!(lines[0], "NAME WORKFLOW STATUS REASON DURATION AGE EXECUTION ID WORKSPACE MESSAGE");
+    assert!(lines[1].starts_with("pinned ") && lines[1].ends_with(" default"), "{lines:?}");
+    assert!(lines[2].starts_with("run echo COMPLETED Completed 1m30s "), "{lines:?}");
+    assert!(lines[2].ends_with(" run-1 default It has completed."), "the message is whole, and last: {lines:?}");
     let lines = kubectl(&["get", "mws"]).await;
     assert_eq!(lines[0], "NAME READY REASON AGE");
     assert!(lines[1].starts_with("default "), "{lines:?}");
     let lines = kubectl(&["get", "workspaces", "-o", "wide"]).await;
-    assert_eq!(lines[0], "NAME READY REASON URL WORKFLOWS WORKSPACE ID AGE");
+    assert_eq!(lines[0], "NAME READY REASON AGE URL WORKFLOWS WORKSPACE ID MESSAGE");
     assert!(lines[1].contains(&world.api.url), "{lines:?}");
     let lines = kubectl(&["get", "mistral", "-o", "name"]).await;
     assert_eq!(

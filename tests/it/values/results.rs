@@ -28,6 +28,9 @@ async fn a_result_is_where_the_spec_wants_it_when_the_run_completes() {
         assert_eq!(result, input);
         let [owner] = &metadata.owner_references.unwrap()[..] else { panic!("one owner") };
         assert_eq!((Some(&owner.uid), owner.controller), (created.uid().as_ref(), Some(true)));
+        let labels = metadata.labels.unwrap();
+        assert_eq!(labels["workflows.mistral.ai/workflow"], "echo");
+        assert_eq!(labels["workflows.mistral.ai/workspace"], "default");
         let named = Some(ResultRef { kind, name: format!("{name}-result") });
         assert_eq!((status(&done).result_ref, status(&done).result), (named, None));
         assert_eq!(status(&done).result_bytes, Some(i64::try_from(input.to_string().len()).unwrap()));

@@ -41,6 +41,12 @@ fn kind(crd: &Value, page: &mut String) {
         columns(false),
         columns(true),
     );
+    let selectable: Vec<String> = list(&version["selectableFields"])
+        .map(|field| format!("`{}`", text(&field["jsonPath"]).trim_start_matches('.')))
+        .collect();
+    if !selectable.is_empty() {
+        *page += &format!("`--field-selector` takes: {}.\n", selectable.join(", "));
+    }
     let mut rules = rules_of("the resource", schema);
     for part in ["spec", "status"] {
         let mut rows = Vec::new();

@@ -39,7 +39,8 @@ pub fn tenants(page: &str) -> Result<String> {
 
 /// Draws a figure of a restart, for each number of finished executions: with them in the watch, and without.
 pub fn finished(page: &str, figure: &str) -> Result<String> {
-    let (_, table) = page.split_once("| finished executions |").ok_or("The page has no table of finished executions.")?;
+    let (_, table) =
+        page.split_once("| finished executions |").ok_or("The page has no table of finished executions.")?;
     let (watched, left) =
         (figures(table, &format!("{figure}, in the watch"))?, figures(table, &format!("{figure}, outside of it"))?);
     let groups: Vec<(String, Vec<f64>)> = ["1,000 finished", "10,000 finished", "100,000 finished"]

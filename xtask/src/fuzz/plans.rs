@@ -7,11 +7,12 @@ use k8s_openapi::jiff::Timestamp;
 use mistral_workflows_operator::api::values::Kind;
 use mistral_workflows_operator::api::{Workflow, WorkflowExecution, WorkflowExecutionStatus};
 use mistral_workflows_operator::execution::plan::{Call, ClusterStep, Decision, Step, plan};
+use mistral_workflows_operator::execution::state;
 use mistral_workflows_operator::execution::state::input::{Input, Source, Sources, wanted};
 use mistral_workflows_operator::execution::state::outcomes::ResultWrite;
 use mistral_workflows_operator::execution::state::result;
 use mistral_workflows_operator::execution::state::{
-    Comparison, ExecutionState, Instance, Memory, References, WorkflowRefState,
+    Comparison, ExecutionState, Instance, Memory, References, Report, WorkflowRefState,
 };
 use mistral_workflows_operator::mistral::wire::{Event, Execution, Registration};
 use mistral_workflows_operator::mistral::{ApiError, Error, answer};
@@ -64,7 +65,12 @@ const REGISTRATIONS: &str = r#"{"workflow_registrations":[{"id":"r","workflow_id
 const STEPS: usize = 40;
 
 fn connection() -> ConnectionInfo {
-    ConnectionInfo { origin: "https://api.mistral.ai".into(), workspace_id: Some("ws".into()), epoch: 1 }
+    ConnectionInfo {
+        origin: "https://api.mistral.ai".into(),
+        workspace_id: Some("ws".into()),
+        epoch: 1,
+        secret: "mistral".into(),
+    }
 }
 
 fn not_found() -> Error {
@@ -130,7 +136,7 @@ fn pass(mut state: ExecutionState, remote: &Remote, now: Timestamp, quotes: bool
             Step::Cluster(ClusterStep::Leave { .. } | ClusterStep::Release { .. } | ClusterStep::Delete) => {
                 return None;
             }
-            Step::Call(Call::GetTarget) => state.target_fetched(Ok(())),
+            Step::Call(Call::GetTarget) => state.target_fetched(Ok(state::Target::Exists)),
             Step::Call(Call::Compare) => state.compared(Comparison::Same),
             Step::Call(Call::GetRun) if exists => state.fetched(remote.run.clone()),
             Step::Call(Call::GetRun) => state.fetched(absent()),
@@ -143,6 +149,7 @@ fn pass(mut state: ExecutionState, remote: &Remote, now: Timestamp, quotes: bool
                 state.sent(remote.run.clone());
             }
             Step::Cluster(ClusterStep::Linger) => state.lingered(None),
+            Step::Cluster(ClusterStep::MayReport) => state.outcomes.report = Report::Allowed,
             Step::Call(Call::ReadFailure) => state.failure_read(Ok(remote.events.clone())),
             Step::Cluster(ClusterStep::WriteResult) => {
                 let wanted = result::wanted(&state).expect("a result that is to be written");

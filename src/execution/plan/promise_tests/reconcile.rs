@@ -21,15 +21,17 @@ use crate::api::values::Kind;
 use crate::execution::claim::{CLAIM, Claim, FINALIZER, SEND_WITHIN};
 use crate::execution::finished::left;
 use crate::execution::phase::is_started;
+use crate::execution::plan::waiting;
 use crate::execution::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
 use crate::execution::state::input::{Input, Source, Sources};
 use crate::execution::state::refusals::Write;
-use crate::execution::state::{Comparison, ExecutionState, Memory, Named, StopCall, WorkflowRefState};
+use crate::execution::state::{Comparison, ExecutionState, Memory, Named, Report, StopCall, Target, WorkflowRefState};
 use crate::mistral::wire::Execution;
 use crate::mistral::{Error, REQUEST_TIMEOUT};
 use crate::platform::names::FIELD_MANAGER;
 use crate::platform::refused::{Cause, Refused};
 use crate::platform::requeue::Requeue;
+use crate::throttle::Place;
 
 /// More steps than any reconcile needs.
 const MAX_STEPS: usize = 16;
@@ -117,6 +119,7 @@ impl<'a> Reconcile<'a> {
             ClusterStep::SetFinalizer(present) => return self.set_finalizer(present),
             ClusterStep::Leave { .. } => return self.leave(),
             ClusterStep::Linger => self.linger(),
+            ClusterStep::MayReport => self.state.outcomes.report = Report::Allowed,
             ClusterStep::ReadInput => self.state.outcomes.input = Input::Read(Arc::new(self.read_sources())),
             ClusterStep::WriteResult => panic!("nobody asked for it"),
             ClusterStep::Release { .. } | ClusterStep::Delete => panic!("nobody asked to delete"),
@@ -130,7 +133,7 @@ impl<'a> Reconcile<'a> {
             Call::Stop(call) => self.stop(call),
             Call::GetRun => self.get_run(),
             Call::Compare => self.state.compared(Comparison::Same),
-            Call::GetTarget => self.state.target_fetched(Ok(())),
+            Call::GetTarget => self.state.target_fetched(Ok(Target::Exists)),
             Call::ReadFailure => self.state.failure_read(Ok(Vec::new())),
         }
         Some(())
@@ -138,6 +141,11 @@ impl<'a> Reconcile<'a> {
 
     fn write_claim(&mut self, claim: Claim, finalizer: bool, send: bool) -> Option<()> {
         let now = self.clock();
+        if send && waiting::blank_left(&self.state, now).is_some() && self.choices.rarely() {
+            // No permit is free.
+            self.state.outcomes.report = Report::Queued(Place { ahead: 9, limit: 1.0, rate: 1.0 });
+            return Some(());
+        }
         let held = self.state.refusal(Write::Claim, now).is_some();
         if held || self.world.refuses_claims {
             if !held {

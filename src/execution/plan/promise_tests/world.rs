@@ -151,7 +151,8 @@ impl World {
         workflow_ref: WorkflowRefState,
         refresh: bool,
     ) -> ExecutionState {
-        let connection = ConnectionInfo { origin: "https://api".into(), workspace_id: None, epoch: 0 };
+        let connection =
+            ConnectionInfo { origin: "https://api".into(), workspace_id: None, epoch: 0, secret: "mistral".into() };
         let Operator { memory, instance, skew, api_server_skew, .. } = &self.operators[who];
         // The time is cut to whole seconds and was read a moment ago.
         let api_server_time = Some(self.now - seconds(1) + *api_server_skew);

@@ -4,6 +4,7 @@ mod claims;
 mod deletion;
 mod expiry;
 mod inherited;
+mod messages;
 mod refusals;
 mod running;
 mod starting;
@@ -74,7 +75,7 @@ fn new() -> ExecutionState {
 }
 
 fn connection() -> ConnectionInfo {
-    ConnectionInfo { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1 }
+    ConnectionInfo { origin: "https://api".into(), workspace_id: Some("ws".into()), epoch: 1, secret: "mistral".into() }
 }
 
 /// Claimed at second 0, so the doubt ends at second 90.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::execution::effects::orphan::OrphanedRun;
 use crate::execution::finished::mark::Returns;
-use crate::execution::state::Sent;
+use crate::execution::state::{Named, Sent};
 use crate::mistral::{Trouble, TroubleKind};
 
 #[test]
@@ -46,6 +46,40 @@ fn every_end_has_a_condition_and_a_time() {
         assert_eq!(settled.status.end_time.as_ref().unwrap().0, at(5));
         assert_eq!(settled.status.failure.is_some(), status != "COMPLETED");
     }
+}
+
+#[test]
+fn how_long_a_run_took_is_told_with_its_end_and_not_before() {
+    assert_eq!(started().status.duration, None);
+    let mut state = ExecutionState { refresh: true, ..started() };
+    state.fetched(Ok(run("COMPLETED")));
+    assert_eq!(settled(&state, at(50)).status.duration.as_deref(), Some("5.0s"), "from start to end");
+    state.fetched(Ok(Execution { total_duration_ms: Some(90_400.0), ..run("COMPLETED") }));
+    assert_eq!(settled(&state, at(50)).status.duration.as_deref(), Some("1m30s"), "as the API says");
+}
+
+/// The column and the field selector find a run however its workflow was named, and from the first write on.
+#[test]
+fn each_status_names_the_workflow_and_a_better_name_is_no_reason_to_write() {
+    let id = "019b2bd7-96e7-7219-8c0b-45a73da50088";
+    for (named, expected) in [
+        (json!({}), "w"),
+        (json!({ "workflowIdentifier": null, "registrationId": id }), id),
+        (json!({ "workflowIdentifier": null, "workflowRef": { "name": "greeter" } }), "greeter"),
+    ] {
+        let mut state = of_resource(json!({}), named);
+        state.spec.suspend = true;
+        let waiting = settled(&state, at(1)).status;
+        assert_eq!(waiting.workflow_name.as_deref(), Some(expected));
+        state.status = waiting.clone();
+        let workflow = Named { id: id.into(), name: "greet".into() };
+        state.workflow_ref = WorkflowRefState::Ready { workflow, active: Some(true) };
+        assert_eq!(settled(&state, at(2)).status, waiting);
+    }
+    let mut state = claimed();
+    state.status.workflow_name = Some("greeter".into());
+    state.outcomes.remote = Remote::Found(Box::new(run("RUNNING")));
+    assert_eq!(settled(&state, at(1)).status.workflow_name.as_deref(), Some("w"), "as the API spells it");
 }
 
 #[test]

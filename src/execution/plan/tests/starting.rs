@@ -3,6 +3,7 @@
 use super::*;
 use crate::api::conditions::{EDITED, RECONCILING, STALLED};
 use crate::execution::finished::left;
+use crate::execution::state::Target;
 
 #[test]
 fn a_new_resource_is_claimed_and_its_call_sent_without_asking() {
@@ -172,7 +173,7 @@ fn a_workflow_that_was_unknown_is_looked_for_by_one_cheap_question() {
     assert_eq!(step(&state, at(60)), Call::GetTarget);
     state.target_fetched(Err(not_found()));
     assert_eq!(settled(&state, at(60)).status, status);
-    state.target_fetched(Ok(()));
+    state.target_fetched(Ok(Target::Exists));
     assert_eq!(step(&state, at(60)), Call::GetRun);
     state.fetched(Err(not_found()));
     assert_eq!(claim_of(step(&state, at(60))).0.attempt, 2);
@@ -206,9 +207,10 @@ fn without_a_usable_workspace_nothing_is_called() {
             assert_eq!((ready(&settled.status), settled.requeue), (expected, Requeue::OnChange));
         }
     }
-    // The Workspace is not checked yet, or may be in the same manifest: there is nothing to report.
+    // The Workspace is not checked yet, or may be in the same manifest: for a moment, there is nothing to report.
     let pending = ExecutionState { workspace: Workspace::Pending, ..new() };
-    assert_eq!(settled(&pending, at(100)).status, new().status);
+    assert_eq!(settled(&pending, at(1)).status, new().status);
+    assert_eq!(step(&pending, at(100)), ClusterStep::MayReport);
     let young = ExecutionState { workspace: Workspace::NotFound, ..new() };
     assert_eq!(settled(&young, at(1)).status, new().status);
 }
@@ -249,21 +251,21 @@ fn the_conditions_of_a_first_status_stand_in_one_order() {
         let conditions = settled(&state, at(100)).status.conditions;
         conditions.into_iter().map(|condition| condition.type_).collect::<Vec<_>>()
     };
-    assert_eq!(first(&|state| state.workspace = Workspace::NotFound), [STARTED, READY, STALLED]);
-    assert_eq!(first(&|state| state.fetched(Err(transient()))), [STARTED, READY, RECONCILING]);
-    assert_eq!(first(&|state| state.fetched(Ok(run("RUNNING")))), [STARTED, READY, RECONCILING]);
-    assert_eq!(first(&|state| state.fetched(Ok(run("COMPLETED")))), [STARTED, COMPLETE, READY]);
-    assert_eq!(first(&|state| state.fetched(Ok(run("TERMINATED")))), [STARTED, FAILED, READY, STALLED]);
+    assert_eq!(first(&|state| state.workspace = Workspace::NotFound), [READY, STALLED, STARTED]);
+    assert_eq!(first(&|state| state.fetched(Err(transient()))), [READY, RECONCILING, STARTED]);
+    assert_eq!(first(&|state| state.fetched(Ok(run("RUNNING")))), [READY, RECONCILING, STARTED]);
+    assert_eq!(first(&|state| state.fetched(Ok(run("COMPLETED")))), [READY, STARTED, COMPLETE]);
+    assert_eq!(first(&|state| state.fetched(Ok(run("TERMINATED")))), [READY, STALLED, STARTED, FAILED]);
     let forgotten = |state: &mut ExecutionState| {
         state.memory.seen = true;
         state.fetched(Err(not_found()));
     };
-    assert_eq!(first(&forgotten), [STARTED, MISSING, READY, RECONCILING]);
+    assert_eq!(first(&forgotten), [READY, RECONCILING, STARTED, MISSING]);
     let edited = |state: &mut ExecutionState| {
         state.spec.input = Some(Json::from(&json!({ "c": 2 })));
         state.fetched(Ok(run("RUNNING")));
     };
-    assert_eq!(first(&edited), [EDITED, STARTED, READY, RECONCILING]);
+    assert_eq!(first(&edited), [READY, RECONCILING, STARTED, EDITED]);
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! What an execution shows while it waits for its turn: no row of `kubectl get` stays blank.
+//!
+//! Most executions start within a moment, and a write that only says that they wait would be wasted. So the first
+//! status is written after a few seconds, and only so many a second.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::conditions::Progress;
+use crate::api::reasons::execution as reason;
+use crate::clock::{later, moment_text};
+use crate::execution::plan::decision::{ClusterStep, Decision, ready_reason, settle};
+use crate::execution::state::{ExecutionState, Report};
+use crate::execution::status;
+use crate::platform::requeue::Requeue;
+use crate::throttle::Place;
+use crate::workspace::permit;
+
+/// How long a row may stay blank. People and tools get five seconds, and the write takes some of them.
+pub(crate) const BLANK_FOR: SignedDuration = SignedDuration::from_secs(4);
+
+/// How long until the status has to say something; none if it already does, or nobody reads it any more.
+pub(crate) fn blank_left(state: &ExecutionState, now: Timestamp) -> Option<Duration> {
+    let is_blank = ready_reason(&state.status).is_none() && state.deleted.is_none();
+    let left = later(state.created, BLANK_FOR).duration_since(now).min(BLANK_FOR);
+    is_blank.then(|| Duration::try_from(left).unwrap_or_default())
+}
+
+/// Calls of the same key go first: reports the place in the queue.
+pub(crate) fn queued(state: &ExecutionState, place: Place, now: Timestamp) -> Decision {
+    let Place { ahead, limit, rate } = place;
+    let slower = if rate < limit { format!(", and the API takes only {rate:.1} now") } else { String::new() };
+    let message = format!(
+        "The start waits for its turn: at {}, about {ahead} calls with the same API key were ahead of it; the limit is {limit:.0} a second{slower}. It starts by itself. If Mistral allows more, raise the limit (spec.requestsPerSecond of the Workspace, or the operator's --max-requests-per-second).",
+        moment_text(now)
+    );
+    let status = status::not_started(state, Progress::Working, reason::QUEUED, message, now);
+    // The queue wakes the execution. What is remembered of retries stays.
+    settle(state, status, Requeue::Hold(permit::RECHECK_AFTER))
+}
+
+/// The Workspace has not been checked since this process started.
+pub(crate) fn unchecked(state: &ExecutionState, now: Timestamp) -> Decision {
+    match (blank_left(state, now), state.outcomes.report) {
+        (None, _) => settle(state, state.status.clone(), Requeue::OnChange),
+        (Some(Duration::ZERO), Report::NotAsked) => Decision::Act(ClusterStep::MayReport.into()),
+        (Some(Duration::ZERO), _) => {
+            let message = format!(
+                "The operator is checking the key of Workspace \"{}\". The run starts once the Workspace is ready.",
+                state.spec.workspace_ref.name
+            );
+            let status = status::not_started(state, Progress::Working, reason::WORKSPACE_NOT_READY, message, now);
+            settle(state, status, Requeue::OnChange)
+        }
+        (Some(left), _) => settle(state, state.status.clone(), Requeue::After(left)),
+    }
+}
