@@ -388,7 +388,8 @@ fn priority(state: &WorkflowState) -> Priority {
     }
 }
 
-/// The other Workflows that manage the same workflow, by name: three at most.
+/// The other Workflows that manage the same workflow: three at most. Those of other namespaces have no name here, since
+/// one tenant is not told what another one has.
 fn others<'a>(all: impl Iterator<Item = &'a Guarded>, object: &Workflow) -> Vec<String> {
     let Some(id) = object.status.as_ref().and_then(|status| status.workflow_id.as_ref()) else { return Vec::new() };
     let is_other = |other: &&Workflow| {
@@ -398,12 +399,11 @@ fn others<'a>(all: impl Iterator<Item = &'a Guarded>, object: &Workflow) -> Vec<
     };
     let name = |other: &Workflow| match other.namespace() {
         namespace if namespace == object.namespace() => format!("Workflow \"{}\"", other.name_any()),
-        namespace => {
-            format!("Workflow \"{}\" in namespace \"{}\"", other.name_any(), namespace.unwrap_or_default())
-        }
+        _ => "a Workflow of another namespace".to_owned(),
     };
     let mut names: Vec<String> = all.filter_map(|other| other.0.as_ref().ok()).filter(is_other).map(name).collect();
     names.sort();
+    names.dedup();
     names.truncate(3);
     names
 }

@@ -89,15 +89,21 @@ async fn an_execution_that_waits_for_its_turn_says_so_within_five_seconds_and_st
     world.wait_for_workspace("default", "Connected").await;
     execute_many(&world, "run", 12, json!({ "workflowIdentifier": "echo" })).await;
     let created = Instant::now();
+    let mut last = Vec::new();
     let queued = until(SOON, "no blank row", async || {
         let all = world.executions().list(&kube::api::ListParams::default()).await.unwrap();
         let blank = all.iter().filter(|object| ready_reason(object).is_none() && status(object).status.is_none());
-        (blank.count() == 0).then_some(all)
+        let blank: Vec<_> = blank.map(|object| object.metadata.annotations.clone()).collect();
+        if blank.is_empty() {
+            return Some(all);
+        }
+        last = blank;
+        None
     })
     .await;
     let took = created.elapsed();
     // One second for a slow machine.
-    assert!(took < Duration::from_secs(6), "a row was blank for {took:?}");
+    assert!(took < Duration::from_secs(6), "a row was blank for {took:?}: {last:?}");
     let waiting: Vec<_> = queued.iter().filter(|object| ready_reason(object) == Some("Queued")).collect();
     assert!(waiting.len() >= 4, "{} of 12 wait", waiting.len());
     for object in waiting {

@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::execution::claim::ClaimAnnotation;
 use crate::execution::phase::is_started;
-use crate::execution::plan::Call;
+use crate::execution::plan::{Call, waiting};
 use crate::execution::run_durations::LINGER;
 use crate::execution::state::input;
 use crate::execution::state::{ExecutionState, Remote, Sent, StopCall, Target};
@@ -113,6 +113,9 @@ impl Reconciliation<'_> {
         let workflow = self.state.target().name().to_owned();
         let deadline = self.state.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
         let limit = self.context.run_durations.linger(&self.key, &workflow).min(deadline);
+        // An execution that has waited for its turn, and has not said so, does not stay blank for longer.
+        let blank = waiting::blank_left(&self.state, Timestamp::now()).filter(|left| *left < limit);
+        let limit = blank.filter(|_| self.may_report()).unwrap_or(limit);
         // Where few runs are active, nobody minds the write, and a person sees the run going on.
         let is_prompt = !self.ticket.others_wait() && self.context.prompt_starts.check().is_ok();
         if limit.is_zero() || is_prompt {

@@ -12,10 +12,6 @@ use crate::platform::reconcile::Flow;
 use crate::platform::requeue::jitter;
 use crate::workspace::permit;
 
-/// Writes per second of a status that only says why an execution waits. A thousand that wait must not cost a thousand
-/// writes more.
-pub(crate) const REPORTS: u32 = 10;
-
 impl Reconciliation<'_> {
     /// The execution waits in the queue of its API key. If its row is still blank, the status says so.
     pub(crate) fn has_to_wait(&mut self) -> Flow {

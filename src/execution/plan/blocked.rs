@@ -11,7 +11,6 @@ use crate::execution::claim::{CLAIM, Claim, ClaimAnnotation, TAKE_OVER};
 use crate::execution::phase::is_started;
 use crate::execution::plan::backoff::{TRIES_AGAIN, asked_to_wait, backoff, blocked_retry};
 use crate::execution::plan::decision::{Decision, settle};
-use crate::execution::plan::stop;
 use crate::execution::plan::waiting::BLANK_FOR;
 use crate::execution::state::{ExecutionState, Refusal, Remote, Target, WorkflowRefState};
 use crate::execution::status;
@@ -266,7 +265,7 @@ pub(crate) fn claim_unreadable(state: &ExecutionState, now: Timestamp) -> Decisi
 
 pub(crate) fn suspended(state: &ExecutionState, now: Timestamp) -> Decision {
     let mut message = "spec.suspend is true, so nothing is started. Set it to false to start the run".to_owned();
-    message += &stop::starting_deadline(state).map_or_else(
+    message += &state.starting_deadline().map_or_else(
         || ".".to_owned(),
         |deadline| format!(", by {} at the latest (spec.startingDeadlineSeconds).", moment_text(deadline)),
     );

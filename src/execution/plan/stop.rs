@@ -37,7 +37,7 @@ pub(crate) fn start_forbidden(state: &ExecutionState, now: Timestamp) -> Option<
             let message = "spec.shutdown was set before the run started, so it never starts. To run the workflow, create another WorkflowExecution.";
             return Some(settle(state, status::stopped_before_start(state, reason, message, now), Requeue::OnChange));
         }
-        None if starting_deadline(state).is_some_and(|deadline| deadline <= now) => {
+        None if state.starting_deadline().is_some_and(|deadline| deadline <= now) => {
             let seconds = state.spec.starting_deadline_seconds.unwrap_or_default();
             let mut message = format!(
                 "The run had not started within {seconds} s of the resource's creation (spec.startingDeadlineSeconds), and never will. To run the workflow, create another WorkflowExecution."
@@ -63,7 +63,7 @@ pub(crate) fn next_deadline(state: &ExecutionState, status: &Status, now: Timest
     if is_finished(status) || state.deleted.is_some() {
         return None;
     }
-    let deadline = if is_started(status) { active_deadline(state, status)? } else { starting_deadline(state)? };
+    let deadline = if is_started(status) { active_deadline(state, status)? } else { state.starting_deadline()? };
     // A deadline that has passed was acted on already, or cannot be acted on now.
     Duration::try_from(deadline.duration_since(now)).ok().filter(|left| !left.is_zero())
 }
@@ -152,13 +152,6 @@ fn why(state: &ExecutionState, claim: &Claim, status: &Status, now: Timestamp) -
     recorded
         .or_else(|| state.spec.shutdown.map(|_| StopFor::Shutdown))
         .or_else(|| active_deadline(state, status).filter(|deadline| *deadline <= now).map(|_| StopFor::Deadline))
-}
-
-pub(crate) fn starting_deadline(state: &ExecutionState) -> Option<Timestamp> {
-    state
-        .spec
-        .starting_deadline_seconds
-        .map(|seconds| later(state.created, SignedDuration::from_secs(i64::from(seconds))))
 }
 
 fn active_deadline(state: &ExecutionState, status: &Status) -> Option<Timestamp> {

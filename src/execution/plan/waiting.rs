@@ -20,6 +20,10 @@ use crate::workspace::permit;
 /// How long a row may stay blank. People and tools get five seconds, and the write takes some of them.
 pub(crate) const BLANK_FOR: SignedDuration = SignedDuration::from_secs(4);
 
+/// Writes per second of a status that only says why an execution waits. A thousand that wait must not cost a thousand
+/// writes more.
+pub(crate) const REPORTS: u32 = 10;
+
 /// How long until the status has to say something; none if it already does, or nobody reads it any more.
 pub(crate) fn blank_left(state: &ExecutionState, now: Timestamp) -> Option<Duration> {
     let is_blank = ready_reason(&state.status).is_none() && state.deleted.is_none();

@@ -171,6 +171,12 @@ impl ExecutionState {
         named.or(self.spec.workflow_identifier.as_ref()).or(self.spec.registration_id.as_ref()).cloned()
     }
 
+    /// When the start is given up (`spec.startingDeadlineSeconds`).
+    pub(crate) fn starting_deadline(&self) -> Option<Timestamp> {
+        let seconds = self.spec.starting_deadline_seconds?;
+        Some(later(self.created, SignedDuration::from_secs(i64::from(seconds))))
+    }
+
     /// The workflow or registration to run.
     pub(crate) fn target(&self) -> ExecuteTarget<'_> {
         match (&self.workflow_ref, &self.spec.workflow_identifier, &self.spec.registration_id) {
