@@ -14,10 +14,11 @@ pub mod workflow_ref;
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use crate::api::{WorkflowExecution, WorkflowExecutionSpec, WorkflowExecutionStatus};
+use crate::clock::later;
 use crate::execution::claim::{CLAIM, ClaimAnnotation, FINALIZER, Owner, TAKE_OVER};
 use crate::execution::phase::is_finished;
 use crate::mistral::ExecuteTarget;
