@@ -1,12 +1,15 @@
 //! The project's own commands.
 
 mod bench;
+mod buildah;
 mod chaos;
+mod command;
 mod demo;
 mod docs;
 mod e2e;
 mod fuzz;
 mod manifest;
+mod release;
 
 use std::process::ExitCode;
 
@@ -40,6 +43,8 @@ enum Command {
     /// Install the chart on a node of its own (Linux, as root), upgrade it, kill its leader, uninstall it, and check
     /// the results.
     E2e(e2e::Options),
+    /// Build the images of a release, publish them with the chart, or try all of that on this machine.
+    Release(release::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +57,7 @@ fn main() -> ExitCode {
         Command::Docs(options) => ("check of the documents", docs::run(&options)),
         Command::Manifest => ("rendering of the manifest", manifest::run()),
         Command::E2e(options) => ("end-to-end test", e2e::run(options)),
+        Command::Release(options) => ("release", release::run(options)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

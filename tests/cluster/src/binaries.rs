@@ -2,7 +2,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use crate::go::{CONTROL_PLANE, GITOPS, Go, Module, NODE, older_control_plane};
+use crate::go::{CONTROL_PLANE, GITOPS, Go, LINT, Module, NODE, RELEASE, older_control_plane};
 use crate::progress::say;
 use crate::{Environment, Error};
 
@@ -127,6 +127,28 @@ impl NodeBinaries {
             pause: folder.join("pause"),
         })
     }
+}
+
+/// Programs that publish a release.
+#[derive(Debug, Clone)]
+pub struct ReleaseTools {
+    /// crane: pushes images, and is a registry.
+    pub crane: PathBuf,
+    /// cosign: signs what is in a registry, and verifies it.
+    pub cosign: PathBuf,
+}
+
+impl ReleaseTools {
+    /// The programs in the user's cache folder. Missing programs are built first.
+    pub fn find_or_build(environment: &Environment) -> Result<Self, Error> {
+        let folder = built(&RELEASE, environment)?;
+        Ok(Self { crane: folder.join("crane"), cosign: folder.join("cosign") })
+    }
+}
+
+/// actionlint, which checks workflows of GitHub. It is in the user's cache folder, and is built first if it is missing.
+pub fn find_or_build_actionlint(environment: &Environment) -> Result<PathBuf, Error> {
+    Ok(built(&LINT, environment)?.join("actionlint"))
 }
 
 /// The folder with all programs of the module. Missing programs are built first.

@@ -135,6 +135,29 @@ pub(crate) const GITOPS: Module = Module {
     ],
 };
 
+/// The programs that publish a release.
+pub(crate) const RELEASE: Module = Module {
+    name: "release",
+    go_mod: include_str!("../release/go.mod"),
+    others: &[include_str!("../release/go.sum")],
+    main: "github.com/sigstore/cosign/v3 ",
+    version_variable: "sigs.k8s.io/release-utils/version.gitVersion",
+    programs: &[
+        Program { name: "crane", package: "github.com/google/go-containerregistry/cmd/crane", first_time: "1 minute" },
+        Program { name: "cosign", package: "github.com/sigstore/cosign/v3/cmd/cosign", first_time: "3 minutes" },
+    ],
+};
+
+/// The program that checks workflows of GitHub.
+pub(crate) const LINT: Module = Module {
+    programs: &[Program {
+        name: "actionlint",
+        package: "github.com/rhysd/actionlint/cmd/actionlint",
+        first_time: "1 minute",
+    }],
+    ..RELEASE
+};
+
 impl Module {
     /// A folder name for the built programs. The name changes with every input of the build.
     pub(crate) fn key(&self) -> String {
@@ -279,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_folder_is_named_after_the_version_of_what_is_in_it() {
-        for (module, major) in [(&CONTROL_PLANE, "v1."), (&GITOPS, "v4.")] {
+        for (module, major) in [(&CONTROL_PLANE, "v1."), (&GITOPS, "v4."), (&RELEASE, "v3.")] {
             assert!(module.key().starts_with(major), "{}", module.key());
         }
         for (version, module) in &OLDER {

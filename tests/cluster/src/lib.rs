@@ -12,7 +12,8 @@
 //! The programs come from the folder in `KUBEBUILDER_ASSETS`. Without that variable, they are built once per machine
 //! from the Go module in `controlplane/`, which pins their versions ([`Binaries`]). `KUBERNETES_VERSION` chooses an older API
 //! server, pinned in `kubernetes/`.
-//! Tools that work with a cluster from outside are built from `gitops/` in the same way, on demand ([`GitOps`]).
+//! Tools that work with a cluster from outside are built from `gitops/` in the same way, on demand ([`GitOps`]), and those that
+//! publish a release from `release/` ([`ReleaseTools`]).
 //! [`Node`] adds a node that runs pods, if the machine allows it.
 //! Every program ends with the process that started it, however that process ends ([`Supervised`]).
 
@@ -29,7 +30,7 @@ mod node;
 mod progress;
 mod supervise;
 
-pub use binaries::{Binaries, GitOps, NodeBinaries};
+pub use binaries::{Binaries, GitOps, NodeBinaries, ReleaseTools, find_or_build_actionlint};
 pub use control_plane::ControlPlane;
 pub use environment::Environment;
 pub use error::Error;

@@ -3,6 +3,7 @@
 //!
 //! Control plane, simulator, operator and baseline program are separate processes, built for release. So is the bench,
 //! which creates the resources and watches them beside the measured program. Nothing here fails for being slow.
+//! With `--quick`, debug builds do: its figures mean little anyway.
 
 pub mod baseline;
 mod burst;
@@ -147,7 +148,9 @@ impl Options {
 
 /// Measures, and prints the results. Fails if something did not complete, or nothing was counted.
 pub fn run(options: Options) -> Result<()> {
-    let (Some(operator), Some(simulator)) = (&options.operator, &options.simulator) else { return run_release() };
+    let (Some(operator), Some(simulator)) = (&options.operator, &options.simulator) else {
+        return run_built(options.quick);
+    };
     let built = Built { operator: operator.clone(), simulator: simulator.clone(), against: options.against.clone() };
     let mut folder = TempDir::with_prefix("mistral-workflows-bench-")?;
     let runtime = tokio::runtime::Runtime::new()?;
@@ -165,10 +168,13 @@ pub fn run(options: Options) -> Result<()> {
     outcome
 }
 
-/// Builds everything for release, and replaces this process by the bench of that build.
-fn run_release() -> Result<()> {
-    heading("Building the operator, the simulator and the bench for release");
-    let binaries = Binaries::build_release()?;
+/// Builds everything, and replaces this process by the bench of that build.
+fn run_built(quick: bool) -> Result<()> {
+    heading(&format!(
+        "Building the operator, the simulator and the bench for {}",
+        if quick { "debug" } else { "release" }
+    ));
+    let binaries = if quick { Binaries::build()? } else { Binaries::build_release()? };
     let given: Vec<OsString> = std::env::args_os().skip(1).collect();
     let mut command = Command::new(&binaries.xtask);
     command.args(given).arg("--operator").arg(&binaries.operator).arg("--simulator").arg(&binaries.simulator);

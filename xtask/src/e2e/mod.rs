@@ -18,6 +18,7 @@ use std::time::Instant;
 use cluster::{Binaries, Environment, GitOps, Node, NodeBinaries};
 use tempfile::TempDir;
 
+use crate::command::succeed;
 use crate::demo::{Result, heading};
 use scenario::Images;
 use target::Target;
@@ -85,7 +86,7 @@ pub fn run(options: Options) -> Result<()> {
         let kubeconfig = folder.path().join("kubeconfig");
         let mut kind = Command::new("kind");
         kind.args(["export", "kubeconfig", "--name", &cluster, "--kubeconfig"]).arg(&kubeconfig);
-        images::succeed(&mut kind)?;
+        succeed(&mut kind)?;
         on_cluster(kubeconfig, folder, &local())
     } else {
         prepare_node()
