@@ -13,6 +13,7 @@ use kube::runtime::reflector::store::Writer as StoreWriter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
@@ -92,10 +93,17 @@ impl Leader<'_> {
             controllers.discovery.take_up(news);
             std::future::ready(())
         });
+        let (invite, guests) = unbounded_channel();
+        let finished = finished::watch::follow(
+            &controllers.executions,
+            self.scopes,
+            (|at| &at.listed.executions, |at| &at.listed.finished),
+            invite,
+        );
         let ended = CancellationToken::new();
         let reconciles = async {
             futures::join!(
-                stop.run_until_cancelled(self.watch(stores, &notifiers, &controllers.executions)),
+                stop.run_until_cancelled(self.watch(stores, &notifiers, &controllers.executions, guests)),
                 workspaces.collect::<()>(),
                 workflows.collect::<()>(),
                 executions,
@@ -103,9 +111,7 @@ impl Leader<'_> {
                 controllers.sweep_workflows(),
                 discovering,
                 controllers.forget(),
-                stop.run_until_cancelled(finished::watch::follow(&controllers.executions, self.scopes, |at| &at
-                    .listed
-                    .executions)),
+                stop.run_until_cancelled(finished),
             );
             ended.cancel();
         };
@@ -143,7 +149,10 @@ impl Leader<'_> {
             cluster: self.cluster.clone(),
             instance,
             unlisted: UnlistedClaims::from_now_on(
-                self.scopes.iter().map(|scope| scope.listed.executions.clone()).collect(),
+                self.scopes
+                    .iter()
+                    .flat_map(|scope| [scope.listed.executions.clone(), scope.listed.finished.clone()])
+                    .collect(),
             ),
             labelled_inputs: self.config.input_secrets_need_label,
             metrics: self.metrics.executions.clone(),
@@ -173,7 +182,13 @@ impl Leader<'_> {
 
     /// Keeps the stores as the API server has the objects, and wakes the controllers. Each kind is listed after the one
     /// that it refers to.
-    async fn watch(&self, stores: Stores, notifiers: &Notifiers, executions: &execution::controller::Context) {
+    async fn watch(
+        &self,
+        stores: Stores,
+        notifiers: &Notifiers,
+        executions: &execution::controller::Context,
+        guests: UnboundedReceiver<watch::Guest<execution::Guarded>>,
+    ) {
         let workspace_changed = |workspace: ObjectRef<Decoded<Workspace>>| {
             let key = WorkspaceKey {
                 namespace: workspace.namespace.clone().unwrap_or_default(),
@@ -207,7 +222,7 @@ impl Leader<'_> {
             ),
             watch::run(
                 api_server,
-                Some(&unfinished),
+                Some((&unfinished, guests)),
                 |at| &at.listed.workflows,
                 |at| &at.listed.executions,
                 execution::cache::trim_for_cache,

@@ -19,6 +19,8 @@ pub struct Lists {
     pub workspaces: CancellationToken,
     pub workflows: CancellationToken,
     pub executions: CancellationToken,
+    /// The metadata of finished executions outside the watch. Readiness does not wait for it.
+    pub finished: CancellationToken,
 }
 
 /// Waits until all kinds can be watched in this scope, and reports to readiness what is missing.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::setup::move_to;
 use crate::support::*;
 
-const FINISHED: &str = "workflows.mistral.ai/finished";
-const CLAIM: &str = "workflows.mistral.ai/claim";
+pub const FINISHED: &str = "workflows.mistral.ai/finished";
+pub const CLAIM: &str = "workflows.mistral.ai/claim";
 const LONG_AGO: &str = "2026-01-01T00:00:00Z";
 const A_YEAR: u32 = 365 * 86_400;
 
@@ -18,7 +18,7 @@ fn echo() -> Value {
 }
 
 /// Makes the end of a run lie months back, so that nothing has to be waited for.
-async fn age(world: &World, name: &str) {
+pub async fn age(world: &World, name: &str) {
     let mut status = serde_json::to_value(status(&world.executions().get(name).await.unwrap())).unwrap();
     status["endTime"] = json!(LONG_AGO);
     for condition in status["conditions"].as_array_mut().unwrap() {
@@ -28,12 +28,12 @@ async fn age(world: &World, name: &str) {
     world.executions().patch_status(name, &PatchParams::default(), &aged).await.unwrap();
 }
 
-fn label(object: &WorkflowExecution) -> Option<&str> {
+pub fn label(object: &WorkflowExecution) -> Option<&str> {
     object.labels().get(FINISHED).map(String::as_str)
 }
 
 /// Waits until the execution is outside the watch, with the mark of this generation.
-async fn left(world: &World, name: &str, generation: u32) -> WorkflowExecution {
+pub async fn left(world: &World, name: &str, generation: u32) -> WorkflowExecution {
     let marked = |object: &WorkflowExecution| {
         let mark = format!("{}.{generation}", object.uid().unwrap());
         label(object).is_some_and(|label| label.starts_with(&mark)) && object.finalizers().is_empty()

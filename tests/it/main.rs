@@ -14,6 +14,7 @@ mod expiry;
 mod exposed;
 mod figures;
 mod finished;
+mod finished_label;
 mod gitops;
 mod idle;
 mod intruder;

@@ -132,7 +132,8 @@ pub const CLAIM_UNREADABLE: &str = "ClaimUnreadable";
 pub const CLAIM_REFUSED: &str = "ClaimRefused";
 /// The API server does not let the operator remove the label `workflows.mistral.ai/finished`. The label keeps the
 /// resource out of the operator's sight, although the resource was edited, has expired, or was copied with the label of
-/// another one. The message quotes the API server.
+/// another one. A resource with the operator's finalizer is looked after all the same. The message quotes the API
+/// server.
 ///
 /// On: Event
 ///

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
-use crate::clock::later;
+use crate::clock::{CLOCK_SKEW, later};
 use crate::execution::Guarded;
-use crate::execution::claim::{Claim, ClaimAnnotation};
+use crate::execution::claim::{Claim, ClaimAnnotation, doubt_of_earlier_calls};
 use crate::sync;
 
 /// How long a reservation is kept after it has ended: longer than any reconcile takes.
@@ -27,13 +28,16 @@ pub(crate) struct Reservations {
     watched: Mutex<Watched>,
 }
 
-/// The claims that the watch has delivered, by the run that they name.
+/// The claims on resources of which a watch has told, by the run that they name.
 #[derive(Debug, Default)]
 struct Watched {
     /// For each run the UIDs of the resources that claim it, and until when their calls may be in flight.
     by_run: HashMap<Identity, HashMap<String, Timestamp>>,
     /// The run and the UID of each resource.
     by_object: HashMap<ObjectRef<Guarded>, (Identity, String)>,
+    /// The same as `by_run` for resources that the watch does not show, or not any more: those with the label of
+    /// finished ones, and those that are gone. Their calls may be in flight all the same.
+    unwatched: HashMap<Identity, HashMap<String, Timestamp>>,
 }
 
 impl Reservations {
@@ -70,9 +74,25 @@ impl Reservations {
             }
         });
         let mut watched = sync::lock(&self.watched);
-        watched.remove(object);
+        let before = watched.remove(object);
         if let Some((uid, claim)) = claim {
             watched.insert(object, uid, identity(&claim), claim.outcome_known_by());
+        } else if now.is_none()
+            && let Some((run, uid, until)) = before
+        {
+            watched.leave_behind(run, uid, until, Timestamp::now());
+        }
+    }
+
+    /// The watch of finished resources shows one. Whoever put the label there may have hidden a claim whose call is in
+    /// flight.
+    pub(crate) fn marked(&self, metadata: &ObjectMeta, now: Timestamp) {
+        if let ClaimAnnotation::Claim(claim) = ClaimAnnotation::read(metadata.annotations.as_ref())
+            && !claim.read_only
+            && let Some(uid) = &metadata.uid
+        {
+            let (run, until) = (identity(&claim), claim.outcome_known_by());
+            sync::lock(&self.watched).leave_behind(run, uid.clone(), until, now);
         }
     }
 
@@ -88,6 +108,10 @@ impl Reservations {
     pub(crate) fn forget(&self) {
         let now = Timestamp::now();
         self.lock().retain(|_, (_, until)| later(*until, REMEMBERED) > now);
+        sync::lock(&self.watched).unwatched.retain(|run, claims| {
+            claims.retain(|uid, until| is_remembered(run, uid, *until, now));
+            !claims.is_empty()
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Identity, (String, Timestamp)>> {
@@ -101,25 +125,41 @@ impl Watched {
         self.by_object.insert(object.clone(), (run, uid));
     }
 
-    fn remove(&mut self, object: &ObjectRef<Guarded>) {
-        let Some((run, uid)) = self.by_object.remove(object) else { return };
-        if let Entry::Occupied(mut claims) = self.by_run.entry(run) {
-            claims.get_mut().remove(&uid);
-            if claims.get().is_empty() {
-                claims.remove();
-            }
+    fn remove(&mut self, object: &ObjectRef<Guarded>) -> Option<(Identity, String, Timestamp)> {
+        let (run, uid) = self.by_object.remove(object)?;
+        let Entry::Occupied(mut claims) = self.by_run.entry(run.clone()) else { return None };
+        let until = claims.get_mut().remove(&uid)?;
+        if claims.get().is_empty() {
+            claims.remove();
+        }
+        Some((run, uid, until))
+    }
+
+    /// The claim of a resource that the watch does not show. A claim from the future, which nobody could take back,
+    /// counts for no longer than one that is made now.
+    fn leave_behind(&mut self, run: Identity, uid: String, until: Timestamp, now: Timestamp) {
+        let until = until.min(later(doubt_of_earlier_calls(now), CLOCK_SKEW));
+        if is_remembered(&run, &uid, until, now) {
+            let known = self.unwatched.entry(run).or_default().entry(uid).or_insert(until);
+            *known = until.max(*known);
         }
     }
 
     /// Until when calls of other resources for this run may be in flight.
     fn until(&self, run: &Identity, but: &str) -> Option<Timestamp> {
-        let claims = self.by_run.get(run)?;
-        claims.iter().filter(|(uid, _)| *uid != but).map(|(_, until)| *until).max()
+        let claims = self.by_run.get(run).into_iter().chain(self.unwatched.get(run)).flatten();
+        claims.filter(|(uid, _)| *uid != but).map(|(_, until)| *until).max()
     }
 }
 
 fn identity(claim: &Claim) -> Identity {
     (claim.origin.clone(), claim.workspace_id.clone(), claim.execution_id.clone())
+}
+
+/// Whether a claim may still matter: for an explicit id also to a reconcile that acts on an answer some minutes old.
+fn is_remembered((_, _, execution_id): &Identity, uid: &str, until: Timestamp, now: Timestamp) -> bool {
+    let is_derived = execution_id.ends_with(uid);
+    (if is_derived { until } else { later(until, REMEMBERED) }) > now
 }
 
 #[cfg(test)]
@@ -177,5 +217,60 @@ mod tests {
         reservations.watched(&second, None);
         let watched = sync::lock(&reservations.watched);
         assert!(watched.by_run.is_empty() && watched.by_object.is_empty(), "{watched:?}");
+    }
+
+    #[test]
+    fn a_claim_on_a_resource_that_the_watch_does_not_show_keeps_its_id_from_others_while_its_call_may_be_in_flight() {
+        let now = Timestamp::now();
+        let claimed = |claim: &Claim| ObjectMeta {
+            uid: Some("first".into()),
+            annotations: Some([(CLAIM.to_owned(), claim.to_annotation())].into()),
+            ..ObjectMeta::default()
+        };
+        let until = claim(now).outcome_known_by();
+        let asks = |reservations: &Reservations, uid: &str, asked: Timestamp| {
+            reservations.reserve(uid, &claim(later(asked, SignedDuration::from_secs(1))), None, asked)
+        };
+        let reservations = Reservations::default();
+        reservations.marked(&claimed(&Claim { read_only: true, ..claim(now) }), now);
+        reservations.marked(&claimed(&Claim { refused: true, ..claim(now) }), now);
+        reservations.marked(&claimed(&Claim { execution_id: "other".into(), ..claim(now) }), now);
+        assert_eq!(asks(&reservations, "first", now), Ok(()), "nothing claims it");
+        let reservations = Reservations::default();
+        reservations.marked(&claimed(&claim(now)), now);
+        reservations.forget();
+        assert_eq!(asks(&reservations, "second", now), Err(until));
+        assert_eq!(asks(&reservations, "first", now), Ok(()), "its own claim is no reason");
+        let reservations = Reservations::default();
+        reservations.marked(&claimed(&claim(now)), now);
+        assert_eq!(asks(&reservations, "second", until), Ok(()), "its call is over");
+        // Whoever forges a claim from the future keeps an id for no longer than a claim of today.
+        let reservations = Reservations::default();
+        reservations.marked(&claimed(&claim(later(now, SignedDuration::from_hours(9999)))), now);
+        let longest = later(until, CLOCK_SKEW);
+        assert_eq!(asks(&reservations, "second", longest), Ok(()));
+    }
+
+    #[test]
+    fn a_claim_outlives_its_resource_in_the_watch_while_its_call_may_be_in_flight() {
+        let now = Timestamp::now();
+        let object = |claim: &Claim| -> Guarded {
+            let annotations = json!({ CLAIM: claim.to_annotation() });
+            let metadata = json!({ "name": "first", "namespace": "n", "uid": "first", "annotations": annotations });
+            let object = json!({ "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution", "metadata": metadata, "spec": {} });
+            serde_json::from_value(object).unwrap()
+        };
+        let reservations = Reservations::default();
+        let first = ObjectRef::new("first").within("n");
+        reservations.watched(&first, Some(&object(&claim(now))));
+        reservations.watched(&first, None);
+        reservations.forget();
+        let until = claim(now).outcome_known_by();
+        assert_eq!(reservations.reserve("second", &claim(now), None, now), Err(until));
+        // Ids that are derived from a UID are in nobody's way: they are not kept beyond their doubt.
+        let derived = Claim { execution_id: "first-first".into(), ..claim(later(now, -SignedDuration::from_mins(5))) };
+        reservations.watched(&first, Some(&object(&derived)));
+        reservations.watched(&first, None);
+        assert_eq!(sync::lock(&reservations.watched).unwatched.len(), 1);
     }
 }

@@ -1,4 +1,5 @@
-//! Claims of an earlier leader, in namespaces whose executions are not listed yet.
+//! Claims of an earlier leader, in namespaces whose executions are not listed yet. Both lists count: that of the watched
+//! executions, and that of the ones with the label of finished executions, which somebody may have put on any.
 
 use k8s_openapi::jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ pub struct UnlistedClaims {
 }
 
 impl UnlistedClaims {
-    /// For a leader that begins now. Each token is cancelled once the executions of a namespace are listed.
+    /// For a leader that begins now. Each token is cancelled once a list of executions is complete.
     pub fn from_now_on(listed: Vec<CancellationToken>) -> Self {
         Self { listed, until: doubt_of_earlier_calls(Timestamp::now()) }
     }

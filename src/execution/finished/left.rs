@@ -1,6 +1,6 @@
 //! What this process remembers of finished executions that have left the watch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::sync;
 /// How long a resource that is neither marked nor watched is remembered: it may be on its way from one watch to the
 /// other.
 const ON_ITS_WAY: Duration = Duration::from_secs(60);
-/// If a mark comes back sooner than this after its removal, the operator is in no hurry to remove it again.
-const PUT_BACK_WITHIN: Duration = Duration::from_secs(60);
+/// A mark that somebody puts back is removed again no sooner than this after its last removal.
+const PUT_BACK_FOR: Duration = Duration::from_secs(60);
 /// How long a resource stays in the watch after its first return in this term. Each further return doubles it.
 const FIRST_STAY: Duration = Duration::from_secs(120);
 /// The longest stay. Somebody removes the label again and again, and the operator does not fight.
@@ -51,8 +51,19 @@ struct Known {
     /// Those that come back by themselves, in the order of their time.
     returning: BTreeMap<(Timestamp, Uuid), Returning>,
     due: HashMap<Uuid, Timestamp>,
-    /// Those whose mark was removed within [`PUT_BACK_WITHIN`].
+    /// When the mark was last removed, of those where that is shorter ago than [`PUT_BACK_FOR`].
     brought_back: HashMap<Uuid, Instant>,
+    /// Those whose time has come, until it is known how that went, or until a watch shows that they are not marked.
+    taken: HashSet<Uuid>,
+    /// Those in the store of the watched ones although they are marked: their mark cannot be removed.
+    guests: HashMap<Uuid, Guest>,
+}
+
+#[derive(Clone, Debug)]
+struct Guest {
+    resource: Returning,
+    /// When to try again to remove the mark.
+    unmark_at: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,18 +129,29 @@ impl Left {
     /// A resource could not be brought back. It is due again at this time, unless a watch has shown a change since.
     pub fn still_marked(&self, resource: Returning, due: Timestamp) {
         let mut known = self.lock();
-        let is_there = known.of_this_term.get(&resource.uid).is_none_or(|it| matches!(it.place, Place::Marked { .. }));
+        let is_there = known.taken.remove(&resource.uid) || known.guests.contains_key(&resource.uid);
         if is_there && !known.due.contains_key(&resource.uid) {
             known.returns_at(resource, Some(due));
         }
+    }
+
+    /// Nothing is to be done about a resource whose time had come, until a watch shows a change.
+    pub fn is_settled(&self, uid: Uuid) {
+        self.lock().taken.remove(&uid);
     }
 
     /// A resource is not marked any more: it is gone, or watched again.
     pub fn is_unmarked(&self, uid: Uuid) {
         let mut known = self.lock();
         known.stays_away(uid);
+        known.taken.remove(&uid);
         if let Some(entry) = known.of_this_term.get_mut(&uid) {
             entry.place = Place::Unmarked(Instant::now());
+        }
+        // The store has to learn what became of it.
+        if let Some(guest) = known.guests.get(&uid) {
+            let resource = guest.resource.clone();
+            known.returns_at(resource, Some(Timestamp::MIN));
         }
     }
 
@@ -144,12 +166,45 @@ impl Left {
 
     /// The mark of a resource was removed, and the resource appears in the watch.
     pub fn is_brought_back(&self, uid: Uuid) {
-        self.lock().brought_back.insert(uid, Instant::now());
+        let mut known = self.lock();
+        known.taken.remove(&uid);
+        known.guests.remove(&uid);
+        known.brought_back.insert(uid, Instant::now());
     }
 
-    /// Whether the mark of this resource was removed shortly before: somebody has put it back.
-    pub fn was_brought_back(&self, uid: Uuid) -> bool {
-        self.lock().brought_back.contains_key(&uid)
+    /// How long the mark of this resource is left where somebody has put it back. Counts from its removal: whoever puts
+    /// it back again and again must not prolong this.
+    pub fn put_back_for(&self, uid: Uuid) -> Duration {
+        let removed = self.lock().brought_back.get(&uid).map(Instant::elapsed);
+        removed.map_or(Duration::ZERO, |ago| PUT_BACK_FOR.saturating_sub(ago))
+    }
+
+    /// Whether a resource is in the store although it is marked.
+    pub fn is_guest(&self, uid: Uuid) -> bool {
+        self.lock().guests.contains_key(&uid)
+    }
+
+    /// How long until an attempt to remove the mark of this resource is due.
+    pub fn unmark_in(&self, uid: Uuid) -> Duration {
+        let guest = self.lock().guests.get(&uid).map(|guest| guest.unmark_at);
+        guest.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now())).max(self.put_back_for(uid))
+    }
+
+    /// A marked resource is about to be put into the store. Returns whether it may be: not if a watch has shown since
+    /// its turn came that it is not marked any more.
+    pub fn enters(&self, resource: &Returning, unmark_in: Duration) -> bool {
+        let mut known = self.lock();
+        let may = known.taken.contains(&resource.uid);
+        if may {
+            let guest = Guest { resource: resource.clone(), unmark_at: Instant::now() + unmark_in };
+            known.guests.insert(resource.uid, guest);
+        }
+        may
+    }
+
+    /// A resource needs no place in the store any more. Returns whether it had one.
+    pub fn quits(&self, uid: Uuid) -> bool {
+        self.lock().guests.remove(&uid).is_some()
     }
 
     /// Takes out a resource whose time to come back has come.
@@ -158,13 +213,14 @@ impl Left {
         let first = known.returning.first_entry().filter(|first| first.key().0 <= now)?;
         let resource = first.remove();
         known.due.remove(&resource.uid);
+        known.taken.insert(resource.uid);
         Some(resource)
     }
 
     /// Forgets the resources that are gone.
     pub fn forget_all_but(&self, is_watched: impl Fn(&Uuid) -> bool) {
         let mut known = self.lock();
-        known.brought_back.retain(|_, since| since.elapsed() < PUT_BACK_WITHIN);
+        known.brought_back.retain(|_, since| since.elapsed() < PUT_BACK_FOR);
         known.of_this_term.retain(|uid, entry| match entry.place {
             Place::Marked { .. } => true,
             Place::Unmarked(since) => since.elapsed() < ON_ITS_WAY || is_watched(uid),
@@ -295,5 +351,41 @@ mod tests {
         left.is_unmarked(first.uid);
         left.still_marked(first, at(3));
         assert_eq!(left.take_due(at(1000)), None, "it is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mark_that_is_put_back_again_and_again_is_removed_a_minute_after_its_last_removal() {
+        let (left, uid) = (Left::default(), Uuid::from_u128(1));
+        assert_eq!(left.put_back_for(uid), Duration::ZERO);
+        left.is_brought_back(uid);
+        for _ in 0..4 {
+            tokio::time::advance(Duration::from_secs(12)).await;
+            left.is_marked(0, resource(1), true, Some(Timestamp::MIN));
+        }
+        assert_eq!(left.put_back_for(uid), Duration::from_secs(12));
+        tokio::time::advance(Duration::from_secs(12)).await;
+        assert_eq!(left.put_back_for(uid), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_is_looked_at_until_it_is_known_what_became_of_it_and_one_that_is_gone_does_not_enter() {
+        let (left, first) = (Left::default(), resource(1));
+        let every = Duration::from_secs(30);
+        left.is_marked(0, first.clone(), true, Some(at(1)));
+        assert_eq!(left.take_due(at(1)), Some(first.clone()));
+        assert!(left.enters(&first, every) && left.is_guest(first.uid));
+        left.still_marked(first.clone(), at(30));
+        tokio::time::advance(every / 3).await;
+        assert_eq!(left.unmark_in(first.uid), every * 2 / 3);
+        left.is_unmarked(first.uid);
+        assert_eq!(left.take_due(at(2)), Some(first.clone()), "the store has to learn that it is gone");
+        left.still_marked(first.clone(), at(3));
+        assert_eq!(left.take_due(at(3)), Some(first.clone()), "what failed is repeated");
+        assert!(left.quits(first.uid) && !left.is_guest(first.uid));
+
+        left.is_marked(0, first.clone(), true, Some(at(1)));
+        assert_eq!(left.take_due(at(4)), Some(first.clone()));
+        left.is_unmarked(first.uid);
+        assert!(!left.enters(&first, every) && !left.is_guest(first.uid), "it has gone meanwhile");
     }
 }

@@ -66,14 +66,13 @@ impl Mark {
     /// may still be in flight.
     pub fn of(metadata: &ObjectMeta, now: Timestamp) -> Option<Self> {
         let mark = Self::read(metadata.labels.as_ref()?.get(FINISHED)?)?;
-        let is_held = metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
         let is_in_doubt = matches!(
             ClaimAnnotation::read(metadata.annotations.as_ref()),
             ClaimAnnotation::Claim(claim) if claim.outcome_known_by() > now
         );
         let uid: Uuid = metadata.uid.as_deref()?.parse().ok()?;
         let is_own = mark.uid == uid && Some(mark.generation) == metadata.generation;
-        (is_own && !is_held && !is_in_doubt).then_some(mark)
+        (is_own && !is_held(metadata) && !is_in_doubt).then_some(mark)
     }
 
     /// When the resource comes back; none if that is for an edit to decide.
@@ -84,6 +83,11 @@ impl Mark {
             Returns::WhenUntracked => tracked_by(metadata).is_none().then_some(Timestamp::MIN),
         }
     }
+}
+
+/// Whether the operator's finalizer is on a resource.
+pub fn is_held(metadata: &ObjectMeta) -> bool {
+    metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ fn unset_version(mut request: Request<Body>) -> Request<Body> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use k8s_openapi::api::core::v1::ConfigMap;
@@ -214,14 +214,16 @@ mod tests {
         assert_eq!((next_size(FIRST_PAGE, FIRST_PAGE * 6_500), next_size(64, 64 * 6_500)), (64, 100));
     }
 
-    /// Answers a request with events or a list, then closes the connection. Returns the request line.
-    async fn answer(server: &TcpListener, lines: &[Value]) -> String {
+    /// Answers a request with events or a list, then closes the connection. Returns the head of the request.
+    pub(in crate::platform::watch) async fn answer(server: &TcpListener, lines: &[Value]) -> String {
         use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
         let (mut connection, _) = server.accept().await.unwrap();
         let (incoming, mut outgoing) = connection.split();
         let mut incoming = BufReader::new(incoming).lines();
-        let asked = incoming.next_line().await.unwrap().unwrap();
-        while incoming.next_line().await.unwrap().is_some_and(|line| !line.is_empty()) {}
+        let mut asked = String::new();
+        while let Some(line) = incoming.next_line().await.unwrap().filter(|line| !line.is_empty()) {
+            asked = asked + &line + "\n";
+        }
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
         outgoing.write_all(head.as_bytes()).await.unwrap();
         for line in lines {
@@ -231,7 +233,7 @@ mod tests {
         asked
     }
 
-    async fn api_server() -> (TcpListener, Client) {
+    pub(in crate::platform::watch) async fn api_server() -> (TcpListener, Client) {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", server.local_addr().unwrap());
         (server, apiserver::client(apiserver::tuned(kube::Config::new(address.parse().unwrap()))).unwrap())

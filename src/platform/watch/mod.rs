@@ -22,23 +22,24 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::platform::health::Health;
 
 pub use scope::{FIRST_LOOK, Scope, api, namespaces, rest, scopes};
-pub use store::{describe, reference, store};
+pub use store::{Guest, describe, reference, store};
 pub use trim::{MANAGED_BY, trim_for_cache};
 
 use store::Watch;
 
 /// Keeps the store of a kind as the API server has it, and calls `notify` for each object that appears, changes or goes.
 /// A failing watch is logged once and retried, and delays no other. A namespace is listed once its `after` token is
-/// cancelled; the complete list cancels `listed`. `labels` selects the objects; `trim_for_cache` removes from each what
-/// need not be kept.
+/// cancelled; the complete list cancels `listed`. `selected` has the labels that select the objects, and guests from
+/// among the others; `trim_for_cache` removes from each object what need not be kept.
 pub async fn run<K, L>(
     (client, scopes, health): (&Client, &[Scope<L>], &Health),
-    labels: Option<&str>,
+    selected: Option<(&str, UnboundedReceiver<Guest<K>>)>,
     after: fn(&Scope<L>) -> &CancellationToken,
     listed: fn(&Scope<L>) -> &CancellationToken,
     trim_for_cache: fn(&mut K),
@@ -55,6 +56,7 @@ pub async fn run<K, L>(
 {
     let kind = K::kind(&());
     let mut watches: Vec<Watch<K>> = scopes.iter().map(|_| Watch::default()).collect();
+    let (labels, mut guests) = selected.unzip();
     let mut events = events::<K, L>(client, scopes, labels, after);
     // The scopes in which the kind is no longer served. A new watch brings nothing until something changes, so the
     // operator checks when the kind is served again.
@@ -63,6 +65,10 @@ pub async fn run<K, L>(
         let (number, event) = tokio::select! {
             Some(number) = served_again.next(), if !served_again.is_empty() => {
                 lost.remove(&number);
+                continue;
+            }
+            Some(guest) = async { guests.as_mut()?.recv().await }, if guests.is_some() => {
+                store::admit(&mut writer, guest).into_iter().for_each(&notify);
                 continue;
             }
             event = events.next() => match event {

@@ -26,6 +26,45 @@ pub fn reference<K: Resource<DynamicType = ()>>(object: &impl Resource) -> Objec
     ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
 }
 
+/// An object that no watch shows, and that is stored all the same. It may become one that a watch shows at any time, so
+/// what is known of it never takes the place of something newer.
+#[derive(Debug)]
+pub enum Guest<K: Resource<DynamicType = ()>> {
+    /// The object as it was a moment ago.
+    Here(K),
+    /// The object with this UID is gone; with a version, it needs no place any more, provided that this is its last one.
+    Gone { object: ObjectRef<K>, uid: String, version: Option<String> },
+}
+
+/// Applies what is known of a guest to the store. Returns the object that this touched.
+pub(super) fn admit<K>(writer: &mut Writer<K>, guest: Guest<K>) -> Option<ObjectRef<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    // Versions are numbers that grow across all objects of a kind.
+    let number = |version: Option<String>| version?.parse::<u64>().ok();
+    let store = writer.as_reader();
+    let (reference, event) = match guest {
+        Guest::Here(object) => {
+            let reference = reference(&object);
+            let stored = store.get(&reference).and_then(|stored| number(stored.resource_version()));
+            if stored.is_some() && stored >= number(object.resource_version()) {
+                return None;
+            }
+            (reference, Event::Apply(object))
+        }
+        Guest::Gone { object, uid, version } => {
+            let stored = store.get(&object).filter(|stored| stored.uid().as_ref() == Some(&uid))?;
+            if version.is_some() && number(version) < number(stored.resource_version()) {
+                return None;
+            }
+            (object, Event::Delete(K::clone(&stored)))
+        }
+    };
+    writer.apply_watcher_event(&event);
+    Some(reference)
+}
+
 /// One of the watches that fill a store.
 #[derive(Debug)]
 pub(super) struct Watch<K: Resource<DynamicType = ()>> {
@@ -158,5 +197,35 @@ mod tests {
         let touched = of_b.apply(&mut writer, Some("b"), Event::Delete(object("b", "1")));
         assert_eq!(touched, [ObjectRef::from_obj(&object("b", "1"))]);
         assert_eq!(names(&store), ["a/3", "b/2"]);
+    }
+
+    #[test]
+    fn a_guest_takes_the_place_of_nothing_newer_and_its_end_that_of_no_other_object() {
+        let (store, mut writer) = store::<ConfigMap>();
+        let object = |uid: &str, version: &str| {
+            let mut object = object("a", "1");
+            object.metadata.uid = Some(uid.into());
+            object.metadata.resource_version = Some(version.into());
+            object
+        };
+        let reference = ObjectRef::new("1").within("a");
+        let gone = |uid: &str, version: Option<&str>| Guest::Gone {
+            object: ObjectRef::new("1").within("a"),
+            uid: uid.into(),
+            version: version.map(str::to_owned),
+        };
+        let stored = || store.get(&reference).and_then(|stored| stored.resource_version());
+        assert_eq!(admit(&mut writer, Guest::Here(object("u", "9"))).as_ref(), Some(&reference));
+        assert_eq!(admit(&mut writer, Guest::Here(object("u", "9"))), None, "nothing has changed");
+        assert!(admit(&mut writer, Guest::Here(object("u", "10"))).is_some());
+        assert_eq!(admit(&mut writer, Guest::Here(object("u", "9"))), None);
+        assert_eq!(admit(&mut writer, gone("u", Some("9"))), None, "a watch has shown it since");
+        assert_eq!(admit(&mut writer, gone("other", None)), None, "another object has the name by now");
+        assert_eq!(stored().as_deref(), Some("10"));
+        assert!(admit(&mut writer, gone("u", Some("10"))).is_some());
+        assert_eq!(stored(), None);
+        admit(&mut writer, Guest::Here(object("u", "11")));
+        assert!(admit(&mut writer, gone("u", None)).is_some(), "it is gone, whatever it was last");
+        assert_eq!(stored(), None);
     }
 }

@@ -11,6 +11,7 @@ use kube::core::{ObjectList, ObjectMeta, Status, WatchEvent};
 use mistral_workflows_operator::api::{Workflow, WorkflowExecution, Workspace};
 use mistral_workflows_operator::execution::cache::trim_for_cache;
 use mistral_workflows_operator::execution::claim::{CLAIM, Claim, ClaimAnnotation, ClaimBackup, FINALIZER, digest};
+use mistral_workflows_operator::execution::finished::mark::{FINISHED, Mark, is_held};
 use mistral_workflows_operator::execution::{metrics, undecodable};
 use mistral_workflows_operator::json;
 use mistral_workflows_operator::platform::apiserver::{Error, describe, finalizers, status_patch};
@@ -60,6 +61,7 @@ pub const TARGETS: &[Target] = &[
         },
         check: claim,
     },
+    Target { name: "mark", seeds: || from_texts(MARKED), check: mark },
     Target {
         name: "lease",
         seeds: || {
@@ -98,6 +100,14 @@ pub const WORKFLOWS: &[&str] = &[
 const WORKSPACES: &[&str] = &[
     r#"{"apiVersion":"workflows.mistral.ai/v1alpha1","kind":"Workspace","metadata":{"name":"default","namespace":"team","uid":"s-1","resourceVersion":"7","generation":1},"spec":{"baseURL":"https://api.mistral.ai","auth":{"apiKeySecretRef":{"name":"mistral","key":"api-key"}},"resyncInterval":"1h30m0.5s","requestsPerSecond":20,"discovery":"Observe"},"status":{"conditions":[{"type":"Ready","status":"True","reason":"Connected","message":"m","lastTransitionTime":"2026-11-30T08:00:01Z"}],"workspaceId":"ws","customerId":"c","workflowCount":3}}"#,
     r#"{"apiVersion":"workflows.mistral.ai/v1alpha1","kind":"Workspace","metadata":{"name":"ipv6","namespace":"team","uid":"s-2","resourceVersion":"8"},"spec":{"baseURL":"http://[::1]:8080/","auth":{"apiKeySecretRef":{"name":"m","key":"k"}}}}"#,
+];
+
+/// Finished executions with the label that keeps them out of the watch.
+const MARKED: &[&str] = &[
+    r#"{"metadata":{"name":"run","namespace":"team","uid":"7c0b36a4-6a39-4f0e-9c33-0d3a3f4f5a6b","generation":2,"labels":{"workflows.mistral.ai/finished":"7c0b36a4-6a39-4f0e-9c33-0d3a3f4f5a6b.2"},"annotations":{"workflows.mistral.ai/claim":"{\"version\":1,\"executionId\":\"run\",\"attempt\":1,\"claimant\":\"operator\",\"sendBefore\":\"2026-11-30T08:00:15Z\",\"origin\":\"https://api.mistral.ai\",\"owner\":{\"cluster\":\"c\",\"namespace\":\"team\",\"name\":\"run\"},\"digest\":\"00\"}"}}}"#,
+    r#"{"metadata":{"uid":"7c0b36a4-6a39-4f0e-9c33-0d3a3f4f5a6b","generation":1,"labels":{"workflows.mistral.ai/finished":"7c0b36a4-6a39-4f0e-9c33-0d3a3f4f5a6b.1.1796027400"}}}"#,
+    r#"{"metadata":{"uid":"7c0b36a4-6a39-4f0e-9c33-0d3a3f4f5a6b","generation":9223372036854775807,"labels":{"workflows.mistral.ai/finished":"7c0b36a4-6a39-4f0e-9c33-0d3a3f4f5a6b.9223372036854775807.tracked","kustomize.toolkit.fluxcd.io/name":"team"}}}"#,
+    r#"{"metadata":{"uid":"7c0b36a4-6a39-4f0e-9c33-0d3a3f4f5a6b","generation":1,"finalizers":["workflows.mistral.ai/stop-run"],"labels":{"workflows.mistral.ai/finished":"7c0b36a4-6a39-4f0e-9c33-0d3a3f4f5a6b.1"}}}"#,
 ];
 
 /// The metadata that any other reader would find in a text. `None` if no API server could have sent the text.
@@ -286,6 +296,26 @@ fn claim(bytes: &[u8]) -> bool {
         *claim,
         Claim { execution_id, attempt, revision, since, send_before, digest, inputs, read_only, ..same }
     );
+    true
+}
+
+fn mark(bytes: &[u8]) -> bool {
+    let Ok(Metadata { mut metadata }) = serde_json::from_slice(bytes) else { return false };
+    let now: Timestamp = "2026-11-30T08:30:00Z".parse().expect("a time");
+    let Some(mark) = Mark::of(&metadata, now) else { return false };
+    assert!(!is_held(&metadata), "what still has the finalizer is left out");
+    assert_eq!(metadata.uid.as_deref().map(str::parse), Some(Ok(mark.uid)), "a copy is left out");
+    assert_eq!(metadata.generation, Some(mark.generation), "an edited one is left out");
+    if let ClaimAnnotation::Claim(claim) = ClaimAnnotation::read(metadata.annotations.as_ref()) {
+        assert!(claim.outcome_known_by() <= now, "a call in flight is left out");
+    }
+    mark.due(&metadata);
+    let label = mark.to_label();
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    // A label of another spelling may be longer. What the operator writes is short enough.
+    assert!(label.bytes().all(allowed), "the label {label}");
+    metadata.labels.get_or_insert_default().insert(FINISHED.to_owned(), label);
+    assert_eq!(Mark::of(&metadata, now), Some(mark), "a mark that was written and read again");
     true
 }
 

@@ -1,12 +1,16 @@
 //! What people and tools do to a resource between two reconciles.
 
+use std::time::Duration;
+
 use kube::ResourceExt;
 
-use super::choices::Choices;
+use super::choices::{Choices, seconds};
 use super::events::{CLOCK_ERRORS, MEDDLINGS, Meddling};
 use super::world::{World, claim_in};
 use crate::api::{Shutdown, WorkflowExecution};
 use crate::execution::claim::{CLAIM, Claim, Owner};
+use crate::execution::finished::left;
+use crate::execution::state::Memory;
 
 impl World {
     pub fn meddle(&mut self, choices: &mut Choices) {
@@ -94,5 +98,27 @@ impl World {
         if let Some([ours]) = self.object.metadata.managed_fields.as_deref_mut() {
             ours.time = created;
         }
+    }
+
+    /// Somebody puts the label of finished executions on the resource, so that the operators forget all but that it left
+    /// in this term. Then the cluster's store is restored to before the claim, which takes longer than a call.
+    pub fn hide_and_restore(&mut self, choices: &mut Choices) {
+        self.tell("hidden, and restored to before its claim");
+        let left = left::Memory { had_run: false, end: None, stays: Duration::ZERO };
+        for operator in &mut self.operators {
+            operator.memory = Memory { left: Some(left), ..Memory::default() };
+        }
+        self.advance(seconds(150), choices);
+        let restore = |object: &mut WorkflowExecution| {
+            object.metadata.annotations = None;
+            object.metadata.managed_fields = None;
+            object.metadata.finalizers = None;
+            object.status = None;
+        };
+        // Nothing of what has happened since is in the store.
+        self.history.iter_mut().for_each(restore);
+        let mut version = self.object.metadata.resource_version.clone().unwrap();
+        self.write(&mut version, restore);
+        self.history.iter_mut().for_each(restore);
     }
 }

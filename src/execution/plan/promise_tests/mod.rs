@@ -26,7 +26,15 @@ use crate::execution::phase::is_finished;
 
 /// Without stops: the run happens, and completes.
 fn assert_happens_exactly_once(spec: &Value, choices: Vec<u8>) {
-    let (world, status) = run_to_the_end(spec, choices, false);
+    assert_has_happened_exactly_once(run_to_the_end(spec, choices, false, None));
+}
+
+/// Somebody hides the execution before this turn, and the cluster's store is restored to before its claim.
+fn assert_happens_exactly_once_though_restored(spec: &Value, choices: Vec<u8>, before: usize) {
+    assert_has_happened_exactly_once(run_to_the_end(spec, choices, false, Some(before)));
+}
+
+fn assert_has_happened_exactly_once((world, status): (World, WorkflowExecutionStatus)) {
     if has_changed_input(&status) {
         // Only a Secret that changed at the wrong time may lead here, and only if nothing has run.
         assert!(world.secret > 1 && world.object.spec.input_from.is_some(), "{}", world.story());
@@ -40,7 +48,7 @@ fn assert_happens_exactly_once(spec: &Value, choices: Vec<u8>) {
 
 /// With stops, and deadlines in the spec: the final status says what happened, and no run goes on.
 fn assert_ends_as_the_status_says(spec: &Value, choices: Vec<u8>) {
-    let (world, status) = run_to_the_end(spec, choices, true);
+    let (world, status) = run_to_the_end(spec, choices, true, None);
     let story = world.story();
     let started = conditions::is_true(&status.conditions, STARTED);
     assert_eq!(world.mistral.starts, usize::from(started), "{status:#?}\n{story}");
@@ -50,10 +58,19 @@ fn assert_ends_as_the_status_says(spec: &Value, choices: Vec<u8>) {
     assert_eq!(status.status.as_deref(), expected, "{story}");
 }
 
-fn run_to_the_end(spec: &Value, choices: Vec<u8>, may_stop: bool) -> (World, WorkflowExecutionStatus) {
+fn run_to_the_end(
+    spec: &Value,
+    choices: Vec<u8>,
+    may_stop: bool,
+    restored_before: Option<usize>,
+) -> (World, WorkflowExecutionStatus) {
     let mut choices = Choices::new(choices);
     let mut world = World::new(spec, may_stop, &mut choices);
+    let mut turns = 0..;
     while !choices.is_over() {
+        if turns.next() == restored_before {
+            world.hide_and_restore(&mut choices);
+        }
         let who = choices.pick(&RECONCILER);
         let refresh = choices.pick(&[true, false]);
         let due = world.reconcile(who, refresh, &mut choices);
@@ -114,6 +131,13 @@ proptest! {
     #[test]
     fn a_run_happens_exactly_once_whatever_fails(choices in prop::collection::vec(any::<u8>(), 0..300)) {
         assert_happens_exactly_once(&json!({ "workflowIdentifier": "w" }), choices);
+    }
+
+    #[test]
+    fn a_run_happens_exactly_once_though_it_is_hidden_and_the_store_restored_to_before_its_claim(
+        before in 0_usize..20, choices in prop::collection::vec(any::<u8>(), 0..300)
+    ) {
+        assert_happens_exactly_once_though_restored(&json!({ "workflowIdentifier": "w" }), choices, before);
     }
 
     #[test]
