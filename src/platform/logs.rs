@@ -182,7 +182,7 @@ mod tests {
             ("err", "did you mean error?"),
             ("inf0", "did you mean info?"),
             ("verbose", "\"verbose\" is no level"),
-            ("info,mistral_workflows_operator=debgu", "did you mean debug?"),
+            ("info,kube=debgu", "did you mean debug?"),
             ("info,kube", "\"kube\" is no level"),
             ("kube=", "\"\" is no level"),
         ] {
@@ -196,10 +196,12 @@ mod tests {
             ("", "info"),
             ("off", "off"),
             ("3", "info"),
-            ("info, kube=off", "kube=off,info"),
-            ("warn,[reconcile{kind=Workflow}]=debug", "[reconcile{kind=Workflow}]=debug,warn"),
+            ("info, kube=off", "info,kube=off"),
+            ("warn,[reconcile{kind=Deployment}]=debug", "[reconcile{kind=Deployment}]=debug,warn"),
         ] {
-            assert_eq!(super::directives(text).unwrap().to_string(), means, "{text}");
+            let read = super::directives(text).unwrap().to_string();
+            let parts = |text: &str| text.split(',').map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+            assert_eq!(parts(&read), parts(means), "{text}");
         }
     }
 

@@ -248,7 +248,7 @@ impl Environment {
         for (file, effect) in tries {
             println!("  {kubectl} create -f '{file}'\n    # {effect}");
         }
-        println!("\nThe simulated Mistral API answers at {url}, and lists the runs at {url}/__sim/executions");
+        println!("\nThe simulated Mistral API answers at {url}, and lists all runs:\n\n  curl {url}/__sim/executions");
         println!("\nTo stop it and remove its data:\n\n  {stop}");
         Ok(())
     }

@@ -158,7 +158,7 @@ async fn show(environment: &Environment, url: &str, key: &str) -> Result<()> {
     ledger::compare(&ledger, &executions, &token)?;
     for line in [
         format!("They agree: {} executions, each started exactly once, each with its input.", ledger.len()),
-        format!("The random token {token} reached the workflow and came back in a result."),
+        format!("The random token {token} reached the workflow and came back."),
     ] {
         println!("{}", display::marked(&line, display::Mark::Done));
     }
@@ -214,7 +214,7 @@ async fn print_workflows(title: &str, api: &programs::Api) -> Result<Vec<Value>>
     let workflows = api.workflows(&WORKFLOWS).await?;
     for workflow in &workflows {
         println!(
-            "  {:<12} display name {}, tags {}, archived {}",
+            "  {:<11} display name {}, tags {}, archived {}",
             workflow["name"].as_str().unwrap_or_default(),
             workflow["display_name"],
             workflow["tags"],
