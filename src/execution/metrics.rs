@@ -56,13 +56,16 @@ struct Workflows {
 impl Workflows {
     /// The label value of a workflow; none if there is no such label. Names are made by people, and each takes memory
     /// in the metrics system for long: those beyond the limit share a value.
-    fn label(&self, workflow: &str) -> Option<Cow<'static, str>> {
+    ///
+    /// Only a workflow that has started has a value of its own (`is_real`): whoever may create executions could use up the
+    /// values with names that he invents.
+    fn label(&self, workflow: &str, is_real: bool) -> Option<Cow<'static, str>> {
         if self.most == 0 {
             return None;
         }
         let mut named = sync::lock(&self.named);
         if !named.contains(workflow) {
-            if named.len() >= self.most {
+            if named.len() >= self.most || !is_real {
                 return Some("other".into());
             }
             named.insert(workflow.to_owned());
@@ -114,7 +117,7 @@ impl ExecutionMetrics {
 
     /// Makes the series of a workflow whose run starts, so that the first end is an increase.
     pub fn begin(&self, workflow: &str) {
-        if let Some(label) = self.workflows.label(workflow) {
+        if let Some(label) = self.workflows.label(workflow, true) {
             self.make_ends(Some(label));
         }
     }
@@ -127,9 +130,9 @@ impl ExecutionMetrics {
     }
 
     /// Counts an execution of this workflow that has ended. `ran` is how long the run took, if there was one.
-    pub fn finished(&self, outcome: &'static str, workflow: &str, ran: Option<Duration>) {
+    pub fn finished(&self, outcome: &'static str, (workflow, is_real): (&str, bool), ran: Option<Duration>) {
         debug_assert!(ends().contains(&outcome), "{outcome}");
-        let end = end(outcome, self.workflows.label(workflow));
+        let end = end(outcome, self.workflows.label(workflow, is_real));
         self.finished.get_or_create(&end).inc();
         if let Some(ran) = ran {
             self.ran.get_or_create(&end).observe(ran.as_secs_f64());
@@ -186,7 +189,7 @@ pub fn settled(metrics: &ExecutionMetrics, state: &ExecutionState, new: &Status)
     }
     if is_finished(new) && !is_finished(&state.status) {
         let outcome = ready(new).and_then(|reason| known(reason, &reason::ENDS));
-        metrics.finished(outcome.unwrap_or(OTHER), workflow, ran(new));
+        metrics.finished(outcome.unwrap_or(OTHER), (workflow, is_started(new)), ran(new));
     }
     if let Some(outcome) = claim_outcome(state, new) {
         metrics.claim(outcome);
@@ -287,7 +290,8 @@ mod tests {
             let metrics = ExecutionMetrics::new(&all, workflows);
             for name in ["a", "b", "c", "d", "a"] {
                 metrics.begin(name);
-                metrics.finished("Completed", name, Some(Duration::from_secs(1)));
+                metrics.finished("Canceled", ("invented", false), None);
+                metrics.finished("Completed", (name, true), Some(Duration::from_secs(1)));
             }
             all.render()
         };
@@ -301,7 +305,7 @@ mod tests {
             assert!(text.contains(&format!("test_execution_duration_seconds_count{series}")), "{series} in {text}");
             assert!(text.contains(&format!("total{{outcome=\"Lost\",workflow=\"{workflow}\"}} 0\n")), "{text}");
         }
-        assert!(!text.contains("workflow=\"c\""), "{text}");
+        assert!(!text.contains("workflow=\"c\"") && !text.contains("invented"), "{text}");
     }
 
     #[test]

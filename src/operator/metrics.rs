@@ -49,7 +49,7 @@ mod tests {
         calls.waits.durations.get_or_create(&Waiting { priority: Priority::Stop }).observe(1.0);
         metrics.executions.set_executions([("RUNNING", "Running"); 3].into_iter());
         metrics.workspaces.set_workspaces([("True", "Connected")].into_iter());
-        metrics.executions.finished("Completed", "echo", Some(Duration::from_secs(2)));
+        metrics.executions.finished("Completed", ("echo", true), Some(Duration::from_secs(2)));
         metrics.workspaces.set_sweep_age("runs", Some(Duration::from_secs(7)));
         metrics
     }

@@ -99,6 +99,8 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     }
     let Leadership::Elected(lease) = config.leadership.clone() else {
         tracing::info!("there is no leader election; run only one operator");
+        // While this process looked for another leader, one may have acted.
+        let since = if matches!(config.leadership, Leadership::UnlessLed) { Timestamp::now() } else { since };
         let term = Term::unlimited(stop, since);
         lead(term).await;
         return Ok(());

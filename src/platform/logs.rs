@@ -54,7 +54,8 @@ pub fn directives(text: &str) -> Result<EnvFilter, String> {
     let directives: Vec<&str> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
     for directive in directives.iter().filter(|directive| !directive.contains('[')) {
         let word = directive.rsplit('=').next().unwrap_or_default();
-        if !is_level(word) {
+        // A path, such as that of a crate, cannot be meant as a level.
+        if !is_level(word) && !word.contains(['_', ':']) {
             let hint = nearest(word).map(|level| format!("; did you mean {level}?")).unwrap_or_default();
             return Err(format!("\"{word}\" is no level: use one of {}, or TARGET=LEVEL{hint}", LEVELS.join(", ")));
         }
@@ -197,6 +198,7 @@ mod tests {
             ("off", "off"),
             ("3", "info"),
             ("info, kube=off", "info,kube=off"),
+            ("info,kube_runtime::watcher", "info,kube_runtime::watcher=trace"),
             ("warn,[reconcile{kind=Deployment}]=debug", "[reconcile{kind=Deployment}]=debug,warn"),
         ] {
             let read = super::directives(text).unwrap().to_string();

@@ -134,7 +134,10 @@ impl Reconciliation<'_> {
             let row = match stop.run_until_cancelled(tokio::time::timeout_at(until.into(), refresh)).await {
                 Some(Ok(row)) => row,
                 Some(Err(_)) => {
-                    self.context.run_durations.took(&self.key, &workflow, limit);
+                    // A wait that was cut short says nothing about the run.
+                    if limit == LINGER {
+                        self.context.run_durations.took(&self.key, &workflow, limit);
+                    }
                     break;
                 }
                 None => break,
@@ -218,24 +221,27 @@ async fn probe(client: &mistral::Client, state: &ExecutionState) -> Result<Targe
         ExecuteTarget::Registration(id) => client.get_registration(id).await?.workflow_id,
     };
     let Some(name) = &state.spec.deployment_name else { return Ok(Target::Exists) };
-    let (all, active) = (deployments(client, &workflow_id, false).await, deployments(client, &workflow_id, true).await);
-    Ok(match (all, active) {
-        (Some(all), Some(active)) if !active.contains(name) => {
+    Ok(match active_deployments(client, &workflow_id).await {
+        Some(active) if !active.contains(name) => {
             let more = active.len().saturating_sub(MAX_DEPLOYMENTS);
             let named = active.into_iter().take(MAX_DEPLOYMENTS).chain((more > 0).then(|| format!("and {more} more")));
-            Target::NoDeployment { is_known: all.contains(name), active: named.collect() }
+            Target::NoDeployment { active: named.collect() }
         }
-        // Where the lists cannot be read, the next start says whether the deployment exists.
+        // Where the list cannot be read, the next start says whether the deployment exists.
         _ => Target::Exists,
     })
 }
 
-/// The deployments that have registered the workflow, or only those with a live worker. None if that is not known.
-async fn deployments(client: &mistral::Client, workflow_id: &str, active_only: bool) -> Option<BTreeSet<String>> {
+/// The deployments with a live worker for the workflow. None if that is not known: a registration without the name of its
+/// deployment may be that of any.
+async fn active_deployments(client: &mistral::Client, workflow_id: &str) -> Option<BTreeSet<String>> {
     let filter =
-        RegistrationFilter { workflow_id: Some(workflow_id.to_owned()), active_only, limit: 1000, cursor: None };
+        RegistrationFilter { workflow_id: Some(workflow_id.to_owned()), active_only: true, limit: 1000, cursor: None };
     let page = client.list_registrations_as::<DeploymentRow>(&filter).await.ok()?;
-    page.next.is_none().then(|| page.items.into_iter().filter_map(|row| row.deployment_name).collect())
+    if page.next.is_some() {
+        return None;
+    }
+    page.items.into_iter().map(|row| row.deployment_name).collect()
 }
 
 /// As much of a registration as names its deployment.

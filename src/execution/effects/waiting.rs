@@ -21,12 +21,13 @@ impl Reconciliation<'_> {
         let recheck = deadline.unwrap_or(permit::RECHECK_AFTER).min(permit::RECHECK_AFTER);
         match waiting::blank_left(&self.state, now).filter(|_| !self.is_stand_in) {
             None => Flow::End(Action::requeue(recheck)),
-            Some(Duration::ZERO) => match self.ticket.place() {
-                Some(place) if self.may_report() => {
+            // The place is found by counting, so it is asked for last.
+            Some(Duration::ZERO) => match self.may_report().then(|| self.ticket.place()).flatten() {
+                Some(place) => {
                     self.state.outcomes.report = Report::Queued(place);
                     Flow::PlanAgain
                 }
-                _ => Flow::End(Action::requeue(recheck.min(self.another_turn()))),
+                None => Flow::End(Action::requeue(recheck.min(self.another_turn()))),
             },
             Some(left) => Flow::End(Action::requeue(recheck.min(left))),
         }

@@ -181,19 +181,27 @@ pub(crate) fn refused(state: &ExecutionState, refusal: &Refusal, now: Timestamp)
 
 /// The workflow exists, and no live worker of the deployment that the spec names serves it.
 pub(crate) fn deployment_not_found(state: &ExecutionState, now: Timestamp) -> Decision {
-    let Target::NoDeployment { is_known, active } = &state.outcomes.target else {
+    let Target::NoDeployment { active } = &state.outcomes.target else {
         return settle(state, state.status.clone(), blocked_retry(state));
     };
     let (name, target) = (state.spec.deployment_name.as_deref().unwrap_or_default(), target(state));
-    let what = if *is_known { "No live worker of deployment" } else { "No deployment" };
     let others = match active.as_slice() {
         [] => "No other deployment serves it now".to_owned(),
         names => format!("These serve it now: {}", names.join(", ")),
     };
     let message = format!(
-        "{what} \"{name}\" serves {target}. {others}. Start a worker of \"{name}\", and the run starts by itself, or name another spec.deploymentName in a new WorkflowExecution. {TRIES_AGAIN}."
+        "No live worker of deployment \"{name}\" serves {target}. {others}. Start a worker of \"{name}\", and the run starts by itself, or name another spec.deploymentName in a new WorkflowExecution. {TRIES_AGAIN}."
     );
     blocked(state, reason::DEPLOYMENT_NOT_FOUND, message, blocked_retry(state), now)
+}
+
+/// The workflow itself is not there any more, where only the deployment that the spec names was missing.
+pub(crate) fn target_gone(state: &ExecutionState, now: Timestamp) -> Decision {
+    let message = format!(
+        "The API does not know {} any more. Start the worker that registers it, and the run starts by itself, or correct the name in a new WorkflowExecution. {TRIES_AGAIN}.",
+        target(state)
+    );
+    blocked(state, reason::TARGET_NOT_FOUND, message, blocked_retry(state), now)
 }
 
 /// Whether the run with this id belongs to another workflow, as far as the API reports. Only an explicit id can be
@@ -310,6 +318,7 @@ pub(crate) fn arriving(state: &ExecutionState, now: Timestamp) -> Option<Decisio
 fn was_complete(state: &ExecutionState) -> bool {
     let arriving = [
         reason::SUSPENDED,
+        reason::QUEUED,
         reason::WORKSPACE_NOT_FOUND,
         reason::WORKSPACE_NOT_READY,
         reason::WORKFLOW_NOT_FOUND,

@@ -10,7 +10,8 @@ use crate::clock::later;
 use crate::execution::claim::{Claim, TAKE_OVER};
 use crate::execution::plan::backoff::{backoff, blocked_retry};
 use crate::execution::plan::blocked::{
-    blocked, deployment_not_found, in_doubt, is_taken, is_unresolved, refused, suspended, taken, troubled, unresolved,
+    blocked, deployment_not_found, in_doubt, is_taken, is_unresolved, refused, suspended, taken, target_gone, troubled,
+    unresolved,
 };
 use crate::execution::plan::claim::{is_consent, write};
 use crate::execution::plan::decision::{Call, ClusterStep, Decision, ready_reason, settle};
@@ -210,6 +211,10 @@ fn target_missing(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Opti
     match &state.outcomes.target {
         Target::NotFetched => Some(Decision::Act(Call::GetTarget.into())),
         Target::Unknown(trouble) => Some(troubled(state, trouble, now)),
+        // Only the deployment was missing, and now the workflow is, too.
+        Target::Absent if ready_reason(&state.status) == Some(reason::DEPLOYMENT_NOT_FOUND) => {
+            Some(target_gone(state, now))
+        }
         Target::Absent => Some(settle(state, state.status.clone(), blocked_retry(state))),
         Target::NoDeployment { .. } => Some(deployment_not_found(state, now)),
         Target::Exists => None,

@@ -81,8 +81,6 @@ pub enum Target {
     Exists,
     /// The workflow exists, and no live worker of the deployment that the spec names serves it.
     NoDeployment {
-        /// Whether that deployment has ever registered the workflow.
-        is_known: bool,
         /// The deployments whose live workers serve the workflow.
         active: Vec<String>,
     },

@@ -148,7 +148,11 @@ fn is_labelled_by_us(found: &BTreeMap<String, String>, workflow: &Workflow) -> b
     let (spec, name) = (&workflow.spec, found.get(labels::WORKFLOW));
     let id = spec.identifier.as_deref().unwrap_or_default();
     let is_its_name = name.is_none_or(|name| safe_name(name, id) == workflow.name_any());
-    is_its_name && *found == labelled(name.map(String::as_str), &spec.workspace_ref.name)
+    // Discovery once set two labels only.
+    let former: BTreeMap<String, String> = [(watch::MANAGED_BY, PROGRAM), (DISCOVERED, "true")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    is_its_name && (*found == labelled(name.map(String::as_str), &spec.workspace_ref.name) || *found == former)
 }
 
 fn annotations(from: Option<&str>) -> BTreeMap<String, String> {
@@ -267,6 +271,10 @@ mod tests {
             !decide(&gone, "default", from, &Here::new([it].iter())).0.is_empty()
         };
         assert!(removed(existing(|_| ()), Some("ws")));
+        let former = existing(|it| {
+            it["metadata"]["labels"] = json!({ DISCOVERED: "true", "app.kubernetes.io/managed-by": PROGRAM });
+        });
+        assert!(removed(former, Some("ws")), "made before the labels for workflow and Workspace");
         assert!(!removed(existing(|_| ()), Some("another")), "the key leads elsewhere now");
         assert!(!removed(existing(|_| ()), None), "nobody knows where it leads");
         for (what, change) in [

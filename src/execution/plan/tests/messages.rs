@@ -31,10 +31,15 @@ fn an_unknown_deployment_is_told_as_one_and_the_others_are_named() {
     let mut state = refused(json!({ "deploymentName": "blue" }), Error::NotFound(said(404, "WF_1100")));
     assert_eq!(step(&state, at(1)), Call::GetTarget, "the workflow may well exist");
     let active = vec!["alice".to_owned(), "bob".to_owned()];
-    state.target_fetched(Ok(Target::NoDeployment { is_known: false, active: active.clone() }));
+    state.target_fetched(Ok(Target::NoDeployment { active: active.clone() }));
     let told = settled(&state, at(1));
     assert_eq!(ready(&told.status), reason::DEPLOYMENT_NOT_FOUND);
-    let words = ["No deployment \"blue\" serves workflow \"w\"", "alice, bob", "new WorkflowExecution", "5 minutes"];
+    let words = [
+        "No live worker of deployment \"blue\" serves workflow \"w\"",
+        "alice, bob",
+        "new WorkflowExecution",
+        "5 minutes",
+    ];
     assert_says(&message(&told.status), &words);
     assert!(is_true(&told.status.conditions, STALLED) && matches!(told.requeue, Requeue::Retry(_)));
     // The next try asks again before it claims.
@@ -42,11 +47,13 @@ fn an_unknown_deployment_is_told_as_one_and_the_others_are_named() {
     let next = ExecutionState { outcomes: Outcomes::default(), ..next };
     assert_eq!(step(&next, at(60)), Call::GetTarget);
     let with = |target| ExecutionState { outcomes: Outcomes { target, ..Outcomes::default() }, ..next.clone() };
-    let still = settled(&with(Target::NoDeployment { is_known: false, active }), at(60));
+    let still = settled(&with(Target::NoDeployment { active }), at(60));
     assert_eq!(still.status, told.status, "nothing to write");
     assert_eq!(step(&with(Target::Exists), at(60)), Call::GetRun);
+    let gone = settled(&with(Target::Absent), at(60)).status;
+    assert_eq!(ready(&gone), reason::TARGET_NOT_FOUND, "the workflow is missing, too");
 
-    state.target_fetched(Ok(Target::NoDeployment { is_known: true, active: Vec::new() }));
+    state.target_fetched(Ok(Target::NoDeployment { active: Vec::new() }));
     assert_says(&message(&settled(&state, at(1)).status), &["No live worker of deployment \"blue\"", "No other"]);
     state.target_fetched(Err(not_found()));
     assert_eq!(ready(&settled(&state, at(1)).status), reason::TARGET_NOT_FOUND);
