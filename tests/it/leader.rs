@@ -415,7 +415,7 @@ async fn run_as(account: &Account, arguments: &[&str]) -> (bool, String) {
 #[tokio::test]
 async fn a_lease_in_a_namespace_that_does_not_exist_is_said_and_no_reason_to_be_ready() {
     let world = World::new("leader-nowhere").await;
-    let process = world.process_with(&["--lease-namespace", "no-such-namespace"], &[]);
+    let process = world.process_with(&["--lease-name", LEASE, "--lease-namespace", "no-such-namespace"], &[]);
     until(SOON, "the reason", async || {
         let (status, body) = process.ask("/readyz").await?;
         (status == 503 && body.contains("\"no-such-namespace\" not found")).then_some(())
