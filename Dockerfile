@@ -11,13 +11,15 @@ FROM --platform=$BUILDPLATFORM ${BUILDER_IMAGE} AS builder
 WORKDIR /source
 COPY . .
 ARG VERSION=
+# What docker sets for an image of another architecture, and for tools that do not, what is given.
 ARG TARGETARCH
+ARG ARCHITECTURE=
 # An image whose label and binary disagree about the version is not built.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
-    case "${TARGETARCH:-$(uname -m)}" in \
+    case "${ARCHITECTURE:-${TARGETARCH:-$(uname -m)}}" in \
         amd64 | x86_64) architecture=x86_64 ;; \
         arm64 | aarch64) architecture=aarch64 ;; \
-        *) echo "there is no image for $TARGETARCH" >&2; exit 1 ;; \
+        *) echo "there is no image for $ARCHITECTURE$TARGETARCH" >&2; exit 1 ;; \
     esac && \
     target="$architecture-unknown-linux-musl" && \
     CARGO_PROFILE_RELEASE_STRIP=symbols \

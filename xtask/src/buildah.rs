@@ -51,6 +51,14 @@ impl Buildah {
         succeed(bud.args(arguments).arg(context))
     }
 
+    /// Makes an image one for this architecture. (With `bud --platform`, buildah would look for a builder of that
+    /// architecture as well.)
+    pub fn name_architecture(&self, name: &str, architecture: &str) -> Result<()> {
+        let container = answer(self.command()?.args(["from", "--pull-never", name]))?;
+        answer(self.command()?.args(["config", "--arch", architecture, &container]))?;
+        answer(self.command()?.args(["commit", "--quiet", "--squash", "--rm", &container, name])).map(|_| ())
+    }
+
     /// Writes an image into an OCI archive in the folder.
     pub fn archive(&self, name: &str, folder: &Path) -> Result<PathBuf> {
         let file = name.rsplit('/').next().unwrap_or(name).replace(':', "-");
@@ -124,13 +132,15 @@ fn compiler(architecture: &str) -> Result<String> {
         }
         return Ok(String::new());
     }
-    let gcc = format!("{architecture}-linux-gnu-gcc");
-    if !Path::new("/usr/bin").join(&gcc).is_file() {
-        let package = format!("gcc-{}-linux-gnu", architecture.replace('_', "-"));
-        return Err(format!(
-            "a C compiler for {architecture} is needed; on Debian or Ubuntu: apt-get install {package}."
-        )
-        .into());
+    let (gcc, headers) = (format!("{architecture}-linux-gnu-gcc"), format!("/usr/{architecture}-linux-gnu/include"));
+    if !Path::new("/usr/bin").join(&gcc).is_file() || !Path::new(&headers).is_dir() {
+        let packages = match architecture {
+            "aarch64" => "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+            _ => "gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
+        };
+        let needed =
+            format!("a C compiler for {architecture} is needed; on Debian or Ubuntu: apt-get install {packages}.");
+        return Err(needed.into());
     }
     let lower = format!("{architecture}_unknown_linux_musl");
     let upper = lower.to_uppercase();

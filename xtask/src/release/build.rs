@@ -60,10 +60,13 @@ fn image(buildah: &Buildah, builder: &[String], architecture: Architecture, outp
     heading(&format!("Building the image for {}", architecture.name()));
     let name = format!("localhost/{OPERATOR}:{}", architecture.name());
     let mut arguments = builder.to_vec();
-    arguments.push(format!("--platform=linux/{}", architecture.name()));
+    arguments.push(format!("--build-arg=ARCHITECTURE={}", architecture.name()));
     arguments.push(format!("--build-arg=VERSION={VERSION}"));
     arguments.push(format!("--build-arg=REVISION={}", revision()?));
     buildah.bud(&name, &workspace_folder().join("Dockerfile"), workspace_folder(), &arguments)?;
+    if architecture.of_machines() != ARCH {
+        buildah.name_architecture(&name, architecture.name())?;
+    }
     let program = output.join(format!("{OPERATOR}-linux-{}", architecture.name()));
     buildah.take(&name, &format!("/{OPERATOR}"), &program)?;
     check_program(&program, architecture)?;
