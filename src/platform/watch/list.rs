@@ -215,7 +215,7 @@ pub(super) mod tests {
     }
 
     /// Answers a request with events or a list, then closes the connection. Returns the head of the request.
-    pub(in crate::platform::watch) async fn answer(server: &TcpListener, lines: &[Value]) -> String {
+    pub(crate) async fn answer(server: &TcpListener, lines: &[Value]) -> String {
         use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
         let (mut connection, _) = server.accept().await.unwrap();
         let (incoming, mut outgoing) = connection.split();
@@ -233,7 +233,7 @@ pub(super) mod tests {
         asked
     }
 
-    pub(in crate::platform::watch) async fn api_server() -> (TcpListener, Client) {
+    pub(crate) async fn api_server() -> (TcpListener, Client) {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", server.local_addr().unwrap());
         (server, apiserver::client(apiserver::tuned(kube::Config::new(address.parse().unwrap()))).unwrap())

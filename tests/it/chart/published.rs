@@ -84,7 +84,7 @@ async fn each_image_that_the_chart_renders_is_named_and_those_of_others_have_a_d
                 .map(|(_, image)| image.to_owned()),
         );
     }
-    assert_eq!(others.len(), 5, "{others:?}");
+    assert_eq!(others.len(), 3, "{others:?}");
     for image in others {
         let digest = image.split_once("@sha256:").map(|(_, digest)| digest.len());
         assert_eq!(digest, Some(64), "{image}");
