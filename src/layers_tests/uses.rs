@@ -32,7 +32,9 @@ impl Sources {
         for (file, text) in texts {
             let module = module(&file);
             let text = without_comments(&text);
-            let (code, tests) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((&text, ""));
+            // The module may be visible to others' tests.
+            let whole = text.replace("#[cfg(test)]\npub(super) mod tests {", "#[cfg(test)]\nmod tests {");
+            let (code, tests) = whole.split_once("#[cfg(test)]\nmod tests {").unwrap_or((&whole, ""));
             let in_tests = [module.clone(), vec!["tests".to_owned()]].concat();
             parts.push((file.clone(), 0, module.clone(), code.to_owned()));
             parts.push((file.clone(), 1, in_tests, tests.to_owned()));
