@@ -72,7 +72,7 @@ pub struct Run {
     #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "[::]:8080")]
     pub listen: SocketAddr,
     /// The Lease that elects the leader among several operators. An empty name turns leader election off: the operator
-    /// then acts whoever else does.
+    /// then acts even if another one does.
     #[arg(long, alias = "lease", env = "LEASE_NAME", value_name = "NAME", default_value = former("LEASE", "mistral-workflows-operator"))]
     pub lease_name: String,
     /// The namespace of the Lease [default: the pod's namespace; outside of a pod there is no leader election, and the

@@ -1,5 +1,6 @@
 //! `Workspace`: the address of the Mistral API, and the key to call it with.
 
+#![allow(rustdoc::bare_urls, reason = "kubectl explain shows the descriptions as they are written")]
 #![expect(clippy::duplicated_attributes, reason = "each printer column has the same attributes")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

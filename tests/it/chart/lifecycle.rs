@@ -74,7 +74,7 @@ async fn helm_installs_upgrades_and_uninstalls_and_the_resources_stay() {
     // What one version has left behind, the other takes over.
     for program in [&tools.helm, &tools.helm3] {
         let said = succeed(cluster.with_chart(program, &["install", "--create-namespace"]).args(values), "");
-        assert!(said.contains("get workflowexecutions --watch"), "{said}");
+        assert!(said.contains("get mwfx --watch"), "{said}");
         let now = cluster.kubectl(&uid, "");
         assert!(first.is_empty() || first == now, "the second install made the Workspace anew");
         first = now;

@@ -135,7 +135,7 @@ async fn the_notes_say_where_the_image_comes_from_and_what_to_do_if_it_is_not_th
     };
     let (default, own) = (notes(""), notes("image: { repository: registry.example/operator }"));
     assert!(
-        default.contains("If the pods say ImagePullBackOff") && default.contains("set image.repository"),
+        default.contains("the pods will show ImagePullBackOff") && default.contains("set image.repository"),
         "{default}"
     );
     assert!(own.contains("registry.example/operator:") && !own.contains("ImagePullBackOff"), "{own}");

@@ -242,7 +242,7 @@ impl Environment {
         println!("  {kubectl} describe workflowexecution charge");
         println!("  {kubectl} get workflowexecution greet -o jsonpath='{{.status.result}}'");
         println!("  {kubectl} create -f examples/execution-generate-name.yaml");
-        println!("  {kubectl} get workflowexecutions --watch");
+        println!("  {kubectl} get mwfx --watch");
         println!("  tail -f '{}'", log.display());
         println!("\nThree more workflows show what else can happen:\n");
         for (file, effect) in tries {
