@@ -49,7 +49,7 @@ const MAX_MESSAGE: usize = 32_768;
 /// The longest short form of a message, in bytes.
 const SHORT: usize = 200;
 
-/// The order of the conditions in every status: what a reader wants first, and then what is present only in trouble.
+/// The order of the conditions in every status: the most useful ones first, those that appear only in trouble last.
 const ORDER: [&str; 17] = [
     READY,
     RECONCILING,

@@ -284,15 +284,15 @@ pub const COMPLETED: &str = "Completed";
 ///
 /// Do: to run the workflow again, create another execution.
 pub const WORKFLOW_FAILED: &str = "WorkflowFailed";
-/// The run ended with `CANCELED`; `status.failure` says who canceled it. `Ready` is `True` if `spec.shutdown` asked for
-/// it.
+/// The run ended with `CANCELED`; `status.failure` says who canceled it. If `spec.shutdown` requested the stop, `Ready`
+/// is `True`.
 ///
 /// On: `Ready`, `Failed`, Event
 ///
 /// Do: to run the workflow again, create another execution.
 pub const CANCELED: &str = "Canceled";
-/// The run ended with `TERMINATED`; `status.failure` says who terminated it. `Ready` is `True` if `spec.shutdown` asked
-/// for it.
+/// The run ended with `TERMINATED`; `status.failure` says who terminated it. If `spec.shutdown` requested the stop,
+/// `Ready` is `True`.
 ///
 /// On: `Ready`, `Failed`, Event
 ///

@@ -84,8 +84,8 @@ impl Reservations {
         }
     }
 
-    /// The watch of finished resources shows one. Whoever put the label there may have hidden a claim whose call is in
-    /// flight.
+    /// Records the claim of a resource that the watch of finished resources shows. The label may hide a claim whose call is
+    /// still in flight.
     pub(crate) fn marked(&self, metadata: &ObjectMeta, now: Timestamp) {
         if let ClaimAnnotation::Claim(claim) = ClaimAnnotation::read(metadata.annotations.as_ref())
             && !claim.read_only

@@ -22,6 +22,20 @@ fn what_is_missing_needs_a_person_only_once_it_had_time_to_arrive() {
 }
 
 #[test]
+fn a_turn_in_the_queue_is_no_sign_that_all_was_there_before() {
+    let queued = |reason: &str| {
+        crate::execution::status::not_started(&new(), Progress::Working, reason, "calls are ahead".into(), at(4))
+    };
+    for state in [
+        ExecutionState { workspace: Workspace::NotFound, ..new() },
+        ExecutionState { workflow_ref: WorkflowRefState::NotFound, ..new() },
+    ] {
+        assert!(!is_stalled(&ExecutionState { status: queued(reason::QUEUED), ..state.clone() }, at(10)));
+        assert!(is_stalled(&ExecutionState { status: queued(reason::INPUT_NOT_FOUND), ..state }, at(10)));
+    }
+}
+
+#[test]
 fn a_workspace_or_workflow_that_is_at_work_leaves_what_names_it_at_work() {
     for (wait, stalled) in [(Progress::Working, false), (Progress::Stalled, true)] {
         let workspace = ExecutionState { workspace: Workspace::NotReady("the API is down".into(), wait), ..new() };
