@@ -1,7 +1,10 @@
 //! How much memory one tenant can make the operator use.
 
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
+use crate::finished::{FINISHED, label};
 use crate::support::*;
 
 /// The peak memory of a process so far, in MiB. `None` where the system does not report it.
@@ -42,4 +45,35 @@ async fn long_inputs_of_executions_that_are_held_back_are_not_kept() {
     assert_eq!(status(&done).result_bytes, Some(1_400_007));
     assert!(condition(&done, "Edited").is_none());
     assert_eq!(world.api.starts().await, 1);
+}
+
+#[tokio::test]
+async fn long_metadata_of_executions_that_have_left_is_not_kept() {
+    let world = World::new("long-metadata").await;
+    let process = world.process(&[]);
+    ready(&process).await;
+    let Some(before) = peak(&process) else { return };
+    drop(process);
+
+    let annotations = json!({ "example.com/long": "x".repeat(250_000) });
+    for n in 0..200 {
+        leave(&world, &format!("held-{n}"), &annotations, "").await;
+    }
+    // It comes last in the list, and its time is over.
+    leave(&world, "zero", &json!({}), ".1").await;
+    let process = world.process(&[]);
+    world.wait("zero", SOON, |object| label(object).is_none()).await;
+    // All of it together is 50 MB.
+    let peak = peak(&process).expect("a peak");
+    assert!(peak < before + 20, "{peak} MiB, and {before} without them");
+    assert_eq!(world.api.starts().await, 0);
+}
+
+/// Creates an execution with the label of one that has left.
+async fn leave(world: &World, name: &str, annotations: &serde_json::Value, returns: &str) {
+    world.execute(name, json!({ "workflowIdentifier": "echo", "suspend": true })).await;
+    let uid = world.executions().get(name).await.unwrap().uid().unwrap();
+    let labels = json!({ FINISHED: format!("{uid}.1{returns}") });
+    let metadata = Patch::Merge(json!({ "metadata": { "annotations": annotations, "labels": labels } }));
+    world.executions().patch(name, &PatchParams::default(), &metadata).await.unwrap();
 }

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use cluster::{ControlPlane, Supervised};
 use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions::is_crd_established};
 use kube::{Api, Client, ResourceExt};
@@ -25,6 +27,7 @@ use crate::demo::Result;
 use crate::demo::programs;
 
 const API_KEY: &str = "bench-key";
+const LEASE: &str = "bench";
 /// How long a program may take to start.
 const SOON: Duration = Duration::from_secs(60);
 /// How long resources may take to disappear: their finalizers are removed one after the other.
@@ -172,7 +175,7 @@ impl Environment {
     pub async fn operator_of(&mut self, program: &Path, stage: &Stage, how: How) -> Result<Operator> {
         // The port is free now. If another process takes it, the operator ends.
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let lease = if how.elected { "bench" } else { "" };
+        let lease = if how.elected { LEASE } else { "" };
         let mut command = Command::new(program);
         command
             .args(["run", "--namespace", &stage.namespace, "--allow-base-url", &stage.url, "--log-level", "info"])
@@ -273,6 +276,13 @@ impl Stage {
         let spec = json!({ "baseURL": self.url, "auth": auth, "resyncInterval": resync });
         self.create::<Workspace>("default", &spec).await?;
         Ok(())
+    }
+
+    /// When the operator that leads became the leader.
+    pub async fn leads_since(&self) -> Result<Timestamp> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
+        let acquired = leases.get(LEASE).await?.spec.and_then(|spec| spec.acquire_time);
+        Ok(acquired.ok_or("the Lease has no acquireTime.")?.0)
     }
 
     /// Waits until an operator has accepted the Workspace.

@@ -12,6 +12,7 @@ use kube::core::object::NotUsed;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use mistral_workflows_operator::api::WorkflowExecution;
+use mistral_workflows_operator::execution::finished::mark::FINISHED;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -56,6 +57,8 @@ pub struct Seen {
     pub started: bool,
     /// It has a finalizer.
     pub finalizer: bool,
+    /// The operator no longer watches it.
+    pub left: bool,
     /// The generation that its status reports as `InSync`.
     pub in_sync: i64,
 }
@@ -70,6 +73,7 @@ impl Seen {
         }
         self.started = is_true("Started").is_some();
         self.finalizer = !object.finalizers().is_empty();
+        self.left = !self.finalizer && object.labels().contains_key(FINISHED);
         let is_in_sync = is_true("Ready").is_some_and(|ready| ready.reason == "InSync");
         self.in_sync = status.and_then(|status| status.observed_generation).filter(|_| is_in_sync).unwrap_or_default();
     }

@@ -13,6 +13,7 @@ mod load;
 mod measure;
 mod report;
 mod rest;
+mod upgrade;
 mod workflows;
 
 use std::ffi::OsString;
@@ -47,6 +48,8 @@ enum Scenario {
     Rest,
     /// The same executions, with an operator that restarts.
     Restart,
+    /// Executions that the operator given by --against has finished, and then this operator. Only by name.
+    Upgrade,
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,12 +69,12 @@ pub struct Options {
     /// Give each execution of burst an executionId.
     #[arg(long)]
     explicit_ids: bool,
-    /// Number of finished executions in rest and restart; give several to see how the figures grow [default: 10000;
+    /// Number of finished executions in rest, restart and upgrade; give several to see how the figures grow [default: 10000;
     /// 500 with --quick]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     finished: Vec<u32>,
     /// Operator of another build to measure in turn with this one, in burst and restart; can be repeated. Burst then
-    /// has no baseline, and waits for no finalizer.
+    /// has no baseline, and waits for no finalizer. In upgrade it comes first.
     #[arg(long, value_name = "NAME=FILE")]
     against: Vec<Against>,
     /// File for all figures, as JSON [default: target/bench.json, in the repository]
@@ -87,7 +90,7 @@ pub struct Options {
 
 impl Options {
     fn wants(&self, scenario: Scenario) -> bool {
-        self.scenarios.is_empty() || self.scenarios.contains(&scenario)
+        self.scenarios.is_empty() && scenario != Scenario::Upgrade || self.scenarios.contains(&scenario)
     }
 
     fn rounds(&self, usual: u32) -> usize {
@@ -276,6 +279,15 @@ impl Course<'_> {
         }
         Ok(())
     }
+
+    async fn upgrade(&mut self) -> Result<()> {
+        let before = self.built.against.first().ok_or("upgrade needs the operator before: --against NAME=FILE.")?;
+        for count in self.options.finished() {
+            let table = upgrade::measure(self.environment("upgrade").await?, &before.operator, count).await?;
+            self.add(table)?;
+        }
+        Ok(())
+    }
 }
 
 async fn bench(options: &Options, built: &Built, folder: &Path) -> Result<()> {
@@ -297,6 +309,9 @@ async fn bench(options: &Options, built: &Built, folder: &Path) -> Result<()> {
     let (looks, restarts) = (options.wants(Scenario::Rest), options.wants(Scenario::Restart));
     if looks || restarts {
         course.rest(looks, restarts).await?;
+    }
+    if options.wants(Scenario::Upgrade) {
+        course.upgrade().await?;
     }
     println!("All figures are in {}. It took {:.0} s.", options.json().display(), begun.elapsed().as_secs_f64());
     Ok(())
@@ -323,6 +338,7 @@ mod tests {
         assert!(parsed(&[]).wants(Scenario::Rest) && parsed(&[]).wants(Scenario::Burst));
         let some = parsed(&["restart", "slow"]);
         assert!(some.wants(Scenario::Slow) && some.wants(Scenario::Restart) && !some.wants(Scenario::Rest));
+        assert!(!parsed(&[]).wants(Scenario::Upgrade) && parsed(&["upgrade"]).wants(Scenario::Upgrade));
     }
 
     #[test]
