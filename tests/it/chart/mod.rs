@@ -1,5 +1,6 @@
 //! The chart: the API server accepts what it renders, and it has what the operator needs and nothing more.
 
+mod alerts;
 mod lifecycle;
 mod manifest;
 mod monitoring;
