@@ -31,7 +31,7 @@ impl AllMetrics {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
     use super::*;
@@ -87,6 +87,35 @@ mod tests {
         assert_eq!(exposed.len(), all, "not all have a value here");
         for (name, type_) in process::NAMES {
             assert!(exposed.contains(&(name.to_owned(), type_.to_owned())), "{name}");
+        }
+    }
+
+    /// The labels of each metric with a value, by the name that is queried.
+    fn labels(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+        let mut labels = BTreeMap::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (series, _) = line.rsplit_once(' ').expect("a value");
+            let (name, pairs) = series.split_once('{').unwrap_or((series, ""));
+            let parts = ["_bucket", "_count", "_sum"];
+            let name = parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
+            // Each value ends with a quotation mark, and so does each part but that after the last one.
+            let names = pairs.split('"').step_by(2).filter_map(|part| part.strip_suffix('='));
+            let of: &mut BTreeSet<String> = labels.entry(name.to_owned()).or_default();
+            of.extend(names.map(|name| name.trim_start_matches(',').to_owned()).filter(|name| name != "le"));
+        }
+        labels
+    }
+
+    #[test]
+    fn the_labels_of_every_metric_are_documented() {
+        let exposed = labels(&touched().all.render());
+        assert!(exposed["mistral_workflows_workspaces"].len() == 2, "{exposed:?}");
+        for row in include_str!("../../docs/reference/metrics.md").lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            if let Some(found) = exposed.get(cells[1].trim_matches('`')) {
+                let documented = cells[3].split('`').skip(1).step_by(2).map(str::to_owned).collect();
+                assert_eq!(*found, documented, "{row}");
+            }
         }
     }
 

@@ -25,6 +25,7 @@ mod namespaces;
 mod observe;
 mod poison;
 mod process;
+mod promtool;
 mod recipes;
 mod refused;
 mod release;

@@ -2,7 +2,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use crate::go::{CONTROL_PLANE, GITOPS, Go, LINT, Module, NODE, RELEASE, older_control_plane};
+use crate::go::{CONTROL_PLANE, GITOPS, Go, LINT, Module, NODE, PROMETHEUS, RELEASE, older_control_plane};
 use crate::progress::say;
 use crate::{Environment, Error};
 
@@ -149,6 +149,11 @@ impl ReleaseTools {
 /// actionlint, which checks workflows of GitHub. It is in the user's cache folder, and is built first if it is missing.
 pub fn find_or_build_actionlint(environment: &Environment) -> Result<PathBuf, Error> {
     Ok(built(&LINT, environment)?.join("actionlint"))
+}
+
+/// promtool, which checks metrics and alerts. It is in the user's cache folder, and is built first if it is missing.
+pub fn find_or_build_promtool(environment: &Environment) -> Result<PathBuf, Error> {
+    Ok(built(&PROMETHEUS, environment)?.join("promtool"))
 }
 
 /// The folder with all programs of the module. Missing programs are built first.

@@ -30,6 +30,8 @@ pub(crate) struct Module {
     main: &'static str,
     /// The variable that the linker sets to that version.
     version_variable: &'static str,
+    /// The build tags.
+    tags: &'static str,
     /// In build order: later programs reuse packages compiled for earlier ones.
     pub(crate) programs: &'static [Program],
 }
@@ -40,6 +42,7 @@ pub(crate) const CONTROL_PLANE: Module = Module {
     others: &[include_str!("../controlplane/go.sum"), include_str!("../controlplane/pause/main.go")],
     main: "k8s.io/kubernetes ",
     version_variable: "k8s.io/component-base/version.gitVersion",
+    tags: "",
     programs: &[
         Program { name: "etcd", package: "go.etcd.io/etcd/server/v3", first_time: "1 minute" },
         Program { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver", first_time: "6 minutes" },
@@ -128,6 +131,7 @@ pub(crate) const GITOPS: Module = Module {
     others: &[include_str!("../gitops/go.sum"), include_str!("../gitops/health/main.go")],
     main: "helm.sh/helm/v4 ",
     version_variable: "helm.sh/helm/v4/internal/version.version",
+    tags: "",
     programs: &[
         Program { name: "helm", package: "helm.sh/helm/v4/cmd/helm", first_time: "3 minutes" },
         Program { name: "helm3", package: "helm.sh/helm/v3/cmd/helm", first_time: "1 minute" },
@@ -142,6 +146,7 @@ pub(crate) const RELEASE: Module = Module {
     others: &[include_str!("../release/go.sum")],
     main: "github.com/sigstore/cosign/v3 ",
     version_variable: "sigs.k8s.io/release-utils/version.gitVersion",
+    tags: "",
     programs: &[
         Program { name: "crane", package: "github.com/google/go-containerregistry/cmd/crane", first_time: "1 minute" },
         Program { name: "cosign", package: "github.com/sigstore/cosign/v3/cmd/cosign", first_time: "3 minutes" },
@@ -158,11 +163,27 @@ pub(crate) const LINT: Module = Module {
     ..RELEASE
 };
 
+/// The program that checks metrics and alerts.
+pub(crate) const PROMETHEUS: Module = Module {
+    name: "prometheus",
+    go_mod: include_str!("../prometheus/go.mod"),
+    others: &[include_str!("../prometheus/go.sum")],
+    main: "github.com/prometheus/prometheus ",
+    version_variable: "github.com/prometheus/common/version.Version",
+    // Without the clients of all clouds, in which Prometheus finds targets.
+    tags: "remove_all_sd",
+    programs: &[Program {
+        name: "promtool",
+        package: "github.com/prometheus/prometheus/cmd/promtool",
+        first_time: "3 minutes",
+    }],
+};
+
 impl Module {
     /// A folder name for the built programs. The name changes with every input of the build.
     pub(crate) fn key(&self) -> String {
         // FNV-1a, because the hashes of `std` may change with the compiler.
-        let hash = [self.go_mod]
+        let hash = [self.go_mod, self.tags]
             .into_iter()
             .chain(self.others.iter().copied())
             .flat_map(str::bytes)
@@ -261,7 +282,7 @@ impl Go {
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(self.module.name))
             .env("PATH", &self.path)
             .env("CGO_ENABLED", "0")
-            .env("GOFLAGS", "-mod=readonly -buildvcs=false")
+            .env("GOFLAGS", format!("-mod=readonly -buildvcs=false -tags={}", self.module.tags))
             .env("GOWORK", "off")
             .env_remove("GOOS")
             .env_remove("GOARCH");
@@ -302,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_folder_is_named_after_the_version_of_what_is_in_it() {
-        for (module, major) in [(&CONTROL_PLANE, "v1."), (&GITOPS, "v4."), (&RELEASE, "v3.")] {
+        for (module, major) in [(&CONTROL_PLANE, "v1."), (&GITOPS, "v4."), (&RELEASE, "v3."), (&PROMETHEUS, "v0.")] {
             assert!(module.key().starts_with(major), "{}", module.key());
         }
         for (version, module) in &OLDER {

@@ -13,7 +13,7 @@
 //! from the Go module in `controlplane/`, which pins their versions ([`Binaries`]). `KUBERNETES_VERSION` chooses an older API
 //! server, pinned in `kubernetes/`.
 //! Tools that work with a cluster from outside are built from `gitops/` in the same way, on demand ([`GitOps`]), and those that
-//! publish a release from `release/` ([`ReleaseTools`]).
+//! publish a release from `release/` ([`ReleaseTools`]); promtool, which checks metrics and alerts, from `prometheus/`.
 //! [`Node`] adds a node that runs pods, if the machine allows it.
 //! Every program ends with the process that started it, however that process ends ([`Supervised`]).
 
@@ -30,7 +30,7 @@ mod node;
 mod progress;
 mod supervise;
 
-pub use binaries::{Binaries, GitOps, NodeBinaries, ReleaseTools, find_or_build_actionlint};
+pub use binaries::{Binaries, GitOps, NodeBinaries, ReleaseTools, find_or_build_actionlint, find_or_build_promtool};
 pub use control_plane::ControlPlane;
 pub use environment::Environment;
 pub use error::Error;

@@ -1,5 +1,6 @@
 //! The chart: the API server accepts what it renders, and it has what the operator needs and nothing more.
 
+mod alerts;
 mod lifecycle;
 mod manifest;
 mod monitoring;
@@ -73,22 +74,26 @@ fn chart() -> PathBuf {
     repository("charts/mistral-workflows-operator")
 }
 
-/// Helm and similar tools. Outside CI, a machine without Go to build them skips the tests that need them, with a
-/// visible notice.
+/// Helm and similar tools.
 pub async fn tools() -> Option<&'static GitOps> {
     static TOOLS: OnceLock<Option<GitOps>> = OnceLock::new();
-    let find = || match GitOps::find_or_build(&Environment::of_process()) {
-        Ok(tools) => Some(tools),
+    let find = || or_skip(GitOps::find_or_build(&Environment::of_process()), "the chart");
+    tokio::task::spawn_blocking(move || TOOLS.get_or_init(find).as_ref()).await.unwrap()
+}
+
+/// Programs that Go builds. Outside CI, a machine without Go skips the tests that need them, with a visible notice.
+pub fn or_skip<T>(built: Result<T, Error>, subject: &str) -> Option<T> {
+    match built {
+        Ok(programs) => Some(programs),
         Err(error @ (Error::GoMissing { .. } | Error::GoTooOld { .. })) if std::env::var_os("CI").is_none() => {
             let line = "=".repeat(100);
-            let text = format!("\n{line}\nSKIPPED: nothing is known about the chart.\n{error}\n{line}\n");
+            let text = format!("\n{line}\nSKIPPED: nothing is known about {subject}.\n{error}\n{line}\n");
             // Written past libtest, which hides the output of a passing test.
             let _ = std::io::stderr().lock().write_all(text.as_bytes());
             None
         }
         Err(error) => panic!("{error}"),
-    };
-    tokio::task::spawn_blocking(move || TOOLS.get_or_init(find).as_ref()).await.unwrap()
+    }
 }
 
 /// Runs a program to its end with `input` on its standard input.

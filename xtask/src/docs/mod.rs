@@ -1,5 +1,6 @@
 //! `cargo xtask docs`: generates pages and pictures from other files, and checks every page.
 
+mod alerts;
 mod api;
 mod chart;
 mod flags;
@@ -15,6 +16,8 @@ use crate::demo::Result;
 
 /// Has a generated table.
 const CHART_README: &str = "charts/mistral-workflows-operator/README.md";
+/// Has a generated table, too.
+const MONITORING: &str = "docs/how-to/monitoring.md";
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -53,12 +56,14 @@ fn generated(root: &Path) -> Result<Vec<(&'static str, String)>> {
     let scale = read(root, "docs/internals/scale.md")?;
     let chart_values = read(root, "charts/mistral-workflows-operator/values.yaml")?;
     let chart_readme = read(root, CHART_README)?;
+    let alerts = read(root, "charts/mistral-workflows-operator/files/alerts.yaml")?;
     Ok(vec![
         ("docs/reference/api.md", api::page(&read(root, "crds/workflows.mistral.ai.yaml")?)?),
         ("docs/reference/reasons.md", reasons::page(&root.join("src/api/reasons"))?),
         ("docs/reference/flags.md", flags::page()),
         ("docs/reference/chart-values.md", values::page(&chart_values)?),
         (CHART_README, values::readme(&chart_readme, &chart_values)?),
+        (MONITORING, alerts::page(&read(root, MONITORING)?, &alerts)?),
         ("docs/images/overview.svg", picture::draw(&read(root, "docs/images/overview.txt")?)?),
         ("docs/images/burst-rate.svg", chart::burst(&performance, "executions per second", "Executions per second")?),
         (
