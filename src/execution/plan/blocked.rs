@@ -147,8 +147,17 @@ fn target(state: &ExecutionState) -> String {
 
 /// The API refused the start and definitely started nothing.
 pub(crate) fn refused(state: &ExecutionState, refusal: &Refusal, now: Timestamp) -> Decision {
-    if let (Refusal::TargetNotFound(_), Target::NoDeployment { .. }) = (refusal, &state.outcomes.target) {
-        return deployment_not_found(state, now);
+    if let Refusal::TargetNotFound(_) = refusal {
+        match (&state.outcomes.target, conditions::find(&state.status.conditions, READY)) {
+            (Target::NoDeployment { .. }, _) => return deployment_not_found(state, now),
+            // An incomplete look at the deployments is no news about them.
+            (Target::DeploymentUnknown | Target::Unknown(_), Some(ready))
+                if ready.reason == reason::DEPLOYMENT_NOT_FOUND =>
+            {
+                return blocked(state, reason::DEPLOYMENT_NOT_FOUND, ready.message.clone(), blocked_retry(state), now);
+            }
+            _ => {}
+        }
     }
     let target = target(state);
     let (reason, message) = match refusal {

@@ -217,7 +217,8 @@ fn target_missing(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Opti
         }
         Target::Absent => Some(settle(state, state.status.clone(), blocked_retry(state))),
         Target::NoDeployment { .. } => Some(deployment_not_found(state, now)),
-        Target::Exists => None,
+        // Where the list cannot be read to its end, the next start says whether the deployment exists.
+        Target::Exists | Target::DeploymentUnknown => None,
     }
 }
 

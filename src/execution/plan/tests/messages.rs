@@ -63,6 +63,33 @@ fn an_unknown_deployment_is_told_as_one_and_the_others_are_named() {
 }
 
 #[test]
+fn an_incomplete_look_at_the_deployments_changes_no_reason_that_has_been_told() {
+    // What the status says after a start was refused with a 404 and a look at the deployments.
+    let look = |before: &ExecutionState, target: Result<Target, Error>| {
+        let mut state = refused(json!({ "deploymentName": "blue" }), Error::NotFound(said(404, "WF_1100")));
+        state.status = before.status.clone();
+        state.target_fetched(target);
+        state.status = settled(&state, at(1)).status;
+        state
+    };
+    let away = || Error::Transient { retry_after: None, message: "away".into() };
+    let nothing = new();
+    let missing = look(&nothing, Ok(Target::NoDeployment { active: vec!["red".into()] }));
+    for incomplete in [Ok(Target::DeploymentUnknown), Err(away())] {
+        assert_eq!(look(&missing, incomplete).status, missing.status);
+    }
+    assert_eq!(step(&ExecutionState { outcomes: Outcomes::default(), ..missing.clone() }, at(60)), Call::GetTarget);
+    let unknown = look(&nothing, Ok(Target::DeploymentUnknown));
+    assert_eq!(ready(&unknown.status), reason::TARGET_NOT_FOUND);
+    assert_eq!(look(&unknown, Ok(Target::DeploymentUnknown)).status, unknown.status);
+    // A complete one does.
+    let found = look(&unknown, Ok(Target::NoDeployment { active: Vec::new() }));
+    assert_eq!(ready(&found.status), reason::DEPLOYMENT_NOT_FOUND);
+    assert_eq!(ready(&look(&found, Ok(Target::Exists)).status), reason::TARGET_NOT_FOUND);
+    assert_eq!(ready(&look(&found, Err(not_found())).status), reason::TARGET_NOT_FOUND);
+}
+
+#[test]
 fn a_refusal_names_the_right_the_secret_and_the_next_try() {
     let start = settled(&refused(json!({}), Error::Rejected(said(403, "x"))), at(1)).status;
     let words = ["start workflow \"w\"", "HTTP 403", "Secret \"mistral\"", "Workspace \"default\"", "within 5 minutes"];
