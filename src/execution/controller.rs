@@ -133,7 +133,8 @@ impl Context {
 
     /// Forgets all resources whose UID no longer exists.
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
-        self.states.forget_all_but(&exists);
+        // A resource that is gone may come back: see `Memory::may_have_called`.
+        self.states.forget_all_but(|uid, cached| exists(uid) || cached.memory.may_have_called());
         self.left.forget_all_but(|uid| exists(&uid.to_string()));
         self.reservations.forget();
     }
