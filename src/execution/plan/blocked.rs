@@ -71,7 +71,7 @@ pub(crate) fn in_doubt(state: &ExecutionState, left: Duration, trouble: Option<&
 /// stays: what each further look finds is no news.
 fn doubt_message(state: &ExecutionState, trouble: Option<&Trouble>) -> String {
     let until = match &state.annotation {
-        ClaimAnnotation::Claim(claim) if !state.is_elder(claim) => claim.outcome_known_by(),
+        ClaimAnnotation::Claim(claim) if !state.may_be_predecessors(claim) => claim.outcome_known_by(),
         ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => state.earlier_calls_end(),
     };
     let until = format!(
