@@ -110,20 +110,20 @@ impl Reconciliation<'_> {
     /// exists.
     pub(crate) async fn linger(&mut self) {
         let Sent::Accepted(run) = &self.state.outcomes.sent else { return self.state.lingered(None) };
+        let started = run.start_time.unwrap_or_else(Timestamp::now);
+        let execution_id = run.execution_id.clone();
         let workflow = self.state.target().name().to_owned();
         let deadline = self.state.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
         let limit = self.context.run_durations.linger(&self.key, &workflow).min(deadline);
         // An execution that has waited for its turn, and has not said so, does not stay blank for longer.
         let blank = waiting::blank_left(&self.state, Timestamp::now()).filter(|left| *left < limit);
-        let limit = blank.filter(|_| self.may_report()).unwrap_or(limit);
+        let limit = blank.map_or(limit, |left| left.max(self.report_turn()).min(limit));
         // Where few runs are active, nobody minds the write, and a person sees the run going on.
         let is_prompt = !self.ticket.others_wait() && self.context.prompt_starts.check().is_ok();
         if limit.is_zero() || is_prompt {
             return self.state.lingered(None);
         }
         let object = reference(self.object);
-        let started = run.start_time.unwrap_or_else(Timestamp::now);
-        let execution_id = run.execution_id.clone();
         let (tracker, stop) = (&self.context.tracker, &self.context.shared.term.stop);
         let until = Instant::now() + limit;
         let mut outcome = None;
@@ -134,10 +134,7 @@ impl Reconciliation<'_> {
             let row = match stop.run_until_cancelled(tokio::time::timeout_at(until.into(), refresh)).await {
                 Some(Ok(row)) => row,
                 Some(Err(_)) => {
-                    // A wait that was cut short says nothing about the run.
-                    if limit == LINGER {
-                        self.context.run_durations.took(&self.key, &workflow, limit);
-                    }
+                    self.context.run_durations.goes_on_after(&self.key, &workflow, limit);
                     break;
                 }
                 None => break,
