@@ -2,7 +2,7 @@
 //!
 //! Most executions start within a moment, and a write that only says that they wait would be wasted. So the first
 //! status is written after a few seconds, and only so many a second
-//! ([`report_turns`](crate::execution::report_turns)).
+//! (`report_turns.rs`).
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use super::choices::{Choices, seconds};
 use super::events::{CLOCK_ERRORS, MEDDLINGS, Meddling};
 use super::world::{World, claim_in};
 use crate::api::{Shutdown, WorkflowExecution};
-use crate::execution::claim::{CLAIM, Claim, Owner};
+use crate::execution::claim::{CLAIM, Claim, DOUBT, Owner};
 use crate::execution::finished::left;
 use crate::execution::state::{Memory, WorkflowRefState};
 
@@ -104,11 +104,15 @@ impl World {
     /// operators forget all but that it left in this term. Then the cluster's store is restored to before the claim.
     pub fn hide_and_restore(&mut self, choices: &mut Choices) {
         for who in 0..2 {
-            // Both have seen the claim by then: the model leaves out a leader that another one has taken over from.
+            // Both have seen the claim by then.
             self.operators[who].memory = self.state(who, &self.object, WorkflowRefState::NotNamed, false).memory;
             self.operators[who].known_for(self.now);
         }
-        let hidden_for = choices.pick(&[150, 0, 20, 60, 89, 91]);
+        // A leader that has just taken over, and sees no claim of an earlier one, knows of no call. That is not promised.
+        self.leads_until = self.now + DOUBT;
+        let all_know = self.operators.iter().all(|operator| operator.memory.claim.is_some());
+        let is_known = all_know || !self.mistral.is_in_doubt(self.now);
+        let hidden_for = if is_known { choices.pick(&[150, 0, 20, 60, 89, 91]) } else { 150 };
         self.tell(format!("hidden, and restored to before its claim after {hidden_for} s"));
         self.advance(seconds(hidden_for), choices);
         let left = left::Memory { had_run: false, end: None, stays: Duration::ZERO };
