@@ -27,8 +27,8 @@ use crate::execution::metrics;
 use crate::execution::phase::{is_finished, is_started};
 use crate::execution::plan::priority::priority;
 use crate::execution::plan::refused_writes;
-use crate::execution::plan::waiting::REPORTS;
 use crate::execution::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
+use crate::execution::report_turns::ReportTurns;
 use crate::execution::run_durations::{PROMPT_STARTS, RunDurationHistory};
 use crate::execution::state::refusals::Write;
 use crate::execution::state::{Ended, ExecutionState, Instance, Memory, References, Remote, WorkflowRefState};
@@ -60,7 +60,7 @@ pub struct Context {
     pub(super) reservations: Reservations,
     pub(super) run_durations: RunDurationHistory,
     pub(super) housekeeping: DefaultDirectRateLimiter,
-    pub(super) reports: DefaultDirectRateLimiter,
+    pub(super) report_turns: ReportTurns,
     pub(super) prompt_starts: DefaultDirectRateLimiter,
     /// Finished executions that have left the watch.
     pub left: Left,
@@ -84,6 +84,8 @@ struct Cached {
     memory: Memory,
     /// When this process first saw the resource finished, and whether it wrote the end itself.
     ended: Option<(Instant, bool)>,
+    /// When it is the resource's turn to report why it waits.
+    report_at: Option<Instant>,
 }
 
 /// One reconcile of one execution.
@@ -104,6 +106,8 @@ pub(super) struct Reconciliation<'a> {
     pub(super) send_before: Option<Instant>,
     pub(super) written: Option<Written>,
     pub(super) ended: Option<(Instant, bool)>,
+    /// When it is the resource's turn to report why it waits.
+    pub(super) report_at: Option<Instant>,
     /// Memory reserved for a long input, until the reconcile ends.
     pub(super) held: Vec<Held>,
 }
@@ -120,7 +124,7 @@ impl Context {
             reservations: Reservations::default(),
             run_durations: RunDurationHistory::default(),
             housekeeping: per_second(HOUSEKEEPING),
-            reports: per_second(REPORTS),
+            report_turns: ReportTurns::default(),
             prompt_starts: per_second(PROMPT_STARTS),
             left: Left::default(),
         }
@@ -133,7 +137,9 @@ impl Context {
 
     /// Forgets all resources whose UID no longer exists.
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
-        self.states.forget_all_but(&exists);
+        // A resource that is gone may come back: see `Memory::may_have_called`.
+        self.states.forget_all_but(|uid, cached| exists(uid) || cached.memory.may_have_called());
+        self.report_turns.forget(Instant::now());
         self.left.forget_all_but(|uid| exists(&uid.to_string()));
         self.reservations.forget();
     }
@@ -245,6 +251,7 @@ impl Reconcile for Reconciliation<'_> {
             self.state.told(&status);
         }
         if let Some(version) = version {
+            self.report_at = None;
             self.wrote(version);
             metrics::settled(&self.context.settings.metrics, &self.state, &status);
             self.publish(notices);
@@ -264,7 +271,7 @@ impl<'a> Reconciliation<'a> {
     fn new(context: &'a Context, object: &'a WorkflowExecution, is_stand_in: bool, state: CachedState<Cached>) -> Self {
         let namespace = object.namespace().unwrap_or_default();
         let key = WorkspaceKey { namespace, name: object.spec.workspace_ref.name.clone() };
-        let CachedState { memory: Cached { mut memory, mut ended }, mut refresh, written } = state;
+        let CachedState { memory: Cached { mut memory, mut ended, report_at }, mut refresh, written } = state;
         if let Some(left) = object.uid().and_then(|uid| context.left.returned(uid.parse().ok()?)) {
             memory.seen |= left.had_run;
             memory.left = Some(left);
@@ -307,6 +314,7 @@ impl<'a> Reconciliation<'a> {
             send_before: None,
             written,
             ended,
+            report_at,
             held: Vec::new(),
         }
     }
@@ -425,7 +433,7 @@ impl<'a> Reconciliation<'a> {
         let memory = self.state.memory.clone();
         // The time of the end matters only if the resource is to be deleted some time after it.
         let ended = self.ended.filter(|_| self.state.spec.ttl_seconds_after_finished.is_some());
-        let cached = Cached { memory, ended };
+        let cached = Cached { memory, ended, report_at: self.report_at };
         let state = CachedState { memory: cached, refresh, written: self.written.clone() };
         self.context.states.store(&self.state.uid, state);
     }

@@ -35,6 +35,7 @@ pub mod finished;
 pub mod metrics;
 pub mod phase;
 pub mod plan;
+mod report_turns;
 mod run_durations;
 pub mod state;
 pub mod status;

@@ -31,7 +31,7 @@ impl RunDurationHistory {
         if is_long { Duration::ZERO } else { LINGER }
     }
 
-    /// A run of this workflow has taken this long, or goes on after that time.
+    /// A run of this workflow has taken this long.
     pub fn took(&self, workspace: &WorkspaceKey, workflow: &str, length: Duration) {
         let workflow = (workspace.clone(), workflow.to_owned());
         let mut long = self.lock();
@@ -43,6 +43,13 @@ impl RunDurationHistory {
             long.clear();
         }
         long.insert(workflow);
+    }
+
+    /// A run of this workflow goes on after a wait of this length. A wait that was cut short says nothing about the run.
+    pub fn goes_on_after(&self, workspace: &WorkspaceKey, workflow: &str, waited: Duration) {
+        if waited >= LINGER {
+            self.took(workspace, workflow, waited);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<(WorkspaceKey, String)>> {
@@ -65,6 +72,19 @@ mod tests {
         assert_eq!(run_durations.linger(&key("a"), "other"), LINGER);
         run_durations.took(&key("a"), "report", Duration::from_secs(1));
         assert_eq!(run_durations.linger(&key("a"), "report"), LINGER);
+    }
+
+    #[test]
+    fn a_wait_that_was_cut_short_says_nothing_about_how_long_runs_take() {
+        let key = WorkspaceKey { namespace: "team".into(), name: "a".into() };
+        let run_durations = RunDurationHistory::default();
+        run_durations.took(&key, "report", Duration::from_secs(60));
+        run_durations.goes_on_after(&key, "report", LINGER / 2);
+        assert_eq!(run_durations.linger(&key, "report"), Duration::ZERO, "its runs are as long as before");
+        run_durations.goes_on_after(&key, "other", LINGER / 2);
+        assert_eq!(run_durations.linger(&key, "other"), LINGER);
+        run_durations.goes_on_after(&key, "other", LINGER);
+        assert_eq!(run_durations.linger(&key, "other"), Duration::ZERO);
     }
 
     #[test]

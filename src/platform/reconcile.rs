@@ -158,9 +158,9 @@ impl<M: Clone + Default + PartialEq> CachedStates<M> {
         lock(&self.0).remove(uid);
     }
 
-    /// Forgets all objects but those with these UIDs.
-    pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
-        lock(&self.0).retain(|uid, _| exists(uid));
+    /// Forgets all objects but these, by their UID and by what is remembered of them.
+    pub fn forget_all_but(&self, is_needed: impl Fn(&str, &M) -> bool) {
+        lock(&self.0).retain(|uid, state| is_needed(uid, &state.memory));
     }
 }
 
@@ -225,6 +225,18 @@ mod tests {
         assert_eq!(seen(false, 2, true).await, ["step", "failed"]);
         assert_eq!(seen(true, 2, false).await, Vec::<&str>::new());
         assert_eq!(seen(false, 1000, false).await.len(), MAX_STEPS, "a plan that does not settle spins");
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_resource_that_is_gone_is_kept_as_long_as_it_is_needed() {
+        let states = CachedStates::<u8>::default();
+        for (uid, memory) in [("there", 1), ("gone", 2), ("needed", 3)] {
+            states.store(uid, CachedState { memory, ..CachedState::default() });
+        }
+        states.forget_all_but(|uid, memory| uid == "there" || *memory == 3);
+        let mut left: Vec<_> = lock(&states.0).keys().cloned().collect();
+        left.sort();
+        assert_eq!(left, ["needed", "there"]);
     }
 
     #[tokio::test]

@@ -57,7 +57,7 @@ pub(super) enum Next {
     Permit(String),
     /// No permit can be granted before this time.
     At(Instant),
-    /// No permit can be granted before another one is returned.
+    /// No permit can be granted before another one is returned, or a caller is no longer busy.
     Full,
     /// No request is queued.
     Idle,
@@ -84,6 +84,10 @@ struct Entry<W> {
     position: QueuePosition,
     since: Instant,
     kept_until: Option<Instant>,
+    /// The caller still does something else, so it cannot take a permit yet.
+    busy: bool,
+    /// A permit came too early for a busy caller. The request is not in the queue, but keeps its place.
+    set_aside: bool,
     waiter: W,
 }
 
@@ -126,6 +130,9 @@ impl<W> Dispatcher<W> {
     ) -> Option<Asked<W>> {
         self.expire(now);
         if let Some(entry) = self.entries.get_mut(&requester.object) {
+            if std::mem::take(&mut entry.set_aside) {
+                entry.position = self.queue.push_front(&entry.position, requester.object.clone());
+            }
             if entry.kept_until.is_some() {
                 let entry = self.entries.remove(&requester.object)?;
                 return Some(Asked {
@@ -148,7 +155,7 @@ impl<W> Dispatcher<W> {
             return Some(Asked { priority, waited: Duration::ZERO, waiter: None });
         }
         let position = self.queue.push(priority, &requester.flow, requester.object.clone());
-        let entry = Entry { position, since: now, kept_until: None, waiter: waiter() };
+        let entry = Entry { position, since: now, kept_until: None, busy: false, set_aside: false, waiter: waiter() };
         self.entries.insert(requester.object.clone(), entry);
         None
     }
@@ -157,7 +164,8 @@ impl<W> Dispatcher<W> {
     pub fn next(&mut self, now: Instant) -> Next {
         self.expire(now);
         if self.queue.is_empty() {
-            return Next::Idle;
+            let is_set_aside = self.entries.values().any(|entry| entry.set_aside);
+            return if is_set_aside { Next::Full } else { Next::Idle };
         }
         let room = Priority::ALL.map(|priority| self.has_room_for(priority));
         let may = |priority: Priority| room[priority as usize];
@@ -181,6 +189,28 @@ impl<W> Dispatcher<W> {
                 Next::Idle
             }
         }
+    }
+
+    /// The caller still does something else, such as a slow write, or has just finished that. A permit that came too
+    /// early for it is granted again.
+    pub fn set_busy(&mut self, object: &str, busy: bool, now: Instant) {
+        let Some(entry) = self.entries.get_mut(object) else { return };
+        entry.busy = busy;
+        if busy {
+            return;
+        }
+        if std::mem::take(&mut entry.set_aside) {
+            entry.position = self.queue.push_front(&entry.position, object.to_owned());
+        }
+        if let Some(kept_until) = &mut entry.kept_until {
+            *kept_until = now + KEPT_FOR;
+            self.kept.push_back((*kept_until, object.to_owned()));
+        }
+    }
+
+    /// How long an object has waited for a permit. None if it does not wait.
+    pub fn waited(&self, object: &str, now: Instant) -> Option<Duration> {
+        self.entries.get(object).map(|entry| now.duration_since(entry.since))
     }
 
     /// Where a queued object stands. None if it is not queued, or has been granted a permit.
@@ -249,10 +279,18 @@ impl<W> Dispatcher<W> {
         }
     }
 
-    /// Withdraws the requests of callers that did not take their permits: they have other work, or are gone.
+    /// Takes back the permits that their callers did not take. Those that are busy come first afterwards. The others
+    /// have other work, or are gone, so their requests are withdrawn.
     fn expire(&mut self, now: Instant) {
         while let Some((until, object)) = self.kept.pop_front_if(|(until, _)| *until <= now) {
-            if self.entries.get(&object).is_some_and(|entry| entry.kept_until == Some(until)) {
+            let Some(entry) = self.entries.get_mut(&object).filter(|entry| entry.kept_until == Some(until)) else {
+                continue;
+            };
+            if entry.busy {
+                (entry.kept_until, entry.set_aside) = (None, true);
+                let priority = entry.position.priority;
+                self.ended(priority, true, now);
+            } else {
                 self.leave(&object, now);
             }
         }

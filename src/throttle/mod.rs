@@ -115,6 +115,20 @@ impl Budget {
         self.changed.notify_one();
     }
 
+    /// The caller of this object, which waits, still does something else, or has just finished that. Meanwhile it cannot
+    /// take a permit, and keeps its place in the queue.
+    pub fn set_busy(&self, object: &str, busy: bool) {
+        self.lock().dispatcher.set_busy(object, busy, Instant::now());
+        if !busy {
+            self.changed.notify_one();
+        }
+    }
+
+    /// How long this object has waited. None if it does not wait.
+    pub fn waited(&self, object: &str) -> Option<Duration> {
+        self.lock().dispatcher.waited(object, Instant::now())
+    }
+
     /// Where this object stands in the queue. None if it does not wait.
     pub fn place(&self, object: &str) -> Option<Place> {
         self.lock().dispatcher.place(object, Instant::now())

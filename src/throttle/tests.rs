@@ -84,6 +84,49 @@ fn the_place_in_the_queue_is_about_the_number_of_those_that_are_served_before() 
 }
 
 #[test]
+fn a_caller_that_is_busy_for_longer_than_a_permit_is_kept_for_loses_no_place_in_the_queue() {
+    let mut calls = Calls::exhausted(1.0);
+    for object in ["slow", "second", "third"] {
+        assert!(!calls.ask(Priority::Start, "a", object));
+    }
+    // Its status is being written when its turn comes.
+    calls.dispatcher.set_busy("slow", true, calls.now);
+    calls.now += Duration::from_secs(2);
+    assert_eq!(calls.dispatcher.next(calls.now), Next::Permit("slow".into()));
+    calls.now += KEPT_FOR + Duration::from_secs(1);
+    assert_eq!(calls.next().as_deref(), Some("second"), "it holds up nobody meanwhile");
+    assert_eq!(calls.dispatcher.permits(), 0);
+    assert!(!calls.ask(Priority::Start, "a", "fourth"));
+    calls.dispatcher.set_busy("slow", false, calls.now);
+    assert_eq!(calls.next().as_deref(), Some("slow"));
+    assert_eq!(calls.next().as_deref(), Some("third"));
+
+    // A permit that it gets while it is busy is kept for it from the moment when it can take it.
+    assert!(!calls.ask(Priority::Start, "a", "slow"));
+    calls.dispatcher.set_busy("slow", true, calls.now);
+    assert_eq!(calls.next().as_deref(), Some("fourth"));
+    calls.now += Duration::from_secs(2);
+    assert_eq!(calls.dispatcher.next(calls.now), Next::Permit("slow".into()));
+    calls.now += KEPT_FOR - Duration::from_secs(1);
+    calls.dispatcher.set_busy("slow", false, calls.now);
+    calls.now += KEPT_FOR - Duration::from_secs(1);
+    assert!(calls.ask(Priority::Start, "a", "slow"));
+    calls.dispatcher.ended(Priority::Start, false, calls.now);
+
+    // Nobody else waits: the permit comes once the caller is no longer busy.
+    let mut calls = Calls::exhausted(1.0);
+    assert!(!calls.ask(Priority::Start, "a", "slow"));
+    calls.dispatcher.set_busy("slow", true, calls.now);
+    calls.now += Duration::from_secs(2);
+    assert_eq!(calls.dispatcher.next(calls.now), Next::Permit("slow".into()));
+    calls.now += KEPT_FOR;
+    assert_eq!(calls.dispatcher.next(calls.now), Next::Full, "the task that grants permits has to wait for it");
+    calls.dispatcher.set_busy("slow", false, calls.now);
+    assert_eq!(calls.next().as_deref(), Some("slow"));
+    assert_eq!((calls.dispatcher.waiting(), calls.dispatcher.permits()), (0, 0));
+}
+
+#[test]
 fn a_stop_comes_next_while_ten_thousand_starts_wait_and_none_of_them_is_lost() {
     let mut calls = Calls::exhausted(50.0);
     let start = calls.now;

@@ -69,7 +69,7 @@ impl Context {
 
     /// Forgets all resources but those with these UIDs.
     pub fn forget_all_but(&self, exists: impl Fn(&str) -> bool) {
-        self.states.forget_all_but(exists);
+        self.states.forget_all_but(|uid, _| exists(uid));
     }
 }
 

@@ -51,6 +51,11 @@ impl QueueTicket {
         self.budget.as_ref()?.place(&self.requester.object)
     }
 
+    /// How long the resource has waited. None if it does not wait.
+    pub fn waited(&self) -> Option<Duration> {
+        self.budget.as_ref()?.waited(&self.requester.object)
+    }
+
     /// Whether calls of the same key wait for a permit.
     pub fn others_wait(&self) -> bool {
         self.budget.as_ref().is_some_and(|budget| budget.waiting() > 0)
@@ -63,14 +68,20 @@ impl QueueTicket {
             self.permit = live.budget.ask(priority, &self.requester, wake).map(Arc::new);
         }
         self.waits = self.permit.is_none();
+        if self.waits {
+            // The status that says so may take long to write.
+            live.budget.set_busy(&self.requester.object, true);
+        }
         self.permit.as_ref().map(|permit| live.with_permit(Arc::clone(permit)))
     }
 }
 
 impl Drop for QueueTicket {
     fn drop(&mut self) {
-        if let (false, Some(budget)) = (self.waits, &self.budget) {
-            budget.leave(&self.requester.object);
+        match &self.budget {
+            Some(budget) if self.waits => budget.set_busy(&self.requester.object, false),
+            Some(budget) => budget.leave(&self.requester.object),
+            None => {}
         }
     }
 }

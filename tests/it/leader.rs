@@ -403,6 +403,34 @@ async fn outside_of_a_pod_an_operator_does_not_act_beside_a_leader_unless_it_is_
     assert!(!said.contains("is at work"), "{said}");
 }
 
+#[tokio::test]
+async fn what_was_created_while_an_operator_looked_for_a_leader_is_asked_about_first() {
+    let world = World::new("leader-looks").await;
+    // An operator that is gone has left its Lease, so the look takes eleven seconds. The account sees no other Leases.
+    let lease = json!({ "metadata": { "name": LEASE }, "spec": { "holderIdentity": "gone" } });
+    let ours = PostParams { field_manager: Some(platform::names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    leases(&world).create(&ours, &serde_json::from_value(lease).unwrap()).await.unwrap();
+    let account = Account::new(&world).await;
+    account.may(&[("*", "*", "*")]).await;
+    account.may_in_all(&[("", "namespaces", "get")]).await;
+    let kubeconfig = account.kubeconfig.to_str().unwrap();
+    let process = world.process(&[("LEASE_NAME", LEASE), ("KUBECONFIG", kubeconfig)]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.api.arrivals(None).await, 0, "it looks");
+    // The API does not answer whether there is a run.
+    let get = ("GET", "/v1/workflows/executions/{execution_id}");
+    world
+        .api
+        .faults(json!({ "faults": [{ "method": get.0, "route": get.1, "kind": { "error": { "status": 503 } } }] }))
+        .await;
+    world.execute("run", json!({ "workflowIdentifier": "echo" })).await;
+    until(2 * SOON, "a question", async || (world.api.arrivals(Some(get)).await > 0).then_some(())).await;
+    assert_eq!(world.api.arrivals(Some(EXECUTE)).await, 0, "{}", process.log());
+    world.api.heal().await;
+    world.wait("run", SOON, |object| is_true(object, "Started")).await;
+    assert_eq!(world.api.starts().await, 1);
+}
+
 /// Runs the program with the rights of this account. Returns whether it succeeded, and its output.
 async fn run_as(account: &Account, arguments: &[&str]) -> (bool, String) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mistral-workflows-operator"));

@@ -9,7 +9,8 @@ pub use super::any::{FINALIZER_REFUSED, STATUS_REFUSED, UNDECODABLE};
 /// Do: set `spec.suspend` to `false` to start the run.
 pub const SUSPENDED: &str = "Suspended";
 /// The start waits in the queue of its API key, since more calls are requested than the limit allows. The message says
-/// how many were ahead when it was written. An execution that waits for less than four seconds never says so.
+/// how many were ahead when it was written. An execution that waits for less than four seconds never says so. It replaces
+/// a reason that no longer holds, such as `WorkflowNotFound`.
 ///
 /// On: `Ready`
 ///

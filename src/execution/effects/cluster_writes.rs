@@ -80,10 +80,13 @@ impl Reconciliation<'_> {
             ClusterStep::ReadInput => return Box::pin(self.read_input()).await,
             ClusterStep::WriteResult => return Box::pin(self.write_result()).await,
             ClusterStep::Linger => self.linger().await,
-            ClusterStep::MayReport if self.may_report() => self.state.outcomes.report = Report::Allowed,
             ClusterStep::MayReport => {
-                self.store_memory(self.state.refresh);
-                return Ok(Flow::End(Action::requeue(self.another_turn())));
+                let wait = self.report_turn();
+                if !wait.is_zero() {
+                    self.store_memory(self.state.refresh);
+                    return Ok(Flow::End(Action::requeue(wait)));
+                }
+                self.state.outcomes.report = Report::Allowed;
             }
         }
         Ok(Flow::PlanAgain)

@@ -16,7 +16,7 @@ use crate::execution::run_durations::LINGER;
 use crate::execution::state::input;
 use crate::execution::state::{ExecutionState, Remote, Sent, StopCall, Target};
 use crate::execution::tracker::ApiAnswer;
-use crate::mistral::wire::{Event, is_terminal};
+use crate::mistral::wire::{Event, Page, is_terminal};
 use crate::mistral::{self, ExecuteTarget, RegistrationFilter, Trouble, TroubleKind};
 use crate::platform::failpoint;
 use crate::platform::watch::reference;
@@ -110,20 +110,20 @@ impl Reconciliation<'_> {
     /// exists.
     pub(crate) async fn linger(&mut self) {
         let Sent::Accepted(run) = &self.state.outcomes.sent else { return self.state.lingered(None) };
+        let started = run.start_time.unwrap_or_else(Timestamp::now);
+        let execution_id = run.execution_id.clone();
         let workflow = self.state.target().name().to_owned();
         let deadline = self.state.spec.active_deadline_seconds.map_or(LINGER, |it| Duration::from_secs(it.into()));
         let limit = self.context.run_durations.linger(&self.key, &workflow).min(deadline);
         // An execution that has waited for its turn, and has not said so, does not stay blank for longer.
         let blank = waiting::blank_left(&self.state, Timestamp::now()).filter(|left| *left < limit);
-        let limit = blank.filter(|_| self.may_report()).unwrap_or(limit);
+        let limit = blank.map_or(limit, |left| left.max(self.report_turn()).min(limit));
         // Where few runs are active, nobody minds the write, and a person sees the run going on.
         let is_prompt = !self.ticket.others_wait() && self.context.prompt_starts.check().is_ok();
         if limit.is_zero() || is_prompt {
             return self.state.lingered(None);
         }
         let object = reference(self.object);
-        let started = run.start_time.unwrap_or_else(Timestamp::now);
-        let execution_id = run.execution_id.clone();
         let (tracker, stop) = (&self.context.tracker, &self.context.shared.term.stop);
         let until = Instant::now() + limit;
         let mut outcome = None;
@@ -134,10 +134,7 @@ impl Reconciliation<'_> {
             let row = match stop.run_until_cancelled(tokio::time::timeout_at(until.into(), refresh)).await {
                 Some(Ok(row)) => row,
                 Some(Err(_)) => {
-                    // A wait that was cut short says nothing about the run.
-                    if limit == LINGER {
-                        self.context.run_durations.took(&self.key, &workflow, limit);
-                    }
+                    self.context.run_durations.goes_on_after(&self.key, &workflow, limit);
                     break;
                 }
                 None => break,
@@ -221,27 +218,27 @@ async fn probe(client: &mistral::Client, state: &ExecutionState) -> Result<Targe
         ExecuteTarget::Registration(id) => client.get_registration(id).await?.workflow_id,
     };
     let Some(name) = &state.spec.deployment_name else { return Ok(Target::Exists) };
-    Ok(match active_deployments(client, &workflow_id).await {
-        Some(active) if !active.contains(name) => {
-            let more = active.len().saturating_sub(MAX_DEPLOYMENTS);
-            let named = active.into_iter().take(MAX_DEPLOYMENTS).chain((more > 0).then(|| format!("and {more} more")));
-            Target::NoDeployment { active: named.collect() }
-        }
-        // Where the list cannot be read, the next start says whether the deployment exists.
-        _ => Target::Exists,
-    })
+    let filter = RegistrationFilter { workflow_id: Some(workflow_id), active_only: true, limit: 1000, cursor: None };
+    let page = client.list_registrations_as::<DeploymentRow>(&filter).await;
+    Ok(page.map_or(Target::DeploymentUnknown, |page| served_by(name, page)))
 }
 
-/// The deployments with a live worker for the workflow. None if that is not known: a registration without the name of its
-/// deployment may be that of any.
-async fn active_deployments(client: &mistral::Client, workflow_id: &str) -> Option<BTreeSet<String>> {
-    let filter =
-        RegistrationFilter { workflow_id: Some(workflow_id.to_owned()), active_only: true, limit: 1000, cursor: None };
-    let page = client.list_registrations_as::<DeploymentRow>(&filter).await.ok()?;
-    if page.next.is_some() {
-        return None;
+/// Whether a live worker of this deployment serves the workflow, by the first page of the workflow's active
+/// registrations. A page that names the deployment shows that. Only a complete list shows that there is none: a
+/// registration without the name of its deployment may be that of any.
+fn served_by(name: &str, page: Page<DeploymentRow>) -> Target {
+    let is_complete =
+        page.next.is_none() && page.unreadable == 0 && page.items.iter().all(|row| row.deployment_name.is_some());
+    let active: BTreeSet<String> = page.items.into_iter().filter_map(|row| row.deployment_name).collect();
+    if active.contains(name) {
+        return Target::Exists;
     }
-    page.items.into_iter().map(|row| row.deployment_name).collect()
+    if !is_complete {
+        return Target::DeploymentUnknown;
+    }
+    let more = active.len().saturating_sub(MAX_DEPLOYMENTS);
+    let named = active.into_iter().take(MAX_DEPLOYMENTS).chain((more > 0).then(|| format!("and {more} more")));
+    Target::NoDeployment { active: named.collect() }
 }
 
 /// As much of a registration as names its deployment.
@@ -282,4 +279,36 @@ async fn read_pages<E: DeserializeOwned>(
         }
     }
     Ok(events)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn page(rows: Value, next: Option<&str>, unreadable: usize) -> Page<DeploymentRow> {
+        Page { items: serde_json::from_value(rows).unwrap(), next: next.map(str::to_owned), unreadable }
+    }
+
+    #[test]
+    fn only_a_complete_list_of_named_registrations_shows_that_a_deployment_serves_no_workflow() {
+        let blue = |rows: Value, next, unreadable| served_by("blue", page(rows, next, unreadable));
+        let red = json!([{ "deployment_name": "red" }]);
+        assert_eq!(blue(red.clone(), None, 0), Target::NoDeployment { active: vec!["red".into()] });
+        assert_eq!(blue(red.clone(), Some("more"), 0), Target::DeploymentUnknown);
+        assert_eq!(blue(red, None, 1), Target::DeploymentUnknown, "a row cannot be read");
+        for nameless in [json!({}), json!({ "deployment_name": null }), json!({ "deployment_name": 7 })] {
+            let rows = json!([{ "deployment_name": "red" }, nameless]);
+            assert_eq!(blue(rows, None, 0), Target::DeploymentUnknown, "it may be that of any deployment: {nameless}");
+        }
+        assert_eq!(blue(json!([{ "deployment_name": "blue" }, {}]), Some("more"), 1), Target::Exists);
+    }
+
+    #[test]
+    fn of_many_deployments_ten_are_named() {
+        let rows: Vec<Value> = (0..12).map(|n| json!({ "deployment_name": format!("d{n:02}") })).collect();
+        let Target::NoDeployment { active } = served_by("blue", page(json!(rows), None, 0)) else { panic!("served") };
+        assert_eq!((active.len(), active[0].as_str(), active[10].as_str()), (11, "d00", "and 2 more"));
+    }
 }

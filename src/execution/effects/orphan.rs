@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use tokio::time::Instant;
 
 use crate::api::{DeletionPolicy, WorkflowExecution};
 use crate::clock::later;
 use crate::execution::claim::{CALL, ClaimAnnotation};
-use crate::execution::plan::delete::LONGEST_GRACE;
+use crate::execution::plan::delete::grace;
 use crate::execution::state::{ExecutionState, Sent, StopCall};
 use crate::mistral::{Client, Error};
 use crate::platform::apiserver::{self, list_metadata};
@@ -59,14 +59,12 @@ pub(crate) struct OrphanedRun {
 impl OrphanedRun {
     /// None if the run is to be left alone.
     pub(crate) fn new(state: &ExecutionState) -> Option<Self> {
-        let may_run = matches!(state.outcomes.sent, Sent::Accepted(_) | Sent::Unknown(_)) && !state.is_reading();
+        let may_run = matches!(state.outcomes.sent, Sent::Accepted(_) | Sent::Unknown(_)) && !state.is_read_only();
         let calls = match state.spec.deletion_policy {
             DeletionPolicy::Cancel => vec![StopCall::Cancel, StopCall::Terminate],
             DeletionPolicy::Terminate => vec![StopCall::Terminate],
             DeletionPolicy::Orphan => return None,
         };
-        let grace =
-            SignedDuration::from_secs(i64::from(state.spec.termination_grace_period_seconds.min(LONGEST_GRACE)));
         let ClaimAnnotation::Claim(claim) = &state.annotation else { return None };
         let outcome_known_by = claim.outcome_known_by();
         // Once a 404 proves that there is no run, another resource with the same explicit id may start its own.
@@ -77,7 +75,7 @@ impl OrphanedRun {
         may_run.then(|| Self {
             id: state.execution_id(),
             calls,
-            grace: grace.unsigned_abs(),
+            grace: grace(state).unsigned_abs(),
             outcome_known_by,
             ours_until,
         })
@@ -205,6 +203,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::execution::plan::delete::LONGEST_GRACE;
     use secrecy::SecretString;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;

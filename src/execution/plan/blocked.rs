@@ -71,7 +71,7 @@ pub(crate) fn in_doubt(state: &ExecutionState, left: Duration, trouble: Option<&
 /// stays: what each further look finds is no news.
 fn doubt_message(state: &ExecutionState, trouble: Option<&Trouble>) -> String {
     let until = match &state.annotation {
-        ClaimAnnotation::Claim(claim) if !state.is_elder(claim) => claim.outcome_known_by(),
+        ClaimAnnotation::Claim(claim) if !state.may_be_predecessors(claim) => claim.outcome_known_by(),
         ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => state.earlier_calls_end(),
     };
     let until = format!(
@@ -147,8 +147,17 @@ fn target(state: &ExecutionState) -> String {
 
 /// The API refused the start and definitely started nothing.
 pub(crate) fn refused(state: &ExecutionState, refusal: &Refusal, now: Timestamp) -> Decision {
-    if let (Refusal::TargetNotFound(_), Target::NoDeployment { .. }) = (refusal, &state.outcomes.target) {
-        return deployment_not_found(state, now);
+    if let Refusal::TargetNotFound(_) = refusal {
+        match (&state.outcomes.target, conditions::find(&state.status.conditions, READY)) {
+            (Target::NoDeployment { .. }, _) => return deployment_not_found(state, now),
+            // An incomplete look at the deployments is no news about them.
+            (Target::DeploymentUnknown | Target::Unknown(_), Some(ready))
+                if ready.reason == reason::DEPLOYMENT_NOT_FOUND =>
+            {
+                return blocked(state, reason::DEPLOYMENT_NOT_FOUND, ready.message.clone(), blocked_retry(state), now);
+            }
+            _ => {}
+        }
     }
     let target = target(state);
     let (reason, message) = match refusal {

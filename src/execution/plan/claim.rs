@@ -10,7 +10,7 @@ pub(crate) fn write(state: &ExecutionState, claim: Claim, send: bool) -> Decisio
     // The new revision is above all that were written on this resource. Claims of another resource of this name count
     // as older, whatever their revision.
     let there = match &state.annotation {
-        ClaimAnnotation::Claim(claim) if !state.is_of_another_life(claim) => claim.revision,
+        ClaimAnnotation::Claim(claim) if !state.names_another_uid(claim) => claim.revision,
         ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => 0,
     };
     let revision = state.memory.claim.as_ref().map_or(there, |known| known.revision.max(there)).saturating_add(1);

@@ -13,7 +13,7 @@ use crate::execution::plan::blocked::is_taken;
 use crate::execution::plan::claim::write;
 use crate::execution::plan::decision::{Call, ClusterStep, Decision, ready_reason, settle};
 use crate::execution::plan::follow::unreadable_end;
-use crate::execution::plan::start::{of_which_life, restored};
+use crate::execution::plan::start::{resolve_predecessors_claim, restored};
 use crate::execution::plan::stop;
 use crate::execution::state::ownership::{Ownership, ownership};
 use crate::execution::state::{ExecutionState, Remote, StopCall};
@@ -61,8 +61,8 @@ pub(crate) fn delete(state: &ExecutionState, since: Timestamp, now: Timestamp) -
     if !claim.is_for(&connection.origin, connection.workspace_id.as_deref(), true) {
         return stopping(state, 10, now);
     }
-    if state.is_elder(claim) {
-        return of_which_life(state, connection, claim, now);
+    if state.may_be_predecessors(claim) {
+        return resolve_predecessors_claim(state, connection, claim, now);
     }
     // A time left by an earlier deletion, as in a restored backup, is not when this stop began. The clock that is
     // behind decides: the deletion time comes from the API server's clock.
@@ -127,12 +127,16 @@ fn is_only_held(state: &ExecutionState) -> bool {
     state.memory.refusals.finalizer.is_some() || ready_reason(&state.status) == Some(reason::FINALIZER_REFUSED)
 }
 
+/// How long a canceled run has to end before it is terminated, if its resource is being deleted or is gone.
+pub(crate) fn grace(state: &ExecutionState) -> SignedDuration {
+    SignedDuration::from_secs(i64::from(state.spec.termination_grace_period_seconds.min(LONGEST_GRACE)))
+}
+
 /// How to stop the run now.
 fn call(state: &ExecutionState, since: Timestamp, now: Timestamp) -> StopCall {
     let at_once =
         state.spec.deletion_policy == DeletionPolicy::Terminate || state.spec.shutdown == Some(Shutdown::Terminate);
-    let grace = state.spec.termination_grace_period_seconds.min(LONGEST_GRACE);
-    let terminate = at_once || now > later(since, SignedDuration::from_secs(i64::from(grace)));
+    let terminate = at_once || now > later(since, grace(state));
     if terminate { StopCall::Terminate } else { StopCall::Cancel }
 }
 

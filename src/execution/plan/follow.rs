@@ -85,7 +85,7 @@ pub(crate) fn compared(state: &ExecutionState, run: &Execution, now: Timestamp) 
 
 /// The run has started.
 pub(crate) fn running(state: &ExecutionState, now: Timestamp) -> Decision {
-    let wants = state.wants_finalizer() && !state.is_reading();
+    let wants = state.wants_finalizer() && !state.is_read_only();
     if state.finalizer != wants && state.refusal(Write::Finalizer, now).is_none() {
         return Decision::Act(ClusterStep::SetFinalizer(wants).into());
     }

@@ -43,7 +43,7 @@ use claim::write;
 use decision::settle;
 pub use decision::{Call, ClusterStep, Decision, Settled, Step};
 use follow::{read, running};
-use start::{begin, consented, of_which_life, resume, take_over};
+use start::{begin, consented, resolve_predecessors_claim, resume, take_over};
 
 /// The next step.
 pub fn plan(state: &ExecutionState, now: Timestamp) -> Decision {
@@ -93,8 +93,8 @@ fn decide(state: &ExecutionState, now: Timestamp) -> Decision {
     if let Some(decision) = refused_writes::claim_pending(state, now) {
         return decision;
     }
-    if let Some(claim) = state.claimed_by().filter(|claim| state.is_elder(claim)) {
-        return of_which_life(state, connection, claim, now);
+    if let Some(claim) = state.claimed_by().filter(|claim| state.may_be_predecessors(claim)) {
+        return resolve_predecessors_claim(state, connection, claim, now);
     }
     match ownership(state) {
         Ownership::Unclaimed => begin(state, connection, now),
@@ -105,7 +105,7 @@ fn decide(state: &ExecutionState, now: Timestamp) -> Decision {
         }
         Ownership::Ours(_) if is_started(&state.status) => running(state, now),
         // As after a restore: writing the claim again records when it was seen on this resource.
-        Ownership::Ours(claim) if state.is_of_another_life(claim) && state.refusal(Write::Claim, now).is_none() => {
+        Ownership::Ours(claim) if state.names_another_uid(claim) && state.refusal(Write::Claim, now).is_none() => {
             write(state, claim.clone(), false)
         }
         Ownership::Ours(claim) => resume(state, connection, claim, now),

@@ -206,5 +206,5 @@ fn shorten(text: &mut String) {
 /// Whether the execution waits until the API server accepts the claim: for a start, or to report that somebody else's
 /// run was found.
 fn waits_for_claim(state: &ExecutionState) -> bool {
-    !is_started(&state.status) && (!state.is_unrecorded() || state.is_reading())
+    !is_started(&state.status) && (!state.is_unrecorded() || state.is_read_only())
 }

@@ -33,7 +33,7 @@ pub(crate) fn begin(state: &ExecutionState, connection: &ConnectionInfo, now: Ti
     if state.has_lost_a_claim() {
         return write(state, restored(state, connection, now), false);
     }
-    if state.is_new_to_the_world() {
+    if state.no_run_can_exist() {
         return claim_and_send(state, connection, 1, now);
     }
     match &state.outcomes.remote {
@@ -109,7 +109,7 @@ pub(crate) fn restored(state: &ExecutionState, connection: &ConnectionInfo, now:
 
 /// The claim was written on an earlier resource of this name. Either a restore brought it back, or an exported manifest
 /// replaced this resource's own claim at a moment when nothing else was left of that. Only the API knows.
-pub(crate) fn of_which_life(
+pub(crate) fn resolve_predecessors_claim(
     state: &ExecutionState,
     connection: &ConnectionInfo,
     claim: &Claim,
@@ -217,7 +217,8 @@ fn target_missing(state: &ExecutionState, claim: &Claim, now: Timestamp) -> Opti
         }
         Target::Absent => Some(settle(state, state.status.clone(), blocked_retry(state))),
         Target::NoDeployment { .. } => Some(deployment_not_found(state, now)),
-        Target::Exists => None,
+        // Where the list cannot be read to its end, the next start says whether the deployment exists.
+        Target::Exists | Target::DeploymentUnknown => None,
     }
 }
 

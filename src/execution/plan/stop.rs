@@ -156,7 +156,7 @@ fn why(state: &ExecutionState, claim: &Claim, status: &Status, now: Timestamp) -
 
 fn active_deadline(state: &ExecutionState, status: &Status) -> Option<Timestamp> {
     // The deadline does not apply to somebody else's run.
-    let seconds = state.spec.active_deadline_seconds.filter(|_| !state.is_reading())?;
+    let seconds = state.spec.active_deadline_seconds.filter(|_| !state.is_read_only())?;
     let start = began_running(state, status)?;
     Some(later(start, SignedDuration::from_secs(i64::from(seconds))))
 }

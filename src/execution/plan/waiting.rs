@@ -1,7 +1,8 @@
 //! What an execution shows while it waits for its turn: no row of `kubectl get` stays blank.
 //!
 //! Most executions start within a moment, and a write that only says that they wait would be wasted. So the first
-//! status is written after a few seconds, and only so many a second.
+//! status is written after a few seconds, and only so many a second
+//! (`report_turns.rs`).
 
 use std::time::Duration;
 
@@ -10,25 +11,52 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::conditions::Progress;
 use crate::api::reasons::execution as reason;
 use crate::clock::{later, moment_text};
+use crate::execution::phase::is_started;
 use crate::execution::plan::decision::{ClusterStep, Decision, ready_reason, settle};
-use crate::execution::state::{ExecutionState, Report};
+use crate::execution::state::input::Input;
+use crate::execution::state::{ExecutionState, Report, WorkflowRefState};
 use crate::execution::status;
 use crate::platform::requeue::Requeue;
 use crate::throttle::Place;
+use crate::workspace::access::Workspace;
 use crate::workspace::permit;
 
 /// How long a row may stay blank. People and tools get five seconds, and the write takes some of them.
 pub(crate) const BLANK_FOR: SignedDuration = SignedDuration::from_secs(4);
-
-/// Writes per second of a status that only says why an execution waits. A thousand that wait must not cost a thousand
-/// writes more.
-pub(crate) const REPORTS: u32 = 10;
 
 /// How long until the status has to say something; none if it already does, or nobody reads it any more.
 pub(crate) fn blank_left(state: &ExecutionState, now: Timestamp) -> Option<Duration> {
     let is_blank = ready_reason(&state.status).is_none() && state.deleted.is_none();
     let left = later(state.created, BLANK_FOR).duration_since(now).min(BLANK_FOR);
     is_blank.then(|| Duration::try_from(left).unwrap_or_default())
+}
+
+/// How long until the status has to say that the execution waits in the queue, where it has been for as long as
+/// `waited`; none if the status need not say so.
+pub(crate) fn report_due(state: &ExecutionState, waited: Duration, now: Timestamp) -> Option<Duration> {
+    let outdated = is_outdated(state).then(|| BLANK_FOR.unsigned_abs().saturating_sub(waited));
+    blank_left(state, now).or(outdated)
+}
+
+/// Whether the status names a cause in this cluster that has kept the run from starting, and that is gone.
+fn is_outdated(state: &ExecutionState) -> bool {
+    if state.deleted.is_some() || is_started(&state.status) {
+        return false;
+    }
+    match ready_reason(&state.status) {
+        Some(reason::SUSPENDED) => !state.spec.suspend,
+        Some(reason::WORKSPACE_NOT_FOUND | reason::WORKSPACE_NOT_READY) => {
+            matches!(state.workspace, Workspace::Ready(_))
+        }
+        Some(reason::WORKFLOW_NOT_FOUND | reason::WORKFLOW_NOT_READY) => {
+            matches!(state.workflow_ref, WorkflowRefState::NotNamed | WorkflowRefState::Ready { .. })
+        }
+        // It was read in this reconcile, and the plan went on.
+        Some(reason::INPUT_NOT_FOUND | reason::INPUT_FORBIDDEN | reason::INPUT_INVALID) => {
+            matches!(state.outcomes.input, Input::Read(_))
+        }
+        _ => false,
+    }
 }
 
 /// Calls of the same key go first: reports the place in the queue.

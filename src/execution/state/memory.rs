@@ -1,11 +1,13 @@
 //! What a process remembers of an execution between reconciles.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::outcomes::StopCall;
 use super::refusals::Refusals;
 use crate::clock::later;
-use crate::execution::claim::ClaimBackup;
+use crate::execution::claim::{ClaimBackup, DOUBT};
 use crate::execution::finished::left;
 use crate::mistral::wire::Execution;
 use crate::platform::requeue::Retries;
@@ -48,6 +50,19 @@ impl Memory {
     pub fn ended(&mut self) {
         let refusals = Refusals { unrecorded: None, end: None, ..std::mem::take(&mut self.refusals) };
         *self = Self { claim: self.claim.take(), seen: self.seen, left: self.left, refusals, ..Self::default() };
+    }
+
+    /// Whether the call of the remembered claim may be in flight, or its run not be visible yet. As long as that holds,
+    /// the claim is remembered even of a resource that is gone. If somebody hides the resource behind the label of
+    /// finished ones, and the cluster's store is then restored to before the claim, a 404 still proves nothing.
+    pub fn may_have_called(&self) -> bool {
+        self.claim.as_ref().is_some_and(|claim| self.may_have_called_after(claim.first.elapsed()))
+    }
+
+    /// The same once this process has known the remembered claim for this long.
+    pub(crate) fn may_have_called_after(&self, known_for: Duration) -> bool {
+        let started_nothing = |claim: &ClaimBackup| claim.read_only || (claim.own && claim.refused);
+        known_for < DOUBT.unsigned_abs() && self.claim.as_deref().is_some_and(|claim| !started_nothing(claim))
     }
 
     /// Remembers the row in which the list of runs shows the end, if there is one, and its database id.

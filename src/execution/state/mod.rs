@@ -156,7 +156,7 @@ impl ExecutionState {
     fn learn(&mut self) {
         if let ClaimAnnotation::Claim(claim) = &self.annotation
             && claim.owner == self.owner
-            && !self.is_of_another_life(claim)
+            && !self.names_another_uid(claim)
             && !self.is_void(claim)
             // Most executions that had ended before this process began leave nothing to remember.
             && (self.memory.claim.is_some() || !is_finished(&self.status))

@@ -78,7 +78,10 @@ pub enum Target {
     /// Not checked in this reconcile.
     #[default]
     NotFetched,
+    /// It exists, and so does the deployment that the spec names, if it names one.
     Exists,
+    /// The workflow exists. Whether a live worker of the deployment that the spec names serves it is not known.
+    DeploymentUnknown,
     /// The workflow exists, and no live worker of the deployment that the spec names serves it.
     NoDeployment {
         /// The deployments whose live workers serve the workflow.

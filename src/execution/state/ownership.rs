@@ -61,12 +61,12 @@ impl ExecutionState {
         let known = self.memory.claim.as_deref();
         other_run
             || known.is_some_and(|known| {
-                claim.revision < known.revision || claim.owner != self.owner || self.is_of_another_life(claim)
+                claim.revision < known.revision || claim.owner != self.owner || self.names_another_uid(claim)
             })
     }
 
     /// Whether a claim was written on an earlier resource with this name.
-    pub(crate) fn is_of_another_life(&self, claim: &Claim) -> bool {
+    pub(crate) fn names_another_uid(&self, claim: &Claim) -> bool {
         claim.uid.as_ref().is_some_and(|uid| *uid != self.uid)
     }
 
@@ -134,18 +134,19 @@ impl ExecutionState {
 
     /// Whether the claim may come from an earlier resource of this name. It may have replaced a claim of this resource
     /// and left no trace of it.
-    pub(crate) fn is_elder(&self, claim: &Claim) -> bool {
+    pub(crate) fn may_be_predecessors(&self, claim: &Claim) -> bool {
         self.spec.execution_id.is_none()
             && self.status.execution_id.is_none()
             && self.memory.claim.is_none()
             && self.created < self.instance.since
-            && self.is_of_another_life(claim)
+            && self.names_another_uid(claim)
     }
 
     /// The id of the run: the first that exists of the spec's, the claim's, the status's, the remembered and the
     /// derived one.
     pub fn execution_id(&self) -> String {
-        let claimed = self.claimed_by().filter(|claim| !self.is_elder(claim)).map(|claim| &claim.execution_id);
+        let claimed =
+            self.claimed_by().filter(|claim| !self.may_be_predecessors(claim)).map(|claim| &claim.execution_id);
         self.spec
             .execution_id
             .as_ref()
@@ -173,7 +174,7 @@ impl ExecutionState {
     }
 
     /// Whether the run belongs to somebody else.
-    pub(crate) fn is_reading(&self) -> bool {
+    pub(crate) fn is_read_only(&self) -> bool {
         matches!(ownership(self), Ownership::ReadOnly(_) | Ownership::Foreign(_))
     }
 
@@ -200,7 +201,7 @@ impl ExecutionState {
 
     /// Whether this process has seen the resource from its creation and never claimed it. Only then is it certain that
     /// no run can exist.
-    pub(crate) fn is_new_to_the_world(&self) -> bool {
+    pub(crate) fn no_run_can_exist(&self) -> bool {
         self.spec.execution_id.is_none()
             && self.annotation == ClaimAnnotation::Absent
             && self.status.execution_id.is_none()

@@ -61,7 +61,7 @@ fn running_message(state: &ExecutionState, status: &Status) -> String {
         |start| format!("The run started at {} and goes on", moment_text(start.0)),
     );
     let mut message = match &state.workflow_ref {
-        _ if state.is_reading() && state.spec.shutdown.is_some() => {
+        _ if state.is_read_only() && state.spec.shutdown.is_some() => {
             return format!(
                 "{since}; this resource does not own it, so spec.shutdown does not stop it. Stop it at Mistral, or where it was started."
             );
@@ -72,7 +72,7 @@ fn running_message(state: &ExecutionState, status: &Status) -> String {
         WorkflowRefState::Ready { active: Some(true), .. } => format!("{since}. A live worker serves its workflow."),
         _ => format!("{since}. If it makes no progress, check that a worker serves its workflow."),
     };
-    if let Some(seconds) = state.spec.active_deadline_seconds.filter(|_| !state.is_reading()) {
+    if let Some(seconds) = state.spec.active_deadline_seconds.filter(|_| !state.is_read_only()) {
         message += &format!(" The operator stops it once it has taken {seconds} s (spec.activeDeadlineSeconds).");
     }
     message
@@ -275,7 +275,7 @@ pub fn known_end(status: &Status) -> Option<Timestamp> {
 
 fn stopped_for(state: &ExecutionState) -> Option<StopFor> {
     match &state.annotation {
-        ClaimAnnotation::Claim(claim) if !state.is_reading() => claim.stop_for,
+        ClaimAnnotation::Claim(claim) if !state.is_read_only() => claim.stop_for,
         ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => None,
     }
 }
@@ -344,12 +344,12 @@ fn started(status: &mut Status, state: &ExecutionState, now: Timestamp) {
     };
     if is_started(status) {
         // Only a consent turns an adopted run into one of this resource; a restart must not, nor the other way round.
-        if state.memory.consented && !state.is_reading() {
+        if state.memory.consented && !state.is_read_only() {
             owned(status, "The run was found under this id, and a person has let this resource own it.");
         }
         return;
     }
-    if !state.is_reading() {
+    if !state.is_read_only() {
         return owned(status, "The API has accepted the run.");
     }
     let input = match &state.outcomes.comparison {

@@ -8,9 +8,9 @@ use super::choices::{Choices, seconds};
 use super::events::{CLOCK_ERRORS, MEDDLINGS, Meddling};
 use super::world::{World, claim_in};
 use crate::api::{Shutdown, WorkflowExecution};
-use crate::execution::claim::{CLAIM, Claim, Owner};
+use crate::execution::claim::{CLAIM, Claim, DOUBT, Owner};
 use crate::execution::finished::left;
-use crate::execution::state::Memory;
+use crate::execution::state::{Memory, WorkflowRefState};
 
 impl World {
     pub fn meddle(&mut self, choices: &mut Choices) {
@@ -100,15 +100,29 @@ impl World {
         }
     }
 
-    /// Somebody puts the label of finished executions on the resource, so that the operators forget all but that it left
-    /// in this term. Then the cluster's store is restored to before the claim, which takes longer than a call.
+    /// Somebody puts the label of finished executions on the resource. Once no call can be in flight any more, the
+    /// operators forget all but that it left in this term. Then the cluster's store is restored to before the claim.
     pub fn hide_and_restore(&mut self, choices: &mut Choices) {
-        self.tell("hidden, and restored to before its claim");
+        for who in 0..2 {
+            // Both have seen the claim by then.
+            self.operators[who].memory = self.state(who, &self.object, WorkflowRefState::NotNamed, false).memory;
+            self.operators[who].known_for(self.now);
+        }
+        // A leader that has just taken over, and sees no claim of an earlier one, knows of no call. That is not promised.
+        self.leads_until = self.now + DOUBT;
+        let all_know = self.operators.iter().all(|operator| operator.memory.claim.is_some());
+        let is_known = all_know || !self.mistral.is_in_doubt(self.now);
+        let hidden_for = if is_known { choices.pick(&[150, 0, 20, 60, 89, 91]) } else { 150 };
+        self.tell(format!("hidden, and restored to before its claim after {hidden_for} s"));
+        self.advance(seconds(hidden_for), choices);
         let left = left::Memory { had_run: false, end: None, stays: Duration::ZERO };
         for operator in &mut self.operators {
-            operator.memory = Memory { left: Some(left), ..Memory::default() };
+            let known_for = operator.known_for(self.now);
+            if !operator.memory.may_have_called_after(known_for) {
+                operator.memory = Memory::default();
+            }
+            operator.memory.left = Some(left);
         }
-        self.advance(seconds(150), choices);
         let restore = |object: &mut WorkflowExecution| {
             object.metadata.annotations = None;
             object.metadata.managed_fields = None;

@@ -38,6 +38,11 @@ impl Mistral {
         }
     }
 
+    /// Whether a start is in flight, or has a run that is not visible yet.
+    pub fn is_in_doubt(&self, now: Timestamp) -> bool {
+        !self.in_flight.is_empty() || self.visible_from.is_some_and(|from| now < from)
+    }
+
     /// The effect of a start.
     pub fn start(&mut self, at: Timestamp, choices: &mut Choices) -> Result<Execution, Error> {
         if self.run.is_some_and(|(_, end)| end > at) {

@@ -29,9 +29,16 @@ fn assert_happens_exactly_once(spec: &Value, choices: Vec<u8>) {
     assert_has_happened_exactly_once(run_to_the_end(spec, choices, false, None));
 }
 
-/// Somebody hides the execution before this turn, and the cluster's store is restored to before its claim.
-fn assert_happens_exactly_once_though_restored(spec: &Value, choices: Vec<u8>, before: usize) {
-    assert_has_happened_exactly_once(run_to_the_end(spec, choices, false, Some(before)));
+/// When somebody hides the execution, and the cluster's store is restored to before its claim.
+#[derive(Clone, Copy, Debug)]
+enum Hidden {
+    BeforeTurn(usize),
+    /// As soon as a start is in flight, or has a run that is not visible yet.
+    InDoubt,
+}
+
+fn assert_happens_exactly_once_though_restored(spec: &Value, choices: Vec<u8>, hidden: Hidden) {
+    assert_has_happened_exactly_once(run_to_the_end(spec, choices, false, Some(hidden)));
 }
 
 fn assert_has_happened_exactly_once((world, status): (World, WorkflowExecutionStatus)) {
@@ -62,15 +69,20 @@ fn run_to_the_end(
     spec: &Value,
     choices: Vec<u8>,
     may_stop: bool,
-    restored_before: Option<usize>,
+    mut hidden: Option<Hidden>,
 ) -> (World, WorkflowExecutionStatus) {
     let mut choices = Choices::new(choices);
     let mut world = World::new(spec, may_stop, &mut choices);
-    let mut turns = 0..;
+    let mut turn = 0;
     while !choices.is_over() {
-        if turns.next() == restored_before {
+        let is_time = |hidden: &mut Hidden| match hidden {
+            Hidden::BeforeTurn(number) => *number == turn,
+            Hidden::InDoubt => world.mistral.is_in_doubt(world.now),
+        };
+        if hidden.take_if(is_time).is_some() {
             world.hide_and_restore(&mut choices);
         }
+        turn += 1;
         let who = choices.pick(&RECONCILER);
         let refresh = choices.pick(&[true, false]);
         let due = world.reconcile(who, refresh, &mut choices);
@@ -137,7 +149,19 @@ proptest! {
     fn a_run_happens_exactly_once_though_it_is_hidden_and_the_store_restored_to_before_its_claim(
         before in 0_usize..20, choices in prop::collection::vec(any::<u8>(), 0..300)
     ) {
-        assert_happens_exactly_once_though_restored(&json!({ "workflowIdentifier": "w" }), choices, before);
+        let hidden = Hidden::BeforeTurn(before);
+        assert_happens_exactly_once_though_restored(&json!({ "workflowIdentifier": "w" }), choices, hidden);
+    }
+
+    #[test]
+    fn a_run_happens_exactly_once_though_it_is_hidden_in_doubt_and_the_store_restored_to_before_its_claim(
+        explicit in any::<bool>(), choices in prop::collection::vec(any::<u8>(), 0..300)
+    ) {
+        let mut spec = json!({ "workflowIdentifier": "w" });
+        if explicit {
+            spec["executionId"] = json!("run");
+        }
+        assert_happens_exactly_once_though_restored(&spec, choices, Hidden::InDoubt);
     }
 
     #[test]

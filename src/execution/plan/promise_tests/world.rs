@@ -30,6 +30,9 @@ pub struct World {
     pub refuses_claims: bool,
     /// Whether a policy refuses the status.
     pub refuses_status: bool,
+    /// Until when no operator crashes. After a restore, only the leader's memory tells of a claim, as long as its call may be
+    /// in flight.
+    pub leads_until: Timestamp,
     /// What happened, to find out why a promise broke.
     pub story: Vec<String>,
 }
@@ -95,6 +98,7 @@ impl World {
             secret: 1,
             refuses_claims: false,
             refuses_status: false,
+            leads_until: now,
             story: Vec::new(),
         }
     }
@@ -132,6 +136,9 @@ impl World {
 
     /// The operator crashes, and another process takes its place.
     pub fn crash(&mut self, who: usize) {
+        if self.now < self.leads_until {
+            return;
+        }
         self.tell(format!("operator {who} crashes"));
         let operator = &mut self.operators[who];
         operator.memory = Memory::default();

@@ -159,3 +159,17 @@ fn a_run_found_under_an_explicit_id_is_read_only() {
     refused.fetched(Ok(run("RUNNING")));
     assert!(claim_of(step(&refused, at(1))).0.read_only);
 }
+
+#[test]
+fn a_claim_is_remembered_of_a_resource_that_is_gone_while_its_call_may_be_in_flight() {
+    let needed = |state: &ExecutionState, after| state.memory.may_have_called_after(Duration::from_secs(after));
+    assert!(needed(&claimed(), 0) && needed(&claimed(), 89) && claimed().memory.may_have_called());
+    assert!(!needed(&claimed(), 90), "a 404 proves enough");
+    assert!(!needed(&with_claim(|claim| claim.refused = true), 0), "its call has started nothing");
+    assert!(!needed(&with_claim(|claim| claim.read_only = true), 0), "it sends no call");
+    assert!(!needed(&new(), 0));
+    // What is remembered shows a resource that came back without its claim that it is not new.
+    let restored = ExecutionState { memory: claimed().memory, ..new() };
+    let (claim, _, send) = claim_of(step(&restored, at(20)));
+    assert!(!send && claim.execution_id == "run-u-1", "{claim:?}");
+}

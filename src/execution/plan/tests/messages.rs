@@ -3,6 +3,8 @@
 use super::*;
 use crate::api::conditions::{RECONCILING, STALLED};
 use crate::execution::claim::StopFor;
+use crate::execution::plan::waiting::report_due;
+use crate::execution::state::input::Input;
 use crate::execution::state::{Named, Report, Target};
 use crate::throttle::Place;
 
@@ -60,6 +62,33 @@ fn an_unknown_deployment_is_told_as_one_and_the_others_are_named() {
     // Without a deployment name, there is nothing to ask.
     let unknown = refused(json!({}), Error::NotFound(said(404, "WF_1100")));
     assert_eq!(ready(&settled(&unknown, at(1)).status), reason::TARGET_NOT_FOUND);
+}
+
+#[test]
+fn an_incomplete_look_at_the_deployments_changes_no_reason_that_has_been_told() {
+    // What the status says after a start was refused with a 404 and a look at the deployments.
+    let look = |before: &ExecutionState, target: Result<Target, Error>| {
+        let mut state = refused(json!({ "deploymentName": "blue" }), Error::NotFound(said(404, "WF_1100")));
+        state.status = before.status.clone();
+        state.target_fetched(target);
+        state.status = settled(&state, at(1)).status;
+        state
+    };
+    let away = || Error::Transient { retry_after: None, message: "away".into() };
+    let nothing = new();
+    let missing = look(&nothing, Ok(Target::NoDeployment { active: vec!["red".into()] }));
+    for incomplete in [Ok(Target::DeploymentUnknown), Err(away())] {
+        assert_eq!(look(&missing, incomplete).status, missing.status);
+    }
+    assert_eq!(step(&ExecutionState { outcomes: Outcomes::default(), ..missing.clone() }, at(60)), Call::GetTarget);
+    let unknown = look(&nothing, Ok(Target::DeploymentUnknown));
+    assert_eq!(ready(&unknown.status), reason::TARGET_NOT_FOUND);
+    assert_eq!(look(&unknown, Ok(Target::DeploymentUnknown)).status, unknown.status);
+    // A complete one does.
+    let found = look(&unknown, Ok(Target::NoDeployment { active: Vec::new() }));
+    assert_eq!(ready(&found.status), reason::DEPLOYMENT_NOT_FOUND);
+    assert_eq!(ready(&look(&found, Ok(Target::Exists)).status), reason::TARGET_NOT_FOUND);
+    assert_eq!(ready(&look(&found, Err(not_found())).status), reason::TARGET_NOT_FOUND);
 }
 
 #[test]
@@ -178,6 +207,47 @@ fn an_execution_in_the_queue_says_how_many_are_ahead_without_a_notice() {
     // Its turn comes: it starts as any new one.
     let granted = ExecutionState { status, outcomes: Outcomes::default(), ..state };
     assert!(claim_of(step(&granted, at(20))).2);
+}
+
+#[test]
+fn a_cause_that_is_gone_is_told_no_longer_than_four_seconds_once_the_execution_waits_for_its_turn() {
+    let told = |reason: &str, of: ExecutionState| {
+        let message = "it waits for something".to_owned();
+        let status = crate::execution::status::not_started(&of, Progress::Stalled, reason, message, at(4));
+        ExecutionState { status, ..of }
+    };
+    let due = |state: &ExecutionState, waited: u64| report_due(state, Duration::from_secs(waited), at(600));
+    let missing = ExecutionState { workspace: Workspace::NotFound, workflow_ref: WorkflowRefState::NotFound, ..new() };
+    let suspended = of_resource(json!({}), json!({ "suspend": true }));
+    let mut read = new();
+    read.outcomes.input = Input::Read(std::sync::Arc::default());
+    for (reason, present, gone) in [
+        (reason::SUSPENDED, &suspended, &new()),
+        (reason::WORKSPACE_NOT_FOUND, &missing, &new()),
+        (reason::WORKSPACE_NOT_READY, &missing, &new()),
+        (reason::WORKFLOW_NOT_FOUND, &missing, &new()),
+        (reason::WORKFLOW_NOT_READY, &missing, &new()),
+        (reason::INPUT_NOT_FOUND, &new(), &read),
+        (reason::INPUT_FORBIDDEN, &new(), &read),
+    ] {
+        assert_eq!(due(&told(reason, present.clone()), 60), None, "{reason} still holds");
+        let gone = told(reason, gone.clone());
+        assert_eq!(due(&gone, 1), Some(Duration::from_secs(3)), "{reason}");
+        assert_eq!(due(&gone, 60), Some(Duration::ZERO), "{reason}");
+        assert_eq!(due(&ExecutionState { deleted: Some(at(500)), ..gone }, 60), None);
+    }
+    // Only Mistral knows whether these still hold.
+    for reason in [reason::TARGET_NOT_FOUND, reason::CREDENTIAL_REFUSED, reason::QUEUED] {
+        assert_eq!(due(&told(reason, read.clone()), 60), None, "{reason}");
+    }
+    assert_eq!(due(&started(), 60), None);
+    assert_eq!(report_due(&new(), Duration::ZERO, at(1)), Some(Duration::from_secs(3)), "a blank row");
+    // What it then says.
+    let mut waiting = told(reason::WORKFLOW_NOT_FOUND, new());
+    waiting.outcomes.report = Report::Queued(Place { ahead: 18, limit: 1.0, rate: 1.0 });
+    let status = settled(&waiting, at(600)).status;
+    assert_eq!(ready(&status), reason::QUEUED);
+    assert!(is_true(&status.conditions, RECONCILING) && !is_true(&status.conditions, STALLED));
 }
 
 #[test]
