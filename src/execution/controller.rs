@@ -27,7 +27,7 @@ use crate::execution::metrics;
 use crate::execution::phase::{is_finished, is_started};
 use crate::execution::plan::priority::priority;
 use crate::execution::plan::refused_writes;
-use crate::execution::plan::{Call, ClusterStep, Decision, Settled, Step, plan};
+use crate::execution::plan::{Call, Decision, Settled, Step, plan};
 use crate::execution::report_turns::ReportTurns;
 use crate::execution::run_durations::{PROMPT_STARTS, RunDurationHistory};
 use crate::execution::state::refusals::Write;
@@ -207,7 +207,7 @@ impl Reconcile for Reconciliation<'_> {
     }
 
     async fn act(&mut self, step: Step) -> Result<Flow, Error> {
-        tracing::debug!(step = step_name(&step), "step");
+        tracing::debug!(step = step.name(), "step");
         match step {
             Step::Cluster(step) => self.act_in_cluster(step).await,
             Step::Call(call) => Ok(self.act_at_mistral(call).await),
@@ -441,27 +441,6 @@ impl<'a> Reconciliation<'a> {
     pub(super) fn forget(&self) {
         self.context.states.remove(&self.state.uid);
         self.context.tracker.untrack(&self.key, &reference(self.object));
-    }
-}
-
-/// The step without its payload: a claim and an input are too long for a log line.
-fn step_name(step: &Step) -> &'static str {
-    match step {
-        Step::Cluster(ClusterStep::WriteClaim { .. }) => "WriteClaim",
-        Step::Cluster(ClusterStep::SetFinalizer(_)) => "SetFinalizer",
-        Step::Cluster(ClusterStep::Leave { .. }) => "Leave",
-        Step::Cluster(ClusterStep::Release { .. }) => "Release",
-        Step::Cluster(ClusterStep::ReadInput) => "ReadInput",
-        Step::Cluster(ClusterStep::Linger) => "Linger",
-        Step::Cluster(ClusterStep::MayReport) => "MayReport",
-        Step::Cluster(ClusterStep::WriteResult) => "WriteResult",
-        Step::Cluster(ClusterStep::Delete) => "Delete",
-        Step::Call(Call::GetTarget) => "GetTarget",
-        Step::Call(Call::GetRun) => "GetRun",
-        Step::Call(Call::Compare) => "Compare",
-        Step::Call(Call::Start) => "Start",
-        Step::Call(Call::ReadFailure) => "ReadFailure",
-        Step::Call(Call::Stop(_)) => "Stop",
     }
 }
 

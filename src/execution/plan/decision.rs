@@ -23,6 +23,29 @@ pub enum Step {
     Call(Call),
 }
 
+impl Step {
+    /// The step without its payload: a claim and an input are too long for a log line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Cluster(ClusterStep::WriteClaim { .. }) => "WriteClaim",
+            Self::Cluster(ClusterStep::SetFinalizer(_)) => "SetFinalizer",
+            Self::Cluster(ClusterStep::Leave { .. }) => "Leave",
+            Self::Cluster(ClusterStep::Release { .. }) => "Release",
+            Self::Cluster(ClusterStep::ReadInput) => "ReadInput",
+            Self::Cluster(ClusterStep::Linger) => "Linger",
+            Self::Cluster(ClusterStep::MayReport) => "MayReport",
+            Self::Cluster(ClusterStep::WriteResult) => "WriteResult",
+            Self::Cluster(ClusterStep::Delete) => "Delete",
+            Self::Call(Call::GetTarget) => "GetTarget",
+            Self::Call(Call::GetRun) => "GetRun",
+            Self::Call(Call::Compare) => "Compare",
+            Self::Call(Call::Start) => "Start",
+            Self::Call(Call::ReadFailure) => "ReadFailure",
+            Self::Call(Call::Stop(_)) => "Stop",
+        }
+    }
+}
+
 /// A step that does not call Mistral's API.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClusterStep {

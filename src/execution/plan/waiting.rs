@@ -1,8 +1,7 @@
 //! What an execution shows while it waits for its turn: no row of `kubectl get` stays blank.
 //!
 //! Most executions start within a moment, and a write that only says that they wait would be wasted. So the first
-//! status is written after a few seconds, and only so many a second
-//! (`report_turns.rs`).
+//! status is written after a few seconds, and only so many a second (`report_turns.rs`).
 
 use std::time::Duration;
 
