@@ -48,7 +48,21 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 {{- end }}
 
+{{/* A node would say only InvalidImageName. A colon may stand before a port, which a path follows. */}}
+{{- define "operator.checkRepository" -}}
+{{- if regexMatch "[A-Z]" . }}
+{{- fail (printf "image.repository %s has capital letters: name your registry and the image in lower case" .) }}
+{{- end }}
+{{- if contains "://" . }}
+{{- fail (printf "image.repository %s has a scheme: leave %s:// out" . (splitList "://" . | first)) }}
+{{- end }}
+{{- if or (contains "@" .) (splitList "/" . | last | contains ":") }}
+{{- fail (printf "image.repository %s has a tag or a digest: set image.tag or image.digest" .) }}
+{{- end }}
+{{- end }}
+
 {{- define "operator.image" -}}
+{{- include "operator.checkRepository" .Values.image.repository }}
 {{- with .Values.image }}
 {{- if .digest }}
 {{- printf "%s@%s" .repository .digest }}
@@ -144,6 +158,11 @@ tolerations:
       protocol: UDP
     - port: 53
       protocol: TCP
+    # OpenShift's DNS pods listen here. A policy sees the pod's port, not the Service's.
+    - port: 5353
+      protocol: UDP
+    - port: 5353
+      protocol: TCP
 # The API server
 - ports:
     {{- range .Values.networkPolicy.apiServer.ports }}
@@ -160,4 +179,31 @@ tolerations:
 
 {{- define "operator.workspaceNamespace" -}}
 {{- .Values.workspace.namespace | default (first (.Values.watchNamespaces | default list)) | default .Release.Namespace }}
+{{- end }}
+
+{{/* An address in the form in which the operator compares addresses. */}}
+{{- define "operator.origin" -}}
+{{- $url := lower . | trimSuffix "/" }}
+{{- if hasPrefix "https://" $url }}{{ $url | trimSuffix ":443" }}{{ else }}{{ $url | trimSuffix ":80" }}{{ end }}
+{{- end }}
+
+{{/* The operator would refuse the Workspace, or not see it. */}}
+{{- define "operator.checkWorkspace" -}}
+{{- $url := .Values.workspace.baseURL | default "https://api.mistral.ai" }}
+{{- $allowed := .Values.allowBaseURLs | default (list "https://api.mistral.ai" "https://api.eu.mistral.ai" "https://api.us.mistral.ai") }}
+{{- $origins := list }}
+{{- range $allowed }}{{ $origins = append $origins (include "operator.origin" .) }}{{ end }}
+{{- if not (has (include "operator.origin" $url) $origins) }}
+{{- fail (printf "the Workspace's address %s is not among those that the operator may call (%s): set workspace.baseURL to one of them, or add it to allowBaseURLs" $url (join ", " $allowed)) }}
+{{- end }}
+{{- $namespace := include "operator.workspaceNamespace" . }}
+{{- $watched := .Values.watchNamespaces | default list }}
+{{- if and $watched (not (has $namespace $watched)) }}
+{{- fail (printf "the Workspace's namespace %s is not watched: set workspace.namespace to one of watchNamespaces (%s), or add it there" $namespace (join ", " $watched)) }}
+{{- end }}
+{{- $secret := .Values.workspace.secret.name }}
+{{- $readable := .Values.rbac.secretNames | default list }}
+{{- if and .Values.rbac.create $readable (not (has $secret $readable)) }}
+{{- fail (printf "the operator may not read the Workspace's Secret %s: add it to rbac.secretNames (%s), or set workspace.secret.name to one of them" $secret (join ", " $readable)) }}
+{{- end }}
 {{- end }}

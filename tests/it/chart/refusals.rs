@@ -31,6 +31,7 @@ async fn a_value_that_is_misspelled_or_makes_no_sense_is_refused() {
         ("maxRequestsPerSecond: 0", "minimum: got 0, want 1"),
         ("inputs: { secretsNeedLabel: 1 }", "got number, want boolean"),
         ("log: { format: xml }", "must be one of"),
+        ("log: { level: inf }", "'inf' does not match pattern '^(off|error|warn|info|debug|trace)$"),
         ("serviceAccount: { create: false }", "serviceAccount.name is needed"),
         ("serviceAccount: { annotations: { a: 1 } }", "got number, want string"),
         ("deploymentAnnotations: { a: true }", "got boolean, want string"),
@@ -51,6 +52,81 @@ async fn a_value_that_is_misspelled_or_makes_no_sense_is_refused() {
         let said = refusal(tools, values);
         assert!(said.contains(words), "{values}: {said}");
     }
+}
+
+/// A node would say no more than `InvalidImageName`.
+#[tokio::test]
+async fn a_repository_that_no_node_could_pull_from_is_refused() {
+    let world = World::bare("chart-repository").await;
+    let Some(tools) = tools().await else { return };
+    for (repository, words) in [
+        ("REGISTRY/operator", "image.repository REGISTRY/operator has capital letters: "),
+        ("http://x/y", "image.repository http://x/y has a scheme: leave http:// out"),
+        ("reg/x:0.1.0", "image.repository reg/x:0.1.0 has a tag or a digest: set image.tag or image.digest"),
+        ("x:0.1.0", "image.repository x:0.1.0 has a tag or a digest"),
+        ("reg/x@sha256:12", "image.repository reg/x@sha256:12 has a tag or a digest"),
+    ] {
+        let said = refusal(tools, &format!("image: {{ repository: '{repository}' }}"));
+        assert!(said.contains(words), "{repository}: {said}");
+    }
+    for repository in ["x", "localhost:5000/a/b", "registry.example:5000/x"] {
+        render(tools, &world.namespace, &format!("image: {{ repository: '{repository}' }}"), &[]);
+    }
+}
+
+#[tokio::test]
+async fn a_workspace_that_the_operator_could_not_serve_is_refused() {
+    let world = World::bare("chart-unserved").await;
+    let Some(tools) = tools().await else { return };
+    let public = "https://api.mistral.ai, https://api.eu.mistral.ai, https://api.us.mistral.ai";
+    let unlisted = format!("address https://x.example is not among those that the operator may call ({public})");
+    for (values, words) in [
+        ("workspace: { create: true, baseURL: https://x.example }", unlisted.as_str()),
+        // The default address is not on a list that lacks it.
+        (
+            "{ workspace: { create: true }, allowBaseURLs: [https://gateway.example] }",
+            "address https://api.mistral.ai is not among those that the operator may call (https://gateway.example)",
+        ),
+        (
+            "{ workspace: { create: true, namespace: b }, watchNamespaces: [a] }",
+            "namespace b is not watched: set workspace.namespace to one of watchNamespaces (a), or add it there",
+        ),
+        (
+            "{ workspace: { create: true }, rbac: { secretNames: [other] } }",
+            "may not read the Workspace's Secret mistral: add it to rbac.secretNames (other)",
+        ),
+    ] {
+        let said = refusal(tools, values);
+        assert!(said.contains(words), "{values}: {said}");
+    }
+    for values in [
+        // As the operator compares addresses.
+        "{ workspace: { create: true, baseURL: 'https://A.example:443' }, allowBaseURLs: [https://a.example/] }",
+        "{ workspace: { create: true }, watchNamespaces: [a, b] }",
+        "{ workspace: { create: true }, rbac: { secretNames: [other, mistral] } }",
+        // Without a Workspace of the chart, there is nothing to compare.
+        "{ allowBaseURLs: [https://gateway.example], watchNamespaces: [a], rbac: { secretNames: [other] } }",
+    ] {
+        render(tools, &world.namespace, values, &[]);
+    }
+}
+
+/// The chart's list for a Workspace is the operator's default.
+#[tokio::test]
+async fn each_public_address_of_the_operator_suits_a_workspace_of_the_chart() {
+    let world = World::bare("chart-public").await;
+    let Some(tools) = tools().await else { return };
+    let command = mistral_workflows_operator::cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    let flag = run.get_arguments().find(|flag| flag.get_long() == Some("allow-base-url")).unwrap();
+    let public = flag.get_default_values();
+    assert!(!public.is_empty());
+    for address in public {
+        let values = format!("workspace: {{ create: true, baseURL: {} }}", address.to_str().unwrap());
+        render(tools, &world.namespace, &values, &[]);
+    }
+    let said = refusal(tools, "workspace: { create: true, baseURL: https://x.example }");
+    assert!(said.matches("https://").count() == public.len() + 1, "{said}");
 }
 
 /// Of two settings of one thing, the last would win.

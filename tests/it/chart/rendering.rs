@@ -205,7 +205,11 @@ async fn the_job_after_an_uninstall_may_reach_dns_and_the_api_server_and_its_pol
 
     assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
     assert_eq!(policy["spec"]["ingress"], Value::Null);
-    let dns = json!({ "ports": [{ "port": 53, "protocol": "UDP" }, { "port": 53, "protocol": "TCP" }] });
+    let dns = json!({ "ports": [
+        { "port": 53, "protocol": "UDP" }, { "port": 53, "protocol": "TCP" },
+        // OpenShift's.
+        { "port": 5353, "protocol": "UDP" }, { "port": 5353, "protocol": "TCP" },
+    ] });
     let api_server = json!({ "ports": [{ "port": 443 }], "to": [{ "ipBlock": { "cidr": "10.96.0.1/32" } }] });
     assert_eq!(policy["spec"]["egress"], json!([dns, api_server]));
     let operators = operators["spec"]["egress"].as_array().unwrap();

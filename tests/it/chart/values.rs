@@ -88,6 +88,7 @@ extraEnv: [{ name: HTTPS_PROXY, value: http://proxy }]
         ),
         adds(
             "
+allowBaseURLs: [https://a.example]
 workspace: { create: true, name: main, namespace: team-a, baseURL: https://a.example, secret: { name: keys, key: k } }
 ",
             [
