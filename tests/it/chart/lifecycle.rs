@@ -145,7 +145,11 @@ async fn crds_that_kubectl_has_applied_are_taken_over_as_the_page_says() {
         let refused = run(&mut cluster.with_chart(program, &["install"]), "");
         let said = String::from_utf8_lossy(&refused.stderr);
         assert!(!refused.status.success() && said.contains("invalid ownership metadata"), "{said}");
-        assert!(page.contains(&format!("helm install {RELEASE} {CHART} -n mistral-system {}\n", flags.join(" "))));
+        let command = format!(
+            "helm install {RELEASE} {CHART} \\\n  --namespace mistral-system --create-namespace \\\n  --set image.repository=REGISTRY/{RELEASE} {}\n",
+            flags.join(" ")
+        );
+        assert!(page.contains(&command), "{command}");
         succeed(cluster.with_chart(program, &["install"]).args(flags), "");
         let spec = cluster.kubectl(&["get", "crd", names[0], "-o", "jsonpath={.spec}"], "");
         assert!(spec.contains("Key in the Secret.") && !spec.contains("Of an older version."), "{spec}");
