@@ -60,7 +60,7 @@ impl Json {
     pub fn is_keepable(&self) -> Result<(), String> {
         let depth = self.depth();
         if depth > MAX_DEPTH {
-            return Err(format!("is nested {depth} levels deep, and Kubernetes is given {MAX_DEPTH} at most"));
+            return Err(format!("is nested {depth} levels deep, and a status holds {MAX_DEPTH} at most"));
         }
         let can_be_held = |token: &str| match token.as_bytes()[0] {
             b'"' => serde_json::from_str::<Cow<'_, str>>(token).is_ok(),

@@ -99,6 +99,17 @@ impl From<Error> for Trouble {
     }
 }
 
+/// Whether the words of an [`ApiError`] say that the key lacks a right (HTTP 403).
+pub fn is_forbidden(said: &str) -> bool {
+    said.contains("(HTTP 403")
+}
+
+/// When the operator tries again after the API could not be used, as the end of a sentence: `usually`, unless the API has
+/// asked for a pause.
+pub fn when_again(retry_after: Option<Duration>, usually: &str) -> String {
+    retry_after.map_or_else(|| usually.to_owned(), |wait| format!("after {} s, as the API asks", wait.as_secs()))
+}
+
 /// A refusal in the API's own words.
 ///
 /// The API has several shapes of error bodies, in which every field is optional. A gateway may answer with HTML or with

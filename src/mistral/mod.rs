@@ -17,7 +17,7 @@ pub mod wire;
 
 pub use client::{Client, REQUEST_TIMEOUT};
 pub use endpoints::ExecuteTarget;
-pub use error::{ApiError, Error, Trouble, TroubleKind};
+pub use error::{ApiError, Error, Trouble, TroubleKind, is_forbidden, when_again};
 pub use filter::{RegistrationFilter, RunFilter, WorkflowFilter};
 pub use pages::{Gap, Pages};
 pub use redactor::Redactor;

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::platform::apiserver::{Error, RECONSTRUCTED};
 use crate::platform::events::Notice;
-use crate::text::truncate;
+use crate::text::{truncate, without_stop};
 
 /// Limit of the API server's message in a report, in bytes.
 const MAX_SAID: usize = 400;
@@ -57,7 +57,7 @@ impl Refused {
         let what =
             if present { "add its finalizer to this resource" } else { "remove its finalizer from this resource" };
         let note = format!(
-            "The API server does not let the operator {what}; {so} The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
+            "The API server does not let the operator {what}; {so} The operator tries again at growing intervals of up to 5 minutes, and at once when the resource changes. The API server said: {}",
             self.said
         );
         Notice::warning(reason, note)
@@ -66,10 +66,10 @@ impl Refused {
     /// The first Event about a refused status, with this reason. `unsaid` is what the status would have said.
     pub fn status(&self, reason: &str, unsaid: Option<&Condition>) -> Notice {
         let unsaid =
-            unsaid.map(|it| format!(" The status would say: {}: {}", it.reason, it.message)).unwrap_or_default();
+            unsaid.map(|it| format!(". The status would say: {}: {}", it.reason, it.message)).unwrap_or_default();
         let note = format!(
-            "The API server refuses the status of this resource, so the status is out of date; remove the cause. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}{unsaid}",
-            self.said
+            "The API server refuses the status of this resource, so the status is out of date; remove the cause. The operator tries again at growing intervals of up to 5 minutes, and at once when the resource changes. The API server said: {}{unsaid}",
+            without_stop(&self.said)
         );
         Notice::warning(reason, note)
     }

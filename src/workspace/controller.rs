@@ -171,7 +171,7 @@ impl<'a> Reconciliation<'a> {
             Ok(secret) => credentials::api_key(secret.as_ref(), at),
             Err(Error::Kube(error)) if matches!(&*error, kube::Error::Api(status) if status.code == 403) => {
                 let message = format!(
-                    "The operator may not read Secret \"{}\" in this namespace; grant it \"get\" on the Secret.",
+                    "The operator's service account may not get Secret \"{}\" in this namespace (HTTP 403). Restore its Role, or add the name to rbac.secretNames of the chart. The operator looks again within a minute.",
                     at.name
                 );
                 Err(Problem { reason: reason::SECRET_FORBIDDEN, message, passing: false })

@@ -55,18 +55,24 @@ pub fn parse_address(text: &str) -> Result<Url, String> {
 pub fn api_key(secret: Option<&Secret>, at: &SecretKeyRef) -> Result<SecretString, Problem> {
     let SecretKeyRef { name, key } = at;
     let Some(secret) = secret else {
-        let message =
-            format!("There is no Secret \"{name}\" in this namespace; create it with the API key under \"{key}\".");
+        let message = format!(
+            "There is no Secret \"{name}\" in this namespace; create it with the API key under \"{key}\". The operator looks again within a minute."
+        );
         return Err(Problem::stalled(reason::SECRET_NOT_FOUND, message));
     };
     let invalid = |why: &str| {
-        Problem::stalled(reason::SECRET_INVALID, format!("Secret \"{name}\" {why}; put the API key there."))
+        Problem::stalled(
+            reason::SECRET_INVALID,
+            format!("Secret \"{name}\" {why}; put the API key there. The operator looks again within a minute."),
+        )
     };
     let Some(value) = secret.data.as_ref().and_then(|data| data.get(key)) else {
         return Err(invalid(&format!("has no key \"{key}\"")));
     };
     let unusable = |why: &str| {
-        let message = format!("The value of \"{key}\" in Secret \"{name}\" is not an API key: it {why}.");
+        let message = format!(
+            "The value of \"{key}\" in Secret \"{name}\" is not an API key: it {why}. The operator looks again within a minute."
+        );
         Problem::stalled(reason::SECRET_INVALID, message)
     };
     let text = std::str::from_utf8(&value.0).map_err(|_| {

@@ -138,8 +138,12 @@ pub fn judge(answer: Result<WhoAmI, Error>, secret: &str) -> Result<Accepted, Pr
             Err(Problem::stalled(reason::CREDENTIAL_REFUSED, message))
         }
         Err(Error::NotFound(said) | Error::Conflict(said) | Error::Rejected(said)) => {
+            let remedy = match said.status {
+                403 => " Give the key the right to list workflows in Mistral's console, or put another key there.",
+                _ => "",
+            };
             let message = format!(
-                "The API refuses the check of the key in Secret \"{secret}\": {said}. If it says 403, give the key the right to list workflows in Mistral's console, or put another key there. The operator tries again every minute."
+                "The API refuses the check of the key in Secret \"{secret}\": {said}.{remedy} The operator tries again every minute."
             );
             Err(Problem::stalled(reason::REQUEST_REFUSED, message))
         }

@@ -43,7 +43,7 @@ impl Saturated {
         let (since, now) = (moment_text(*since), moment_text(*now));
         if *saturation == Saturation::Refused {
             return format!(
-                "Since {since}, the API refuses calls with this key because there are too many (HTTP 429): at {now}, the operator made {rate:.1} calls a second, and {waiting} waited. It makes more again by and by, up to {limit} a second. Set spec.requestsPerSecond to what Mistral allows for the key, or ask Mistral for more."
+                "Since {since}, the API refuses calls with this key because there are too many (HTTP 429). The operator pauses for as long as the API asks, and then makes {rate:.1} calls a second, gradually more, up to {limit}. At {now}, {waiting} calls waited. Set spec.requestsPerSecond to what Mistral allows for the key, or ask Mistral for more."
             );
         }
         let what_to_do = match limit_of {
@@ -52,7 +52,7 @@ impl Saturated {
             LimitOf::Operator => "start the operator with a higher --max-requests-per-second",
         };
         format!(
-            "Since {since}, calls with this key wait in the queue for more than 10 s: at {now}, the operator made {rate:.1} calls a second of {limit} at most, {PERMITS} in flight, and {waiting} waited. Unless the API is slow to answer, {what_to_do}."
+            "Since {since}, calls with this key wait in the queue for more than 10 s. At {now}, {waiting} calls waited; the limits are {limit} calls a second and {PERMITS} at a time. Unless the API is slow to answer, {what_to_do}."
         )
     }
 }
@@ -264,15 +264,12 @@ mod tests {
             (Saturation::Queued, LimitOf::Operator, "a higher --max-requests-per-second"),
         ] {
             let message = saturated(saturation, 7, limit_of).message();
-            for word in [
-                words,
-                "Since 1970-01-01T00:00:00Z,",
-                "at 1970-01-01T00:01:00Z, the operator made 12.5 calls a second",
-                "and 7 waited",
-                "20",
-            ] {
+            for word in [words, "Since 1970-01-01T00:00:00Z,", "At 1970-01-01T00:01:00Z, 7 calls waited", "20"] {
                 assert!(message.contains(word), "{word} in: {message}");
             }
+            // What the operator made of a pause says nothing about the calls that it is allowed.
+            let pauses = message.contains("pauses for as long as the API asks, and then makes 12.5 calls a second");
+            assert_eq!(pauses, saturation == Saturation::Refused, "{message}");
         }
     }
 }

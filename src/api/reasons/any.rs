@@ -1,7 +1,7 @@
 //! Reasons that every kind can have.
 
 /// A newer operator wrote the resource, or it breaks the CRD's rules, so this operator cannot decode it. The
-/// operator skips the resource. Deleting it still stops its run.
+/// operator skips the resource, and `kubectl get` goes on showing its old status. Deleting it still stops its run.
 ///
 /// On: Event
 ///

@@ -77,7 +77,7 @@ pub const AMBIGUOUS_DEPLOYMENT: &str = "AmbiguousDeployment";
 ///
 /// On: `Ready`, Event
 ///
-/// Do: give the key the permission that the message names.
+/// Do: correct what the API names, or give the key the permission (403).
 pub const REQUEST_REFUSED: &str = "RequestRefused";
 /// The API does not answer, or its answer is invalid. The operator tries again.
 ///
@@ -235,7 +235,7 @@ pub const RESULT_NOT_KEEPABLE: &str = "ResultNotKeepable";
 ///
 /// Do: look up the result in Mistral's console.
 pub const RESULT_UNREADABLE: &str = "ResultUnreadable";
-/// Somebody bypassed the API server's rules and edited the spec after the claim. The run follows the claim.
+/// Somebody bypassed the API server's rules and edited the spec after the claim. The run follows the claim. The condition comes with the operator's next look at the run.
 ///
 /// On: `Edited`
 ///
@@ -254,13 +254,13 @@ pub const STARTED: &str = "Started";
 /// Do: wait; `kubectl get -w` shows the progress.
 pub const ADOPTED: &str = "Adopted";
 /// The run has not ended. The message says since when it goes on, and whether a worker serves its workflow where a
-/// Workflow resource knows that.
+/// Workflow resource knew that at the time.
 ///
 /// On: `Ready`
 ///
 /// Do: wait; `kubectl get -w` shows the progress.
 pub const RUNNING: &str = "Running";
-/// The API no longer knows a run that had started. The run is never started again, and fails as `Lost` after a day.
+/// The API no longer knows a run that had started; the operator notices that within 30 minutes. The run is never started again, and fails as `Lost` after a day.
 ///
 /// On: `Ready`, `Missing`, Event
 ///

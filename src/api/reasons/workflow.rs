@@ -66,13 +66,13 @@ pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
 ///
 /// On: `Ready`, Event
 ///
-/// Do: give the key the permission that the message names.
+/// Do: correct what the API names, or give the key the permission (403).
 pub const REQUEST_REFUSED: &str = "RequestRefused";
 /// The API refuses the new value of a field. The message quotes the API.
 ///
 /// On: `Ready`, Event
 ///
-/// Do: correct the field that the message names, or leave it out.
+/// Do: correct the field that the message names, or leave it out; or give the key the permission (403).
 pub const CHANGE_REFUSED: &str = "ChangeRefused";
 /// The API does not answer, or its answer is invalid. The operator tries again.
 ///

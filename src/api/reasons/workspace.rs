@@ -44,7 +44,7 @@ pub const CREDENTIAL_REFUSED: &str = "CredentialRefused";
 ///
 /// On: `Ready`, Event
 ///
-/// Do: give the key the permission that the message names.
+/// Do: correct what the API names, or give the key the permission (403).
 pub const REQUEST_REFUSED: &str = "RequestRefused";
 /// The API does not answer, or its answer is invalid. The operator tries again.
 ///

@@ -15,7 +15,7 @@ use crate::execution::plan::waiting::BLANK_FOR;
 use crate::execution::state::{ExecutionState, Refusal, Remote, Target, WorkflowRefState};
 use crate::execution::status;
 use crate::mistral::wire::Execution;
-use crate::mistral::{Trouble, TroubleKind};
+use crate::mistral::{Trouble, TroubleKind, is_forbidden, when_again};
 use crate::platform::requeue::Requeue;
 use crate::text::without_stop;
 use crate::workspace::access::key_text;
@@ -38,7 +38,9 @@ pub(crate) fn unresolved(state: &ExecutionState, now: Timestamp) -> Option<Decis
         }
         WorkflowRefState::NotReady { why, wait, .. } => {
             let why = without_stop(why);
-            let message = format!("Workflow \"{name}\" is not ready to be run: {why}. The run starts once it is.");
+            let message = format!(
+                "Workflow \"{name}\" is not ready to be run: {why}. The run starts once the Workflow is ready."
+            );
             Some(waiting(state, *wait, reason::WORKFLOW_NOT_READY, message, requeue, now))
         }
     }
@@ -51,12 +53,7 @@ pub(crate) fn is_unresolved(state: &ExecutionState) -> bool {
 
 /// A start was or may have been sent, and whether a run exists is not known yet.
 pub(crate) fn in_doubt(state: &ExecutionState, left: Duration, trouble: Option<&Trouble>, now: Timestamp) -> Decision {
-    if let Some(trouble) = trouble
-        && trouble.kind != TroubleKind::Unavailable
-    {
-        return troubled(state, trouble, now);
-    }
-    let message = doubt_message(state, trouble);
+    let message = doubt_message(state, trouble, now);
     let status = status::not_started(state, Progress::Working, reason::OUTCOME_UNKNOWN, message, now);
     // Until the doubt ends, poll now and then; after that, back off as for any API in trouble.
     let wait = if left.is_zero() {
@@ -69,16 +66,22 @@ pub(crate) fn in_doubt(state: &ExecutionState, left: Duration, trouble: Option<&
 
 /// What happened, until when the run is looked for, and that there is nothing to do. The first message about a doubt
 /// stays: what each further look finds is no news.
-fn doubt_message(state: &ExecutionState, trouble: Option<&Trouble>) -> String {
+fn doubt_message(state: &ExecutionState, trouble: Option<&Trouble>, now: Timestamp) -> String {
     let until = match &state.annotation {
         ClaimAnnotation::Claim(claim) if !state.may_be_predecessors(claim) => claim.outcome_known_by(),
         ClaimAnnotation::Claim(_) | ClaimAnnotation::Absent | ClaimAnnotation::Unreadable => state.earlier_calls_end(),
     };
-    let until = format!(
-        "The operator looks for the run \"{}\" until {}, and starts it again only if the API does not know it then. There is nothing to do.",
-        state.execution_id(),
-        moment_text(until)
-    );
+    let id = state.execution_id();
+    let until = if until > now {
+        format!(
+            "The operator looks for the run \"{id}\" until {}, and starts it again only if the API does not know it then. There is nothing to do.",
+            moment_text(until)
+        )
+    } else {
+        format!(
+            "The operator looks for the run \"{id}\" now. If the API does not know it, the operator starts it again, or, where the start is more than a day old, asks for a person's consent."
+        )
+    };
     let old = conditions::find(&state.status.conditions, READY).filter(|ready| ready.reason == reason::OUTCOME_UNKNOWN);
     if let Some(old) = old.filter(|ready| ready.message.ends_with(&until)) {
         return old.message.clone();
@@ -89,12 +92,13 @@ fn doubt_message(state: &ExecutionState, trouble: Option<&Trouble>) -> String {
 
 /// A call failed and leaves no start in doubt.
 pub(crate) fn troubled(state: &ExecutionState, trouble: &Trouble, now: Timestamp) -> Decision {
-    let Trouble { kind, message, retry_after: _ } = trouble;
+    let Trouble { kind, message, retry_after } = trouble;
     let (reason, message) = match kind {
         TroubleKind::Unavailable => {
             let message = format!(
-                "The API cannot be used now: {}. The operator tries again within a minute, or when the pause that the API asks for is over.",
-                without_stop(message)
+                "The API cannot be used now: {}. The operator tries again {}.",
+                without_stop(message),
+                when_again(*retry_after, "within a minute")
             );
             let status = status::not_started(state, Progress::Working, reason::API_UNAVAILABLE, message, now);
             return settle(state, status, Requeue::Retry(backoff(state, 2, 60).max(asked_to_wait(Some(trouble)))));
@@ -124,11 +128,14 @@ fn what_was_asked(state: &ExecutionState) -> &'static str {
 
 /// The API understands a call and refuses it, mostly because the key lacks a right (403).
 fn not_allowed(state: &ExecutionState, what: &str, said: &str) -> String {
-    format!(
-        "The API refuses to {what}: {}. If it says 403, give {} the right to do so in Mistral's console, or put another key there. {TRIES_AGAIN}.",
-        without_stop(said),
-        key(state)
-    )
+    let remedy = if is_forbidden(said) {
+        format!(" Give {} the right to do so in Mistral's console, or put another key there.", key(state))
+    } else if is_started(&state.status) {
+        String::new()
+    } else {
+        " Correct what the API names in a new WorkflowExecution.".to_owned()
+    };
+    format!("The API refuses to {what}: {}.{remedy} {TRIES_AGAIN}.", without_stop(said))
 }
 
 /// Where the key comes from.
@@ -264,7 +271,7 @@ pub(crate) fn workspace_changed(state: &ExecutionState, claim: &Claim, now: Time
     let there = |origin: &str, id: Option<&str>| format!("{origin}, Mistral workspace {}", id.unwrap_or("(unknown)"));
     let connection = state.workspace.connection().or(state.stop_with.as_ref());
     let message = format!(
-        "The run was claimed at {}, but Workspace \"{}\" now leads to {}. Put the key of the first one back into its Secret, or create another WorkflowExecution for a new run.",
+        "The run was claimed at {}, but Workspace \"{}\" now leads to {}. Put the old key back into the Workspace's Secret, and create another Workspace for the new key.",
         there(&claim.origin, claim.workspace_id.as_deref()),
         state.spec.workspace_ref.name,
         connection.map_or_else(|| "another place".to_owned(), |it| there(&it.origin, it.workspace_id.as_deref())),
@@ -274,9 +281,13 @@ pub(crate) fn workspace_changed(state: &ExecutionState, claim: &Claim, now: Time
 
 /// Nobody knows whether there is a run: its claim cannot be read.
 pub(crate) fn claim_unreadable(state: &ExecutionState, now: Timestamp) -> Decision {
-    let message = format!(
-        "The operator cannot read the annotation {CLAIM}: a newer operator or a person wrote it. A run may exist. Upgrade the operator, or remove the annotation once you are sure that no run exists."
-    );
+    let what = if is_started(&state.status) {
+        "The run is not affected. Upgrade the operator, or restore the annotation from a backup."
+    } else {
+        "A run may exist. Upgrade the operator, or remove the annotation once you are sure that no run exists."
+    };
+    let message =
+        format!("The operator cannot read the annotation {CLAIM}: a newer operator or a person wrote it. {what}");
     blocked(state, reason::CLAIM_UNREADABLE, message, Requeue::OnChange, now)
 }
 

@@ -114,7 +114,7 @@ pub(crate) fn running(state: &ExecutionState, now: Timestamp) -> Decision {
             }
             TroubleKind::Unavailable => {
                 let message = format!(
-                    "The run has started, but its state cannot be read: {}. The operator goes on asking, less and less often. The run itself is not affected.",
+                    "The run has started, but its state cannot be read: {}. The operator asks again at growing intervals of up to 15 minutes. The run itself is not affected.",
                     without_stop(&trouble.message)
                 );
                 settle(

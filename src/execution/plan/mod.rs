@@ -131,14 +131,21 @@ fn without_workspace(state: &ExecutionState, now: Timestamp) -> Decision {
         Workspace::Ready(_) => settle(state, state.status.clone(), Requeue::OnChange),
         Workspace::Pending => waiting::unchecked(state, now),
         Workspace::NotFound => {
-            let message = format!(
-                "There is no Workspace \"{name}\" in this namespace. Create it, or name another in a new WorkflowExecution; the run starts once the Workspace is ready."
-            );
+            let what = if is_started(&state.status) {
+                "so the operator cannot follow the run. Create it again; the run itself is not affected."
+            } else {
+                "so nothing is started. Create it, or name another in a new WorkflowExecution; the run starts once the Workspace is ready."
+            };
+            let message = format!("There is no Workspace \"{name}\" in this namespace, {what}");
             missing(state, reason::WORKSPACE_NOT_FOUND, message, Requeue::OnChange, now)
         }
         Workspace::NotReady(why, wait) => {
-            let message =
-                format!("Workspace \"{name}\" is not ready: {}. The operator goes on once it is.", without_stop(why));
+            let then = if is_started(&state.status) {
+                "The operator follows the run again once the Workspace is ready; the run itself is not affected."
+            } else {
+                "The run starts once the Workspace is ready."
+            };
+            let message = format!("Workspace \"{name}\" is not ready: {}. {then}", without_stop(why));
             blocked::waiting(state, *wait, reason::WORKSPACE_NOT_READY, message, Requeue::OnChange, now)
         }
     }

@@ -84,7 +84,7 @@ impl ExecutionState {
 /// The Event about a refused claim that nothing waits for.
 pub(crate) fn unrecorded(refused: &Refused) -> Notice {
     let note = format!(
-        "The API server refuses to record the state of the run on this resource. Until the operator restarts, it acts from memory: it still stops a run that has to stop. {} The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
+        "The API server refuses to record the state of the run on this resource. Until the operator restarts, it acts from memory: it still stops a run that has to stop. {} The operator tries again at growing intervals of up to 5 minutes, and at once when the resource changes. The API server said: {}",
         advice(refused),
         refused.said
     );
@@ -117,7 +117,7 @@ pub(crate) fn claim_refused(state: &ExecutionState, now: Timestamp) -> Option<De
     };
     // The first sentence is repeated where a deadline ends the wait.
     let message = format!(
-        "{so} ({}). {} The operator tries again, less and less often, and at once when the resource changes.",
+        "{so} ({}). {} The operator tries again at growing intervals of up to 5 minutes, and at once when the resource changes.",
         refused.said,
         advice(refused)
     );
@@ -159,7 +159,7 @@ pub(crate) fn release_refused(state: &ExecutionState, now: Timestamp) -> Option<
         state.status.clone()
     } else {
         let message = format!(
-            "The deletion waits only for the finalizer, which the API server does not let the operator remove. {} The operator tries again, less and less often. The API server said: {}",
+            "The deletion waits only for the finalizer, which the API server does not let the operator remove. {} The operator tries again at growing intervals of up to 5 minutes. The API server said: {}",
             advice(&refusal.refused),
             refusal.refused.said
         );

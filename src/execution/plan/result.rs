@@ -15,6 +15,7 @@ use crate::execution::state::result::{MAX_OBJECT, ResultDestination, ResultObjec
 use crate::execution::status;
 use crate::mistral::wire::Execution;
 use crate::platform::requeue::Requeue;
+use crate::text::without_stop;
 
 /// Consecutive failed writes before the status reports them: most succeed with the next attempt.
 const FAILURES_UNTOLD: u32 = 3;
@@ -37,7 +38,8 @@ pub(crate) fn next(state: &ExecutionState, run: &Execution, now: Timestamp) -> O
                 let status = if told {
                     let ResultObject { kind, name, .. } = wanted;
                     let message = format!(
-                        "The run completed, but its result cannot be written to {kind} \"{name}\" yet; the operator tries again ({said})."
+                        "The run completed, but its result cannot be written to {kind} \"{name}\" yet ({}). The operator tries again at growing intervals of up to two minutes.",
+                        without_stop(said)
                     );
                     status::result_pending(state, run, &message, now)
                 } else {

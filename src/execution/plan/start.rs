@@ -20,6 +20,7 @@ use crate::execution::plan::{input, refused_writes, stop};
 use crate::execution::state::ownership::{Ownership, ownership};
 use crate::execution::state::{ExecutionState, Refusal, Remote, Sent, Target, WorkflowRefState};
 use crate::execution::status;
+use crate::mistral::TroubleKind;
 use crate::mistral::wire::{Execution, is_terminal};
 use crate::platform::requeue::Requeue;
 use crate::workspace::access::ConnectionInfo;
@@ -156,6 +157,7 @@ pub(crate) fn resume(state: &ExecutionState, connection: &ConnectionInfo, claim:
         Remote::Unknown(_) if state.memory.seen && state.memory.unanswered > 1 && state.spec.execution_id.is_none() => {
             settle(state, status::running(state, &unread(state), now), Requeue::OnChange)
         }
+        Remote::Unknown(trouble) if trouble.kind != TroubleKind::Unavailable => troubled(state, trouble, now),
         Remote::Unknown(trouble) => in_doubt(state, state.doubt(claim), Some(trouble), now),
         Remote::Absent if !state.doubt(claim).is_zero() => match &state.outcomes.sent {
             Sent::Unknown(trouble) => in_doubt(state, state.doubt(claim), Some(trouble), now),

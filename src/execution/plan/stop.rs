@@ -22,7 +22,7 @@ use crate::execution::state::ownership::{Ownership, ownership};
 use crate::execution::state::{ExecutionState, Sent, StopCall};
 use crate::execution::status;
 use crate::mistral::wire::Execution;
-use crate::mistral::{Error, Trouble, TroubleKind};
+use crate::mistral::{Error, Trouble, TroubleKind, when_again};
 use crate::platform::requeue::Requeue;
 use crate::text::{first_sentence, without_stop};
 
@@ -119,8 +119,9 @@ pub(crate) fn stop(state: &ExecutionState, run: &Execution, now: Timestamp) -> O
         Some(trouble) if trouble.kind != TroubleKind::Unavailable => return Some(troubled(state, trouble, now)),
         Some(trouble) => {
             message = format!(
-                "The run has to stop, but the API cannot be used now: {}. The operator tries again within 30 s, or when the pause that the API asks for is over.",
-                without_stop(&trouble.message)
+                "The run has to stop, but the API cannot be used now: {}. The operator tries again {}.",
+                without_stop(&trouble.message),
+                when_again(trouble.retry_after, "within 30 s")
             );
             Requeue::Retry(backoff(state, 2, 30).max(asked_to_wait(Some(trouble))))
         }

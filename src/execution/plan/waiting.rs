@@ -62,8 +62,12 @@ fn is_outdated(state: &ExecutionState) -> bool {
 pub(crate) fn queued(state: &ExecutionState, place: Place, now: Timestamp) -> Decision {
     let Place { ahead, limit, rate } = place;
     let slower = if rate < limit { format!(", and the API takes only {rate:.1} now") } else { String::new() };
+    let ahead = match ahead {
+        0 => "it was the next call with its API key".to_owned(),
+        _ => format!("about {ahead} calls with the same API key were ahead of it"),
+    };
     let message = format!(
-        "The start waits for its turn: at {}, about {ahead} calls with the same API key were ahead of it; the limit is {limit:.0} a second{slower}. It starts by itself. If Mistral allows more, raise the limit (spec.requestsPerSecond of the Workspace, or the operator's --max-requests-per-second).",
+        "The start waits for its turn: at {}, {ahead}; the limit is {limit:.0} a second{slower}. It starts by itself. If Mistral allows more, raise the limit (spec.requestsPerSecond of the Workspace, or the operator's --max-requests-per-second).",
         moment_text(now)
     );
     let status = status::not_started(state, Progress::Working, reason::QUEUED, message, now);

@@ -252,7 +252,7 @@ pub fn expired(state: &ExecutionState, who: &str, now: Timestamp) -> Status {
 pub fn deletion_refused(state: &ExecutionState, refused: &Refused, now: Timestamp) -> Status {
     let mut status = state.status.clone();
     let message = format!(
-        "spec.ttlSecondsAfterFinished has passed, but the API server does not let the operator delete the resource; change the policy, webhook or right that refuses it. The operator tries again, less and less often, and at once when the resource changes. The API server said: {}",
+        "spec.ttlSecondsAfterFinished has passed, but the API server does not let the operator delete the resource; change the policy, webhook or right that refuses it. The operator tries again at growing intervals of up to 5 minutes, and at once when the resource changes. The API server said: {}",
         refused.said
     );
     writer(state, now).set(&mut status.conditions, EXPIRED, ConditionStatus::True, reason::DELETION_REFUSED, &message);

@@ -12,12 +12,14 @@ use crate::execution::state::result::{
     KEY, MAX_OBJECT, ResultDestination, ResultObject, destination, encoding, not_ours, result,
 };
 use crate::mistral::wire::Execution;
+use crate::text::without_stop;
 
 /// Puts the result, or a reference to it, into the status. Returns a message that says where it is.
 pub(crate) fn keep(status: &mut Status, state: &ExecutionState, run: &Execution, now: Timestamp) -> String {
     if let Some(why) = &run.result_unread {
         let message = format!(
-            "The run completed, according to the list of runs. The API's answer about the run itself cannot be used, so its result, if any, stays at the API: {why}"
+            "The run completed, according to the list of runs, but its result cannot be read: {}. Look the result up in Mistral's console.",
+            without_stop(why)
         );
         return not_written(status, state, reason::RESULT_UNREADABLE, message, now);
     }
@@ -55,7 +57,8 @@ fn place(
             "The run completed; its result of {bytes} bytes is longer than spec.result.maxBytes ({max_bytes}) and stays at the API.{encoded}"
         )),
         ResultDestination::Status(shown, _) if let Err(why) = shown.is_keepable() => {
-            let problem = format!("it {why}; spec.result.to takes results as they are");
+            let problem =
+                format!("it {why}; set spec.result.to, which stores any result, in the next WorkflowExecution");
             Err((reason::RESULT_NOT_KEEPABLE, problem))
         }
         ResultDestination::Status(shown, redacted) => {
@@ -64,7 +67,10 @@ fn place(
             Ok(format!("The run completed; its result is in status.result{redacted}.{encoded}"))
         }
         ResultDestination::Object(wanted) if wanted.text.len() > MAX_OBJECT => {
-            let problem = format!("a {} holds {MAX_OBJECT} bytes at most", wanted.kind);
+            let problem = format!(
+                "a {} holds {MAX_OBJECT} bytes at most; let the workflow store the result elsewhere and return its location",
+                wanted.kind
+            );
             Err((reason::RESULT_TOO_LARGE, problem))
         }
         ResultDestination::Object(ResultObject { kind, name, .. }) => match &state.outcomes.stored {

@@ -12,6 +12,7 @@ use crate::api::conditions::Progress;
 use crate::api::reasons::workflow as reason;
 use crate::clock::later;
 use crate::platform::requeue::Requeue;
+use crate::text::without_stop;
 use crate::workflow::state::{Address, Change, Remote, WorkflowState};
 use crate::workflow::status;
 
@@ -57,7 +58,8 @@ pub(super) fn delete(state: &WorkflowState, since: Timestamp, now: Timestamp) ->
 
 fn archiving(state: &WorkflowState, why: &str, seconds: u64, now: Timestamp) -> Decision {
     let message = format!(
-        "The resource is being deleted. The operator tries for five minutes to archive its workflow first: {why}"
+        "The resource is being deleted, and its workflow is not archived yet: {}. The operator tries for five minutes; then the resource goes without it.",
+        without_stop(why)
     );
     let status = status::unready(state, Progress::Working, reason::ARCHIVING, &message, now);
     settle(state, status, Requeue::After(Duration::from_secs(seconds)))

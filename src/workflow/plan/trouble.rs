@@ -6,7 +6,7 @@ use super::decision::Decision;
 use super::notices::{blocked, settle};
 use crate::api::conditions::Progress;
 use crate::api::reasons::workflow as reason;
-use crate::mistral::{Trouble, TroubleKind};
+use crate::mistral::{Trouble, TroubleKind, is_forbidden, when_again};
 use crate::platform::requeue::{Requeue, backoff};
 use crate::text::without_stop;
 use crate::workflow::fields::{self, Field};
@@ -32,8 +32,9 @@ pub(super) fn troubled(state: &WorkflowState, trouble: &Trouble, now: Timestamp)
     match kind {
         TroubleKind::Unavailable => {
             let message = format!(
-                "The API cannot be used now: {}. The operator tries again within a minute, or when the pause that the API asks for is over.",
-                without_stop(message)
+                "The API cannot be used now: {}. The operator tries again {}.",
+                without_stop(message),
+                when_again(*retry_after, "within a minute")
             );
             let status = status::unready(state, Progress::Working, reason::API_UNAVAILABLE, &message, now);
             let wait = backoff(state.memory.retries.in_a_row, &state.uid, 2, 60).max(retry_after.unwrap_or_default());
@@ -48,10 +49,17 @@ pub(super) fn troubled(state: &WorkflowState, trouble: &Trouble, now: Timestamp)
             blocked(state, reason::CREDENTIAL_REFUSED, &message, patience, now)
         }
         TroubleKind::Refused => {
+            let remedy = if is_forbidden(message) {
+                format!(
+                    " Give {} the right to read workflows in Mistral's console, or put another key there.",
+                    key(state)
+                )
+            } else {
+                String::new()
+            };
             let message = format!(
-                "The API refuses to show the workflow: {}. If it says 403, give {} the right to read workflows in Mistral's console, or put another key there. The operator tries again within 5 minutes.",
-                without_stop(message),
-                key(state)
+                "The API refuses to show the workflow: {}.{remedy} The operator tries again within 5 minutes.",
+                without_stop(message)
             );
             blocked(state, reason::REQUEST_REFUSED, &message, patience, now)
         }
@@ -67,11 +75,15 @@ pub(super) fn change_failed(state: &WorkflowState, fields: &[Field], trouble: &T
     if trouble.kind != TroubleKind::Refused {
         return troubled(state, trouble, now);
     }
+    let remedy = if is_forbidden(&trouble.message) {
+        format!("Give {} the right to change workflows in Mistral's console, or put another key there", key(state))
+    } else {
+        "Correct the field in the spec, or leave it out".to_owned()
+    };
     let message = format!(
-        "The API refuses to set {}: {}. Correct the field in the spec, or leave it out. If it says 403, give {} the right to change workflows. The operator tries again within an hour.",
+        "The API refuses to set {}: {}. {remedy}. The operator tries again within an hour.",
         fields::names(fields),
-        without_stop(&trouble.message),
-        key(state)
+        without_stop(&trouble.message)
     );
     blocked(
         state,

@@ -179,7 +179,7 @@ async fn what_the_chart_does_not_allow_to_be_read_or_written_is_said_in_words() 
     let from = json!([{ "secretKeyRef": { "name": "other", "key": "k" }, "path": "/a" }]);
     world.execute("input", json!({ "workflowIdentifier": "echo", "inputFrom": from })).await;
     let waiting = world.wait_for_reason("input", "InputForbidden").await;
-    assert!(condition(&waiting, "Ready").unwrap().message.contains("may not read Secret \"other\""));
+    assert!(condition(&waiting, "Ready").unwrap().message.contains("may not get Secret \"other\""));
     for (kind, value) in [("configMap", "results.configMaps=true"), ("secret", "results.secrets=true")] {
         let name = kind.to_lowercase();
         let to = json!({ "to": { kind: { "name": "out" } } });

@@ -14,8 +14,8 @@ const INTRODUCTION: &str = "# Conditions and reasons
 Every reason of a condition or an Event, what it means, and what to do about it. Reasons are part of the API: scripts and
 alerts may match on them. The message of the condition says more.
 
-- `Started`, `Reconciling` and `Stalled` repeat the reason of `Ready` and the first sentence of its message. `Reconciling` means
-  that the operator is at work, and `Stalled` that it needs a person.
+- `Started`, `Reconciling` and `Stalled` repeat the reason of `Ready` and the first sentence of its message, of 200 characters at
+  most. `Reconciling` means that the operator is at work, and `Stalled` that it needs a person.
 - An Event reports each change of the reason of `Ready`, except to `Running`, `Queued` and `Updating`.
 - Each reason has an anchor on this page: its kind and its name in lower case, such as
   `#workflowexecution-outcomeunknown`.

@@ -3,9 +3,11 @@
 use super::*;
 use crate::api::conditions::{RECONCILING, STALLED};
 use crate::execution::claim::StopFor;
+use crate::execution::plan::blocked::troubled;
 use crate::execution::plan::waiting::report_due;
 use crate::execution::state::input::Input;
 use crate::execution::state::{Named, Report, Target};
+use crate::mistral::Trouble;
 use crate::throttle::Place;
 
 fn message(status: &WorkflowExecutionStatus) -> String {
@@ -262,4 +264,63 @@ fn a_workspace_that_is_being_checked_is_told_after_four_seconds_and_only_to_a_bl
     assert_says(&message(&told), &["checking the key of Workspace \"default\""]);
     let running = ExecutionState { workspace: Workspace::Pending, ..started() };
     assert_eq!(settled(&running, at(50)).status, started().status);
+}
+
+#[test]
+fn no_message_names_a_time_in_the_past() {
+    let mut own = claimed();
+    own.fetched(Err(transient()));
+    let early = settled(&own, at(1)).status;
+    assert_says(&message(&early), &["until", "There is nothing to do"]);
+    let late = settled(&own, at(200_000)).status;
+    assert_eq!(ready(&late), reason::OUTCOME_UNKNOWN);
+    assert_says(&message(&late), &["looks for the run \"run-u-1\" now", "consent"]);
+}
+
+#[test]
+fn only_a_403_is_told_as_a_missing_right() {
+    let told = |status, code| {
+        let state = refused(json!({}), Error::Rejected(said(status, code)));
+        message(&settled(&state, at(1)).status)
+    };
+    assert_says(&told(403, "WF_1"), &["Give the key in Secret", "the right to do so", "5 minutes"]);
+    assert_says(
+        &told(400, "WF_2"),
+        &["HTTP 400", "Correct what the API names in a new WorkflowExecution", "5 minutes"],
+    );
+    assert!(!told(400, "WF_2").contains("right"), "{}", told(400, "WF_2"));
+}
+
+#[test]
+fn what_hinders_a_run_that_goes_on_is_not_told_as_if_it_had_to_start() {
+    let without = |state: ExecutionState, workspace| {
+        let mut state = state;
+        state.workspace = workspace;
+        message(&settled(&state, at(100)).status)
+    };
+    let not_ready = || Workspace::NotReady("its Secret is gone.".into(), Progress::Stalled);
+    assert_says(&without(new(), Workspace::NotFound), &["so nothing is started", "the run starts once"]);
+    assert_says(&without(started(), Workspace::NotFound), &["cannot follow the run", "the run itself is not affected"]);
+    assert_says(&without(new(), not_ready()), &["its Secret is gone. The run starts once the Workspace is ready."]);
+    assert_says(&without(started(), not_ready()), &["follows the run again", "the run itself is not affected"]);
+
+    let unreadable = |state: ExecutionState| {
+        let state = ExecutionState { annotation: ClaimAnnotation::Unreadable, ..state };
+        message(&settled(&state, at(100)).status)
+    };
+    assert_says(&unreadable(new()), &["A run may exist", "remove the annotation once"]);
+    let told = unreadable(started());
+    assert_says(&told, &["The run is not affected", "restore the annotation from a backup"]);
+    assert!(!told.contains("remove"), "{told}");
+}
+
+#[test]
+fn the_pause_that_the_api_asks_for_is_told_in_seconds() {
+    let told = |retry_after| {
+        let trouble = Trouble::from(Error::Transient { retry_after, message: "away".into() });
+        let Decision::Settle(settled) = troubled(&new(), &trouble, at(1)) else { panic!("acts") };
+        message(&settled.status)
+    };
+    assert_says(&told(Some(Duration::from_secs(20))), &["tries again after 20 s, as the API asks."]);
+    assert_says(&told(None), &["tries again within a minute."]);
 }

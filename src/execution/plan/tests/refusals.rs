@@ -28,7 +28,9 @@ fn a_refused_claim_starts_nothing_and_says_what_to_do() {
     assert_eq!(ready(&status), reason::CLAIM_REFUSED);
     assert!(is_true(&status.conditions, STALLED) && !is_true(&status.conditions, STARTED));
     let message = &find(&status.conditions, READY).unwrap().message;
-    for expected in ["Nothing was started", "--server-side", "no, said the API server", "less and less often"] {
+    for expected in
+        ["Nothing was started", "--server-side", "no, said the API server", "at growing intervals of up to 5 minutes"]
+    {
         assert!(message.contains(expected), "{message}");
     }
     assert_eq!(notices.len(), 1);

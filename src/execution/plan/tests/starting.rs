@@ -106,12 +106,17 @@ fn a_run_that_ends_at_once_is_written_once() {
 }
 
 #[test]
-fn a_conflict_of_an_unknown_kind_is_a_doubt_and_is_said() {
+fn a_conflict_of_an_unknown_kind_is_a_doubt_and_is_said_once() {
     let mut state = claimed();
     state.sent(Err(Error::Conflict(said(409, "WF_9999"))));
     assert_eq!(step(&state, at(1)), Call::GetRun);
     state.fetched(Err(not_found()));
-    assert_eq!(ready(&settled(&state, at(1)).status), reason::REQUEST_REFUSED);
+    let told = settled(&state, at(1)).status;
+    assert_eq!(ready(&told), reason::OUTCOME_UNKNOWN);
+    assert!(find(&told.conditions, READY).unwrap().message.contains("WF_9999"));
+    let mut next = ExecutionState { status: told.clone(), memory: state.memory.clone(), ..claimed() };
+    next.fetched(Err(not_found()));
+    assert_eq!(settled(&next, at(30)).status, told, "the next look is no news");
     state.fetched(Ok(run("RUNNING")));
     assert_eq!(ready(&settled(&state, at(1)).status), reason::RUNNING);
 }

@@ -95,7 +95,9 @@ pub(super) fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, InputE
     let values = match sources.get(&(kind, name.clone())) {
         Some(Source::Found { values, .. }) => values,
         Some(Source::Absent) | None => {
-            let message = format!("There is no {kind} \"{name}\" in this namespace; create it.");
+            let message = format!(
+                "There is no {kind} \"{name}\" in this namespace; create it. The operator looks again within 5 minutes."
+            );
             return Err(InputError { reason: reason::INPUT_NOT_FOUND, message });
         }
         Some(Source::TooLarge) => {
@@ -106,7 +108,7 @@ pub(super) fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, InputE
         }
         Some(Source::Forbidden) => {
             let message = format!(
-                "The operator may not read {kind} \"{name}\" in this namespace; let its service account \"get\" it."
+                "The operator's service account may not get {kind} \"{name}\" in this namespace (HTTP 403). Restore its Role, or, for a Secret, add the name to rbac.secretNames of the chart. The operator looks again within 5 minutes."
             );
             return Err(InputError { reason: reason::INPUT_FORBIDDEN, message });
         }

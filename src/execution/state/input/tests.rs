@@ -88,7 +88,7 @@ fn what_is_missing_or_wrong_is_named_and_no_value_is() {
     for (from, sources, reason, words) in [
         (config("/a", "k", "String"), &there, reason::INPUT_NOT_FOUND, "There is no ConfigMap \"c\""),
         (secret("/a", "k", "String"), &there, reason::INPUT_NOT_FOUND, "Secret \"s\" has no key \"k\""),
-        (secret("/a", "k", "String"), &forbidden, reason::INPUT_FORBIDDEN, "may not read Secret \"s\""),
+        (secret("/a", "k", "String"), &forbidden, reason::INPUT_FORBIDDEN, "may not get Secret \"s\""),
         (secret("/a", "bytes", "String"), &there, reason::INPUT_INVALID, "is not UTF-8"),
         (secret("/a", "words", "Json"), &there, reason::INPUT_INVALID, "is not JSON (line 1, column 1)"),
         (secret("/a", "long", "String"), &there, reason::INPUT_INVALID, "redact at most 65536"),
