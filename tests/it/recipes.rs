@@ -111,7 +111,7 @@ async fn the_recipe_for_a_hundred_inputs_runs_each_once_and_the_next_ones_list_a
     // The API refuses the last input, since its customer is no number.
     let customer = |number: usize| if number < HUNDRED { json!(number) } else { json!("nobody's") };
     let lines: Vec<String> = (1..=HUNDRED).map(|number| json!({ "customer": customer(number) }).to_string()).collect();
-    std::fs::write(shell.folder.path().join("inputs.jsonl"), lines.join("\n") + "\n").unwrap();
+    std::fs::write(shell.folder.path().join("inputs.jsonl"), lines.join("\n\n") + "\n").unwrap();
     let blocks = commands("Run a hundred inputs from a file");
     shell.run(&blocks[0]).await;
     let text = shell.run(&blocks[1]).await;
@@ -124,7 +124,20 @@ async fn the_recipe_for_a_hundred_inputs_runs_each_once_and_the_next_ones_list_a
     customers.sort_unstable();
     assert_eq!(customers, (1..HUNDRED as u64).collect::<Vec<_>>(), "each input ran once");
     let failed = shell.run(&commands("List what failed")[0]).await;
-    assert_eq!(failed.split_whitespace().collect::<Vec<_>>(), ["invoice-100", "InputRejected"]);
+    assert_eq!(failed.split_whitespace().take(2).collect::<Vec<_>>(), ["invoice-100", "InputRejected"]);
+    assert!(failed.lines().count() == 1 && failed.contains("nothing was started"), "{failed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recipe_for_a_hundred_inputs_creates_nothing_if_a_line_is_no_json() {
+    let world = World::bare("recipe-broken").await;
+    let shell = Shell::new(&world);
+    std::fs::write(shell.folder.path().join("inputs.jsonl"), "{\"a\": 1}\n{\"a\": 2\n{\"a\": 3}\n").unwrap();
+    let script = &commands("Run a hundred inputs from a file")[0];
+    let (text, succeeded) = tokio::task::block_in_place(|| shell.try_run(script));
+    assert!(!succeeded && text.contains("error"), "{text}");
+    let created = world.executions().list(&kube::api::ListParams::default()).await.unwrap().items;
+    assert!(created.is_empty(), "{created:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,7 +36,7 @@ pub const WORKSPACE_NOT_READY: &str = "WorkspaceNotReady";
 /// Do: create the Workflow, or correct the name in a new execution.
 pub const WORKFLOW_NOT_FOUND: &str = "WorkflowNotFound";
 /// The Workflow that `spec.workflowRef` names cannot run now; its own `Ready` condition says why. An archived
-/// workflow does not run.
+/// workflow does not run by `workflowRef`; by `workflowIdentifier`, Mistral decides.
 ///
 /// On: `Ready`, Event
 ///

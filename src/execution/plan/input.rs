@@ -38,6 +38,7 @@ pub(crate) fn ready(state: &ExecutionState, now: Timestamp) -> Result<Vec<InputV
         {
             return Err(Box::new(decision));
         }
+        let message = format!("{message} The operator looks again within 5 minutes.");
         return Err(Box::new(blocked(state, reason, message, blocked_retry(state), now)));
     }
     let present = versions(&state.spec, sources);

@@ -54,7 +54,7 @@ fn place(
     let max_bytes = state.spec.result.max_bytes;
     match destination {
         ResultDestination::Status(..) if bytes > max_bytes as usize => Ok(format!(
-            "The run completed; its result of {bytes} bytes is longer than spec.result.maxBytes ({max_bytes}) and stays at the API.{encoded}"
+            "The run completed; its result of {bytes} bytes is longer than spec.result.maxBytes ({max_bytes}) and stays at the API. Set spec.result.to in the next WorkflowExecution to keep such a result here.{encoded}"
         )),
         ResultDestination::Status(shown, _) if let Err(why) = shown.is_keepable() => {
             let problem =

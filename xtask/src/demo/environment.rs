@@ -211,9 +211,9 @@ impl Environment {
             Cluster::Own(control_plane) => {
                 let kept = control_plane.keep(vec![programs.operator, programs.simulator])?;
                 let preparation = format!(
-                    "  export KUBECONFIG='{}'\n  alias kubectl='{}'\n\n",
+                    "  export KUBECONFIG='{}'\n  export PATH='{}':\"$PATH\"\n\n",
                     kept.kubeconfig.display(),
-                    kept.kubectl.display()
+                    kept.kubectl.parent().unwrap_or(&kept.kubectl).display()
                 );
                 (preparation, kept.stop_command)
             }

@@ -96,7 +96,7 @@ pub(super) fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, InputE
         Some(Source::Found { values, .. }) => values,
         Some(Source::Absent) | None => {
             let message = format!(
-                "There is no {kind} \"{name}\" in this namespace; create it. The operator looks again within 5 minutes."
+                "There is no {kind} \"{name}\" in this namespace. Create it, or name another in a new WorkflowExecution."
             );
             return Err(InputError { reason: reason::INPUT_NOT_FOUND, message });
         }
@@ -108,7 +108,7 @@ pub(super) fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, InputE
         }
         Some(Source::Forbidden) => {
             let message = format!(
-                "The operator's service account may not get {kind} \"{name}\" in this namespace (HTTP 403). Restore its Role, or, for a Secret, add the name to rbac.secretNames of the chart. The operator looks again within 5 minutes."
+                "The operator's service account may not get {kind} \"{name}\" in this namespace (HTTP 403). Restore its Role, or, for a Secret, add the name to rbac.secretNames of the chart."
             );
             return Err(InputError { reason: reason::INPUT_FORBIDDEN, message });
         }
@@ -126,7 +126,8 @@ pub(super) fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, InputE
         }
     };
     let Some(value) = values.get(key) else {
-        let message = format!("{kind} \"{name}\" has no key \"{key}\"; add it.");
+        let message =
+            format!("{kind} \"{name}\" has no key \"{key}\". Add it, or name another in a new WorkflowExecution.");
         return Err(InputError { reason: reason::INPUT_NOT_FOUND, message });
     };
     let Ok(text) = std::str::from_utf8(value.expose_secret()) else {
@@ -140,7 +141,7 @@ pub(super) fn value(entry: &InputFrom, sources: &Sources) -> Result<Json, InputE
         Format::Json => serde_json::from_str::<&RawValue>(text).map(|raw| Json::from(raw.to_owned())).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             invalid(format!(
-                "the key \"{key}\" of {kind} \"{name}\" is not JSON (line {line}, column {column}); correct it, or read it as a String"
+                "the key \"{key}\" of {kind} \"{name}\" is not JSON (line {line}, column {column}); correct it, or read it as a String in a new WorkflowExecution"
             ))
         }),
     }
