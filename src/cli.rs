@@ -31,7 +31,7 @@ pub enum Command {
     /// MISTRAL_API_KEY or from a file.
     Import(Box<Import>),
     /// Remove the operator's finalizers from all resources after the operator is gone. Runs are not stopped. Stop the
-    /// operator first, or it adds the finalizers again; the command warns if one is at work.
+    /// operator first, or it adds the finalizers again; the command warns if one holds a Lease, and does not see one that takes part in no election.
     ReleaseFinalizers {
         /// Limit to this namespace, instead of all; may be repeated.
         #[arg(long = "namespace", value_name = "NAME", value_delimiter = ',')]
@@ -54,7 +54,7 @@ pub struct Run {
     )]
     pub allow_base_urls: Vec<Url>,
     /// The maximum number of calls per second with one API key, over all Workspaces that use the key. A Workspace may
-    /// set a lower limit.
+    /// set a lower limit. 1 to 1000.
     #[arg(long, env = "MAX_REQUESTS_PER_SECOND", value_name = "NUMBER", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub max_requests_per_second: u32,
     /// Let executions take input (spec.inputFrom) only from Secrets with the label workflows.mistral.ai/input=true.
@@ -64,19 +64,19 @@ pub struct Run {
     #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_name = "NAME", value_delimiter = ',')]
     pub namespaces: Vec<String>,
     /// Give the metrics of executions that have ended a label for the workflow, with up to this many values; further
-    /// workflows count as other. 0 stands for no such label.
+    /// workflows count as other. 0 to 1000; with 0 there is no such label.
     #[arg(long, env = "METRICS_WORKFLOWS", value_name = "NUMBER", default_value = "0", value_parser = clap::value_parser!(u16).range(0..=1000))]
     pub metrics_workflows: u16,
     /// The address that serves /healthz, /readyz (which says what it waits for) and /metrics. The default is every
     /// address, including IPv4.
-    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "[::]:8080")]
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS", default_value = "[::]:8080", value_parser = listen_address)]
     pub listen: SocketAddr,
     /// The Lease that elects the leader among several operators. An empty name turns leader election off: the operator
     /// then acts even if another one does.
     #[arg(long, alias = "lease", env = "LEASE_NAME", value_name = "NAME", default_value = former("LEASE", "mistral-workflows-operator"))]
     pub lease_name: String,
-    /// The namespace of the Lease [default: the pod's namespace; outside of a pod there is no leader election, and the
-    /// operator ends if another one leads in the cluster]
+    /// The namespace of the Lease. Outside of a pod there is no default: then there is no leader election, and the
+    /// operator ends if another one leads in the cluster [default: the pod's]
     #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAME")]
     pub lease_namespace: Option<String>,
     /// The format of the log.
@@ -86,6 +86,11 @@ pub struct Run {
     /// info,mistral_workflows_operator=debug.
     #[arg(long, alias = "log", env = "LOG_LEVEL", value_name = "DIRECTIVES", default_value = former("LOG", "info"), value_parser = logs::directives)]
     pub log_level: EnvFilter,
+}
+
+/// An address and a port to listen on.
+fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "give ADDRESS:PORT, such as [::]:8080 or 127.0.0.1:8080; a host name is no address")
 }
 
 /// Flags of `import`.
@@ -142,5 +147,13 @@ mod tests {
             let run = run(&[lease, "mine", log, "warn"]);
             assert_eq!((run.lease_name.as_str(), run.log_level.to_string().as_str()), ("mine", "warn"));
         }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_listened_on_is_refused_with_one_that_can() {
+        for wrong in ["8080", ":8080", "localhost:8080", "127.0.0.1"] {
+            assert!(listen_address(wrong).unwrap_err().contains("such as [::]:8080"), "{wrong}");
+        }
+        assert_eq!(listen_address("127.0.0.1:0").map(|address| address.port()), Ok(0));
     }
 }

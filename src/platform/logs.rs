@@ -53,7 +53,12 @@ pub fn directives(text: &str) -> Result<EnvFilter, String> {
     let text = if text.trim().is_empty() { "info" } else { text };
     let directives: Vec<&str> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
     for directive in directives.iter().filter(|directive| !directive.contains('[')) {
-        let word = directive.rsplit('=').next().unwrap_or_default();
+        let (target, word) = directive.rsplit_once('=').unwrap_or(("", directive));
+        // A target is a path of Rust modules. One with a hyphen matches nothing, and silences everything else.
+        if target.contains('-') {
+            let meant = target.replace('-', "_");
+            return Err(format!("\"{target}\" is no target, since a target has no hyphen; did you mean {meant}?"));
+        }
         // A path, such as that of a crate, cannot be meant as a level.
         if !is_level(word) && !word.contains(['_', ':']) {
             let hint = nearest(word).map(|level| format!("; did you mean {level}?")).unwrap_or_default();
@@ -186,6 +191,8 @@ mod tests {
             ("info,kube=debgu", "did you mean debug?"),
             ("info,kube", "\"kube\" is no level"),
             ("kube=", "\"\" is no level"),
+            ("mistral-workflows-operator=debug", "did you mean mistral_workflows_operator?"),
+            ("info,kube-runtime=off", "\"kube-runtime\" is no target"),
         ] {
             let said = super::directives(text).unwrap_err();
             assert!(said.contains(hint), "{text}: {said}");

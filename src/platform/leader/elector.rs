@@ -60,7 +60,7 @@ impl Election {
             match self.round().await {
                 Ok(_) if let Some(until) = self.candidate.until() => {
                     let since = begun(&self.lease);
-                    tracing::info!(lease, %since, "this process leads");
+                    tracing::info!(lease, "this process leads");
                     let term = Term::until(stop.clone(), since, until);
                     return Some(term.written(written_by_us(&self.lease)));
                 }
