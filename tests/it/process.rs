@@ -234,7 +234,7 @@ async fn a_flag_that_makes_no_sense_is_refused_with_a_sentence() {
         ("--allow-base-url", "ftp://api.mistral.ai", "is not an http or https address"),
         ("--allow-base-url", "api.mistral.ai", "is not a URL"),
         ("--max-requests-per-second", "0", "is not in 1..=1000"),
-        ("--listen", "localhost", "invalid socket address"),
+        ("--listen", "localhost", "give ADDRESS:PORT, such as [::]:8080"),
         ("--namespace", "team-a,,team-b", "has an empty entry"),
         ("--namespace", "Team", "\"Team\" cannot be a namespace"),
         ("--log-format", "xml", "possible values: text, json"),
