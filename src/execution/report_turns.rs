@@ -12,6 +12,9 @@ use crate::workspace::connections::WorkspaceKey;
 
 /// Time between two such writes of a Workspace. A thousand executions that wait must not cost a thousand writes more.
 const EVERY: Duration = Duration::from_millis(100);
+/// How far ahead turns are given. Most executions start before their turn and leave it unused; without this bound, unused
+/// turns would hold up the next report for as long.
+const AHEAD: Duration = Duration::from_secs(60);
 
 /// The next free turn of each Workspace. One that is not in here, or whose turn has passed, is free now.
 #[derive(Debug, Default)]
@@ -19,9 +22,10 @@ pub struct ReportTurns(Mutex<HashMap<WorkspaceKey, Instant>>);
 
 impl ReportTurns {
     /// How long until the turn of an execution, which `mine` keeps from one reconcile to the next. An execution without
-    /// a turn takes the next one of its Workspace.
+    /// a turn takes the next one of its Workspace, or is told when to ask again.
     pub fn wait(&self, workspace: &WorkspaceKey, mine: &mut Option<Instant>, now: Instant) -> Duration {
-        mine.get_or_insert_with(|| self.take(workspace, now)).saturating_duration_since(now)
+        *mine = mine.or_else(|| self.take(workspace, now));
+        mine.map_or(AHEAD, |turn| turn.saturating_duration_since(now))
     }
 
     /// Forgets the Workspaces that are free.
@@ -29,12 +33,16 @@ impl ReportTurns {
         self.lock().retain(|_, next| *next > now);
     }
 
-    fn take(&self, workspace: &WorkspaceKey, now: Instant) -> Instant {
+    /// The next free turn; none if it is too far away.
+    fn take(&self, workspace: &WorkspaceKey, now: Instant) -> Option<Instant> {
         let mut turns = self.lock();
         let next = turns.entry(workspace.clone()).or_insert(now);
         let turn = now.max(*next);
+        if turn > now + AHEAD {
+            return None;
+        }
         *next = turn + EVERY;
-        turn
+        Some(turn)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<WorkspaceKey, Instant>> {
@@ -57,11 +65,21 @@ mod tests {
             turns.wait(&key("many"), &mut None, now);
         }
         assert_eq!(turns.wait(&key("few"), &mut None, now), Duration::ZERO);
-        assert_eq!(turns.wait(&key("many"), &mut None, now), 5000 * EVERY);
+        assert_eq!(turns.wait(&key("many"), &mut None, now), AHEAD, "it asks again");
     }
 
     #[test]
-    fn of_five_thousand_rows_that_wait_each_asks_twice_and_ten_a_second_report() {
+    fn turns_that_nobody_used_hold_up_the_next_report_for_a_minute_at_most() {
+        let (turns, now) = (ReportTurns::default(), Instant::now());
+        for _ in 0..10_000 {
+            turns.wait(&key("many"), &mut None, now);
+        }
+        assert!(turns.wait(&key("many"), &mut None, now + EVERY) <= AHEAD);
+        assert_eq!(turns.wait(&key("many"), &mut None, now + AHEAD + 2 * EVERY), Duration::ZERO);
+    }
+
+    #[test]
+    fn of_five_thousand_rows_that_wait_each_asks_once_a_minute_and_ten_a_second_report() {
         let (turns, begun) = (ReportTurns::default(), Instant::now());
         let (mut asked, mut last) = (0, Duration::ZERO);
         for _ in 0..5000 {
@@ -72,13 +90,16 @@ mod tests {
                 if wait.is_zero() {
                     break;
                 }
-                // It is woken for another reason meanwhile, and keeps its turn.
-                assert_eq!(turns.wait(&key("many"), &mut mine, now + wait / 2), wait - wait / 2);
+                if mine.is_some() {
+                    // It is woken for another reason meanwhile, and keeps its turn.
+                    assert_eq!(turns.wait(&key("many"), &mut mine, now + wait / 2), wait - wait / 2);
+                }
                 now += wait;
             }
             last = now - begun;
         }
-        assert!(asked < 2 * 5000, "{asked}");
+        // The last one waits for 500 s.
+        assert!(asked < 7 * 5000, "{asked}");
         assert_eq!(last, 4999 * EVERY);
         turns.forget(begun + last);
         assert!(!turns.lock().is_empty(), "its next turn has not come");

@@ -105,9 +105,9 @@ pub fn is_forbidden(said: &str) -> bool {
 }
 
 /// When the operator tries again after the API could not be used, as the end of a sentence: `usually`, unless the API has
-/// asked for a pause.
-pub fn when_again(retry_after: Option<Duration>, usually: &str) -> String {
-    retry_after.map_or_else(|| usually.to_owned(), |wait| format!("after {} s, as the API asks", wait.as_secs()))
+/// asked for a pause. How long a pause is differs from answer to answer, and each would be another status to write.
+pub fn when_again(retry_after: Option<Duration>, usually: &str) -> &str {
+    if retry_after.is_some() { "when the pause that the API asks for is over" } else { usually }
 }
 
 /// A refusal in the API's own words.

@@ -191,7 +191,7 @@ mod tests {
             ("info,kube=debgu", "did you mean debug?"),
             ("info,kube", "\"kube\" is no level"),
             ("kube=", "\"\" is no level"),
-            ("mistral-workflows-operator=debug", "did you mean mistral_workflows_operator?"),
+            ("my-operator=debug", "did you mean my_operator?"),
             ("info,kube-runtime=off", "\"kube-runtime\" is no target"),
         ] {
             let said = super::directives(text).unwrap_err();

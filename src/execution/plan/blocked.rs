@@ -61,7 +61,10 @@ pub(crate) fn in_doubt(state: &ExecutionState, left: Duration, trouble: Option<&
     } else {
         backoff(state, 2, 10).min(left + Duration::from_millis(100))
     };
-    settle(state, status, Requeue::Retry(wait.max(asked_to_wait(trouble))))
+    // The same start would be refused again, so the next one is not hurried.
+    let is_refused = trouble.is_some_and(|trouble| trouble.kind == TroubleKind::Refused);
+    let patience = if is_refused { backoff(state, 30, 300) } else { Duration::ZERO };
+    settle(state, status, Requeue::Retry(wait.max(patience).max(asked_to_wait(trouble))))
 }
 
 /// What happened, until when the run is looked for, and that there is nothing to do. The first message about a doubt

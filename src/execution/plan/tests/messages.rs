@@ -315,12 +315,14 @@ fn what_hinders_a_run_that_goes_on_is_not_told_as_if_it_had_to_start() {
 }
 
 #[test]
-fn the_pause_that_the_api_asks_for_is_told_in_seconds() {
+fn a_pause_is_told_only_where_the_api_asks_for_one() {
     let told = |retry_after| {
         let trouble = Trouble::from(Error::Transient { retry_after, message: "away".into() });
         let Decision::Settle(settled) = troubled(&new(), &trouble, at(1)) else { panic!("acts") };
         message(&settled.status)
     };
-    assert_says(&told(Some(Duration::from_secs(20))), &["tries again after 20 s, as the API asks."]);
+    let pause = told(Some(Duration::from_secs(20)));
+    assert_says(&pause, &["tries again when the pause that the API asks for is over."]);
+    assert_eq!(told(Some(Duration::from_secs(19))), pause, "a pause that counts down is no news");
     assert_says(&told(None), &["tries again within a minute."]);
 }

@@ -113,6 +113,8 @@ fn a_conflict_of_an_unknown_kind_is_a_doubt_and_is_said_once() {
     state.fetched(Err(not_found()));
     let told = settled(&state, at(1)).status;
     assert_eq!(ready(&told), reason::OUTCOME_UNKNOWN);
+    let Requeue::Retry(wait) = settled(&state, at(1)).requeue else { panic!("no retry") };
+    assert!(wait >= Duration::from_secs(15), "{wait:?}: the same start would be refused again");
     assert!(find(&told.conditions, READY).unwrap().message.contains("WF_9999"));
     let mut next = ExecutionState { status: told.clone(), memory: state.memory.clone(), ..claimed() };
     next.fetched(Err(not_found()));
