@@ -31,7 +31,8 @@ pub enum Command {
     /// MISTRAL_API_KEY or from a file.
     Import(Box<Import>),
     /// Remove the operator's finalizers from all resources after the operator is gone. Runs are not stopped. Stop the
-    /// operator first, or it adds the finalizers again; the command warns if one holds a Lease, and does not see one that takes part in no election.
+    /// operator first, or it adds the finalizers again. The command warns if an operator holds a Lease; it cannot see an operator
+    /// without leader election.
     ReleaseFinalizers {
         /// Limit to this namespace, instead of all; may be repeated.
         #[arg(long = "namespace", value_name = "NAME", value_delimiter = ',')]

@@ -235,7 +235,8 @@ pub const RESULT_NOT_KEEPABLE: &str = "ResultNotKeepable";
 ///
 /// Do: look up the result in Mistral's console.
 pub const RESULT_UNREADABLE: &str = "ResultUnreadable";
-/// Somebody bypassed the API server's rules and edited the spec after the claim. The run follows the claim. The condition comes with the operator's next look at the run.
+/// Somebody bypassed the API server's rules and edited the spec after the claim. The run follows the claim. The
+/// operator sets the condition when it next fetches the run.
 ///
 /// On: `Edited`
 ///
@@ -260,7 +261,8 @@ pub const ADOPTED: &str = "Adopted";
 ///
 /// Do: wait; `kubectl get -w` shows the progress.
 pub const RUNNING: &str = "Running";
-/// The API no longer knows a run that had started; the operator notices that within 30 minutes. The run is never started again, and fails as `Lost` after a day.
+/// The API no longer knows a run that had started. The operator notices that within 45 minutes. It never starts the run
+/// again, and the execution fails as `Lost` after a day.
 ///
 /// On: `Ready`, `Missing`, Event
 ///

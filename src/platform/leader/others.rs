@@ -1,8 +1,8 @@
 //! Finds out whether another operator leads, for a process that takes no part in an election.
 //!
 //! As in an election, no wall clocks are compared: a holder is at work if it renews its Lease while this process looks.
-//! Leases of all namespaces count, since this process does not know which one the others use. So whoever may write Leases
-//! somewhere can pretend to lead. That keeps no elected operator from acting: it goes by its own Lease alone.
+//! This process does not know the namespace of the other operators' Lease, so it looks in all namespaces. Anyone who may
+//! write a Lease can therefore pretend to lead. Elected operators are not affected: each looks only at its own Lease.
 
 use std::time::{Duration, Instant};
 

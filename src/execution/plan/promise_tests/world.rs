@@ -30,8 +30,8 @@ pub struct World {
     pub refuses_claims: bool,
     /// Whether a policy refuses the status.
     pub refuses_status: bool,
-    /// Until when no operator crashes. After a restore, only the leader's memory tells of a claim, as long as its call may be
-    /// in flight.
+    /// No operator crashes before this time. After a restore, the claim is known only from the leader's memory, and its call
+    /// may still be in flight.
     pub leads_until: Timestamp,
     /// What happened, to find out why a promise broke.
     pub story: Vec<String>,
