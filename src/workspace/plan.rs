@@ -164,6 +164,7 @@ mod tests {
 
     use super::*;
     use crate::api::Workspace;
+    use crate::mistral::ApiError;
 
     const START: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -179,6 +180,16 @@ mod tests {
         }))
         .unwrap();
         State::new(&object, &["https://api.mistral.ai".parse().unwrap()], None, 0, false)
+    }
+
+    #[test]
+    fn only_a_403_is_told_as_a_missing_right() {
+        let told = |status| {
+            let said = ApiError { status, code: None, detail: "no".into(), deployments: Vec::new(), is_json: true };
+            judge(Err(Error::Rejected(said)), "mistral").unwrap_err().message
+        };
+        assert!(told(403).contains("Give the key the right to list workflows"), "{}", told(403));
+        assert!(told(400).contains("HTTP 400") && !told(400).contains("right"), "{}", told(400));
     }
 
     fn with_key(key: &str) -> State {

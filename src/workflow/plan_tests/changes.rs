@@ -88,6 +88,29 @@ fn what_is_not_ours_is_read_and_never_changed() {
 }
 
 #[test]
+fn only_a_403_is_told_as_a_missing_right() {
+    let message = |end: Settled| find(&end.status.conditions, READY).unwrap().message.clone();
+    let change = |status| {
+        let mut state = answered(wanting(json!({ "tags": ["a"] })), json!({}));
+        state.changed(vec![Field::Tags], Err(Error::Rejected(refusal(status))), at(1));
+        message(settled(&state, at(1)))
+    };
+    assert!(
+        change(403).contains("the right to change workflows") && !change(403).contains("Correct"),
+        "{}",
+        change(403)
+    );
+    assert!(change(422).contains("Correct the field") && !change(422).contains("right"), "{}", change(422));
+    let show = |status| {
+        let mut state = wanting(json!({}));
+        state.fetched(Err(Error::Rejected(refusal(status))));
+        message(settled(&state, at(1)))
+    };
+    assert!(show(403).contains("the right to read workflows"), "{}", show(403));
+    assert!(show(400).contains("HTTP 400") && !show(400).contains("right"), "{}", show(400));
+}
+
+#[test]
 fn a_refused_change_is_said_once_and_repeated_later_and_later() {
     let mut state = answered(wanting(json!({ "tags": ["a"] })), json!({}));
     state.changed(vec![Field::Tags], Err(Error::Rejected(refusal(422))), at(1));
