@@ -134,6 +134,19 @@ impl ClaimBackup {
             stop_for: claim.stop_for,
         }
     }
+
+    /// The same claim, if the call of this one was sent later: what it says stays, and its call is in doubt again.
+    pub fn with_call_of(&self, claim: &Claim) -> Self {
+        Self {
+            attempt: self.attempt.max(claim.attempt),
+            since: self.since.min(claim.since),
+            send_before: claim.send_before,
+            first: Instant::now(),
+            own: false,
+            refused: false,
+            ..self.clone()
+        }
+    }
 }
 
 /// Why a run is stopped while its resource stays.

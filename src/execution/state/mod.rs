@@ -110,9 +110,11 @@ impl ExecutionState {
         refresh: bool,
         now: Timestamp,
     ) -> Self {
+        let mut memory = memory;
         let References { workspace, stop_with, workflow_ref } = references;
         let meta = &object.metadata;
         let recorded = ClaimAnnotation::read(meta.annotations.as_ref());
+        memory.refusals.forget_outdated(&recorded);
         let owner = Owner {
             cluster: cluster.to_owned(),
             namespace: object.namespace().unwrap_or_default(),
@@ -154,14 +156,20 @@ impl ExecutionState {
 
     /// Remembers the claim on the resource. If an older claim comes back, this process knows the newer one.
     fn learn(&mut self) {
-        if let ClaimAnnotation::Claim(claim) = &self.annotation
-            && claim.owner == self.owner
-            && !self.names_another_uid(claim)
-            && !self.is_void(claim)
+        let ClaimAnnotation::Claim(claim) = &self.annotation else { return };
+        if claim.owner != self.owner || self.names_another_uid(claim) {
+            return;
+        }
+        if !self.is_void(claim) {
             // Most executions that had ended before this process began leave nothing to remember.
-            && (self.memory.claim.is_some() || !is_finished(&self.status))
+            if self.memory.claim.is_some() || !is_finished(&self.status) {
+                self.memory.claim = Some(Box::new(self.known(claim)));
+            }
+        } else if let Some(known) = self.memory.claim.as_deref()
+            && known.send_before < claim.send_before
         {
-            self.memory.claim = Some(Box::new(self.known(claim)));
+            // A second operator has claimed over an older claim that had come back.
+            self.memory.claim = Some(Box::new(known.with_call_of(claim)));
         }
     }
 

@@ -54,6 +54,12 @@ impl Refusals {
         }
     }
 
+    /// Drops the unrecorded claim once the annotation has changed. If the annotation changes back later, a claim that was
+    /// there meanwhile is the newer one.
+    pub(super) fn forget_outdated(&mut self, recorded: &ClaimAnnotation) {
+        self.unrecorded.take_if(|unrecorded| unrecorded.1 != *recorded);
+    }
+
     pub(super) fn of(&mut self, write: Write) -> &mut Option<Box<Refusal>> {
         match write {
             Write::Claim => &mut self.claim,

@@ -132,6 +132,17 @@ fn a_start_after_a_status_about_a_changed_input_is_found_once_its_run_is_visible
     assert_happens_exactly_once(&json!({ "workflowIdentifier": "w", "inputFrom": from }), choices);
 }
 
+#[test]
+fn a_claim_of_a_second_operator_over_one_that_came_back_is_not_taken_for_an_older_one() {
+    let choices = vec![
+        0, 0, 91, 28, 0, 40, 0, 0, 0, 24, 0, 114, 66, 0, 0, 56, 20, 12, 0, 167, 20, 0, 24, 103, 186, 0, 8, 127, 114, 5,
+        192, 0, 8, 0, 24, 164, 0, 26, 0, 0, 179, 22, 0, 0, 0, 0, 0, 86, 0, 0, 143, 2, 11, 0, 0, 247, 100, 0, 0, 10, 9,
+        0, 15, 115, 79, 12, 0, 0, 0, 0, 84, 54, 84, 246, 60, 4, 0, 8, 91, 0, 26, 0, 12, 0, 120, 184, 144, 31, 0, 0, 0,
+        20, 8, 0, 24, 8, 83, 9, 106, 42, 1, 27, 184, 0, 0, 0, 0, 56, 0, 0, 0, 0, 0, 0, 0, 0, 26, 0, 0, 0,
+    ];
+    assert_happens_exactly_once_though_restored(&json!({ "workflowIdentifier": "w" }), choices, Hidden::BeforeTurn(10));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: ProptestConfig::default().cases.max(4000),

@@ -37,6 +37,11 @@ fn at(seconds: i64) -> Timestamp {
 
 /// All times in these tests are seconds after the creation of the resource.
 fn of_resource(metadata: Value, spec: Value) -> ExecutionState {
+    remembered(metadata, spec, Memory::default())
+}
+
+/// The same for a process that remembers something of the resource.
+fn remembered(metadata: Value, spec: Value, memory: Memory) -> ExecutionState {
     let mut object = json!({
         "apiVersion": "workflows.mistral.ai/v1alpha1", "kind": "WorkflowExecution",
         "metadata": {
@@ -53,7 +58,7 @@ fn of_resource(metadata: Value, spec: Value) -> ExecutionState {
         &object,
         "cluster",
         instance,
-        Memory::default(),
+        memory,
         References {
             workspace: Workspace::Ready(connection()),
             stop_with: Some(connection()),

@@ -49,6 +49,47 @@ fn a_claim_that_comes_back_over_a_newer_one_starts_nothing_and_is_replaced() {
 }
 
 #[test]
+fn a_second_operators_call_over_a_claim_that_came_back_is_in_doubt_here_too() {
+    let ours = second_attempt();
+    // The second operator did not know of our claim, and counted on from the older one.
+    let theirs = Claim { attempt: 2, revision: 4, claimant: "second".into(), send_before: at(500), ..exported(&ours) };
+    let mut state = remembered(json!({ "annotations": annotation(&theirs) }), json!({}), ours.memory.clone());
+    assert!(state.copied, "its revision is lower");
+    state.fetched(Err(not_found()));
+    state.known_for = Duration::ZERO;
+    let Decision::Act(put_back) = plan(&state, at(490)) else { panic!("settles") };
+    let (claim, _, send) = claim_of(put_back);
+    assert!(!send && claim.revision > 5, "{claim:?}");
+    state.claimed(claim, false);
+    let Decision::Settle(settled) = plan(&state, at(490)) else { panic!("acts") };
+    assert_eq!(ready(&settled.status), reason::OUTCOME_UNKNOWN);
+    assert_eq!(state.memory.claim.as_ref().unwrap().attempt, 2);
+    // What this process has recorded stays, also where the older claim comes back once more.
+    let known = |claim: &Claim, memory: &Memory| {
+        let state = remembered(json!({ "annotations": annotation(claim) }), json!({}), memory.clone());
+        state.memory.claim.unwrap()
+    };
+    let newer = known(&theirs, &ours.memory);
+    assert_eq!((newer.send_before, newer.own, newer.refused), (at(500), false, false));
+    let memory = Memory { claim: Some(newer.clone()), ..Memory::default() };
+    assert_eq!(known(&exported(&ours), &memory).send_before, at(500));
+}
+
+#[test]
+fn a_claim_that_was_not_recorded_is_of_no_use_once_another_one_was_there() {
+    let (mut ours, older) = (second_attempt(), exported(&second_attempt()));
+    let recorded = ClaimAnnotation::read(Some(&serde_json::from_value(annotation(&older)).unwrap()));
+    let ClaimAnnotation::Claim(unrecorded) = ours.annotation.clone() else { unreachable!() };
+    ours.memory.refusals.unrecorded = Some(Box::new((*unrecorded, recorded)));
+    let sees = |claim: &Claim, memory: &Memory| {
+        remembered(json!({ "annotations": annotation(claim) }), json!({}), memory.clone())
+    };
+    assert_eq!(sees(&older, &ours.memory).annotation, ours.annotation);
+    let between = sees(&Claim { revision: 9, ..older.clone() }, &ours.memory);
+    assert_ne!(sees(&older, &between.memory).annotation, ours.annotation);
+}
+
+#[test]
 fn a_doubt_ends_with_the_age_of_the_claim_in_whichever_process_unless_somebody_else_has_changed_it() {
     // A process that has just begun finds the claim.
     let found = |age: Option<u64>, refused: bool| {
