@@ -34,7 +34,7 @@ use crate::execution::state::refusals::Write;
 use crate::execution::state::{Ended, ExecutionState, Instance, Memory, References, Remote, WorkflowRefState};
 use crate::execution::tracker::{ApiAnswer, Tracker};
 use crate::mistral::{self};
-use crate::platform::apiserver::{self, Error, Written, write_status};
+use crate::platform::apiserver::{self, Error, Written};
 use crate::platform::events::Notice;
 use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
@@ -356,14 +356,14 @@ impl<'a> Reconciliation<'a> {
     /// Writes the status. If the API server refuses it, writes a smaller one that says the same.
     async fn write(&mut self, settled: Settled) -> Result<Outcome, Error> {
         let (old, version) = (self.object.status.as_ref(), &self.resource_version);
-        let error = match write_status(&self.context.shared.client, self.object, version, old, &settled.status).await {
+        let error = match self.context.shared.status_writer.write(self.object, version, old, &settled.status).await {
             Ok(version) => return Ok(Outcome::Written(settled, version)),
             Err(error) => error,
         };
         let now = Timestamp::now();
         let mut refused = Refused::of(&error).ok_or(error)?;
         if let Some(smaller) = refused_writes::smaller(&self.state, &settled, &refused, now) {
-            match write_status(&self.context.shared.client, self.object, version, old, &smaller.status).await {
+            match self.context.shared.status_writer.write(self.object, version, old, &smaller.status).await {
                 Ok(version) => return Ok(Outcome::Written(smaller, version)),
                 Err(error) => refused = Refused::of(&error).ok_or(error)?,
             }

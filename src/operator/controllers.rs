@@ -22,7 +22,7 @@ use super::scopes::Scope;
 use super::triggers::{
     ExecutionTriggers, Notifiers, Triggers, WorkflowTriggers, WorkspaceTriggers, notify, receive, shards, triggers,
 };
-use crate::api::Workspace;
+use crate::api::{Workspace, reasons};
 use crate::execution::claim::unlisted::UnlistedClaims;
 use crate::execution::finished::{self, mark::FINISHED};
 use crate::execution::state::Instance;
@@ -33,6 +33,7 @@ use crate::platform::events::{self, Writer};
 use crate::platform::health::Health;
 use crate::platform::leader::term::Term;
 use crate::platform::requeue::Failures;
+use crate::platform::status_writer::StatusWriter;
 use crate::platform::watch;
 use crate::workflow::discovery::Discovery;
 use crate::workflow::drift::DriftDetector;
@@ -130,13 +131,17 @@ impl Leader<'_> {
         let (workspaces, workspace_writer) = watch::store();
         let (workflows, workflow_writer) = watch::store();
         let (executions, execution_writer) = watch::store();
+        let publisher = Arc::new(publisher);
+        let status_writer =
+            StatusWriter::new(self.client.clone(), Arc::clone(&publisher), reasons::any::STATUS_CONTESTED);
         let shared = Shared {
             client: self.client.clone(),
             connections: Arc::new(Connections::new(notifiers.connection.to_vec(), notifiers.suspect.clone())),
             workspaces,
             workflows,
             executions,
-            publisher: Arc::new(publisher),
+            publisher,
+            status_writer: Arc::new(status_writer),
             term: self.term.clone(),
             metrics: Arc::clone(&self.metrics.all),
             failures: Arc::new(Failures::default()),
@@ -320,7 +325,7 @@ impl Controllers {
 
     /// Drops what is remembered about deleted resources, from time to time.
     async fn forget(&self) {
-        let Shared { connections, workspaces, workflows, executions, failures, term, .. } = &self.shared;
+        let Shared { connections, workspaces, workflows, executions, failures, status_writer, term, .. } = &self.shared;
         while term.stop.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_some() {
             let uids: HashSet<String> = executions.state().iter().filter_map(|object| object.uid()).collect();
             self.executions.forget_all_but(|uid| uids.contains(uid));
@@ -330,6 +335,7 @@ impl Controllers {
                 |key: &WorkspaceKey| workspaces.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
             self.workspaces.forget_all_but(exists);
             failures.forget();
+            status_writer.forget();
             connections.gone_all_but(exists);
             connections.forget_all_but(exists);
             self.tracker.forget_all_but(exists);

@@ -21,6 +21,9 @@ use crate::text::truncate;
 /// The longest error text, in bytes: it may quote a value.
 const MAX_ERROR: usize = 256;
 
+/// The longest name of a field in an error text, in bytes: it may be nested deep.
+const MAX_FIELD: usize = 100;
+
 /// An object of the cluster, or a stand-in for one that this version cannot decode.
 #[derive(Clone, Debug)]
 pub struct Decoded<K>(pub Result<K, Undecodable>);
@@ -45,21 +48,35 @@ impl<'de, K: DeserializeOwned + Resource> Deserialize<'de> for Decoded<K> {
 impl<K: DeserializeOwned + Resource> Decoded<K> {
     /// Decodes one object.
     pub fn from_text(text: &str) -> Self {
-        let error = match serde_json::from_str::<K>(text) {
+        if let Ok(object) = serde_json::from_str::<K>(text) {
+            return Self(Ok(object));
+        }
+        // The `managedFields` are as deep as the object, and are of no use here.
+        let lean = without_managed_fields(text);
+        let lean = lean.as_deref().unwrap_or(text);
+        let error = match serde_json::from_str::<K>(lean) {
             Ok(object) => return Self(Ok(object)),
             Err(error) => error,
         };
-        // The `managedFields` are as deep as the object, and are of no use here.
-        if let Some(object) = without_managed_fields(text).and_then(|lean| serde_json::from_str(&lean).ok()) {
-            return Self(Ok(object));
-        }
         let metadata = serde_json::from_str::<Metadata>(text).map_or_else(|_| ObjectMeta::default(), |it| it.metadata);
         // The position in the text moves with each write. Without it, the same error has the same text.
         let mut error = error.to_string();
         error.truncate(error.find(" at line ").unwrap_or(error.len()));
+        if let Some(field) = field_at_fault::<K>(lean) {
+            error = format!("{field}: {error}");
+        }
         truncate(&mut error, MAX_ERROR);
         Self(Err(Undecodable { error, metadata }))
     }
+}
+
+/// The field that cannot be decoded, such as `spec.tags[1]`; none if that is the object as a whole.
+fn field_at_fault<K: DeserializeOwned>(text: &str) -> Option<String> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let error = serde_path_to_error::deserialize::<_, K>(&mut deserializer).err()?;
+    let mut field = error.path().iter().next().map(|_| error.path().to_string())?;
+    truncate(&mut field, MAX_FIELD);
+    Some(field)
 }
 
 /// Makes something that stands for an object of kind `K` a resource of this kind, with the metadata that is found there.
@@ -288,6 +305,7 @@ mod tests {
             assert_eq!((metadata.name.as_deref(), metadata.uid.as_deref()), (Some("odd"), Some("u")));
             assert_eq!(metadata.resource_version.as_deref(), Some("7"));
             assert_eq!(metadata.managed_fields.as_ref().unwrap()[0].manager.as_deref(), Some("kubectl"));
+            assert!(undecodable.error.starts_with("data"), "{}", undecodable.error);
             assert!(undecodable.error.len() < 300, "{}", undecodable.error);
         }
         // Even the metadata is unreadable: the stand-in is empty, and the objects in the same response are not lost.

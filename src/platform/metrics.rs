@@ -158,6 +158,7 @@ impl Metrics {
             if let Err(error) = &result
                 && !error.is_conflict()
                 && !error.is_not_found()
+                && !matches!(error, Error::TooOften)
             {
                 tracing::warn!(error = error.to_string(), "the reconcile failed; the operator tries again");
             }
@@ -169,6 +170,7 @@ impl Metrics {
             Ok(_) if object.0.is_err() => "undecodable",
             Ok(_) => "ok",
             Err(error) if error.is_conflict() => "conflict",
+            Err(Error::TooOften) => "conflict",
             Err(error) if error.is_not_found() => "gone",
             Err(Error::Panicked) => "panicked",
             Err(Error::Timeout(_)) => "timeout",

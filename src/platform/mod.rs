@@ -17,4 +17,5 @@ pub mod reconcile;
 pub mod refused;
 pub mod requeue;
 mod server;
+pub mod status_writer;
 pub mod watch;

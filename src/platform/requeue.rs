@@ -19,6 +19,8 @@ const REFUSED: (u64, u64) = (5, 300);
 const AWAY: (u64, u64) = (5, 30);
 /// Delays after a conflict: the newer version is on its way.
 const CONFLICT: (u64, u64) = (1, 15);
+/// Delays of a status that somebody else keeps changing.
+const TOO_OFTEN: (u64, u64) = (10, 60);
 /// Delays after a panic.
 const PANICKED: (u64, u64) = (60, 300);
 /// Tolerance: a reconcile may check a wait by the time at which it began, but the wait begins with the write at its
@@ -204,6 +206,7 @@ impl Failures {
             error if error.is_conflict() => CONFLICT,
             error if Refused::of(error).is_some() => REFUSED,
             Error::Kube(_) | Error::Timeout(_) => AWAY,
+            Error::TooOften => TOO_OFTEN,
             Error::Panicked => PANICKED,
         };
         let mut failed = self.lock();

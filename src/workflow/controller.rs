@@ -23,7 +23,7 @@ use crate::api::reasons::workflow as reason;
 use crate::api::{ManagementPolicy, Workflow, WorkflowStatus};
 use crate::mistral::wire::{Id, Registration};
 use crate::mistral::{self, Gap, RegistrationFilter, Trouble, TroubleKind, WorkflowFilter};
-use crate::platform::apiserver::{self, Error, Written, write_status};
+use crate::platform::apiserver::{self, Error, Written};
 use crate::platform::reconcile::{self, CachedState, CachedStates, Flow, Reconcile};
 use crate::platform::refused::Refused;
 use crate::platform::requeue::{self, Refusal, Requeue};
@@ -133,7 +133,7 @@ impl Reconcile for Reconciliation<'_> {
         {
             return Ok(self.untold(requeue, left));
         }
-        match write_status(&self.context.shared.client, self.object, &self.resource_version, old, &status).await {
+        match self.context.shared.status_writer.write(self.object, &self.resource_version, old, &status).await {
             Ok(Some(version)) => {
                 self.state.memory.status_refused = None;
                 self.wrote(version);

@@ -28,7 +28,7 @@ use crate::api::{Workspace, WorkspaceStatus};
 use crate::clock::earlier;
 use crate::mistral::call_metrics::Calls;
 use crate::mistral::{self, wire::WhoAmI};
-use crate::platform::apiserver::{self, Error, call, write_status};
+use crate::platform::apiserver::{self, Error, call};
 use crate::platform::decoded::Decoded;
 use crate::platform::reconcile::{self, Flow, Reconcile};
 use crate::platform::refused::Refused;
@@ -209,7 +209,7 @@ impl<'a> Reconciliation<'a> {
     /// Writes the status if it differs. Returns how long a status that the API server refuses is put off.
     async fn write_status(&mut self, outcome: &Result<Accepted, Problem>) -> Result<Option<Duration>, Error> {
         let (context, object) = (self.context, self.object);
-        let Shared { client, publisher, term, .. } = &context.shared;
+        let Shared { publisher, status_writer, term, .. } = &context.shared;
         let saturated = self.budget.as_ref().and_then(|budget| saturated(&context.budgets, &self.key, budget));
         let discovered = match object.spec.discovery {
             Policy::Observe => context.findings.discovered(&self.key),
@@ -234,7 +234,7 @@ impl<'a> Reconciliation<'a> {
         }
         let (version, now) = (object.resource_version().unwrap_or_default(), Timestamp::now());
         if self.refusal.as_ref().is_none_or(|refusal| refusal.left(&version, now).is_none()) {
-            match write_status(client, object, &version, old, &status).await {
+            match status_writer.write(object, &version, old, &status).await {
                 Ok(_) => {
                     self.refusal = None;
                     publisher.publish(&apiserver::reference(object), notices);

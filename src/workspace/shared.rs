@@ -12,6 +12,7 @@ use crate::platform::events::Publisher;
 use crate::platform::leader::term::Term;
 use crate::platform::metrics::Metrics;
 use crate::platform::requeue::Failures;
+use crate::platform::status_writer::StatusWriter;
 
 /// What the controllers of all kinds share. A clone shares it, too.
 #[derive(Clone)]
@@ -28,6 +29,7 @@ pub struct Shared {
     pub executions: Store<Decoded<WorkflowExecution>>,
     /// Of Events.
     pub publisher: Arc<Publisher>,
+    pub status_writer: Arc<StatusWriter>,
     /// For how long this process may act.
     pub term: Term,
     pub metrics: Arc<Metrics>,

@@ -34,6 +34,7 @@ mod stop;
 mod support;
 mod tenants;
 mod trouble;
+mod two_operators;
 mod undecodable;
 mod values;
 mod whose;

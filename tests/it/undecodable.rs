@@ -59,7 +59,9 @@ async fn an_execution_that_cannot_be_decoded_is_told_once_and_its_run_stopped_wh
         events.into_iter().find(|(reason, _)| reason == "Undecodable")
     })
     .await;
-    assert!(told.1.contains("Hibernate") && told.1.contains("upgrade this one"), "{}", told.1);
+    for part in ["spec.deletionPolicy", "Hibernate", "upgrade this one"] {
+        assert!(told.1.contains(part), "{part} in: {}", told.1);
+    }
     // The other executions continue.
     world.execute("other", json!({ "workflowIdentifier": "echo" })).await;
     world.wait_for_reason("other", "Completed").await;

@@ -21,3 +21,10 @@ pub const FINALIZER_REFUSED: &str = "FinalizerRefused";
 ///
 /// Do: remove the cause; see [refused writes](../how-to/troubleshooting.md#refused-writes).
 pub const STATUS_REFUSED: &str = "StatusRefused";
+/// Something else keeps changing the status, for example a second operator with other settings or of another version.
+/// This operator then writes the status once in ten seconds at most.
+///
+/// On: Event
+///
+/// Do: let one operator serve the namespace; see [two operators](../how-to/troubleshooting.md#two-operators).
+pub const STATUS_CONTESTED: &str = "StatusContested";

@@ -15,6 +15,9 @@ pub enum Error {
     /// The API server did not answer in time.
     #[error("the Kubernetes API did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
+    /// Somebody else keeps changing what the operator has written.
+    #[error("the status changes too often; an Event says more")]
+    TooOften,
     /// The reconcile panicked. This is a bug, but it affects only this object.
     #[error("the reconcile panicked; this is a bug in the operator")]
     Panicked,
@@ -48,7 +51,7 @@ impl Error {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
-            Self::Timeout(_) | Self::Panicked => None,
+            Self::Timeout(_) | Self::TooOften | Self::Panicked => None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::Request;
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource, ResourceExt};
 use reqwest::header::{self, HeaderValue};
@@ -16,22 +17,21 @@ use crate::platform::decoded::Metadata;
 /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>
 const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
-/// Writes the differences between two statuses, provided that nobody has changed the object since `resource_version`.
-/// Returns the object's new resource version; none if there was nothing to write.
+/// The request that writes the differences between two statuses, provided that nobody has changed the object since
+/// `resource_version`; none if there are no differences.
 ///
 /// The request is a JSON patch: a result may hold nulls, which a merge patch takes for removals. The patch names single
 /// fields, so that the other fields of a newer operator stay. Fields are compared and sent as text: an older version
 /// may have written a value too deep to decode.
 ///
 /// # Errors
-/// See [`Error`]; a conflict when the object has changed.
-pub async fn write_status<K, S>(
-    client: &Client,
+/// When the status cannot be serialized.
+pub fn status_request<K, S>(
     object: &K,
     resource_version: &str,
     old: Option<&S>,
     new: &S,
-) -> Result<Option<String>, Error>
+) -> Result<Option<Request<Vec<u8>>>, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     S: Serialize,
@@ -46,13 +46,23 @@ where
     patch.extend(operations);
     let patch = serde_json::to_vec(&patch).map_err(unwritable)?;
     let path = format!("{}/{}/status?", K::url_path(&(), object.namespace().as_deref()), object.name_any());
-    let request = axum::http::Request::patch(path)
+    let request = Request::patch(path)
         .header(header::CONTENT_TYPE, "application/json-patch+json")
         // The response is not read. A whole object may hold a long result.
         .header(header::ACCEPT, METADATA)
         .body(patch)
-        .map_err(kube::core::request::Error::BuildRequest);
-    Ok(ask::<Metadata>(client, request).await?.metadata.resource_version)
+        .map_err(|error| {
+            Error::Kube(Box::new(kube::Error::BuildRequest(kube::core::request::Error::BuildRequest(error))))
+        })?;
+    Ok(Some(request))
+}
+
+/// Sends a [`status_request`]. Returns the object's new resource version.
+///
+/// # Errors
+/// See [`Error`]; a conflict when the object has changed.
+pub async fn send_status(client: &Client, request: Request<Vec<u8>>) -> Result<Option<String>, Error> {
+    Ok(ask::<Metadata>(client, Ok(request)).await?.metadata.resource_version)
 }
 
 /// One operation of a JSON patch (RFC 6902).
@@ -126,7 +136,8 @@ mod tests {
         let object =
             kube::core::ObjectMeta { name: Some("n".into()), namespace: Some("team".into()), ..Default::default() };
         let object = k8s_openapi::api::core::v1::Pod { metadata: object, ..Default::default() };
-        let version = write_status(&client, &object, "7", None, &json!({ "result": "the result" })).await.unwrap();
+        let request = status_request(&object, "7", None, &json!({ "result": "the result" })).unwrap().unwrap();
+        let version = send_status(&client, request).await.unwrap();
         assert_eq!(version.as_deref(), Some("8"));
         let asked = asked.await.unwrap();
         assert!(asked.starts_with("patch /api/v1/namespaces/team/pods/n/status?"), "{asked}");

@@ -93,7 +93,8 @@ impl<C: Clock + Clone> Limits<C> {
     }
 }
 
-fn quota((burst, one_per): (u32, Duration)) -> Quota {
+/// A burst of events, and the time per further one.
+pub(in crate::platform) fn quota((burst, one_per): (u32, Duration)) -> Quota {
     let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
     Quota::with_period(one_per).unwrap_or(Quota::per_second(burst)).allow_burst(burst)
 }

@@ -1,6 +1,6 @@
 //! Kubernetes Events: what a person should learn once.
 
-mod limits;
+pub(in crate::platform) mod limits;
 mod notice;
 
 use std::pin::pin;

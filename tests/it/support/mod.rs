@@ -209,8 +209,13 @@ impl World {
 
     /// Starts an operator in this process, for this namespace.
     pub fn operator(&self) -> InProcess {
+        self.operator_with(|_| {})
+    }
+
+    /// The same with other settings.
+    pub fn operator_with(&self, edit: impl FnOnce(&mut operator::Config)) -> InProcess {
         let stop = CancellationToken::new();
-        let config = operator::Config {
+        let mut config = operator::Config {
             allow_base_urls: vec![self.api.url.parse().unwrap()],
             max_requests_per_second: 50,
             input_secrets_need_label: false,
@@ -219,6 +224,7 @@ impl World {
             metrics_workflows: 0,
             leadership: operator::Leadership::Unconditional,
         };
+        edit(&mut config);
         tokio::spawn(operator::run(config, self.client.clone(), stop.clone()));
         InProcess { stop }
     }
