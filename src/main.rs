@@ -9,6 +9,7 @@ use kube::config::{InferConfigError, KubeconfigError};
 use mistral_workflows_operator::cli::{Cli, Command, Import, Run};
 use mistral_workflows_operator::operator::Leadership;
 use mistral_workflows_operator::platform::logs;
+use mistral_workflows_operator::text::counted;
 use mistral_workflows_operator::{api, mistral, operator, platform, workflow, workspace};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
@@ -128,7 +129,7 @@ async fn release_finalizers(namespaces: Vec<String>) -> Outcome {
         (0, false) => Err(released.errors.join("; ").into()),
         _ => {
             let errors: String = released.errors.iter().map(|error| format!("; {error}")).collect();
-            Err(format!("{failed} resources still have a finalizer; run it again{errors}").into())
+            Err(format!("finalizers that could not be released: {failed}; run the command again{errors}").into())
         }
     }
 }
@@ -172,7 +173,7 @@ async fn import(options: Import) -> Outcome {
             None => writeln!(std::io::stdout(), "---\n{}", text.trim_end())?,
         }
     }
-    eprintln!("{} workflows", imported.manifests.len());
+    eprintln!("{}", counted(imported.manifests.len(), "workflow"));
     Ok(())
 }
 

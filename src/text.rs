@@ -22,9 +22,19 @@ pub fn without_stop(text: &str) -> &str {
     text.trim_end().trim_end_matches('.')
 }
 
+/// A number of things, for a sentence: `1 Workflow`, `3 Workflows`.
+pub fn counted(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_is_told_in_the_singular() {
+        assert_eq!([0, 1, 2].map(|number| counted(number, "row")), ["0 rows", "1 row", "2 rows"]);
+    }
 
     #[test]
     fn of_a_message_the_first_sentence_is_its_short_form() {

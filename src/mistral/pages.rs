@@ -4,6 +4,7 @@
 //! that fits is remembered for each list, and slowly forgotten: the long rows may be gone by then.
 
 use crate::sync;
+use crate::text::counted;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -92,7 +93,7 @@ impl Pages {
             page.items.into_iter().for_each(&mut each);
             match page.next {
                 None if unreadable == 0 => break None,
-                None => break Some(format!("has {unreadable} rows that cannot be read")),
+                None => break Some(format!("has {} that cannot be read", counted(unreadable, "row"))),
                 next if !seen.insert(hashes.hash_one(&next)) => {
                     break Some(format!("repeats itself after {rows} rows"));
                 }
@@ -238,7 +239,7 @@ mod tests {
             Some(_) => page(3, None, 0),
         })
         .await;
-        assert_eq!((why.as_str(), calls, rows), ("has 1 rows that cannot be read", 2, 12));
+        assert_eq!((why.as_str(), calls, rows), ("has 1 row that cannot be read", 2, 12));
         let (why, calls, _) = read("circle", &|_| page(10, Some("a"), 0)).await;
         assert!(why.contains("repeats itself") && calls == 2, "{why}");
         let (why, calls, _) = read("detour", &|cursor| match cursor.as_deref() {

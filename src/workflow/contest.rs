@@ -53,6 +53,11 @@ impl Contests {
         self.0.get(&field).is_some_and(|entry| entry.exhausted && entry.wanted == *wanted)
     }
 
+    /// The value that somebody else last gave to the field.
+    pub fn foreign(&self, field: Field) -> Option<&Value> {
+        self.0.get(&field).map(|entry| &entry.foreign)
+    }
+
     /// A field that held `foreign` is being set. `known`: it was contested before this process began.
     pub fn set(&mut self, field: Field, wanted: Value, foreign: Value, known: bool, now: Timestamp) {
         let fresh = Entry { wanted, foreign, set: Vec::new(), exhausted: known };

@@ -4,6 +4,10 @@ use serde_json::{Value, json};
 
 use crate::api::{WorkflowSpec, WorkflowStatus};
 use crate::mistral::wire::{UpdateRequest, Workflow};
+use crate::text::truncate;
+
+/// Bytes of a value in a sentence, at most.
+const MAX_VALUE: usize = 80;
 
 /// A managed field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +89,16 @@ pub fn update(spec: &WorkflowSpec, fields: &[Field]) -> UpdateRequest {
 /// The fields' names, for a sentence.
 pub fn names(fields: &[Field]) -> String {
     fields.iter().map(|field| field.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// A value, shortened for a sentence.
+pub fn brief(value: &Value) -> String {
+    let mut text = value.to_string();
+    if text.len() > MAX_VALUE {
+        truncate(&mut text, MAX_VALUE);
+        text.push('…');
+    }
+    text
 }
 
 /// White space at the ends may or may not survive at the API, and nobody sees it, so it is trimmed.

@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
 
 use super::fields::{self, Field};
 use super::state::{Registrations, Remote, WorkflowState};
 use super::versions::{Versions, as_written};
 use crate::api::WorkflowStatus as Status;
 use crate::api::conditions::{self, ACTIVE, AMBIGUOUS, CONTESTED, ConditionStatus, NEEDS_USER, Progress, Writer};
+use crate::api::reasons::workflow as reason;
+use crate::clock::moment_text;
 use crate::mistral::wire::{MAX_DESCRIPTION, Workflow};
 
 /// Names of deployments in a message, at most.
 const MAX_DEPLOYMENTS: usize = 10;
 
-use crate::api::reasons::workflow as reason;
 /// The workflow matches the spec, or is only read.
 pub fn ready(state: &WorkflowState, workflow: &Workflow, reason: &str, message: &str, now: Timestamp) -> Status {
     let mut status = seen(state, workflow, now);
@@ -33,27 +35,53 @@ pub fn unready(state: &WorkflowState, wait: Progress, reason: &str, message: &st
     status
 }
 
-/// Reports which fields are contested, or that none is.
-pub fn contested(status: &mut Status, state: &WorkflowState, fields: &[Field], now: Timestamp) {
+/// Reports which fields are contested, or that none is. `next` is when the operator sets them again, if it waits for that.
+pub fn contested(
+    status: &mut Status,
+    state: &WorkflowState,
+    fields: &[Field],
+    next: Option<Timestamp>,
+    now: Timestamp,
+) {
     status.contested_fields = fields.iter().map(|field| field.name().to_owned()).collect();
     if fields.is_empty() {
         conditions::remove(&mut status.conditions, CONTESTED);
         return;
     }
-    let message = contested_message(fields, &state.others);
+    let message = contested_message(state, fields, next);
     writer(state, now).set(&mut status.conditions, CONTESTED, ConditionStatus::True, reason::CONTESTED, &message);
 }
 
-/// What to do about contested fields.
-pub fn contested_message(fields: &[Field], others: &[String]) -> String {
-    let who = match others {
+/// Who may contest these fields, with which values, and what to do about it.
+pub fn contested_message(state: &WorkflowState, fields: &[Field], next: Option<Timestamp>) -> String {
+    let who = match state.others.as_slice() {
         [] => "perhaps a worker that registers, a person, or a Workflow resource of another cluster".to_owned(),
         others => format!("this cluster also has {}, which manages the same workflow", others.join(" and ")),
     };
+    let back = |field: &Field| match contested_with(state, *field) {
+        Some(theirs) => format!("{} to {}", field.name(), fields::brief(&theirs)),
+        None => field.name().to_owned(),
+    };
+    let back: Vec<String> = fields.iter().map(back).collect();
+    let when = match next {
+        Some(next) => format!("again at {}, and then at most once an hour", moment_text(next)),
+        None => "at most once an hour".to_owned(),
+    };
     format!(
-        "Somebody else has set {} back three times within an hour: {who}. Agree on one value, or leave the field out of one of the two. The operator now sets the field at most once an hour.",
-        fields::names(fields)
+        "Somebody else has set back {} three times within an hour: {who}. Agree on one value, or leave the field out of one of the two. The operator sets the field {when}.",
+        back.join(", ")
     )
+}
+
+/// The value that somebody else gives to a contested field; none if this process has not seen it.
+fn contested_with(state: &WorkflowState, field: Field) -> Option<Value> {
+    let at_the_api = match &state.remote {
+        Remote::Found(workflow) => Some(field.at_the_api(workflow)),
+        Remote::Absent | Remote::NotFetched | Remote::Unknown(_) => None,
+    };
+    at_the_api
+        .filter(|value| field.wanted(&state.spec).is_some_and(|wanted| wanted != *value))
+        .or_else(|| state.memory.contests.foreign(field).cloned())
 }
 
 /// The status with the workflow's state at the API.

@@ -127,6 +127,6 @@ async fn without_a_cluster_or_the_permission_it_fails_and_says_why() {
         said.contains("released").then_some((well, said))
     })
     .await;
-    assert!(!well && said.contains("1 resources still have a finalizer"), "{said}");
+    assert!(!well && said.contains("finalizers that could not be released: 1"), "{said}");
     assert!(said.contains(&format!("{}/run", world.namespace)), "{said}");
 }

@@ -184,27 +184,27 @@ pub const INPUT_CONFLICT: &str = "InputConflict";
 /// The object that `spec.result.to` names belongs to somebody else, or was changed. The operator changes no
 /// existing object.
 ///
-/// On: `ResultNotWritten`
+/// On: `ResultNotWritten`, Event
 ///
 /// Do: name another object in the next execution.
 pub const RESULT_NOT_OURS: &str = "ResultNotOurs";
 /// The operator may not write the object that `spec.result.to` names. Results in Secrets are off by default.
 ///
-/// On: `ResultNotWritten`
+/// On: `ResultNotWritten`, Event
 ///
 /// Do: set `results.secrets` or `results.configMaps` in the chart, and with `rbac.secretNames` add the name there.
 pub const RESULT_FORBIDDEN: &str = "ResultForbidden";
 /// The API server refuses the object that `spec.result.to` names, or the result in the status: a quota, a policy,
 /// an immutable object. The message quotes the API server.
 ///
-/// On: `ResultNotWritten`
+/// On: `ResultNotWritten`, Event
 ///
 /// Do: remove the cause, or move the result: to an object (`result.to`) or into the status.
 pub const RESULT_REFUSED: &str = "ResultRefused";
 /// The result is too large: an object of `result.to` holds at most 1 MiB, and an execution has 1.5 MiB for input
 /// and result together.
 ///
-/// On: `ResultNotWritten`
+/// On: `ResultNotWritten`, Event
 ///
 /// Do: set `result.to`, or let the workflow store the result elsewhere and return its location.
 pub const RESULT_TOO_LARGE: &str = "ResultTooLarge";
@@ -217,21 +217,21 @@ pub const RESULT_TOO_LARGE: &str = "ResultTooLarge";
 pub const RESULT_PENDING: &str = "ResultPending";
 /// The result may hold values of a Secret that can no longer be redacted.
 ///
-/// On: `ResultNotWritten`
+/// On: `ResultNotWritten`, Event
 ///
 /// Do: use `result.to.secret`, which stores the result unchanged.
 pub const RESULT_WITHHELD: &str = "ResultWithheld";
 /// The result is nested more than 64 levels deep, or has a number or text that Kubernetes cannot hold, such as
 /// `1e400`.
 ///
-/// On: `ResultNotWritten`
+/// On: `ResultNotWritten`, Event
 ///
 /// Do: use `result.to`, which stores the result unchanged.
 pub const RESULT_NOT_KEEPABLE: &str = "ResultNotKeepable";
 /// The list of runs says that the run completed, but the API's answer about the run cannot be read: for example, it
 /// holds `NaN`, which is not JSON.
 ///
-/// On: `ResultNotWritten`
+/// On: `ResultNotWritten`, Event
 ///
 /// Do: look up the result in Mistral's console.
 pub const RESULT_UNREADABLE: &str = "ResultUnreadable";

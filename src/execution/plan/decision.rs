@@ -135,14 +135,24 @@ pub(crate) fn settle(state: &ExecutionState, mut status: Status, requeue: Requeu
         && old.is_none_or(|old| old.reason != new.reason)
         && !matches!(new.reason.as_str(), reason::RUNNING | reason::QUEUED)
     {
+        // What is missing may still arrive. If it does not, this stays the only Event.
         let warning = conditions::is_true(&status.conditions, STALLED)
-            || conditions::is_true(&status.conditions, RESULT_NOT_WRITTEN)
             || matches!(
                 new.reason.as_str(),
-                reason::API_UNAVAILABLE | reason::OUTCOME_UNKNOWN | reason::MISSING | reason::RESULT_PENDING
+                reason::API_UNAVAILABLE
+                    | reason::OUTCOME_UNKNOWN
+                    | reason::MISSING
+                    | reason::RESULT_PENDING
+                    | reason::WORKSPACE_NOT_FOUND
+                    | reason::WORKFLOW_NOT_FOUND
             );
         let notice = if warning { Notice::warning } else { Notice::normal };
         notices.push(notice(&new.reason, &new.message));
+    }
+    if let Some(not_written) = conditions::find(&status.conditions, RESULT_NOT_WRITTEN)
+        && conditions::find(&state.status.conditions, RESULT_NOT_WRITTEN).is_none()
+    {
+        notices.push(Notice::warning(&not_written.reason, &not_written.message));
     }
     Decision::Settle(Box::new(Settled { status, notices, requeue }))
 }

@@ -27,6 +27,7 @@ use crate::platform::apiserver::{self, Error, call};
 use crate::platform::decoded::Decoded;
 use crate::platform::events::Notice;
 use crate::sync::lock;
+use crate::text::counted;
 use crate::throttle::Priority;
 use crate::workspace::connections::WorkspaceKey;
 use crate::workspace::findings::Discovered as Outcome;
@@ -88,7 +89,7 @@ impl Discovery {
         let mut undone = Undone { taken, unlisted: news.swept.without_rows.clone(), ..Undone::default() };
         let Some(created) = self.make_changes(changes, news, &mut undone).await else { return };
         if created > 0 {
-            let note = format!("Discovery has created {created} Workflows.");
+            let note = format!("Discovery has created {}.", counted(created, "Workflow"));
             self.shared
                 .publisher
                 .publish(&apiserver::reference(workspace), vec![Notice::normal(reason::DISCOVERED, note)]);

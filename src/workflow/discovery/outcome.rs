@@ -5,6 +5,7 @@ use kube::ResourceExt;
 use super::plan::{Change, Several};
 use crate::api::reasons::workspace as reason;
 use crate::platform::apiserver::Error;
+use crate::text::{counted, without_stop};
 use crate::workspace::findings::Discovered as Outcome;
 
 /// Consecutive refusals that end a sweep: they concern the operator, not one resource.
@@ -63,23 +64,22 @@ impl Undone {
         if let Some(why) = unlisted {
             sentences.push(format!(
                 "Mistral's list of workflows could not be read to its end: {}. Other workflows may be missing, so the operator deletes no resource.",
-                why.trim_end_matches('.')
+                without_stop(why)
             ));
         }
-        let mut say = |several: &Several, what: &str| {
-            if several.number > 0 {
-                sentences.push(format!(
-                    "{what}: {}. The first: {}.",
-                    several.number,
-                    several.first.trim_end_matches('.')
-                ));
+        let mut say = |several: &Several, start: &str, noun: &str| {
+            let first = without_stop(&several.first);
+            match several.number {
+                0 => {}
+                1 => sentences.push(format!("{start} the {noun} {first}.")),
+                number => sentences.push(format!("{start} {number} {noun}s, the first of which is {first}.")),
             }
         };
-        say(created, "Workflows that could not be created");
-        say(deleted, "Workflows that could not be deleted although their workflow is gone");
-        say(taken, "Workflows that were not created because another Workflow has the name");
+        say(created, "The operator could not create", "Workflow");
+        say(deleted, "Mistral no longer has the workflow, but the operator could not delete", "Workflow");
+        say(taken, "Another Workflow already has the name for", "workflow");
         if *untried > 0 {
-            sentences.push(format!("{untried} more were not tried."));
+            sentences.push(format!("The operator did not try {}.", counted(*untried, "more change")));
         }
         let failed = created.number + deleted.number + usize::from(unlisted.is_some());
         let reason = match (failed, taken.number) {
@@ -101,7 +101,7 @@ fn refused(name: &str, error: &Error) -> String {
     } else {
         ""
     };
-    format!("\"{name}\", {said}{hint}")
+    format!("\"{name}\": {}{hint}", without_stop(&said))
 }
 
 #[cfg(test)]
@@ -144,17 +144,30 @@ mod tests {
     fn what_could_not_be_done_is_told_in_numbers_with_the_first_and_its_reason() {
         let several = |number, first: &str| Several { number, first: first.into() };
         assert_eq!(Undone::default().outcome(), Outcome::Complete);
-        let taken = Undone { taken: several(2, "\"a\" for the workflow \"A\""), ..Undone::default() };
-        let refused = Undone { created: several(3, "\"b\", exceeded quota"), untried: 7, ..taken.clone() };
-        let kept = Undone { deleted: several(1, "\"c\", no right."), ..Undone::default() };
+        let taken = Undone { taken: several(2, "\"A\" (\"a\")"), ..Undone::default() };
+        let refused = Undone { created: several(3, "\"b\": exceeded quota"), untried: 7, ..taken.clone() };
+        let kept = Undone { deleted: several(1, "\"c\": no right."), untried: 1, ..Undone::default() };
         for (undone, expected, words) in [
-            (&taken, reason::NAME_TAKEN, &["the name: 2. The first: \"a\" for the workflow \"A\"."] as &[&str]),
+            (
+                &taken,
+                reason::NAME_TAKEN,
+                &["Another Workflow already has the name for 2 workflows, the first of which is \"A\" (\"a\")."]
+                    as &[&str],
+            ),
             (
                 &refused,
                 reason::DISCOVERY_FAILED,
-                &["created: 3. The first: \"b\", exceeded quota.", "name: 2.", "7 more"],
+                &[
+                    "could not create 3 Workflows, the first of which is \"b\": exceeded quota.",
+                    "for 2 workflows",
+                    "7 more changes",
+                ],
             ),
-            (&kept, reason::DISCOVERY_FAILED, &["gone: 1. The first: \"c\", no right. The operator tries again"]),
+            (
+                &kept,
+                reason::DISCOVERY_FAILED,
+                &["could not delete the Workflow \"c\": no right. The operator", "1 more change."],
+            ),
         ] {
             let Outcome::Incomplete { reason, message } = undone.outcome() else { panic!("{undone:?}") };
             assert_eq!(reason, expected, "{message}");

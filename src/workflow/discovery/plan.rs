@@ -85,9 +85,7 @@ pub fn decide(rows: &Rows, workspace: &str, from: Option<&str>, here: &Here<'_>)
         if here.names.contains(&made.name_any()) {
             taken.add(|| {
                 let (name, workflow, id) = (made.name_any(), &row.name, &row.id);
-                format!(
-                    "\"{name}\" for the workflow \"{workflow}\"; create a Workflow of another name with spec.identifier {id}"
-                )
+                format!("\"{workflow}\" (\"{name}\"); create a Workflow of another name with spec.identifier {id}")
             });
         } else {
             changes.push(Change::Create(Box::new(made)));

@@ -76,7 +76,7 @@ fn a_list_that_cannot_be_had_is_not_compared_and_without_the_main_one_each_is_as
 #[test]
 fn nothing_follows_from_what_an_unfinished_list_does_not_have() {
     let unfinished = || ListSnapshot {
-        without_rows: Some("it has 1 rows that cannot be read".into()),
+        without_rows: Some("it has 1 row that cannot be read".into()),
         ..swept(workflow("1", json!({})))
     };
     // The rows in an unfinished list are compared.

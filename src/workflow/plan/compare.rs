@@ -58,10 +58,10 @@ pub(super) fn compare(
         let status = status::ready(state, workflow, reason::IN_SYNC, "The workflow matches the spec.", now);
         return in_order(state, status, now);
     }
-    let message = status::contested_message(&held, &state.others);
-    let mut status = status::unready(state, Progress::Stalled, reason::CONTESTED, &message, now);
-    status::contested(&mut status, state, &held, now);
     let due = held.iter().filter_map(|field| held_until(state, *field, workflow, now)).min();
+    let message = status::contested_message(state, &held, due);
+    let mut status = status::unready(state, Progress::Stalled, reason::CONTESTED, &message, now);
+    status::contested(&mut status, state, &held, due, now);
     settle(state, status, Requeue::Retry(wait_until(due, now)))
 }
 
@@ -101,7 +101,7 @@ fn in_order(state: &WorkflowState, mut status: Status, now: Timestamp) -> Decisi
         wanted.is_some_and(|wanted| state.memory.contests.is_exhausted(*field, &wanted))
     };
     let contested: Vec<Field> = fields::ALL.into_iter().filter(still).collect();
-    status::contested(&mut status, state, &contested, now);
+    status::contested(&mut status, state, &contested, None, now);
     let unread = matches!(&state.registrations, Registrations::Unknown(it) if it.kind == TroubleKind::Unavailable);
     let requeue = match (contested.is_empty(), unread) {
         (true, false) => Requeue::OnChange,

@@ -1,7 +1,6 @@
 //! The end of a reconcile, and what people are notified of then.
 
 use k8s_openapi::jiff::Timestamp;
-use serde_json::Value;
 
 use super::decision::{Decision, Settled};
 use crate::api::WorkflowStatus as Status;
@@ -9,13 +8,9 @@ use crate::api::conditions::{self, Progress, READY, STALLED};
 use crate::api::reasons::workflow as reason;
 use crate::platform::events::Notice;
 use crate::platform::requeue::Requeue;
-use crate::text::truncate;
-use crate::workflow::fields::Field;
+use crate::workflow::fields::{Field, brief};
 use crate::workflow::state::{Change, WorkflowState};
 use crate::workflow::status;
-
-/// Bytes of a value in an Event, at most.
-const MAX_VALUE: usize = 80;
 
 /// Ends the reconcile. People are notified of what was changed, and of what changes in `Ready`.
 pub(super) fn settle(state: &WorkflowState, status: Status, requeue: Requeue) -> Decision {
@@ -27,7 +22,9 @@ pub(super) fn settle(state: &WorkflowState, status: Status, requeue: Requeue) ->
         // This was reported already, when it was found.
         && !(new.reason == reason::CONTESTED && conditions::is_true(&state.status.conditions, conditions::CONTESTED))
     {
-        let warning = conditions::is_true(&status.conditions, STALLED) || new.reason == reason::API_UNAVAILABLE;
+        // A Workspace that is missing may still arrive. If it does not, this stays the only Event.
+        let warning = conditions::is_true(&status.conditions, STALLED)
+            || [reason::API_UNAVAILABLE, reason::WORKSPACE_NOT_FOUND].contains(&new.reason.as_str());
         let notice = if warning { Notice::warning } else { Notice::normal };
         news.push(notice(&new.reason, &new.message));
     }
@@ -81,16 +78,6 @@ fn told(what: &str, fields: &[(Field, String)]) -> String {
     let names: Vec<&str> = fields.iter().map(|(field, _)| field.name()).collect();
     let values: Vec<&str> = fields.iter().map(|(_, value)| value.as_str()).collect();
     format!("{what} {} ({}).", names.join(", "), values.join("; "))
-}
-
-/// A value, shortened for a sentence.
-fn brief(value: &Value) -> String {
-    let mut text = value.to_string();
-    if text.len() > MAX_VALUE {
-        truncate(&mut text, MAX_VALUE);
-        text.push('…');
-    }
-    text
 }
 
 /// The fields that this reconcile has set back after somebody else had changed them.

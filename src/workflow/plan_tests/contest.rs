@@ -1,6 +1,7 @@
 //! A field that somebody else sets as well.
 
 use super::*;
+use crate::clock::moment_text;
 
 #[test]
 fn a_value_that_comes_back_is_set_three_times_and_then_hourly() {
@@ -78,6 +79,23 @@ fn a_contest_names_the_other_workflow_of_this_cluster() {
     let message = of(vec!["a Workflow of another namespace".into()]);
     assert!(message.contains("a Workflow of another namespace, which manages the same"), "{message}");
     assert!(of(Vec::new()).contains("perhaps a worker"), "{}", of(Vec::new()));
+}
+
+#[test]
+fn a_contest_names_the_other_value_and_when_it_is_tried_again() {
+    let end = settled(&answered(contested(), json!({ "tags": ["theirs"] })), at(300));
+    let message = &find(&end.status.conditions, READY).unwrap().message;
+    // The third attempt was made at minute 2.
+    let again = format!("sets the field again at {}", moment_text(at(3720)));
+    for part in ["set back tags to [\"theirs\"] three times", &again] {
+        assert!(message.contains(part), "{message}");
+    }
+    // While the field is as wanted, the value is known, and no attempt is due.
+    let end = settled(&answered(contested(), json!({ "tags": ["ours"] })), at(300));
+    let message = &find(&end.status.conditions, CONTESTED).unwrap().message;
+    for part in ["set back tags to [\"theirs\"] three times", "sets the field at most once an hour"] {
+        assert!(message.contains(part), "{message}");
+    }
 }
 
 #[test]

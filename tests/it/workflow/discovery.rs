@@ -173,7 +173,7 @@ async fn a_resource_that_the_api_server_refuses_holds_up_no_other_and_is_told_on
     }
     let (reason, message) = until(SOON, "the condition", async || incomplete(&world).await).await;
     assert_eq!(reason, "DiscoveryFailed");
-    for words in ["created: 1.", "\"echo-", "kept for the platform team", "at each resync"] {
+    for words in ["could not create the Workflow \"echo-", "kept for the platform team", "at each resync"] {
         assert!(message.contains(words), "{words} in: {message}");
     }
     let refusals = || process.log().matches("discovery could not make a change").count();
@@ -244,7 +244,7 @@ async fn a_name_that_is_taken_is_told_and_whatever_has_it_is_left_alone() {
     let told = async || incomplete(&world).await;
     let (reason, message) = until(SOON, "the condition", told).await;
     assert_eq!(reason, "NameTaken");
-    for words in ["the name: 1.", &format!("\"{name}\" for the workflow \"slow\""), &format!("identifier {id}")] {
+    for words in ["the name for the workflow", &format!("\"slow\" (\"{name}\")"), &format!("identifier {id}")] {
         assert!(message.contains(words), "{words} in: {message}");
     }
     sweeps(&world, 1).await;
