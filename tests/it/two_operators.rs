@@ -1,4 +1,4 @@
-//! Two operators with different settings over one namespace.
+//! Two operators over one namespace, each of which takes itself for the leader.
 
 use std::time::Duration;
 
@@ -46,4 +46,26 @@ async fn changes(world: &World) -> usize {
     let watch = world.workspaces().watch(&WatchParams::default(), &version).await.unwrap();
     let changes = watch.try_filter(|event| std::future::ready(matches!(event, WatchEvent::Modified(_))));
     changes.take_until(tokio::time::sleep(COUNTED)).count().await
+}
+
+#[tokio::test]
+async fn two_that_both_lead_start_each_run_once_also_where_answers_are_lost() {
+    let world = World::new("two-leaders").await;
+    let kind = json!({ "close": "after_effect" });
+    let lost = json!({ "method": "POST", "route": "/v1/workflows/echo/execute", "rate": 0.5, "kind": kind });
+    world.api.faults(json!({ "faults": [lost], "hide_new_executions_ms": 5000, "seed": 7 })).await;
+    let _first = world.operator();
+    let _second = world.operator();
+    let names: Vec<String> = (0..30).map(|number| format!("run-{number}")).collect();
+    for name in &names {
+        world.execute(name, json!({ "workflowIdentifier": "echo" })).await;
+    }
+    for name in &names {
+        world.wait_for_reason(name, "Completed").await;
+    }
+    let runs = world.api.executions().await;
+    assert_eq!(runs.len(), names.len());
+    for run in runs {
+        assert_eq!(run["starts"], 1, "{run}");
+    }
 }
