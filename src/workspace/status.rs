@@ -80,12 +80,24 @@ pub fn report(
     status.observed_generation = generation;
     let writer = Writer { generation, now };
     let notices = [
+        report_move(old, outcome),
         report_connection(&mut status, writer, outcome),
         report_saturation(&mut status, writer, saturated),
         report_discovery(&mut status, writer, discovered),
         report_drift(&mut status, writer, drift),
     ];
     (status, notices.into_iter().flatten().collect())
+}
+
+/// Another key may open another Mistral workspace. What was started in the old one is then out of reach.
+fn report_move(old: &WorkspaceStatus, outcome: &Result<Accepted, Problem>) -> Option<Notice> {
+    let (before, now) = (old.workspace_id.as_ref()?, outcome.as_ref().ok()?.workspace_id.as_ref()?);
+    (before != now).then(|| {
+        let note = format!(
+            "The key now opens the Mistral workspace {now}; before, it opened {before}. The operator starts executions in the new workspace, and no longer follows those that it started in the old one. To follow them again, restore the old key, and create another Workspace for the new key."
+        );
+        Notice::warning(reason::WORKSPACE_CHANGED, note)
+    })
 }
 
 fn report_connection(
@@ -207,6 +219,24 @@ mod tests {
         let (second, news) = report(&first, Some(&saturated(Saturation::Queued, 900, LimitOf::Operator)));
         assert_eq!(news.iter().map(|notice| notice.reason.as_str()).collect::<Vec<_>>(), [reason::AT_LIMIT]);
         assert_eq!(report(&second, None), (calm, vec![]));
+    }
+
+    #[test]
+    fn a_key_that_opens_another_mistral_workspace_is_told_once() {
+        let report = |old: &WorkspaceStatus, id: Option<&str>| {
+            let outcome = Ok(Accepted { workspace_id: id.map(str::to_owned), customer_id: None });
+            let (status, news) =
+                report(old, Some(1), &outcome, None, &Discovered::Complete, &Drift::Seen, Timestamp::UNIX_EPOCH);
+            (status, news.into_iter().map(|notice| (notice.reason, notice.note)).collect::<Vec<_>>())
+        };
+        let reasons = |news: &[(String, String)]| news.iter().map(|(reason, _)| reason.clone()).collect::<Vec<_>>();
+        let (first, news) = report(&WorkspaceStatus::default(), Some("one"));
+        assert_eq!(reasons(&news), [reason::CONNECTED]);
+        let (second, news) = report(&first, Some("two"));
+        assert_eq!(reasons(&news), [reason::WORKSPACE_CHANGED]);
+        assert!(news[0].1.contains("workspace two; before, it opened one"), "{}", news[0].1);
+        assert_eq!(report(&second, Some("two")).1, []);
+        assert_eq!(report(&second, None).1, [], "the API names none");
     }
 
     #[test]

@@ -345,6 +345,10 @@ async fn a_changed_or_removed_secret_is_noticed_within_a_minute_though_all_goes_
         (now.workspace_id.is_some() && now.workspace_id != first.workspace_id).then_some(())
     })
     .await;
+    until(SOON, "the Event about the other workspace", async || {
+        event_reasons(&world, "rotated").await.contains(&"WorkspaceChanged".to_owned()).then_some(())
+    })
+    .await;
     // Depending on how soon the removal is noticed, the Workspace is still young enough for its Secret to arrive.
     assert_stalled(&wait_for_stalled(&world, "removed").await, "SecretNotFound");
 }

@@ -96,6 +96,13 @@ pub const NAME_TAKEN: &str = "NameTaken";
 ///
 /// Do: nothing.
 pub const DISCOVERED: &str = "Discovered";
+/// The key in the Secret opens another Mistral workspace than the key before. The operator no longer follows the runs that
+/// it started in the old workspace; those executions have the reason `WorkspaceChanged`.
+///
+/// On: Event
+///
+/// Do: restore the old key, and create another Workspace for the new key; or nothing, if no run goes on.
+pub const WORKSPACE_CHANGED: &str = "WorkspaceChanged";
 
 /// The reasons of `Ready`.
 pub const ALL: [&str; 8] = [
