@@ -248,7 +248,15 @@ impl Environment {
         for (file, effect) in tries {
             println!("  {kubectl} create -f '{file}'\n    # {effect}");
         }
-        println!("\nThe simulated Mistral API answers at {url}, and lists all runs:\n\n  curl {url}/__sim/executions");
+        println!(
+            "\nThe simulated Mistral API answers at {url}. It lists all runs, and what you change there is a change in"
+        );
+        println!("Mistral's console, which the operator takes back:\n");
+        println!("  curl {url}/__sim/executions");
+        println!(
+            "  curl -X PATCH -d '{{\"display_name\": \"Hullo\"}}' '{url}/__sim/workflows/hello-world?workspace=demo'"
+        );
+        println!("  {kubectl} get workflow hello-world --watch");
         println!("\nTo stop it and remove its data:\n\n  {stop}");
         Ok(())
     }
