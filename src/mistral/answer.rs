@@ -34,6 +34,22 @@ pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     serde_json::from_str(&String::from_utf8_lossy(body)).map_err(|error| not_understood(&error))
 }
 
+/// One execution, which must be the one with this id.
+///
+/// # Errors
+/// [`Error::Unreadable`] if the body speaks of the execution, but does not have the documented shape: the run exists.
+/// [`Error::Transient`] if the body does not even name the execution, as the page of a gateway does not, or if it is about
+/// another one.
+pub fn execution(body: &[u8], id: &str) -> Result<Execution, Error> {
+    let names_it = || String::from_utf8_lossy(body).contains(id);
+    match read::<Execution>(body) {
+        Ok(execution) if execution.execution_id == id => Ok(execution),
+        Ok(_) => Err(lost(Repeat::Harmless, "the API answered about another execution".to_owned())),
+        Err(error) if names_it() => Err(error),
+        Err(error) => Err(lost(Repeat::Harmless, error.to_string())),
+    }
+}
+
 /// A page of `GET /v1/workflows`.
 ///
 /// # Errors
@@ -171,6 +187,10 @@ pub fn refusal(
     if gateway && status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
         return lost(repeat, said.to_string());
     }
+    // Something on the way may have passed the call on and redirected the answer.
+    if status.is_redirection() && repeat == Repeat::Harmful {
+        return lost(repeat, said.to_string());
+    }
     match status {
         StatusCode::TOO_MANY_REQUESTS => Error::Transient { retry_after, message: said.to_string() },
         StatusCode::UNAUTHORIZED => Error::Unauthorized(said),
@@ -227,5 +247,30 @@ pub fn redact(error: Error, clean: impl Fn(&str) -> String) -> Error {
         Error::Conflict(api) => Error::Conflict(clean_api(api)),
         Error::Rejected(api) => Error::Rejected(clean_api(api)),
         Error::Unauthorized(api) => Error::Unauthorized(clean_api(api)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_that_names_the_execution_says_that_its_run_exists() {
+        let read = |body: &str| execution(body.as_bytes(), "run-7");
+        assert_eq!(read(r#"{"execution_id":"run-7"}"#).unwrap().execution_id, "run-7");
+        let unreadable = read(r#"{"execution_id":"run-7","result":NaN}"#);
+        assert!(matches!(unreadable, Err(Error::Unreadable { .. })), "{unreadable:?}");
+        for body in ["", "<html>Back in a minute</html>", "{}", r#"{"execution_id":"run-8"}"#, r#"{"execution_id":""}"#]
+        {
+            let other = read(body);
+            assert!(matches!(other, Err(Error::Transient { .. })), "{body}: {other:?}");
+        }
+    }
+
+    #[test]
+    fn a_redirection_says_nothing_about_a_start_that_something_may_have_passed_on() {
+        let answer = |repeat| refusal(StatusCode::FOUND, None, b"{}", repeat, str::to_owned);
+        assert!(matches!(answer(Repeat::Harmful), Error::UnknownOutcome { .. }));
+        assert!(matches!(answer(Repeat::Harmless), Error::Rejected(_)));
     }
 }

@@ -139,8 +139,8 @@ impl Client {
                 self.request(Method::POST, route, &[id])
             }
         };
-        let (body, _room) = self.send(request.json(body), Repeat::Harmful).await?;
-        answer::read(&body).map_err(|error| answer::lost(Repeat::Harmful, error.to_string()))
+        let (answer, _room) = self.send(request.json(body), Repeat::Harmful).await?;
+        answer::execution(&answer, &body.execution_id).map_err(|error| answer::lost(Repeat::Harmful, error.to_string()))
     }
 
     /// `GET /v1/workflows/executions/{id}`: the newest run with that id, with its result.
@@ -149,7 +149,7 @@ impl Client {
     /// See [`Error`]. The API may not know a new execution for a while after its start.
     pub async fn get_execution(&self, execution_id: &str) -> Result<Execution, Error> {
         let (body, room) = self.get("/v1/workflows/executions/{execution_id}", &[execution_id], &[]).await?;
-        Ok(Execution { room, ..answer::read(&body)? })
+        Ok(Execution { room, ..answer::execution(&body, execution_id)? })
     }
 
     /// `POST /v1/workflows/executions/{id}/cancel`: asks the run to stop. The run may ignore this.

@@ -98,7 +98,7 @@ where
         let list = match apiserver::list_metadata::<K>(client, namespace, &page).await {
             Ok(list) => list,
             // Without the CRD there are no resources.
-            Err(error) if error.is_not_found() => return Ok(outcome),
+            Err(error) if error.is_unserved() => return Ok(outcome),
             // This took so long that the list has to start over. It does not find released resources again.
             Err(error) if error.is_expired() => {
                 page.continue_token = None;

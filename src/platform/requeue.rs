@@ -260,6 +260,8 @@ mod tests {
     use k8s_openapi::jiff::SignedDuration;
     use kube::core::{ObjectMeta, Status};
 
+    use crate::platform::apiserver::RECONSTRUCTED;
+
     use super::*;
 
     fn api(code: u16, message: &str) -> Error {
@@ -286,6 +288,9 @@ mod tests {
         assert!((270..=330).contains(&waits[8]), "{waits:?}");
         assert!(wait("third", &api(409, "conflict")) <= 2);
         assert_eq!(failures.after(&object("other"), &api(404, "gone")), Action::await_change());
+        let page = Status::failure("404 page not found", RECONSTRUCTED).with_code(404);
+        let of_a_proxy = Error::Kube(Box::new(kube::Error::Api(Box::new(page))));
+        assert!(wait("proxied", &of_a_proxy) <= 6, "the object may well be there");
         assert!(!failures.lock().contains_key("other"));
     }
 

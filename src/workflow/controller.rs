@@ -177,7 +177,8 @@ impl<'a> Reconciliation<'a> {
         let (workspace, live) = access::resolve(&context.shared.workspaces, &context.shared.connections, &key);
         let stopper = context.shared.connections.for_stopping(&key);
         let mut state =
-            WorkflowState::new(object, memory, workspace, stopper.as_ref().map(ConnectionInfo::from), refresh);
+            WorkflowState::new(object, memory, workspace, stopper.as_ref().map(ConnectionInfo::from), refresh)
+                .led_since(context.shared.term.since);
         if state.may_be_contested() {
             state.others = others(context.shared.workflows.state().iter().map(AsRef::as_ref), object);
         }

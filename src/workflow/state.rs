@@ -44,7 +44,8 @@ pub struct WorkflowState {
     pub uid: String,
     pub generation: Option<i64>,
     pub created: Timestamp,
-    /// When its deletion was requested.
+    /// When its deletion was requested, or since when this process leads if that is later: the deletion's limit does not
+    /// count the time without an operator.
     pub deleted: Option<Timestamp>,
     /// Whether the resource has our finalizer.
     pub finalizer: bool,
@@ -172,6 +173,12 @@ impl WorkflowState {
             doubtful: false,
             others: Vec::new(),
         }
+    }
+
+    /// The same for a process that leads since this time, by the API server's clock.
+    #[must_use]
+    pub fn led_since(self, since: Timestamp) -> Self {
+        Self { deleted: self.deleted.map(|deleted| deleted.max(since)), ..self }
     }
 
     /// Whether a field was set of late, so that somebody may set it back.

@@ -76,7 +76,7 @@ impl Reservations {
         let mut watched = sync::lock(&self.watched);
         let before = watched.remove(object);
         if let Some((uid, claim)) = claim {
-            watched.insert(object, uid, identity(&claim), claim.outcome_known_by());
+            watched.insert(object, uid, identity(&claim), at_most(claim.outcome_known_by(), Timestamp::now()));
         } else if now.is_none()
             && let Some((run, uid, until)) = before
         {
@@ -119,6 +119,12 @@ impl Reservations {
     }
 }
 
+/// A claim from the future counts for no longer than one that is made now: a clock was wrong, or somebody wrote it by hand
+/// to keep others from the id.
+fn at_most(until: Timestamp, now: Timestamp) -> Timestamp {
+    until.min(later(doubt_of_earlier_calls(now), CLOCK_SKEW))
+}
+
 impl Watched {
     fn insert(&mut self, object: &ObjectRef<Guarded>, uid: String, run: Identity, until: Timestamp) {
         self.by_run.entry(run.clone()).or_default().insert(uid.clone(), until);
@@ -135,10 +141,9 @@ impl Watched {
         Some((run, uid, until))
     }
 
-    /// The claim of a resource that the watch does not show. A claim from the future, which nobody could take back,
-    /// counts for no longer than one that is made now.
+    /// The claim of a resource that the watch does not show.
     fn leave_behind(&mut self, run: Identity, uid: String, until: Timestamp, now: Timestamp) {
-        let until = until.min(later(doubt_of_earlier_calls(now), CLOCK_SKEW));
+        let until = at_most(until, now);
         if is_remembered(&run, &uid, until, now) {
             let known = self.unwatched.entry(run).or_default().entry(uid).or_insert(until);
             *known = until.max(*known);
@@ -267,6 +272,11 @@ mod tests {
         reservations.forget();
         let until = claim(now).outcome_known_by();
         assert_eq!(reservations.reserve("second", &claim(now), None, now), Err(until));
+        // A claim from the future, which a clock or a person made, counts like one of now.
+        let future = claim(later(now, SignedDuration::from_hours(9000)));
+        reservations.watched(&first, Some(&object(&future)));
+        let until = reservations.reserve("second", &claim(now), None, now).unwrap_err();
+        assert!(until <= later(at_most(Timestamp::MAX, now), SignedDuration::from_mins(1)), "{until}");
         // Ids that are derived from a UID are in nobody's way: they are not kept beyond their doubt.
         let derived = Claim { execution_id: "first-first".into(), ..claim(later(now, -SignedDuration::from_mins(5))) };
         reservations.watched(&first, Some(&object(&derived)));

@@ -36,14 +36,15 @@ pub(crate) fn delete(state: &ExecutionState, since: Timestamp, now: Timestamp) -
     if is_finished(&state.status) || state.spec.deletion_policy == DeletionPolicy::Orphan {
         return free;
     }
-    let too_long = now > later(since, DELETION_LIMIT);
     let claim = match ownership(state) {
         Ownership::Ours(claim) => claim,
         Ownership::ReadOnly(_) | Ownership::Foreign(_) => return free,
         // The claim is gone, but something still shows that there was one.
         Ownership::Unclaimed if state.has_lost_a_claim() => {
             return match &state.stop_with {
-                _ if too_long => Decision::Act(ClusterStep::Release { abandoned: !is_only_held(state) }.into()),
+                _ if has_waited(state, since, now) => {
+                    Decision::Act(ClusterStep::Release { abandoned: !is_only_held(state) }.into())
+                }
                 Some(connection) => write(state, restored(state, connection, now), false),
                 None => stopping(state, 10, now),
             };
@@ -54,7 +55,13 @@ pub(crate) fn delete(state: &ExecutionState, since: Timestamp, now: Timestamp) -
     if state.is_refused(claim) {
         return free;
     }
-    if too_long {
+    // A time left by an earlier deletion, as in a restored backup, is not when this stop began. The clock that is
+    // behind decides: the deletion time comes from the API server's clock.
+    let asked_for = |at: &Timestamp| claim.stop_for.is_some() || *at >= later(since.min(now), -CLOCK_SKEW);
+    let stop_since = stop::began(claim, now).filter(asked_for);
+    // Leaders may follow each other quickly, and each would begin to count anew.
+    let was_tried = later(since, DELETION_LIMIT) < now && stop_since.is_some_and(|at| later(at, DELETION_LIMIT) < now);
+    if was_tried || has_waited(state, since, now) {
         return Decision::Act(ClusterStep::Release { abandoned: !is_only_held(state) }.into());
     }
     let Some(connection) = &state.stop_with else { return stopping(state, 10, now) };
@@ -64,13 +71,17 @@ pub(crate) fn delete(state: &ExecutionState, since: Timestamp, now: Timestamp) -
     if state.may_be_predecessors(claim) {
         return resolve_predecessors_claim(state, connection, claim, now);
     }
-    // A time left by an earlier deletion, as in a restored backup, is not when this stop began. The clock that is
-    // behind decides: the deletion time comes from the API server's clock.
-    let asked_for = |at: &Timestamp| claim.stop_for.is_some() || *at >= later(since.min(now), -CLOCK_SKEW);
-    let Some(stop_since) = stop::began(claim, now).filter(asked_for) else {
+    let Some(stop_since) = stop_since else {
         return write(state, Claim { stop_since: Some(now), ..claim.clone() }, false);
     };
     stop_run(state, claim, stop_since, now)
+}
+
+/// Whether a deletion requested at `since` has waited for as long as it may. Time in which this operator did not lead does not
+/// count: the run is stopped first. Both moments are by the API server's clock.
+fn has_waited(state: &ExecutionState, since: Timestamp, now: Timestamp) -> bool {
+    let present = state.instance.api_server_time.unwrap_or(now);
+    later(since.max(state.instance.since), DELETION_LIMIT) < present
 }
 
 /// Stops the run of this claim, and releases the resource once the run has ended or no run can exist.
@@ -84,7 +95,7 @@ fn stop_run(state: &ExecutionState, claim: &Claim, stop_since: Timestamp, now: T
     if is_unknown {
         // A start may still be in flight, or its run not visible yet: a missing run proves nothing then.
         let may_show = match &state.status.start_time {
-            Some(start) if is_started(&state.status) => state.began < later(start.0, VISIBILITY),
+            Some(start) if is_started(&state.status) => state.began < later(later(start.0, VISIBILITY), CLOCK_SKEW),
             _ => !state.doubt(claim).is_zero(),
         };
         return if may_show { stopping(state, 5, now) } else { free };

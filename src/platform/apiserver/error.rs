@@ -29,8 +29,13 @@ impl Error {
         self.has_code(409)
     }
 
-    /// The object is gone.
+    /// The object is gone. Only the API server itself can say so: a 404 of something on the way there proves nothing.
     pub fn is_not_found(&self) -> bool {
+        self.refusal().is_some_and(|status| status.code == 404 && status.reason != RECONSTRUCTED)
+    }
+
+    /// Nothing is served at this path, as before the CRD is installed: the API server's answer is then a bare text.
+    pub fn is_unserved(&self) -> bool {
         self.has_code(404)
     }
 

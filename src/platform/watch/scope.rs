@@ -146,7 +146,7 @@ impl<L> Scope<L> {
     /// What readiness waits for after this error, and why.
     fn lacks<K: Resource<DynamicType = ()>>(&self, verb: &str, error: &Error) -> (String, String) {
         let plural = K::plural(&());
-        if error.is_not_found() {
+        if error.is_unserved() {
             let why = format!("it is missing; apply the output of `{PROGRAM} crds`");
             (format!("the CRD {plural}.{}", K::group(&())), why)
         } else if error.is_forbidden() {

@@ -34,6 +34,14 @@ fn deletion_is_bounded_and_never_asks_for_more_than_it_needs() {
 }
 
 #[test]
+fn a_deletion_while_no_operator_led_archives_first_however_long_ago_it_was_asked_for() {
+    let metadata = json!({ "deletionTimestamp": at(10).to_string(), "finalizers": [FINALIZER] });
+    let state = of_resource(metadata, json!({ "deletionPolicy": "Archive" })).led_since(at(400));
+    assert_eq!(step(&state, at(405)), Call::Get("invoices".into()).into());
+    assert_eq!(step(&state, at(701)), ClusterStep::Release { abandoned: true }.into());
+}
+
+#[test]
 fn the_finalizer_is_there_only_while_deletion_does_something() {
     let with = |finalizers: Value, policy: &str| {
         of_resource(json!({ "finalizers": finalizers }), json!({ "deletionPolicy": policy }))

@@ -80,7 +80,7 @@ fn a_deletion_waits_out_a_start_that_may_be_under_way() {
     // A run that was seen running and is unknown now has been forgotten by the API.
     let mut seen = ExecutionState { deleted: Some(at(10)), status: started().status, ..state };
     seen.fetched(Err(not_found()));
-    assert_eq!(step(&seen, at(40)), ClusterStep::Release { abandoned: false });
+    assert_eq!(step(&seen, at(46)), ClusterStep::Release { abandoned: false });
 }
 
 #[test]
@@ -101,4 +101,24 @@ fn a_deletion_lets_go_after_five_minutes_whatever_is_wrong() {
         assert!(matches!(settled(&state, at(300)).requeue, Requeue::After(_)));
         assert_eq!(step(&state, at(311)), ClusterStep::Release { abandoned: true });
     }
+}
+
+#[test]
+fn a_deletion_while_no_operator_led_stops_the_run_first_however_long_ago_it_was_asked_for() {
+    let led_from = |since: i64, state: ExecutionState| {
+        let instance = Instance { since: at(since), ..state.instance.clone() };
+        ExecutionState { deleted: Some(at(10)), instance, ..state }
+    };
+    assert_eq!(claim_of(step(&led_from(400, started()), at(405))).0.stop_since, Some(at(405)));
+    let without_key = ExecutionState { stop_with: None, workspace: Workspace::NotFound, ..started() };
+    assert!(matches!(settled(&led_from(400, without_key.clone()), at(699)).requeue, Requeue::After(_)));
+    assert_eq!(step(&led_from(400, without_key), at(701)), ClusterStep::Release { abandoned: true });
+    // The leader before has tried for long enough.
+    let mut tried = with_claim(|claim| claim.stop_since = Some(at(10)));
+    tried.fetched(Err(transient()));
+    assert_eq!(step(&led_from(400, tried), at(405)), ClusterStep::Release { abandoned: true });
+    // A clock that is ahead of the API server's ends no deletion early.
+    let mut ahead = ExecutionState { deleted: Some(at(10)), ..started() };
+    ahead.instance.api_server_time = Some(at(20));
+    assert_eq!(claim_of(step(&ahead, at(400))).0.stop_since, Some(at(400)));
 }
