@@ -9,20 +9,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub const SHORT: usize = 64 << 10;
 /// KiB for the long responses of all keys together.
 const ALL: usize = 64 << 10;
-/// KiB for the long responses of one key: a tenant whose results are long waits only for itself.
-const OF_A_KEY: usize = 16 << 10;
+/// KiB for the long responses of one Workspace: a tenant whose results are long waits only for itself.
+const OF_A_WORKSPACE: usize = 16 << 10;
 /// How long a response waits for memory.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 static SHARED: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(ALL)));
 
-/// The memory of one key for long responses. Clones share it.
+/// The memory of one Workspace for long responses. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Room(Arc<Semaphore>);
 
 impl Default for Room {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(OF_A_KEY)))
+        Self(Arc::new(Semaphore::new(OF_A_WORKSPACE)))
     }
 }
 
@@ -34,9 +34,9 @@ impl Room {
         if bytes <= SHORT {
             return Some(Held::default());
         }
-        let kib = u32::try_from(bytes.div_ceil(512)).ok()?.min(u32::try_from(OF_A_KEY).ok()?);
+        let kib = u32::try_from(bytes.div_ceil(512)).ok()?.min(u32::try_from(OF_A_WORKSPACE).ok()?);
         let taken = async {
-            // In this order: a response that waits for others of its own key must not hold shared memory.
+            // In this order: a response that waits for others of its own Workspace must not hold shared memory.
             let own = Arc::clone(&self.0).acquire_many_owned(kib).await.ok()?;
             let shared = Arc::clone(&SHARED).acquire_many_owned(kib).await.ok()?;
             Some(Held(Some(Arc::new((own, shared)))))
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_long_answers_of_one_key_wait_for_each_other_and_for_nobody_elses() {
+    async fn the_long_answers_of_one_workspace_wait_for_each_other_and_for_nobody_elses() {
         let (one, other) = (Room::default(), Room::default());
         let long = 4 << 20;
         let (first, second) = (one.take(long).await.unwrap(), one.take(long).await.unwrap());
@@ -82,7 +82,7 @@ mod tests {
         assert!(one.take(SHORT).await.is_some());
         drop((first, second));
         assert!(one.take(long).await.is_some());
-        // A response that is longer than the memory of its key has all of it to itself.
+        // A response that is longer than the memory of its Workspace has all of it to itself.
         assert!(other.take(1 << 30).await.is_some());
     }
 }
