@@ -215,7 +215,7 @@ impl Reconcile for Reconciliation<'_> {
     }
 
     fn failed(&self) {
-        // Who wanted to look still does.
+        // A refresh that was requested is still due.
         self.store_memory(self.state.refresh);
     }
 
@@ -227,7 +227,7 @@ impl Reconcile for Reconciliation<'_> {
         }
         // Nothing is called any more, and the API server may be slow.
         self.ticket.give_back();
-        // Another may lead since.
+        // Another process may lead by now.
         if self.context.shared.term.is_over() {
             return Ok(Action::await_change());
         }
@@ -241,7 +241,7 @@ impl Reconcile for Reconciliation<'_> {
             Ok(Outcome::Refused(settled)) => return Ok(self.untold(&settled, now)),
             Err(error) => {
                 self.stop_run_if_orphaned(&error);
-                // What was asked for is still to be looked at.
+                // A refresh that was requested is still due.
                 self.store_memory(true);
                 return Err(error);
             }

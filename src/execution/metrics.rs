@@ -57,8 +57,8 @@ impl Workflows {
     /// The label value of a workflow; none if there is no such label. Names are made by people, and each takes memory
     /// in the metrics system for long: those beyond the limit share a value.
     ///
-    /// Only a workflow that has started has a value of its own (`is_real`): whoever may create executions could use up the
-    /// values with names that he invents.
+    /// Only a workflow that has started has a value of its own (`is_real`): otherwise whoever may create executions could use
+    /// up the values with invented names.
     fn label(&self, workflow: &str, is_real: bool) -> Option<Cow<'static, str>> {
         if self.most == 0 {
             return None;

@@ -2,7 +2,7 @@
 //!
 //! A response of the API server may be a Secret, and one of another server a customer's data. Some libraries log whole
 //! bodies: kube at `WARN` if it cannot decode one, and at lower levels if it is an error. The level is no protection:
-//! people raise it to find a fault. So a filter behind the directives of `--log` silences these targets, and the
+//! people raise it to find a fault. So a filter behind the directives of `--log-level` silences these targets, and the
 //! directives cannot open them again. Failed connections, status codes and URLs come from other targets and are kept.
 
 use std::io::{self, IsTerminal};
@@ -16,7 +16,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-/// The most that a target may write, whatever `--log` says, and why. An entry covers the targets below it, unless they
+/// The most that a target may write, whatever `--log-level` says, and why. An entry covers the targets below it, unless they
 /// have entries of their own.
 const AT_MOST: [(&str, LevelFilter, &str); 7] = [
     (

@@ -21,10 +21,10 @@ use crate::sync::lock;
 const MAX_STEPS: usize = 16;
 /// When an object is reconciled again whose plan did not settle.
 const AFTER_A_BUG: Duration = Duration::from_secs(60);
-/// When an object is looked at again of which the watch has not delivered the operator's own last write.
+/// How soon an object is reconciled again if the watch has not yet delivered the operator's own last write.
 const UNTIL_WATCHED: Duration = Duration::from_secs(1);
 
-/// What a plan answers.
+/// What a plan returns.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision<Step, Settled> {
     /// Carry out this step, fold its outcome into the state, and plan again.
@@ -80,8 +80,8 @@ pub trait Reconcile: Sized + Send {
     fn settle(&mut self, settled: Self::Settled) -> impl Future<Output = Result<Action, Error>> + Send;
 }
 
-/// Runs one reconcile to its end, or until the term is over. It stays where it is: a future that owned it would hold it
-/// twice.
+/// Runs one reconcile to its end, or until the term is over. Borrows the reconcile: an async function that took it by
+/// value would store it twice in its future.
 ///
 /// # Errors
 /// Those of its steps.

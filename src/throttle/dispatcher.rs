@@ -191,8 +191,8 @@ impl<W> Dispatcher<W> {
         }
     }
 
-    /// The caller still does something else, such as a slow write, or has just finished that. A permit that came too
-    /// early for it is granted again.
+    /// Marks the caller as busy, for example with a slow write, or as free again. A permit that it could not take is granted
+    /// again.
     pub fn set_busy(&mut self, object: &str, busy: bool, now: Instant) {
         let Some(entry) = self.entries.get_mut(object) else { return };
         entry.busy = busy;

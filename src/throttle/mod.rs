@@ -1,4 +1,4 @@
-//! The budget of one API key: the rate of its waits, the calls in flight, and who gets the next permit.
+//! The budget of one API key: the rate of calls, the calls in flight, and who gets the next permit.
 //!
 //! All callers with the same origin and key share one budget. A reconcile never waits for a permit: it requests one,
 //! ends, and is woken when the permit is granted. Tasks wait. `dispatcher.rs` decides; this file is the shell around it.
@@ -115,8 +115,8 @@ impl Budget {
         self.changed.notify_one();
     }
 
-    /// The caller of this object, which waits, still does something else, or has just finished that. Meanwhile it cannot
-    /// take a permit, and keeps its place in the queue.
+    /// Marks the queued caller of this object as busy, or as free again. A busy caller cannot take a permit, but keeps its
+    /// place in the queue.
     pub fn set_busy(&self, object: &str, busy: bool) {
         self.lock().dispatcher.set_busy(object, busy, Instant::now());
         if !busy {

@@ -114,7 +114,7 @@ impl Reconcile for Reconciliation<'_> {
     }
 
     fn failed(&self) {
-        // Who wanted to ask still does.
+        // A refresh that was requested is still due.
         self.store_memory(self.state.refresh);
     }
 
@@ -225,7 +225,7 @@ impl<'a> Reconciliation<'a> {
     /// Calls Mistral's API, if this reconcile has a permit and the process still leads.
     async fn act_at_mistral(&mut self, call: Call) -> Flow {
         let Some(client) = self.take_permit() else {
-            // Who only waits for the turn of a first question needs no look besides: that reads more.
+            // A Workflow that is queued for its first call needs no refresh besides: a refresh makes more calls.
             self.store_memory(self.state.refresh || self.asked.is_some());
             return Flow::End(Action::requeue(permit::RECHECK_AFTER));
         };

@@ -36,7 +36,7 @@ struct Member {
     limit: u32,
 }
 
-/// Which setting limits the rate of waits.
+/// Which setting limits the rate of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitOf {
     /// The Workspace itself.

@@ -17,7 +17,7 @@ use crate::platform::status_writer::StatusWriter;
 /// What the controllers of all kinds share. A clone shares it, too.
 #[derive(Clone)]
 pub struct Shared {
-    /// Of the Kubernetes API.
+    /// The client of the Kubernetes API.
     pub client: Client,
     /// The connections to Mistral's API whose keys were accepted.
     pub connections: Arc<Connections>,
@@ -27,11 +27,13 @@ pub struct Shared {
     pub workflows: Store<Decoded<Workflow>>,
     /// The executions that exist.
     pub executions: Store<Decoded<WorkflowExecution>>,
-    /// Of Events.
+    /// Publishes Events.
     pub publisher: Arc<Publisher>,
+    /// Writes statuses, each object's at a bounded rate.
     pub status_writer: Arc<StatusWriter>,
     /// For how long this process may act.
     pub term: Term,
+    /// The metrics that all kinds have in common.
     pub metrics: Arc<Metrics>,
     /// Consecutive failed reconciles of each object.
     pub failures: Arc<Failures>,

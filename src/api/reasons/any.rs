@@ -1,7 +1,8 @@
 //! Reasons that every kind can have.
 
-/// A newer operator wrote the resource, or it breaks the CRD's rules, so this operator cannot decode it. The
-/// operator skips the resource, and `kubectl get` goes on showing its old status. Deleting it still stops its run.
+/// A newer operator wrote the resource, or it breaks the CRD's rules, so this operator cannot decode it. The operator skips
+/// the resource, and `kubectl get` still shows its old status. Deleting an execution still stops its run. A deleted
+/// Workflow goes after five minutes without being archived.
 ///
 /// On: Event
 ///

@@ -131,10 +131,9 @@ pub const CLAIM_UNREADABLE: &str = "ClaimUnreadable";
 ///
 /// Do: remove the cause; see [refused writes](../how-to/troubleshooting.md#refused-writes).
 pub const CLAIM_REFUSED: &str = "ClaimRefused";
-/// The API server does not let the operator remove the label `workflows.mistral.ai/finished`. The label keeps the
-/// resource out of the operator's sight, although the resource was edited, has expired, or was copied with the label of
-/// another one. A resource with the operator's finalizer is looked after all the same. The message quotes the API
-/// server.
+/// The API server does not let the operator remove the label `workflows.mistral.ai/finished`. The label hides the
+/// resource from the operator, although the resource was edited, has expired, or carries the label of another one. A
+/// resource with the operator's finalizer is reconciled anyway. The message quotes the API server.
 ///
 /// On: Event
 ///

@@ -42,7 +42,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 /// When to try again after it refused the write.
 const REFUSED_FOR: SignedDuration = SignedDuration::from_secs(300);
-/// How often to look at a guest, and to try to remove its mark.
+/// How often a guest is read again, and the removal of its label is retried.
 const GUEST_FOR: Duration = Duration::from_secs(30);
 
 /// Where guests are announced.

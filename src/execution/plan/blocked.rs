@@ -67,8 +67,8 @@ pub(crate) fn in_doubt(state: &ExecutionState, left: Duration, trouble: Option<&
     settle(state, status, Requeue::Retry(wait.max(patience).max(asked_to_wait(trouble))))
 }
 
-/// What happened, until when the run is looked for, and that there is nothing to do. The first message about a doubt
-/// stays: what each further look finds is no news.
+/// What happened, until when the operator looks for the run, and that there is nothing to do. Keeps the first message about
+/// a doubt: what a later poll finds is not worth a write.
 fn doubt_message(state: &ExecutionState, trouble: Option<&Trouble>, now: Timestamp) -> String {
     let until = match &state.annotation {
         ClaimAnnotation::Claim(claim) if !state.may_be_predecessors(claim) => claim.outcome_known_by(),
@@ -160,7 +160,7 @@ pub(crate) fn refused(state: &ExecutionState, refusal: &Refusal, now: Timestamp)
     if let Refusal::TargetNotFound(_) = refusal {
         match (&state.outcomes.target, conditions::find(&state.status.conditions, READY)) {
             (Target::NoDeployment { .. }, _) => return deployment_not_found(state, now),
-            // An incomplete look at the deployments is no news about them.
+            // An incomplete list of deployments says nothing new.
             (Target::DeploymentUnknown | Target::Unknown(_), Some(ready))
                 if ready.reason == reason::DEPLOYMENT_NOT_FOUND =>
             {

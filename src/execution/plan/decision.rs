@@ -1,4 +1,4 @@
-//! What the plan answers: one step, or the end of the reconcile.
+//! What the plan returns: one step, or the end of the reconcile.
 
 use crate::api::WorkflowExecutionStatus as Status;
 use crate::api::conditions::{self, READY, RESULT_NOT_WRITTEN, STALLED, STARTED};

@@ -8,7 +8,7 @@ use crate::execution::plan::stop;
 use crate::execution::state::ExecutionState;
 use crate::throttle::Priority;
 
-/// The priority of a call. A question has the priority of what its answer unblocks.
+/// The priority of a call. A read has the priority of the step that it unblocks.
 pub(crate) fn priority(call: Call, state: &ExecutionState, now: Timestamp) -> Priority {
     match call {
         Call::Stop(_) => Priority::Stop,

@@ -53,8 +53,8 @@ pub fn running(state: &ExecutionState, run: &Execution, now: Timestamp) -> Statu
     status
 }
 
-/// Since when the run goes on, whether a worker is there, and what ends it. No number in it grows: each change would
-/// be a write.
+/// Names the start, the state of the worker and the deadline. It holds no number that grows: each change would cost a
+/// write.
 fn running_message(state: &ExecutionState, status: &Status) -> String {
     let since = status.start_time.as_ref().map_or_else(
         || "The run goes on".to_owned(),
@@ -164,8 +164,8 @@ fn stopped_by(state: &ExecutionState, run: &Execution) -> String {
     }
 }
 
-/// The end is the one that the spec asks for, so nobody has to act. kstatus takes a resource that is not ready for one
-/// that needs somebody, or is at work for ever.
+/// The spec asked for this end, so nobody has to act: kstatus treats a resource that is not `Ready` as failed, or as in
+/// progress for ever.
 fn as_requested(mut status: Status, state: &ExecutionState, now: Timestamp) -> Status {
     if let Some(Failure { reason, message }) = status.failure.clone() {
         writer(state, now).ready(&mut status.conditions, &reason, &message);
@@ -295,7 +295,7 @@ fn base(state: &ExecutionState) -> Status {
     if state.claim_exists() {
         status.execution_id = Some(state.execution_id());
     }
-    // Only if there is none yet: a name that gets better is no reason to write.
+    // Only if the status has none: a better name is not worth a write.
     status.workflow_name = status.workflow_name.or_else(|| state.workflow_of_spec());
     status
 }
@@ -343,7 +343,7 @@ fn started(status: &mut Status, state: &ExecutionState, now: Timestamp) {
         writer(state, now).set(&mut status.conditions, STARTED, ConditionStatus::True, reason::STARTED, message);
     };
     if is_started(status) {
-        // Only a consent turns an adopted run into one of this resource; a restart must not, nor the other way round.
+        // Only consent makes an adopted run this resource's own; a restart changes nothing.
         if state.memory.consented && !state.is_read_only() {
             owned(status, "The run was found under this id, and a person has let this resource own it.");
         }

@@ -26,13 +26,13 @@ pub fn reference<K: Resource<DynamicType = ()>>(object: &impl Resource) -> Objec
     ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default())
 }
 
-/// An object that no watch shows, and that is stored all the same. It may become one that a watch shows at any time, so
-/// what is known of it never takes the place of something newer.
+/// An object that is in the store although no watch shows it. A watch may show it later, so an older copy never replaces a
+/// newer one.
 #[derive(Debug)]
 pub enum Guest<K: Resource<DynamicType = ()>> {
     /// The object as it was a moment ago.
     Here(K),
-    /// The object with this UID is gone; with a version, it needs no place any more, provided that this is its last one.
+    /// Removes the object with this UID. With a version, only if the store holds nothing newer.
     Gone { object: ObjectRef<K>, uid: String, version: Option<String> },
 }
 

@@ -1,4 +1,4 @@
-//! What the plan answers: one step, or the end of the reconcile.
+//! What the plan returns: one step, or the end of the reconcile.
 
 use crate::api::WorkflowStatus as Status;
 use crate::platform::events::Notice;

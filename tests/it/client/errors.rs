@@ -444,7 +444,8 @@ async fn a_redirect_is_not_followed_and_the_key_stays_at_its_origin() {
     for redirect in [301, 302, 303, 307, 308] {
         *status.lock().unwrap() = redirect;
         let outcomes = (client.get_execution("e").await, client.execute(echo(), &start("e")).await);
-        assert_eq!((kind(&outcomes.0), kind(&outcomes.1)), (Rejected, Rejected), "{redirect}: {outcomes:?}");
+        // Something on the way may have passed the start on.
+        assert_eq!((kind(&outcomes.0), kind(&outcomes.1)), (Rejected, UnknownOutcome), "{redirect}: {outcomes:?}");
         assert_eq!(here.requests().len(), 2, "{redirect}");
         assert_eq!(elsewhere.requests(), Vec::<String>::new(), "{redirect}");
     }
